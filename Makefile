@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Each makes .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow lint types bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+venv: $(READY) ## make .venv with the pinned versions of constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 …"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+test: $(READY) ## the test suite (without the slow tests)
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-slow: $(READY) ## the tests marked slow
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## pyright
+	$(BIN)/pyright
+
+lock: ## pin the versions now installed in .venv
+	$(BIN)/python -m pip freeze --exclude-editable --exclude analogsim | sort --ignore-case > constraints.txt
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""analogsim: a simulated analog accelerator for PyTorch."""

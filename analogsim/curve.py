@@ -1,0 +1,309 @@
+"""A robustness curve: accuracy over a noise grid as a typed object, with its fit, table, picture and file."""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from .errors import DataError, FitError
+from .midpoint import Array, MidpointFit, fit_midpoint
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+QUANTITIES = {
+    "activation": "σ of the noise on activations",
+    "weight": "σ of the noise on weights",
+    "noise.output": "σ_out of the noise at the ADC (full scale = 1)",
+    "noise.read": "σ_r of the read noise (largest conductance = 1)",
+    "noise.multiplicative": "σ_m of the multiplicative noise",
+}
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessCurve:
+    """Accuracy over a noise grid, and what follows from it.
+
+    Parameters
+    ----------
+    sigmas : array (S,)
+        Positive, ascending; unit of the quantity.
+    accuracies : array (S, R)
+        Fractions in [0, 1]; R repeats with independent noise at every σ.
+    noise_free : float
+        Accuracy at σ = 0.
+    chance : float
+        Accuracy of guessing.
+    quantity : str
+        What was varied; see `noise_sweep`.
+    samples : int, optional
+        Test samples behind each accuracy.
+    trainings : array (R,) of int, optional
+        Which training each column comes from; default: all from one.
+
+    Attributes
+    ----------
+    fit : MidpointFit
+        Made when first asked for.
+
+    Raises
+    ------
+    FitError
+        From everything that needs the fit, where the values allow none; see `fit_midpoint`.
+    """
+
+    sigmas: Array
+    accuracies: Array
+    noise_free: float
+    chance: float
+    quantity: str = "activation"
+    samples: int | None = None
+    trainings: Any = None
+
+    def __post_init__(self) -> None:
+        accuracies = np.asarray(self.accuracies, dtype=float)
+        if accuracies.ndim != 2 or np.shape(self.sigmas) != accuracies.shape[:1] or not accuracies.size:
+            shapes = f"{accuracies.shape} for {np.shape(self.sigmas)}"
+            raise FitError(f"accuracies: shape (S, R) for sigmas (S,) is needed, got {shapes}")
+        trainings = np.zeros(accuracies.shape[1], int) if self.trainings is None else np.asarray(self.trainings, int)
+        if trainings.shape != accuracies.shape[1:]:
+            raise FitError(f"trainings: one number a column {accuracies.shape[1:]} is needed, got {trainings.shape}")
+        for name, values in [
+            ("sigmas", np.array(self.sigmas, dtype=float)),
+            ("accuracies", accuracies.copy()),
+            ("trainings", trainings.copy()),
+        ]:
+            values.flags.writeable = False
+            object.__setattr__(self, name, values)
+
+    @cached_property
+    def fit(self) -> MidpointFit:  # noqa: D102 - documented with the class
+        return fit_midpoint(
+            self.sigmas,
+            self.accuracies,
+            chance=self.chance,
+            noise_free=self.noise_free,
+            samples=self.samples,
+            trainings=self.trainings,
+        )
+
+    @property
+    def mean(self) -> Array:
+        """Mean accuracy (S,); every training weighs the same."""
+        groups = [self.accuracies[:, self.trainings == number].mean(1) for number in np.unique(self.trainings)]
+        return np.mean(groups, axis=0)
+
+    @property
+    def peak(self) -> float:
+        """Maximum of the mean curve over the grid (`noise_free` is not part of it)."""
+        return float(self.mean.max())
+
+    @property
+    def midpoint(self) -> float:
+        """µ, the σ at which accuracy is halfway between its maximum and its minimum. Show it with its `flags`."""
+        return self.fit.midpoint
+
+    @property
+    def ci(self) -> tuple[float, float]:
+        """95 % interval of µ."""
+        return self.fit.ci
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What stands against µ; see `fit_midpoint`."""
+        return self.fit.flags
+
+    def __str__(self) -> str:
+        try:
+            result = str(self.fit)
+        except FitError as error:
+            result = f"no fit ({error})"
+        return f"{self.quantity}: peak {self.peak:.3f}, noise-free {self.noise_free:.3f}, {result}"
+
+    def __repr__(self) -> str:
+        return f"<RobustnessCurve {len(self.sigmas)} σ × {self.accuracies.shape[1]} repeats, {self}>"
+
+    def against(self, baseline: "RobustnessCurve | MidpointFit | tuple[float, float]") -> Self:
+        """Return this curve judged beside the floating-point baseline's: flagged `brittle` where it deserves that.
+
+        Parameters
+        ----------
+        baseline : RobustnessCurve, MidpointFit or (float, float)
+            The baseline's curve, its fit, or its (µ, peak); see `MidpointFit.against`.
+        """
+        judged = replace(self)
+        other = baseline.fit if isinstance(baseline, RobustnessCurve) else baseline
+        judged.__dict__["fit"] = self.fit.against(other)
+        return judged
+
+    @classmethod
+    def pool(cls, curves: Iterable["RobustnessCurve"]) -> Self:
+        """Join the curves of several trainings (initialisations) of one network into one.
+
+        Its µ is that of the mean curve; its interval, from resampling trainings, is about trainings in general.
+
+        Raises
+        ------
+        FitError
+            No curve, or curves that differ in grid, quantity or chance.
+        """
+        curves = list(curves)
+        if not curves:
+            raise FitError("curves: none was given; pool needs one curve a training")
+        first = curves[0]
+        for number, curve in enumerate(curves[1:], 1):
+            same_grid = curve.sigmas.shape == first.sigmas.shape and np.allclose(curve.sigmas, first.sigmas)
+            if not same_grid or (curve.quantity, curve.chance) != (first.quantity, first.chance):
+                a, b = (f"{len(c.sigmas)} σ, {c.quantity!r}, chance {c.chance}" for c in (first, curve))
+                raise FitError(f"curves[{number}]: grid, quantity and chance must be those of curves[0] ({a}), got {b}")
+        trainings, count = [], 0
+        for curve in curves:
+            _, numbers = np.unique(curve.trainings, return_inverse=True)
+            trainings.append(numbers + count)
+            count += int(numbers.max()) + 1
+        weights = [len(np.unique(curve.trainings)) for curve in curves]
+        samples = [curve.samples for curve in curves if curve.samples is not None]
+        return cls(
+            first.sigmas,
+            np.concatenate([curve.accuracies for curve in curves], axis=1),
+            float(np.average([curve.noise_free for curve in curves], weights=weights)),
+            first.chance,
+            first.quantity,
+            min(samples) if len(samples) == len(curves) else None,
+            np.concatenate(trainings),
+        )
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row an evaluation: sigma, repeat, accuracy; of several trainings also training."""
+        import pandas as pd
+
+        sizes = np.unique(self.trainings, return_counts=True)[1]
+        frame = pd.DataFrame(
+            {
+                "sigma": np.repeat(self.sigmas, self.accuracies.shape[1]),
+                "repeat": np.tile(np.concatenate([np.arange(size) for size in sizes]), len(self.sigmas)),
+                "accuracy": self.accuracies[:, np.argsort(self.trainings, kind="stable")].ravel(),
+            }
+        )
+        if len(sizes) > 1:
+            frame.insert(0, "training", np.tile(np.sort(self.trainings), len(self.sigmas)))
+        return frame
+
+    def plot(self, ax: "Axes | None" = None, *, label: str | None = None, color: Any = None) -> "Axes":
+        """Draw every evaluation, the mean, the fit, µ with its interval as a band, chance, and the noise-free accuracy.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Several curves can share one; default: a new figure.
+        label : str, optional
+            What the legend calls this curve; µ and its flags follow it.
+        color : optional
+            Anything matplotlib takes; default: the axes' next colour.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
+        ax.set_xscale("log")
+        (line,) = ax.plot(self.sigmas, self.mean, "o", markersize=5, color=color, zorder=3)
+        color = line.get_color()
+        ax.plot(self.sigmas, self.mean, "-", color=color, alpha=0.35, linewidth=1)
+        ax.plot(self.sigmas, self.accuracies, ".", color=color, alpha=0.5, markersize=4, markeredgewidth=0)
+        # An arrow on the axis: σ = 0 has no place on a logarithmic one.
+        side = ax.get_yaxis_transform()
+        ax.plot(0, self.noise_free, ">", color=color, transform=side, clip_on=False, zorder=4)
+        small = {"xycoords": side, "textcoords": "offset points", "fontsize": "small"}
+        ax.annotate("σ = 0", (0, self.noise_free), (6, 4), color=color, **small)
+        if not any(line.get_gid() == "chance" for line in ax.lines):
+            ax.axhline(self.chance, color="0.5", linestyle=":", linewidth=1, zorder=0, gid="chance")
+            ax.annotate("chance", (0, self.chance), (6, -11), color="0.4", **small)
+        try:
+            fit, text = self.fit, str(self.fit)
+        except FitError:
+            fit, text = None, "no fit"
+        line.set_label(f"{label}: {text}" if label else text)
+        if fit and 0 < fit.midpoint < math.inf:
+            flank = self.sigmas[fit.points_used[0]]
+            fine = np.geomspace(flank, max(self.sigmas[-1], fit.midpoint), 300)
+            ax.plot(fine, fit.predict(fine), "-", color=color, linewidth=2, zorder=2)
+            ax.axvline(fit.midpoint, color=color, linestyle="--", linewidth=1, zorder=1)
+            if not math.isnan(fit.ci[0]):
+                ax.axvspan(*fit.ci, color=color, alpha=0.15, linewidth=0, zorder=0)
+        ax.set_xlabel(QUANTITIES.get(self.quantity, self.quantity))
+        ax.set_ylabel("accuracy")
+        ax.set_ylim(0, None)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(loc="upper right", framealpha=0.9, edgecolor="none")
+        return ax
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the curve and its fit (where it has one) as JSON; never leaves half a file."""
+        try:
+            fit = {key: _plain(value) for key, value in asdict(self.fit).items()}
+        except FitError:
+            fit = None
+        values = {
+            "format": "analogsim robustness curve",
+            "schema": SCHEMA,
+            "quantity": self.quantity,
+            "chance": self.chance,
+            "noise_free": self.noise_free,
+            "samples": self.samples,
+            "sigmas": self.sigmas.tolist(),
+            "accuracies": self.accuracies.tolist(),
+            "trainings": self.trainings.tolist(),
+            "fit": fit,
+        }
+        path = Path(path)
+        aside = path.with_name(path.name + ".part")
+        aside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(aside, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a curve that `save` wrote, with the fit it had then.
+
+        Raises
+        ------
+        DataError
+            The file is missing, is no such curve, or comes from a newer version.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not a readable JSON file: {error}") from None
+        if not isinstance(values, dict) or values.get("format") != "analogsim robustness curve":
+            raise DataError(f"{path}: no robustness curve; RobustnessCurve.save writes them")
+        if values.get("schema") != SCHEMA:
+            raise DataError(f"{path}: schema {values.get('schema')}, this version reads {SCHEMA}; update analogsim")
+        try:
+            names = ("sigmas", "accuracies", "noise_free", "chance", "quantity", "samples", "trainings")
+            curve = cls(**{name: values[name] for name in names})
+            if values["fit"] is not None:
+                stored = values["fit"]
+                numbers = {key: float(stored[key]) for key in stored.keys() - {"ci", "points_used", "flags"}}
+                curve.__dict__["fit"] = MidpointFit(
+                    **numbers,
+                    ci=(float(stored["ci"][0]), float(stored["ci"][1])),
+                    points_used=tuple(stored["points_used"]),
+                    flags=tuple(stored["flags"]),
+                )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: damaged: {error!r}") from None
+        return curve
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither NaN nor infinity: they become the strings that float() reads."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,53 @@
+"""Exceptions: one hierarchy, so that a caller can catch everything this library raises on purpose."""
+
+
+class AnalogSimError(Exception):
+    """Base of every error raised for a user's mistake; the message says what, where, and what to do."""
+
+
+class ProfileError(AnalogSimError, ValueError):
+    """A hardware profile that cannot be: an impossible value, an unknown key, a file that is no profile."""
+
+
+class ShapeError(AnalogSimError, ValueError):
+    """A tensor whose shape or dtype does not fit where it was given."""
+
+
+class NonFiniteError(AnalogSimError, ValueError):
+    """NaN or infinity where a finite number is needed."""
+
+
+class BackendError(AnalogSimError, RuntimeError):
+    """A kernel backend asked for by name that cannot run here."""
+
+
+class QuantizationError(AnalogSimError, ValueError):
+    """A quantization specification that cannot be: an impossible value, an unknown key."""
+
+
+class CalibrationError(AnalogSimError, RuntimeError):
+    """A layer whose constant full-scale ranges were never set, or data they cannot be set from."""
+
+
+class ConversionError(AnalogSimError, TypeError):
+    """A model, or a part of it, that cannot be converted."""
+
+
+class DataError(AnalogSimError, ValueError):
+    """A data set that is missing, unreadable, or not what was announced."""
+
+
+class CheckpointError(AnalogSimError, RuntimeError):
+    """A checkpoint that is corrupt, foreign, or belongs to another run."""
+
+
+class FitError(AnalogSimError, ValueError):
+    """A robustness curve that no midpoint noise level can be fitted to."""
+
+
+class DivergenceError(AnalogSimError, RuntimeError):
+    """A training whose loss became NaN or infinite."""
+
+
+class StudyError(AnalogSimError, RuntimeError):
+    """A study that cannot be expanded, run or reported."""

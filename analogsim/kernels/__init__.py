@@ -1,0 +1,230 @@
+"""The tiled matrix product on simulated crossbars: validation, and choice of backend.
+
+============  =========================================================================
+backend       what it is
+============  =========================================================================
+`reference`   plain torch, any device, float32 and float64: the statement of the meaning
+`numba`       CPU, float32: a BLAS call per tile and one fused pass over each partial sum
+============  =========================================================================
+"""
+
+import math
+from dataclasses import dataclass
+from importlib import import_module, util
+from types import ModuleType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import BackendError, NonFiniteError, ShapeError
+from .spec import MatmulSpec
+
+__all__ = ["Backend", "Clips", "ConvGeometry", "MatmulSpec", "add_noise", "choose", "tiled_conv", "tiled_matmul"]
+
+Backend = Literal["auto", "reference", "numba"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """Where the ADCs of a layer clipped in one call, one bit a tile and output.
+
+    Attributes
+    ----------
+    bits : Tensor (ceil(T/8), *output shape), uint8
+        Bit t % 8 of plane t // 8 is set where tile t clipped.
+    counts : list of int
+        Clipped conversions of each of the T tiles.
+    """
+
+    bits: Tensor
+    counts: list[int]
+
+    def mask(self, tile: int) -> Tensor:
+        """Return where this tile clipped (bool, the output's shape)."""
+        return (self.bits[tile // 8] >> tile % 8 & 1).bool()
+
+    @classmethod
+    def pack(cls, masks: Tensor) -> "Clips":
+        """Pack the reference's bool masks (T, *output shape)."""
+        bits = masks.new_zeros((-(-len(masks) // 8), *masks.shape[1:]), dtype=torch.uint8)
+        for tile, mask in enumerate(masks):
+            bits[tile // 8] |= mask.to(torch.uint8) << tile % 8
+        return cls(bits, [int(mask.sum()) for mask in masks])
+
+
+@dataclass(frozen=True, slots=True)
+class ConvGeometry:
+    """How a convolution (1 to 3 spatial dimensions) walks over its input, as in torch.nn.functional.conv2d."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+
+
+def tiled_matmul(
+    x: Tensor,
+    w: Tensor,
+    spec: MatmulSpec,
+    seed: int = 0,
+    stream: int = 0,
+    *,
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    record_clips: bool = False,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Clips | None]:
+    """Multiply on simulated crossbars: Σ_t ADC(DAC(x)_t ŵ_tᵀ + noise), then digitally ·scale + bias.
+
+    The meaning is `reference.tiled_matmul` (design 3.1-3.6); every backend computes it with the same random numbers.
+
+    Parameters
+    ----------
+    x : Tensor (M, K)
+        Inputs in activation units, float32 (float64: reference only).
+    w : Tensor (N, K)
+        Programmed weights in normalised units, of x's dtype and device.
+    spec : MatmulSpec
+    seed, stream : int
+        64 bits each: the key of the random numbers, and who draws (one per layer and call).
+    scale, bias : Tensor (N,), optional
+        Digital gain of each column (usually α·w_max) and offset, activation units.
+    record_clips : bool
+        Also return where each tile's ADC clipped (None where the ADC does not clip).
+    backend : {"auto", "reference", "numba"}
+
+    Returns
+    -------
+    out : Tensor (M, N)
+    clips : Clips or None
+
+    Raises
+    ------
+    ShapeError
+        Shapes or dtypes do not fit together.
+    BackendError
+        The backend asked for cannot run on these tensors.
+    """
+    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
+        raise ShapeError(f"x (M, K) and w (N, K) needed, got {tuple(x.shape)} and {tuple(w.shape)}")
+    _same_kind(x, w)
+    kernel = choose(x, backend)
+    return kernel.matmul(x, w, spec, seed, stream, scale, bias, record_clips)
+
+
+def tiled_conv(
+    x: Tensor,
+    w: Tensor,
+    spec: MatmulSpec,
+    geometry: ConvGeometry,
+    seed: int = 0,
+    stream: int = 0,
+    *,
+    mapping: Literal["channel", "im2col"] = "channel",
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    record_clips: bool = False,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Clips | None]:
+    """Convolve on simulated crossbars; the same meaning as `tiled_matmul` on the unfolded input.
+
+    Parameters
+    ----------
+    x : Tensor (B, C, *spatial)
+        Inputs in activation units; 1 to 3 spatial dimensions.
+    w : Tensor (N, C / groups, *kernel)
+        Programmed weights, normalised units.
+    mapping : {"channel", "im2col"}
+        How rows are cut into tiles: whole input channels, so that each tile is a convolution; or anywhere.
+    scale, bias : Tensor (N,), optional
+
+    Returns
+    -------
+    out : Tensor (B, N, *output spatial)
+    clips : Clips or None
+
+    Other parameters, and what is raised, are those of `tiled_matmul`.
+    """
+    from .conv import convolve
+
+    spatial = x.ndim - 2
+    if not 1 <= spatial <= 3 or w.ndim != x.ndim or x.shape[1] != w.shape[1] * geometry.groups:
+        raise ShapeError(
+            f"x (B, C, *spatial) and w (N, C/groups, *kernel) needed, got {tuple(x.shape)} and {tuple(w.shape)} "
+            f"with groups={geometry.groups}"
+        )
+    _same_kind(x, w)
+    return convolve(choose(x, backend), x, w, spec, geometry, seed, stream, mapping, scale, bias, record_clips)
+
+
+def add_noise(
+    x: Tensor,
+    sigma: Tensor | float,
+    multiplicative: Tensor | float = 0.0,
+    seed: int = 0,
+    stream: int = 0,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Return x·(1 + σ_m·n₁) + σ·n₂ with fresh standard normals, in one pass.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape, units and strides; the noise follows the flat index of the contiguous layout.
+    sigma, multiplicative : float or Tensor
+        Standard deviations, in units of x and relative; a tensor has one value per sample: shape (len(x), 1, …, 1).
+    seed, stream : int
+    backend : {"auto", "reference", "numba"}
+
+    Raises
+    ------
+    NonFiniteError
+        A σ is negative, NaN or infinite.
+    """
+    for name, value in (("sigma", sigma), ("multiplicative", multiplicative)):
+        if not isinstance(value, Tensor) and not (math.isfinite(value) and value >= 0):
+            raise NonFiniteError(f"{name}: must be finite and not negative (got {value!r})")
+    return choose(x, backend).noisy(x, sigma, multiplicative, seed, stream)
+
+
+def choose(x: Tensor, backend: Backend = "auto") -> ModuleType:
+    """Return the kernel module that will compute on tensors like x.
+
+    `auto` takes numba for float32 on the CPU where Numba is installed, and the reference for everything else.
+
+    Raises
+    ------
+    BackendError
+        The backend asked for by name cannot run on this device, dtype or installation.
+    """
+    fits_numba = x.device.type == "cpu" and x.dtype == torch.float32
+    if backend == "auto":
+        backend = "numba" if fits_numba and numba_installed() else "reference"
+    if backend == "numba":
+        if not numba_installed():
+            raise BackendError(
+                "backend 'numba': Numba is not installed (pip install numba), or use backend='reference'"
+            )
+        if not fits_numba:
+            raise BackendError(
+                f"backend 'numba' computes float32 on the CPU, not {x.dtype} on {x.device}; use 'reference'"
+            )
+        return import_module(".cpu", __name__)
+    if backend == "reference":
+        return import_module(".plain", __name__)
+    raise BackendError(f"no backend {backend!r}: choose auto, reference or numba")
+
+
+def numba_installed() -> bool:
+    """Return whether Numba can be imported (without importing it)."""
+    return util.find_spec("numba") is not None
+
+
+def _same_kind(x: Tensor, w: Tensor) -> None:
+    if x.dtype != w.dtype or x.device != w.device or x.dtype not in (torch.float32, torch.float64):
+        raise ShapeError(
+            f"x and w must be float32 or float64, of one dtype on one device; got {x.dtype} on {x.device} and "
+            f"{w.dtype} on {w.device}"
+        )

@@ -1,0 +1,119 @@
+r"""The random numbers, stated readably: counter-based Philox words, and normals from them by Box-Muller.
+
+Normal number ``e`` of a tile (``e`` is the flat index of an element in its partial-sum tensor) is a pure function of
+(seed, stream, tile, e), so it depends neither on the number of threads nor on block sizes nor on the backend.
+
+Elements come in panels of 128, and a panel in 16 Philox blocks of 4 words, each word giving two normals; neighbouring
+elements belong to neighbouring *blocks*, so that vector lanes run along memory:
+
+    block  = 16·(e div 128) + e mod 16          counter = (block, tile, stream low, stream high), key = seed
+    word   = (e mod 128) div 32                 trig    = cosine if ((e mod 128) div 16) is even, else sine
+
+One word makes one Box-Muller pair. Its upper 31 bits are the radius' uniform. The angle's uniform is the word times an
+odd constant mod 2^32, so that the 2^32 possible pairs form a rank-1 lattice which fills the unit square evenly
+(Korobov; the multiplier is from L'Ecuyer's table of good ones for this modulus):
+
+    u = (float32(word >> 1) + 1/2) / 2^31          x = float32(int32(word · A)) / 2^32   in [-1/2, 1/2]
+    r = sqrt(-2 ln u), negated where word is odd    normals: r·cos(πx), |r|·sin(πx)
+
+The angle covers the right half circle and the sign of r turns half of the cosines to the left one.
+The largest normal is 6.66.
+
+References
+----------
+J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11.
+P. L'Ecuyer, "Tables of linear congruential generators of different sizes and good lattice structure",
+Math. Comp. 68 (1999).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError
+
+ROUNDS = 10
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ANGLE_MULTIPLIER = 2891336453
+PANEL = 128  # elements of one panel: 16 blocks · 4 words · 2 normals
+LANES = 16
+_MASK = 0xFFFFFFFF
+
+
+def philox4x32(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int], rounds: int = ROUNDS
+) -> list[Tensor]:
+    """Philox4x32: four 32-bit words of counter and two of key make four random words (all held in int64).
+
+    Products of two 32-bit words wrap around in int64, but their 64 bits are the right ones.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(rounds):
+        product0, product1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            (product1 >> 32 & _MASK) ^ c1 ^ k0,
+            product1 & _MASK,
+            (product0 >> 32 & _MASK) ^ c3 ^ k1,
+            product0 & _MASK,
+        )
+        k0, k1 = k0 + WEYL[0] & _MASK, k1 + WEYL[1] & _MASK
+    return [c0, c1, c2, c3]
+
+
+def box_muller(word: Tensor) -> tuple[Tensor, Tensor]:
+    """Two normals (float64) from each 32-bit word (int64), as the module's docstring defines them."""
+    u = ((word >> 1).float() + 0.5).double() * 2.0**-31
+    angle = word * ANGLE_MULTIPLIER & _MASK
+    x = (angle - (angle >> 31 << 32)).float().double() * 2.0**-32
+    r = torch.sqrt(-2 * torch.log(u))
+    return r * (1 - 2 * (word & 1)) * torch.cos(math.pi * x), r * torch.sin(math.pi * x)
+
+
+def normals(
+    shape: tuple[int, ...], seed: int, stream: int, tile: int, *, offset: int = 0, device: str | torch.device = "cpu"
+) -> Tensor:
+    """Draw the standard normal numbers of one tile.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the (block of a) partial-sum tensor.
+    seed, stream : int
+        64 bits each: the key, and the number of the layer or site (and call) that draws.
+    tile : int
+        32 bits.
+    offset : int
+        Flat index, within the whole partial-sum tensor, of this block's first element.
+
+    Returns
+    -------
+    Tensor
+        float64, of the given shape.
+
+    Raises
+    ------
+    ShapeError
+        More than 2^35 elements: the counter's block number has 32 bits.
+    """
+    count = math.prod(shape)
+    check_extent(offset + count)
+    e = torch.arange(offset, offset + count, dtype=torch.int64, device=device)
+    block = e // PANEL * LANES + e % LANES
+    word = (
+        torch.full_like(e, tile & _MASK),
+        torch.full_like(e, stream & _MASK),
+        torch.full_like(e, stream >> 32 & _MASK),
+    )
+    words = torch.stack(philox4x32((block, *word), (seed & _MASK, seed >> 32 & _MASK)))
+    component = e % PANEL // LANES
+    cosine, sine = box_muller(words.gather(0, (component // 2)[None])[0])
+    return torch.where(component % 2 == 0, cosine, sine).reshape(shape)
+
+
+def check_extent(elements: int) -> None:
+    """Refuse a partial-sum tensor that the 32-bit block number cannot count."""
+    if elements > 2**35:
+        raise ShapeError(f"{elements} outputs in one call: at most 2^35 can draw noise; use smaller batches")

@@ -1,0 +1,93 @@
+"""The device model in plain torch: the statement of what the fast kernels compute (any device, float32 or float64)."""
+
+import torch
+from torch import Tensor
+
+from . import philox
+from .spec import MatmulSpec
+
+
+def tiled_matmul(x: Tensor, w: Tensor, spec: MatmulSpec, seed: int, stream: int) -> tuple[Tensor, Tensor]:
+    """Multiply on crossbars (design sections 3.1-3.5): Σ_t ADC(x̂_t ŵ_tᵀ + noise).
+
+    Parameters
+    ----------
+    x : Tensor (M, K)
+        Inputs, activation units.
+    w : Tensor (N, K)
+        Programmed weights, normalised units.
+    spec : MatmulSpec
+    seed, stream : int
+        Key of the random numbers, and who draws.
+
+    Returns
+    -------
+    out : Tensor (M, N)
+        Sum of the tiles' partial sums, normalised units.
+    clipped : Tensor (T, M, N), bool
+        Where each tile's ADC clipped.
+    """
+    x = dac(x, spec)
+    out = x.new_zeros(len(x), len(w))
+    clipped = []
+    for tile, (start, stop) in enumerate(spec.tiles(x.shape[1])):
+        partial = x[:, start:stop] @ w[:, start:stop].T
+        norm2 = (x[:, start:stop] ** 2).sum(1, keepdim=True)
+        converted, clip = adc(partial, norm2, spec, seed, stream, tile)
+        out += converted
+        clipped.append(clip)
+    return out, torch.stack(clipped) if clipped else out.new_zeros((0, *out.shape), dtype=torch.bool)
+
+
+def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
+    """Scale inputs by α, clip to the DAC's range and round to its levels; returns normalised units."""
+    if not spec.dac_levels:
+        return x * (1 / spec.input_range)
+    codes = x * (spec.dac_levels / spec.input_range)
+    return codes.clamp(-spec.dac_levels * spec.dac_signed, spec.dac_levels).round() / spec.dac_levels
+
+
+def adc(
+    partial: Tensor, norm2: Tensor, spec: MatmulSpec, seed: int, stream: int, tile: int, offset: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Add a read's noise to one tile's partial sums and convert them.
+
+    The independent contributions are drawn as one normal of their total variance σ_out² + σ_r²·‖x̂_t‖² + σ_m²·s².
+
+    Parameters
+    ----------
+    partial : Tensor
+        s_t, normalised units; any shape.
+    norm2 : Tensor, broadcastable to partial
+        ‖x̂_t‖², squared length of the inputs that reach each sum.
+    offset : int
+        Flat index of the first element within the whole partial-sum tensor.
+
+    Returns
+    -------
+    converted, clipped : Tensor
+        As `partial`, normalised units; and bool, where |s_t + noise| exceeded the full scale.
+    """
+    if spec.noisy:
+        variance = spec.noise_output**2 + spec.noise_read**2 * norm2 + spec.noise_multiplicative**2 * partial**2
+        n = philox.normals(tuple(partial.shape), seed, stream, tile, offset=offset, device=partial.device)
+        partial = partial + variance.sqrt() * n.to(partial.dtype)
+    if spec.adc_full_scale is None:
+        return partial, torch.zeros_like(partial, dtype=torch.bool)
+    clipped = partial.abs() > spec.adc_full_scale
+    partial = partial.clamp(-spec.adc_full_scale, spec.adc_full_scale)
+    if spec.adc_levels:
+        step = spec.adc_full_scale / spec.adc_levels
+        partial = (partial / step).round() * step
+    return partial, clipped
+
+
+def add_noise(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
+    """x·(1 + σ_m·n₁) + σ·n₂ with independent normals: tile 1's numbers for n₁, tile 0's for n₂.
+
+    `sigma` (units of x) and `multiplicative` (relative) are numbers or broadcast over x.
+    """
+    shape = tuple(x.shape)
+    n2 = philox.normals(shape, seed, stream, 0, device=x.device).to(x.dtype)
+    n1 = philox.normals(shape, seed, stream, 1, device=x.device).to(x.dtype)
+    return x * (1 + multiplicative * n1) + sigma * n2

@@ -1,0 +1,91 @@
+"""What a kernel needs to know of the hardware: plain scalars, checked once, above the kernels."""
+
+import math
+from dataclasses import dataclass
+
+from ..errors import ProfileError
+from ..profile import HardwareProfile
+
+
+@dataclass(frozen=True, slots=True)
+class MatmulSpec:
+    """One crossbar layer's device model (design sections 3.1-3.5) as scalars.
+
+    Attributes
+    ----------
+    rows : int or None
+        Inputs a tile holds; None: one tile holds all.
+    input_range : float
+        α, activation units: the input that drives the DAC to full scale.
+    dac_bits : int or None
+        None neither rounds nor clips.
+    dac_signed : bool
+        Inputs in [-1, 1] or [0, 1].
+    adc_full_scale : float or None
+        Partial sums clip to ±this, normalised units; None does not clip.
+    adc_bits : int or None
+        None does not round.
+    noise_output, noise_read, noise_multiplicative : float
+        σ_out (normalised units at the ADC), σ_r (of the largest weight), σ_m (relative).
+    """
+
+    rows: int | None = None
+    input_range: float = 1.0
+    dac_bits: int | None = None
+    dac_signed: bool = True
+    adc_full_scale: float | None = None
+    adc_bits: int | None = None
+    noise_output: float = 0.0
+    noise_read: float = 0.0
+    noise_multiplicative: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.input_range) and self.input_range > 0):
+            raise ProfileError(f"input_range: must be positive and finite (got {self.input_range!r})")
+        scale = self.adc_full_scale
+        if scale is not None and not (math.isfinite(scale) and scale > 0):
+            raise ProfileError(f"adc.full_scale: must be positive and finite (got {scale!r})")
+        if self.adc_bits is not None and scale is None:
+            raise ProfileError("adc.full_scale: an ADC with bits needs one (got None)")
+
+    @classmethod
+    def of(
+        cls, profile: HardwareProfile, input_range: float = 1.0, adc_full_scale: float | None = None
+    ) -> "MatmulSpec":
+        """Take the scalars of a profile, with the two ranges that a layer may hold itself."""
+        return cls(
+            profile.tile.rows,
+            input_range,
+            profile.dac.bits,
+            profile.dac.signed,
+            adc_full_scale,
+            profile.adc.bits,
+            profile.noise.output,
+            profile.noise.read,
+            profile.noise.multiplicative,
+        )
+
+    @property
+    def dac_levels(self) -> int:
+        """Largest DAC code: 2^(b-1)-1 signed, 2^b-1 unsigned; 0 for an ideal DAC."""
+        return 0 if self.dac_bits is None else 2 ** (self.dac_bits - self.dac_signed) - 1
+
+    @property
+    def adc_levels(self) -> int:
+        """Largest ADC code, 2^(b-1)-1; 0 for an ADC that does not round."""
+        return 0 if self.adc_bits is None else 2 ** (self.adc_bits - 1) - 1
+
+    @property
+    def noisy(self) -> bool:
+        """True where a read draws random numbers."""
+        return bool(self.noise_output or self.noise_read or self.noise_multiplicative)
+
+    @property
+    def exact(self) -> bool:
+        """True where the tiled sum is the plain matrix product."""
+        return not (self.noisy or self.dac_levels or self.adc_full_scale)
+
+    def tiles(self, k: int) -> list[tuple[int, int]]:
+        """Cut k rows into tiles: the (start, stop) of each, the last one as short as need be."""
+        rows = min(self.rows or k, k) or 1
+        return [(start, min(start + rows, k)) for start in range(0, k, rows)]

@@ -1,0 +1,77 @@
+"""AnalogConv1d, AnalogConv2d, AnalogConv3d: torch's convolutions on crossbars."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ShapeError
+from ..kernels import ConvGeometry
+from ..profile import HardwareProfile
+from .function import CrossbarConv, exact_dtype
+from .layer import AnalogLayer
+
+
+class _AnalogConv(AnalogLayer):
+    """What the three convolutions share; a concrete one adds its digital twin."""
+
+    def __init__(self, *args: Any, profile: HardwareProfile | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._init_analog(profile)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; see the class."""
+        conv: Any = self
+        spatial = len(conv.kernel_size)
+        if x.ndim not in (spatial + 1, spatial + 2):
+            raise ShapeError(
+                f"{type(self).__name__}: (B, C, *{spatial} spatial) or the same without B needed, got {tuple(x.shape)}"
+            )
+        self._check_features(x, -spatial - 1, conv.in_channels)
+        if self.profile.is_ideal and self._observer is None:
+            return conv._conv_forward(x, conv.weight, conv.bias)
+        batched = x if x.ndim == spatial + 2 else x[None]
+        with exact_dtype(batched, conv.weight, conv.bias) as (inputs, weight, bias):
+            inputs, padding = self._pad(inputs)
+            geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
+            plan = self.plan(inputs, weight)
+            out = CrossbarConv.apply(inputs, weight, bias, geometry, self.profile.tile.mapping, *plan).to(x.dtype)
+        return out if x.ndim == spatial + 2 else out[0]
+
+    def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Pad here what the kernel's own symmetric zero padding cannot; return the padding left for the kernel."""
+        conv: Any = self
+        if conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
+            return x, conv.padding
+        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+        widths = conv._reversed_padding_repeated_twice
+        return (F.pad(x, widths, mode=mode) if any(widths) else x), (0,) * len(conv.kernel_size)
+
+
+class AnalogConv1d(_AnalogConv, nn.Conv1d):
+    """nn.Conv1d on simulated crossbars: its constructor arguments, and `profile=`. See `AnalogConv2d`."""
+
+    digital = nn.Conv1d
+
+
+class AnalogConv2d(_AnalogConv, nn.Conv2d):
+    """nn.Conv2d on simulated crossbars: its constructor arguments, and `profile=`.
+
+    Input (B, C, H, W) or (C, H, W). Rows of the crossbar are (channel, kernel row, kernel column); by default a tile
+    holds whole channels (`tile.mapping`), and each group has tiles of its own. Padding is digital.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = AnalogConv2d(3, 4, 5, padding=2, profile=HardwareProfile(dac={"bits": 8, "input_range": 1.0}))
+    >>> layer(torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 4, 8, 8])
+    """
+
+    digital = nn.Conv2d
+
+
+class AnalogConv3d(_AnalogConv, nn.Conv3d):
+    """nn.Conv3d on simulated crossbars: its constructor arguments, and `profile=`. See `AnalogConv2d`."""
+
+    digital = nn.Conv3d

@@ -1,0 +1,228 @@
+"""What every analog layer shares: its profile, its constant ranges, its programmed weights, and who draws its noise."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CalibrationError, ConversionError, ProfileError, ShapeError
+from ..kernels import Backend, MatmulSpec, choose
+from ..profile import HardwareProfile
+from .function import CrossbarLinear, exact_dtype
+from .observer import Observer
+
+RANGES = ("input_range", "adc_full_scale")
+
+
+class AnalogLayer(nn.Module):
+    """Mixin: a torch layer whose matrix product runs on simulated crossbars.
+
+    A concrete layer inherits from this and from its digital twin, so it has the twin's constructor arguments,
+    parameters and `state_dict` keys, and is an instance of the twin's class.
+
+    Attributes
+    ----------
+    profile : HardwareProfile
+        The hardware; may be assigned anew at any time.
+    input_range : Tensor (), buffer
+        α, activation units; NaN until calibrated. Used where the profile's `dac.input_range` is "calibrated".
+    adc_full_scale : Tensor (), buffer
+        Normalised units; NaN until calibrated. Used where the profile's `adc.full_scale` is "calibrated".
+    backend : {"auto", "reference", "numba"}
+        Which kernel computes; see `analogsim.kernels`.
+    """
+
+    digital: type[nn.Module]
+    input_range: Tensor
+    adc_full_scale: Tensor
+
+    def _init_analog(self, profile: HardwareProfile | None) -> None:
+        if profile is not None and not isinstance(profile, HardwareProfile):
+            raise ProfileError(
+                f"profile: a HardwareProfile is needed, got {type(profile).__name__}; HardwareProfile.load(…) reads one"
+            )
+        self.profile = profile or HardwareProfile(name="ideal")
+        weight: Any = self.weight
+        for name in RANGES:
+            self.register_buffer(name, torch.full((), math.nan, device=weight.device))
+        self.backend: Backend = "auto"
+        self.stream = 0
+        self.seed: int | None = None
+        self.calls = 0
+        self._observer: Observer | None = None
+
+    @classmethod
+    def from_digital(cls, module: nn.Module, profile: HardwareProfile) -> Self:
+        """Turn a digital layer, itself, into its analog twin; parameters, hooks and parametrisations stay.
+
+        Raises
+        ------
+        ConversionError
+            The module is not of the class that this layer replaces.
+        """
+        if not isinstance(module, cls.digital):
+            raise ConversionError(f"{cls.__name__} replaces {cls.digital.__name__}, not {type(module).__name__}")
+        module.__class__ = _twin(type(module), cls)
+        module._init_analog(profile)  # type: ignore[operator]
+        return module  # type: ignore[return-value]
+
+    def to_digital(self) -> nn.Module:
+        """Turn this layer, itself, back into its digital twin; parameters, hooks and parametrisations stay."""
+        for name in RANGES:
+            delattr(self, name)
+        for name in ("profile", "backend", "stream", "seed", "calls", "_observer"):
+            delattr(self, name)
+        self.__class__ = _twin(type(self), self.digital)
+        return self
+
+    def spec(self, x: Tensor) -> MatmulSpec:
+        """Gather the scalars that the kernel needs for this input.
+
+        Raises
+        ------
+        CalibrationError
+            A range is "calibrated" in the profile and was never set.
+        """
+        return MatmulSpec.of(self.profile, self._input_range(x), self._full_scale())
+
+    def weight_scale(self, weight: Tensor) -> Tensor:
+        """Return w_max, weight units: per output (N,), never 0 (an all-zero column is programmed as zeros)."""
+        rule = self.profile.weight.w_max
+        if isinstance(rule, float):
+            return weight.new_full((len(weight),), rule)
+        top = weight.detach().abs().flatten(1).amax(1)
+        if rule == "tensor":
+            top = top.amax().expand(len(weight))
+        return torch.where(top > 0, top, 1.0)
+
+    def program(self, weight: Tensor, w_max: Tensor) -> Tensor:
+        """Return ŵ, the weights as programmed (design section 3.2), normalised units; shape of `weight`."""
+        with torch.no_grad():
+            programmed = weight / w_max.reshape(-1, *[1] * (weight.ndim - 1))
+            if isinstance(self.profile.weight.w_max, float):
+                programmed.clamp_(-1, 1)
+            if self.profile.weight.bits is not None:
+                levels = 2 ** (self.profile.weight.bits - 1) - 1
+                programmed.mul_(levels).round_().div_(levels)
+        return programmed
+
+    @property
+    def programs_exactly(self) -> bool:
+        """True where ŵ·w_max is the digital weight itself."""
+        return self.profile.weight.bits is None and not isinstance(self.profile.weight.w_max, float)
+
+    def draw(self, spec: MatmulSpec) -> tuple[int, int]:
+        """Return (seed, stream) for one call: drawn from torch's generator, or the explicit seed and a call count."""
+        if not spec.noisy:
+            return 0, 0
+        if self.seed is None:
+            return int(torch.randint(2**63 - 1, ()).item()), self.stream << 32
+        self.calls += 1
+        return self.seed, (self.stream << 32) + self.calls
+
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Multiply rows by a matrix on this layer's crossbars.
+
+        Parameters
+        ----------
+        x : Tensor (..., K)
+        weight : Tensor (N, K)
+            Digital weights, weight units.
+        bias : Tensor (N,) or None
+
+        Returns
+        -------
+        Tensor (..., N)
+            Activation units, of x's dtype.
+        """
+        with exact_dtype(x, weight, bias) as (rows, w, b):
+            out = CrossbarLinear.apply(rows.reshape(-1, rows.shape[-1]), w, b, *self.plan(rows, w))
+            return out.reshape(*x.shape[:-1], len(weight)).to(x.dtype)
+
+    def plan(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int]:
+        """Return what one call needs: ŵ, the digital gain α·w_max (N,), W as programmed where it is not `weight`,
+        the kernel, its scalars, the seed and the stream.
+        """
+        w_max = self.weight_scale(weight)
+        programmed = self.program(weight, w_max)
+        if self._observer is not None:
+            spec = MatmulSpec(rows=self.profile.tile.rows)
+            return programmed, w_max, None, self._observer, spec, 0, 0
+        spec = self.spec(x)
+        w_eff = None if self.programs_exactly else programmed * w_max.reshape(-1, *[1] * (weight.ndim - 1))
+        return programmed, w_max * spec.input_range, w_eff, choose(x, self.backend), spec, *self.draw(spec)
+
+    def _input_range(self, x: Tensor) -> float:
+        rule = self.profile.dac.input_range
+        if isinstance(rule, float):
+            return rule
+        if self.profile.dac.bits is None and self.profile.adc.full_scale is None and not self.profile.noise.output:
+            return 1.0  # α cancels
+        if rule == "dynamic":
+            top = float(x.detach().abs().amax()) if x.numel() else 1.0
+            return top if top > 0 else 1.0
+        return self._calibrated("input_range", "dac.input_range")
+
+    def _full_scale(self) -> float | None:
+        rule = self.profile.adc.full_scale
+        return self._calibrated("adc_full_scale", "adc.full_scale") if rule == "calibrated" else rule
+
+    def _calibrated(self, name: Literal["input_range", "adc_full_scale"], field: str) -> float:
+        value = float(getattr(self, name))
+        if math.isnan(value):
+            raise CalibrationError(
+                f"{type(self).__name__}{self._where()}: {field} is 'calibrated' but was never set; run "
+                f"calibrate(model, batches) first, or give {field} a number in the profile"
+            )
+        return value
+
+    def _where(self) -> str:
+        return f" ({self._get_name()} {self.extra_repr()})"
+
+    def _check_features(self, x: Tensor, dim: int, expected: int) -> None:
+        if x.ndim < -dim or x.shape[dim] != expected:
+            raise ShapeError(
+                f"{type(self).__name__}: dimension {dim} of the input must be {expected}, got shape {tuple(x.shape)}"
+            )
+
+    def extra_repr(self) -> str:
+        """Name the profile beside the twin's own description."""
+        return (
+            f"{super().extra_repr()}, profile={self.profile.name!r}"
+            if hasattr(self, "profile")
+            else super().extra_repr()
+        )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # A digital network's state_dict has no ranges: keep this layer's own instead of calling them missing.
+        for name in RANGES:
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def analog_layers(model: nn.Module) -> Iterator[tuple[str, AnalogLayer]]:
+    """Yield (name, layer) of every analog layer of a model, each once."""
+    for name, module in model.named_modules():
+        if isinstance(module, AnalogLayer):
+            yield name, module
+
+
+def set_seed(model: nn.Module, seed: int | None) -> None:
+    """Fix the noise of every analog layer: call number n of a layer draws the same numbers in every run.
+
+    Parameters
+    ----------
+    seed : int or None
+        64 bits; None returns to seeds drawn from torch's default generator at each call.
+    """
+    for number, (_, layer) in enumerate(analog_layers(model)):
+        layer.seed, layer.stream, layer.calls = seed, number, 0
+
+
+def _twin(old: type[nn.Module], new: type[nn.Module]) -> type[nn.Module]:
+    """Return `new`, carrying over what torch's parametrize put on a dynamically made subclass."""
+    if not old.__name__.startswith("Parametrized"):
+        return new
+    return type(f"Parametrized{new.__name__}", (new,), dict(vars(old)))

@@ -1,0 +1,289 @@
+"""How much noise a trained network survives: its accuracy over a noise grid, and from it the midpoint noise level µ."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from .curve import QUANTITIES, RobustnessCurve
+from .errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError
+from .nn import analog_layers
+from .noise import NoiseSite, NoiseSpec, inject_noise, noise_sites
+from .progress import bar
+
+__all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
+
+SIGMAS = np.logspace(-2, 2, 17)
+"""The paper's grid: 17 points, log-uniform in [1e-2, 1e2]."""
+SIGMAS.flags.writeable = False
+
+BATCH = 500  # of tensors and data sets; batches that are given stay as they are
+KEEP = 2**30  # bytes of test data kept on the model's device; more is read again for every evaluation
+TARGETS = {"activation": "activations", "weight": "weights"}
+
+Batch = tuple[Tensor, Tensor]
+
+
+def noise_sweep(
+    model: nn.Module,
+    data: Iterable[Batch] | Batch | Dataset[Batch],
+    sigmas: ArrayLike = SIGMAS,
+    repeats: int = 5,
+    *,
+    quantity: str = "activation",
+    chance: float | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> RobustnessCurve:
+    """Measure one trained network's accuracy at every σ of a grid, with independent noise in every repeat.
+
+    The network is swept in evaluation mode and left as it was: its training flags, every σ and profile, and torch's
+    random state.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps inputs to logits (batch, classes).
+    data : iterable of (Tensor, Tensor), (Tensor, Tensor), or Dataset
+        Test data: batches (inputs, labels), or all inputs (N, …) and labels (N,) int, or a torch data set.
+    sigmas : array
+        Finite, not negative; unit of the quantity. 0 is the noise-free evaluation, which is made in any case.
+    repeats : int
+        Evaluations at each σ.
+    quantity : str
+        What is varied. "activation" or "weight": the σ of all noise sites of this kind, the same everywhere; sites are
+        injected into a copy of a model that has none. "noise.output", "noise.read", "noise.multiplicative": this
+        field of the profile of every analog layer of a converted model. Everything else in a profile stays; all other
+        noise of sites is silent.
+    chance : float, optional
+        Accuracy of guessing; default: 1 / classes. Give the largest class's share where classes are uneven.
+    seed : int
+        Decides all noise. An accuracy depends on seed, σ, repeat and batches, not on the rest of the grid.
+    device : torch.device or str, optional
+        Where to compute, on a copy if the model is elsewhere; default: where the model is.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+
+    Returns
+    -------
+    RobustnessCurve
+
+    Raises
+    ------
+    FitError
+        An impossible σ, number of repeats, seed or quantity.
+    ConversionError
+        A hardware field is to be swept, but no layer is analog.
+    DataError
+        Data that is empty, or is not pairs of inputs and integer labels of one class each.
+    ShapeError
+        The model's output is not (batch, classes).
+    NonFiniteError
+        The network's output is not finite without noise.
+
+    Notes
+    -----
+    Cost: 1 + S·R passes over the data. Outputs that are NaN under noise count as wrong.
+    """
+    grid = _grid(sigmas, repeats, quantity, seed)
+    model = _prepared(model, quantity, device)
+    where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))
+    accelerators = [where] if where.type == "cuda" else []
+    with torch.random.fork_rng(accelerators), _kept(model), torch.no_grad(), bar(progress) as shown:
+        task = shown.add_task("Sweeping noise", total=1 + len(grid) * repeats)
+        batches = _batches(data, where)
+        set_level = _silenced(model, quantity)
+        set_level(0.0)
+        _reseed(seed, 0.0, 0, where)
+        noise_free, samples, classes = _evaluate(model, batches, check=True)
+        shown.advance(task)
+        accuracies = np.empty((len(grid), repeats))
+        for row, sigma in enumerate(grid):
+            set_level(float(sigma))
+            for repeat in range(repeats):
+                _reseed(seed, float(sigma), repeat, where)
+                accuracies[row, repeat] = _evaluate(model, batches)[0]
+                shown.advance(task)
+    return RobustnessCurve(grid, accuracies, noise_free, 1 / classes if chance is None else chance, quantity, samples)
+
+
+def _grid(sigmas: ArrayLike, repeats: int, quantity: str, seed: int) -> np.ndarray:
+    """Return the positive σ, ascending, each once."""
+    grid = np.unique(np.asarray(sigmas, dtype=float))
+    if not np.isfinite(grid).all() or (grid < 0).any() or not (grid > 0).any():
+        raise FitError(f"sigmas: finite and not negative, at least one above 0, is needed, got {grid.tolist()}")
+    if repeats < 1:
+        raise FitError(f"repeats: at least 1 is needed, got {repeats}")
+    if quantity not in QUANTITIES:
+        raise FitError(f"quantity: no {quantity!r}; there are {', '.join(QUANTITIES)}")
+    if seed < 0:
+        raise FitError(f"seed: not negative is needed, got {seed}")
+    return grid[grid > 0]
+
+
+def _prepared(model: nn.Module, quantity: str, device: torch.device | str | None) -> nn.Module:
+    """Return the model itself, or a copy where it must be changed for good: noise sites, another device."""
+    copied = False
+    if device is not None and any(p.device != torch.empty(0, device=device).device for p in model.parameters()):
+        model, copied = copy.deepcopy(model).to(device), True
+    if quantity in TARGETS:
+        if not _sites(model, quantity):
+            model = inject_noise(model, NoiseSpec(sigma=0.0, target=TARGETS[quantity]), inplace=copied)
+    elif not any(True for _ in analog_layers(model)):
+        raise ConversionError(f"quantity={quantity!r}: no layer is analog; convert(model, profile) first")
+    return model
+
+
+def _sites(model: nn.Module, quantity: str) -> list[NoiseSite]:
+    return [site for site in noise_sites(model).values() if site.target == TARGETS[quantity]]
+
+
+@contextmanager
+def _kept(model: nn.Module) -> Iterator[None]:
+    """Put back whatever the sweep changes on a model, however the sweep ends."""
+    modes = [(module, "training", module.training) for module in model.modules()]
+    names = ("sigma", "multiplicative", "eval", "seed")
+    sites = [(site, name, getattr(site, name)) for site in noise_sites(model).values() for name in names]
+    layers = [
+        (layer, name, getattr(layer, name))
+        for _, layer in analog_layers(model)
+        for name in ("profile", "seed", "calls")
+    ]
+    try:
+        yield
+    finally:
+        for owner, name, value in (*modes, *sites, *layers):
+            setattr(owner, name, value)
+
+
+def _silenced(model: nn.Module, quantity: str) -> Callable[[float], None]:
+    """Switch to evaluation without any site's noise, and return the function that sets the swept σ."""
+    model.eval()
+    for site in noise_sites(model).values():
+        # Noise with a seed of its own would be the same in every repeat.
+        site.sigma, site.multiplicative, site.eval, site.seed = 0.0, 0.0, True, None
+    layers = [layer for _, layer in analog_layers(model)]
+    for layer in layers:
+        layer.seed = None
+    if quantity in TARGETS:
+        swept = _sites(model, quantity)
+
+        def set_sites(sigma: float) -> None:
+            for site in swept:
+                site.sigma = sigma
+
+        return set_sites
+    profiles = [layer.profile for layer in layers]
+    part, name = quantity.split(".")
+
+    def set_profiles(sigma: float) -> None:
+        for layer, profile in zip(layers, profiles):
+            layer.profile = profile.varied(**{part: {name: sigma}})
+
+    return set_profiles
+
+
+def _reseed(seed: int, sigma: float, repeat: int, device: torch.device) -> None:
+    """Seed torch for one evaluation from what it is, not from when it comes."""
+    bits = int(np.float64(sigma).view(np.uint64))
+    derived = int(np.random.SeedSequence([seed, bits, repeat]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    torch.default_generator.manual_seed(derived)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(derived)
+
+
+def _batches(data: Iterable[Batch] | Batch | Dataset[Batch], device: torch.device) -> Iterable[Batch]:
+    """Return batches that can be run through many times: on the device where they fit, else read again each time."""
+    if isinstance(data, Sequence) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        x, y = data
+        if not x.ndim or x.shape[:1] != y.shape[:1]:  # type: ignore[union-attr]
+            raise DataError(f"data: as many inputs as labels are needed, got {tuple(x.shape)} and {tuple(y.shape)}")  # type: ignore[union-attr]
+        source: Iterable[Batch] = list(zip(x.split(BATCH), y.split(BATCH)))  # type: ignore[union-attr]
+    elif isinstance(data, Dataset):
+        source = DataLoader(data, batch_size=BATCH)
+    else:
+        source = data  # type: ignore[assignment]
+    once = isinstance(source, Iterator)
+    kept, size = [], 0
+    for number, batch in enumerate(source):
+        x, y = _pair(number, batch)
+        size += x.nbytes + y.nbytes
+        if size > KEEP and not once:
+            return _Streamed(source, device)
+        kept.append((x, y) if size > KEEP else (x.to(device), y.to(device)))
+    if not sum(len(y) for _, y in kept):
+        raise DataError("data: empty; give at least one test sample with its label")
+    return _Streamed(kept, device) if size > KEEP else kept
+
+
+class _Streamed:
+    """Batches moved to the device each time they are asked for."""
+
+    def __init__(self, source: Iterable[Batch], device: torch.device) -> None:
+        self.source, self.device = source, device
+
+    def __iter__(self) -> Iterator[Batch]:
+        with torch.random.fork_rng([]):
+            source = iter(self.source)
+        for number in count():
+            # A loader's own random numbers (order, augmentation) must not shift the noise's.
+            with torch.random.fork_rng([]):
+                batch = next(source, None)
+            if batch is None:
+                return
+            x, y = _pair(number, batch)
+            yield x.to(self.device), y.to(self.device)
+
+
+def _pair(number: int, batch: object) -> Batch:
+    """Check that a batch is (inputs, labels)."""
+    if not isinstance(batch, Sequence) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        raise DataError(f"data: batch {number} is no pair of tensors (inputs, labels), but {type(batch).__name__}")
+    x, y = batch
+    if y.ndim != 1 or x.shape[:1] != y.shape or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise DataError(
+            f"data: batch {number}: labels must be integers of shape (batch,), one class each; got {y.dtype} "
+            f"{tuple(y.shape)} for inputs {tuple(x.shape)}"
+        )
+    return x, y
+
+
+def _evaluate(model: nn.Module, batches: Iterable[Batch], check: bool = False) -> tuple[float, int, int]:
+    """Return accuracy, samples, classes; the output is examined only where `check` is true."""
+    right: Tensor | int = 0
+    samples = classes = 0
+    for x, y in batches:
+        if not len(y):
+            continue
+        out = model(x)
+        if check:
+            _check_output(out, x, y)
+            classes = out.shape[1]
+        best, guess = out.max(1)
+        # NaN beats every number in max: such a row knows nothing.
+        right = right + ((guess == y) & ~best.isnan()).sum()
+        samples += len(y)
+    return int(right) / samples, samples, classes
+
+
+def _check_output(out: object, x: Tensor, y: Tensor) -> None:
+    if not isinstance(out, Tensor):
+        raise ShapeError(f"model: its output must be a tensor (batch, classes), got {type(out).__name__}")
+    if out.ndim != 2 or len(out) != len(y) or out.shape[1] < 2:
+        raise ShapeError(
+            f"model: its output must be (batch, classes) with at least 2 classes; inputs {tuple(x.shape)} gave "
+            f"{tuple(out.shape)}; wrap the model so that it returns logits"
+        )
+    if not out.isfinite().all():
+        raise NonFiniteError("model: its output is not finite without noise; check its weights and the inputs")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= out.shape[1]:
+        raise DataError(f"data: labels must lie in 0 … {out.shape[1] - 1} (the model's classes), got {low} … {high}")

@@ -1,0 +1,121 @@
+"""ResNet-18 for 32x32 images (He et al., "Deep residual learning for image recognition", 2016)."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+WIDTHS = (64, 128, 256, 512)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut around them: relu(conv2(relu(conv1(x))) + shortcut(x)).
+
+    Parameters
+    ----------
+    inputs, width, stride : int
+        Channels that come in, channels of both convolutions, stride of the first.
+    batch_norm : bool
+        Normalise after every convolution (which then has no bias).
+    shortcut : bool
+        False: relu(conv2(relu(conv1(x)))), a plain network.
+    """
+
+    def __init__(self, inputs: int, width: int, stride: int, batch_norm: bool, shortcut: bool) -> None:
+        super().__init__()
+        self.conv1 = conv(inputs, width, 3, stride, batch_norm)
+        self.norm1 = norm(width, batch_norm)
+        self.relu1 = nn.ReLU()
+        self.conv2 = conv(width, width, 3, 1, batch_norm)
+        self.norm2 = norm(width, batch_norm)
+        self.shortcut: nn.Module | None = None
+        if shortcut and (stride != 1 or inputs != width):
+            self.shortcut = nn.Sequential(conv(inputs, width, 1, stride, batch_norm), norm(width, batch_norm))
+        elif shortcut:
+            self.shortcut = nn.Identity()
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block: (B, inputs, H, W) -> (B, width, H/stride, W/stride)."""
+        y = self.norm2(self.conv2(self.relu1(self.norm1(self.conv1(x)))))
+        if self.shortcut is not None:
+            y = y + self.shortcut(x)
+        return self.relu2(y)
+
+
+class ResNet18(nn.Module):
+    """Eight basic blocks at 64, 128, 256 and 512 channels (design section 7); the defaults are the paper's.
+
+    Parameters
+    ----------
+    classes, channels : int
+        Outputs and input channels.
+    batch_norm : bool
+        Batch normalisation after every convolution, which then has no bias.
+    shortcuts : bool
+        False leaves the residual connections out (a plain network of 18 layers).
+    stem : {"7x7", "3x3"}
+        "7x7": stride 2, then a 3x3 max-pool of stride 2 (32x32 becomes 8x8 before the first block);
+        "3x3": stride 1, no pooling, the usual one for CIFAR.
+    init : {"torch", "fixup"}
+        Initial weights: PyTorch's, or those for residual networks without normalisation (Zhang et al., "Fixup
+        initialization", 2019, rule 2): He's normal, the second convolution of every block zero, the first scaled by
+        8^(-1/2), zero biases.
+
+    Notes
+    -----
+    Input (B, channels, 32, 32), output (B, classes). 11,173,962 parameters with the 3x3 stem and batch normalisation.
+    """
+
+    def __init__(
+        self,
+        classes: int = 10,
+        channels: int = 3,
+        batch_norm: bool = False,
+        shortcuts: bool = True,
+        stem: Literal["3x3", "7x7"] = "7x7",
+        init: Literal["torch", "fixup"] = "torch",
+    ) -> None:
+        super().__init__()
+        size, stride = (7, 2) if stem == "7x7" else (3, 1)
+        self.conv = conv(channels, WIDTHS[0], size, stride, batch_norm)
+        self.norm = norm(WIDTHS[0], batch_norm)
+        self.relu = nn.ReLU()
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "7x7" else nn.Identity()
+        blocks: list[nn.Module] = []
+        inputs = WIDTHS[0]
+        for width in WIDTHS:
+            blocks.append(BasicBlock(inputs, width, 1 if width == WIDTHS[0] else 2, batch_norm, shortcuts))
+            blocks.append(BasicBlock(width, width, 1, batch_norm, shortcuts))
+            inputs = width
+        self.blocks = nn.Sequential(*blocks)
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.head = nn.Linear(WIDTHS[-1], classes)
+        if init == "fixup":
+            self._initialise(zero_residual=shortcuts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify images (B, channels, 32, 32) -> (B, classes)."""
+        x = self.pool(self.relu(self.norm(self.conv(x))))
+        return self.head(self.flatten(self.average(self.blocks(x))))
+
+    def _initialise(self, zero_residual: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, BasicBlock) and zero_residual:
+                module.conv1.weight.data.mul_(8**-0.5)
+                nn.init.zeros_(module.conv2.weight)
+
+
+def conv(inputs: int, outputs: int, size: int, stride: int, batch_norm: bool) -> nn.Conv2d:
+    """Return a convolution with half padding, with a bias where no batch normalisation follows."""
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=not batch_norm)
+
+
+def norm(width: int, batch_norm: bool) -> nn.Module:
+    """Return batch normalisation, or nothing."""
+    return nn.BatchNorm2d(width) if batch_norm else nn.Identity()

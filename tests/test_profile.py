@@ -1,0 +1,121 @@
+"""Profiles: what is refused and how it is said, files, and derived copies."""
+
+import json
+import math
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analogsim.errors import AnalogSimError, ProfileError
+from analogsim.profile import ADC, DAC, HardwareProfile, Noise, Tile, Weight, presets
+
+positive = st.floats(1e-6, 1e6)
+profiles = st.builds(
+    HardwareProfile,
+    name=st.text(st.characters(codec="utf-8", exclude_categories=("C",)), min_size=1),
+    tile=st.builds(Tile, rows=st.none() | st.integers(1, 4096), mapping=st.sampled_from(["channel", "im2col"])),
+    dac=st.builds(DAC, bits=st.none() | st.integers(2, 16), signed=st.booleans(), input_range=positive),
+    weight=st.builds(
+        Weight, bits=st.none() | st.integers(2, 16), w_max=positive | st.sampled_from(["column", "tensor"])
+    ),
+    noise=st.builds(Noise, output=st.floats(0, 9), read=st.floats(0, 9), multiplicative=st.floats(0, 9)),
+    adc=st.builds(ADC, bits=st.none() | st.integers(2, 16), full_scale=positive | st.just("calibrated")),
+)
+
+IMPOSSIBLE = [
+    ({"dac": {"bits": 0}}, "dac.bits"),
+    ({"dac": {"bits": 1}}, "dac: a signed DAC needs at least 2 bits"),
+    ({"dac": {"bits": 17}}, "dac.bits"),
+    ({"dac": {"input_range": 0.0}}, "dac.input_range"),
+    ({"dac": {"input_range": "auto"}}, "dac.input_range"),
+    ({"adc": {"bits": 1, "full_scale": 1.0}}, "adc.bits"),
+    ({"adc": {"full_scale": 0.0}}, "adc.full_scale"),
+    ({"adc": {"full_scale": -1.0}}, "adc.full_scale"),
+    ({"adc": {"bits": 8, "full_scale": None}}, "adc: an ADC with bits needs a full_scale"),
+    ({"noise": {"output": -0.1}}, "noise.output"),
+    ({"noise": {"read": math.nan}}, "noise.read"),
+    ({"noise": {"multiplicative": math.inf}}, "noise.multiplicative"),
+    ({"tile": {"rows": 0}}, "tile.rows"),
+    ({"tile": {"mapping": "spiral"}}, "tile.mapping"),
+    ({"weight": {"w_max": 0.0}}, "weight.w_max"),
+    ({"name": ""}, "name"),
+    ({"adc_bits": 8}, "adc_bits: unknown key"),
+    ({"adc": {"bit": 8}}, "adc.bit: unknown key"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), IMPOSSIBLE)
+def test_an_impossible_value_is_refused_with_its_path(values, message):
+    with pytest.raises(ProfileError, match=message) as caught:
+        HardwareProfile(**values)
+    assert isinstance(caught.value, AnalogSimError)
+    assert "[type=" not in str(caught.value), "pydantic's own wording"
+
+
+@given(profiles)
+def test_a_profile_survives_yaml_and_json(tmp_path_factory, profile):
+    folder = tmp_path_factory.mktemp("profiles")
+    for name in ("p.yaml", "p.json"):
+        profile.save(folder / name)
+        assert HardwareProfile.load(folder / name) == profile
+    assert sorted(path.name for path in folder.iterdir()) == ["p.json", "p.yaml"]
+
+
+def test_a_profile_is_a_value():
+    one, same = HardwareProfile(dac={"bits": 8}), HardwareProfile(dac={"bits": 8})
+    assert one == same
+    assert hash(one) == hash(same)
+    with pytest.raises(ValueError, match="frozen"):
+        one.name = "other"
+
+
+def test_a_varied_copy_is_validated_and_keeps_the_rest():
+    profile = HardwareProfile.load("8bit")
+    varied = profile.varied(noise={"output": 0.5}, name="v")
+    assert (varied.noise.output, varied.adc, varied.name) == (0.5, profile.adc, "v")
+    with pytest.raises(ProfileError, match=r"noise\.output"):
+        profile.varied(noise={"output": -1})
+    with pytest.raises(ProfileError, match="unknown key"):
+        profile.varied(nose={"output": 1})
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_loads_and_says_where_it_comes_from(name):
+    profile = HardwareProfile.load(name)
+    assert profile.name == name
+    assert len(profile.description) > 60
+
+
+def test_presets_are_the_three_of_the_documentation():
+    assert presets() == ["8bit", "ideal", "noisy"]
+    assert HardwareProfile.load("ideal").is_ideal
+    assert not HardwareProfile.load("8bit").is_ideal
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1, 2]", "mapping of fields"), ("a: [", "neither YAML nor JSON"), ("dac: {bits: 0}", r"dac\.bits")],
+)
+def test_a_file_that_is_no_profile_is_named(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ProfileError, match=message) as caught:
+        HardwareProfile.load(path)
+    assert "bad.yaml" in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_presets():
+    with pytest.raises(ProfileError, match="8bit, ideal, noisy"):
+        HardwareProfile.load("nosuch")
+
+
+def test_the_schema_says_each_unit():
+    schema = HardwareProfile.model_json_schema()
+    for part in ("Tile", "DAC", "Weight", "Noise", "ADC"):
+        for field, entry in schema["$defs"][part]["properties"].items():
+            assert len(entry.get("description", "")) > 20, f"{part}.{field} has no description"
+    assert "normalised units" in schema["$defs"]["Noise"]["properties"]["output"]["description"]
+    json.dumps(schema)
+    yaml.safe_dump(schema)

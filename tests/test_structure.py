@@ -1,0 +1,95 @@
+"""The house: imports point one way, importing starts nothing heavy, and every module says what it is."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "analogsim"
+# A lower number never imports a higher one (design section 2).
+FLOORS = {
+    "errors": 0,
+    "progress": 0,
+    "profile": 1,
+    "kernels": 2,
+    "nn": 3,
+    "noise": 3,
+    "qat": 3,
+    "midpoint": 3,
+    "curve": 3,
+    "convert": 4,
+    "calibrate": 4,
+    "robustness": 4,
+    "study": 5,
+    "bench": 5,
+    "cli": 6,
+    "__main__": 7,
+}
+HEAVY = [
+    "numba",
+    "brevitas",
+    "triton",
+    "pandas",
+    "matplotlib",
+    "scipy.optimize",
+    "sklearn",
+    "torchvision",
+    "ray",
+    "typer",
+]
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path):
+    """Names under analogsim that a file imports, at whatever depth of the code."""
+    package = ("analogsim", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            full = ".".join(filter(None, (base, node.module)))
+            yield from (f"{full}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imported(path):
+        top, *rest = name.split(".")
+        assert top not in {"models", "benchmarks", "tests"}, f"the library imports {name}"
+        if top == "analogsim" and own != "__init__" and rest and rest[0] in FLOORS:
+            assert FLOORS[rest[0]] <= FLOORS[own], f"{own} imports {name}, which stands above it"
+
+
+def test_every_part_has_its_floor():
+    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in modules()} - {"__init__"}
+    assert parts <= set(FLOORS), f"give {parts - set(FLOORS)} a floor"
+
+
+def test_importing_starts_nothing_heavy():
+    code = f"""if True:
+        import sys, torch
+        before = set(sys.modules)
+        import analogsim
+        print([name for name in {HEAVY} if name in sys.modules.keys() - before])"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "[]"
+
+
+def test_brevitas_is_imported_in_one_file():
+    users = [path.name for path in modules() if any(name.startswith("brevitas") for name in imported(path))]
+    assert users in ([], ["qat.py"])
+
+
+def test_all_is_importable_and_documented():
+    import analogsim
+
+    for name in analogsim.__all__:
+        assert getattr(getattr(analogsim, name), "__doc__", None), f"{name} has no docstring"
