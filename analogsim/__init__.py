@@ -1,1 +1,52 @@
-"""analogsim: a simulated analog accelerator for PyTorch."""
+"""analogsim: a simulated analog accelerator for PyTorch.
+
+Declare the hardware (`HardwareProfile`), put a network on it (`convert`, `calibrate`), or inject abstract noise into it
+(`inject_noise`), train with any torch loop, then ask how much noise it survives (`noise_sweep`).
+"""
+
+# The order is the order one meets them in.
+from .profile import HardwareProfile, presets  # isort: skip
+from .convert import convert, to_digital  # isort: skip
+from .calibrate import calibrate  # isort: skip
+from .nn import AnalogConv1d, AnalogConv2d, AnalogConv3d, AnalogLayer, AnalogLinear, set_seed  # isort: skip
+from .noise import NoiseSpec, inject_noise, noise_sites, remove_noise, set_noise  # isort: skip
+from .robustness import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
+from .midpoint import MidpointFit, fit_midpoint  # isort: skip
+from .errors import AnalogSimError  # isort: skip
+from .kernels import MatmulSpec, tiled_matmul  # isort: skip
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # hardware
+    "HardwareProfile",
+    "presets",
+    # networks on it
+    "convert",
+    "to_digital",
+    "calibrate",
+    "set_seed",
+    # abstract noise
+    "NoiseSpec",
+    "inject_noise",
+    "set_noise",
+    "noise_sites",
+    "remove_noise",
+    # how much noise is survived
+    "noise_sweep",
+    "fit_midpoint",
+    "RobustnessCurve",
+    "MidpointFit",
+    "SIGMAS",
+    # layers
+    "AnalogLayer",
+    "AnalogLinear",
+    "AnalogConv1d",
+    "AnalogConv2d",
+    "AnalogConv3d",
+    # kernels
+    "tiled_matmul",
+    "MatmulSpec",
+    # errors
+    "AnalogSimError",
+]

@@ -32,11 +32,11 @@ class MidpointFit:
         µ, unit of σ. inf or 0 where it lies beyond the grid's end so far that there is nothing to fit, NaN where the
         curve has none (`collapsed`).
     slope : float
-        k, no unit; NaN where nothing was fitted, as are `top`, `floor` and `r2` then.
+        k, no unit; NaN where nothing was fitted, as are `floor` and `r2` then.
     peak : float
-        Maximum of the mean curve, in [0, 1].
+        Maximum of the mean curve over the grid, in [0, 1].
     top, floor : float
-        The fitted levels before and after the fall.
+        The fitted levels before and after the fall; where µ is 0, `top` is the noise-free accuracy.
     r2 : float
         Share of the fitted points' variance that the fit explains.
     ci : (float, float)
@@ -107,9 +107,9 @@ class MidpointFit:
             raise FitError(
                 f"baseline: it has no midpoint (µ = {other}, peak = {peak}); compare with a network that has"
             )
-        high_peak = self.peak - self.chance >= BRITTLE_PEAK * (peak - self.chance)
+        high_peak = np.fmax(self.peak, self.top) - self.chance >= BRITTLE_PEAK * (peak - self.chance)
         apart = not self.ci[1] >= other_low  # True where either is unknown
-        brittle = high_peak and self.midpoint < other / BRITTLE_FACTOR and apart
+        brittle = bool(high_peak and self.midpoint < other / BRITTLE_FACTOR and apart)
         flags = [flag for flag in self.flags if flag != "brittle"] + ["brittle"] * brittle
         return replace(self, flags=tuple(flags))
 
@@ -140,7 +140,7 @@ def fit_midpoint(
         Accuracy of guessing, in (0, 1): 1 / classes, or the largest class's share.
     noise_free : float, optional
         Accuracy at σ = 0. Used only where the grid starts below the plateau (by more than 10 % of the rise above
-        chance): then it is the peak, and one more point of the fit.
+        chance): then it is one more point of the fit.
     samples : int, optional
         Test samples behind each accuracy.
     trainings : array (R,) of int, optional
@@ -171,23 +171,27 @@ def fit_midpoint(
 
     Notes
     -----
-    *Top.* It is fitted, not set to the maximum of the mean curve, which noise shifts upwards: with the maximum, µ came
-    out 0.3 to 2.3 % low and intervals covered 0.83 to 0.96 (400 simulated curves each, 2 to 10 repeats).
+    *Top.* It is fitted, not set to the maximum of the mean curve, which noise shifts upwards: set so, µ came out up to
+    2.3 % low and its interval missed on one side only, in 7 of 8 simulated settings.
 
     *Interval.* Percentiles of log µ over bootstrap samples, the noise of every σ resampled apart. With n repeats, plain
     resampling misses the variance by (n − 1)/n, and its percentiles take the estimated variance as known; so
     deviations are scaled by √(n/(n − 1)), and percentiles stretched by t_ν/z with Satterthwaite's ν for the variances
     of all points, weighted by their influence on log µ. Several trainings are resampled whole (each carries its
     repeats' noise), n and ν + 1 being their number. Where the fall is steeper than the grid resolves (k at its bound),
-    the interval includes the two points that enclose µ. COVERAGE
+    the interval includes the two points that enclose µ.
+
+    Measured on curves with binomial noise, 1000 for each of 9 settings (2 to 10 repeats, k 1.5 to 6, 360 to 10 000
+    samples): 0.937 to 0.968 of the intervals cover µ, where plain percentiles cover 0.74 (2 repeats), 0.81 (3), 0.88 to
+    0.90 (5) and 0.92 (10). With 2, 3, 5 and 10 trainings, whose µ differ by 20 %, 0.932, 0.927, 0.938 and 0.950 do.
 
     With one repeat and `samples` known, accuracies are resampled from the binomial distribution: an upper limit, since
     noise does not flip every test sample.
 
     References
     ----------
-    A. C. Davison, D. V. Hinkley, *Bootstrap Methods and their Application*, 1997, sections 2.5 and 3.8.
-    F. E. Satterthwaite, *An Approximate Distribution of Estimates of Variance Components*, 1946, equation 17.
+    A. C. Davison, D. V. Hinkley, *Bootstrap Methods and their Application*, 1997, section 3.8.
+    F. E. Satterthwaite, *An Approximate Distribution of Estimates of Variance Components*, 1946.
     """
     grid, units, together = _checked(sigmas, accuracies, chance, noise_free, samples, trainings)
     t, mean = np.log(grid), units.mean(1)
@@ -201,9 +205,8 @@ def fit_midpoint(
         return replace(blank, flags=("collapsed",))
     starts_below = peak < free - MIN_FALL * (free - chance)
     if starts_below:
-        blank = replace(blank, peak=free)
         if peak < chance + MIN_FALL * (free - chance):
-            return replace(blank, midpoint=0.0, ci=(0.0, float(grid[0])), flags=("extrapolated",))
+            return replace(blank, midpoint=0.0, top=free, ci=(0.0, float(grid[0])), flags=("extrapolated",))
     elif peak - mean[first:].min() < MIN_FALL * (peak - chance):
         return replace(blank, midpoint=math.inf, ci=(float(grid[-1]), math.inf), flags=("extrapolated",))
 

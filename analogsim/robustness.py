@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from .curve import QUANTITIES, RobustnessCurve
 from .errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError
 from .nn import analog_layers
-from .noise import NoiseSite, NoiseSpec, inject_noise, noise_sites
+from .noise import NoiseSite, NoiseSpec, Target, inject_noise, noise_sites
 from .progress import bar
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
@@ -25,7 +25,7 @@ SIGMAS.flags.writeable = False
 
 BATCH = 500  # of tensors and data sets; batches that are given stay as they are
 KEEP = 2**30  # bytes of test data kept on the model's device; more is read again for every evaluation
-TARGETS = {"activation": "activations", "weight": "weights"}
+TARGETS: dict[str, Target] = {"activation": "activations", "weight": "weights"}
 
 Batch = tuple[Tensor, Tensor]
 
@@ -134,23 +134,23 @@ def _prepared(model: nn.Module, quantity: str, device: torch.device | str | None
     if device is not None and any(p.device != torch.empty(0, device=device).device for p in model.parameters()):
         model, copied = copy.deepcopy(model).to(device), True
     if quantity in TARGETS:
-        if not _sites(model, quantity):
+        if not noise_sites(model, TARGETS[quantity]):
             model = inject_noise(model, NoiseSpec(sigma=0.0, target=TARGETS[quantity]), inplace=copied)
     elif not any(True for _ in analog_layers(model)):
         raise ConversionError(f"quantity={quantity!r}: no layer is analog; convert(model, profile) first")
     return model
 
 
-def _sites(model: nn.Module, quantity: str) -> list[NoiseSite]:
-    return [site for site in noise_sites(model).values() if site.target == TARGETS[quantity]]
+def _all_sites(model: nn.Module) -> list[NoiseSite]:
+    return [site for target in TARGETS.values() for site in noise_sites(model, target).values()]
 
 
 @contextmanager
 def _kept(model: nn.Module) -> Iterator[None]:
     """Put back whatever the sweep changes on a model, however the sweep ends."""
     modes = [(module, "training", module.training) for module in model.modules()]
-    names = ("sigma", "multiplicative", "eval", "seed")
-    sites = [(site, name, getattr(site, name)) for site in noise_sites(model).values() for name in names]
+    names = ("sigma", "multiplicative", "eval", "seed", "calls")
+    sites = [(site, name, getattr(site, name)) for site in _all_sites(model) for name in names]
     layers = [
         (layer, name, getattr(layer, name))
         for _, layer in analog_layers(model)
@@ -166,14 +166,14 @@ def _kept(model: nn.Module) -> Iterator[None]:
 def _silenced(model: nn.Module, quantity: str) -> Callable[[float], None]:
     """Switch to evaluation without any site's noise, and return the function that sets the swept σ."""
     model.eval()
-    for site in noise_sites(model).values():
+    for site in _all_sites(model):
         # Noise with a seed of its own would be the same in every repeat.
         site.sigma, site.multiplicative, site.eval, site.seed = 0.0, 0.0, True, None
     layers = [layer for _, layer in analog_layers(model)]
     for layer in layers:
         layer.seed = None
     if quantity in TARGETS:
-        swept = _sites(model, quantity)
+        swept = noise_sites(model, TARGETS[quantity]).values()
 
         def set_sites(sigma: float) -> None:
             for site in swept:

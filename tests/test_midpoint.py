@@ -239,6 +239,10 @@ def test_brittle():
     assert low.against(baseline).flags == (), "a low peak fools nobody"
     assert third.against(baseline).against(third).flags == ()
     assert third.against(fit_midpoint(GRID, [0.8] * 17, chance=0.1)).flags == ("brittle",)
+    lost = fit_midpoint(GRID, [0.12] + [0.1] * 16, chance=0.1, noise_free=0.8)
+    assert lost.against(baseline).flags == ("extrapolated", "brittle")
+    collapsed = fit_midpoint(GRID, [0.1] * 17, chance=0.1)
+    assert collapsed.against(baseline).flags == ("collapsed",)
 
 
 def test_brittle_needs_intervals_apart():

@@ -95,6 +95,12 @@ def test_other_noise_is_silent_but_the_rest_of_the_profile_stays():
 def test_repeats_are_independent_even_where_sites_have_a_seed():
     curve = sweep(inject_noise(identity(), NoiseSpec(sigma=0.5, seed=7)), repeats=4)
     assert len(set(curve.accuracies[2])) > 1
+    assert rows(curve) == rows(sweep(identity(), repeats=4))
+
+
+def test_the_network_is_in_evaluation_mode():
+    model = nn.Sequential(nn.Dropout(0.9), *identity())
+    assert sweep(model.train()).noise_free == 1.0
 
 
 def test_an_accuracy_does_not_depend_on_the_rest_of_the_sweep():
@@ -132,7 +138,7 @@ def test_nan_under_noise_counts_as_wrong():
 
 
 def everything(model):
-    sites = [vars(site).copy() for site in noise_sites(model).values()]
+    sites = [vars(site).copy() for kind in ("activations", "weights") for site in noise_sites(model, kind).values()]
     layers = [(m.profile, m.seed, m.calls) for m in model.modules() if hasattr(m, "profile")]
     return [m.training for m in model.modules()], list(map(str, sites)), layers, model.state_dict().__repr__()
 
@@ -152,12 +158,13 @@ class Interrupting(nn.Module):
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("quantity", ["activation", "noise.output"])
+@pytest.mark.parametrize("quantity", ["activation", "weight", "noise.output"])
 def test_model_and_random_state_are_left_as_they_were(error, quantity):
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2), Interrupting(error))
     model = convert(model, HardwareProfile(name="mine", dac={"input_range": 1.0}, noise={"output": 0.25}))
     model[0].seed = 3
     inject_noise(model, NoiseSpec(sigma=0.5, multiplicative=0.1, layers={"2": 0.7}, eval=False, seed=5), inplace=True)
+    inject_noise(model, NoiseSpec(sigma=0.2, target="weights"), inplace=True)
     model.train()
     model[1].eval()
     before, state = everything(model), torch.get_rng_state()
