@@ -191,7 +191,9 @@ def noise_sites(model: nn.Module, target: Target = "activations") -> dict[str, N
     """Return a network's noise sites by name, in order; empty where none were injected."""
     sites = []
     for module in model.modules():
-        sites += [vars(module)[name] for name in ("input_noise_site",) if target == "activations" and name in vars(module)]
+        sites += [
+            vars(module)[name] for name in ("input_noise_site",) if target == "activations" and name in vars(module)
+        ]
         sites += [vars(module)[name] for name in (_ATTRIBUTES[target],) if name in vars(module)]
     return {site.name: site for site in sorted(sites, key=lambda site: site.index)}
 

@@ -52,9 +52,7 @@ def matmul(
             torch.mm(block[:, a:b], w[:, a:b].T, out=sums)
             norm2 = torch.linalg.vecdot(block[:, a:b], block[:, a:b])[:, None] if spec.noise_read else None
             marks = None if bits is None else bits[tile // 8, start:stop]
-            counts[tile] += accumulate(
-                into, sums, norm2, spec, seed, stream, tile, start * n, marks, first=tile == 0
-            )
+            counts[tile] += accumulate(into, sums, norm2, spec, seed, stream, tile, start * n, marks, first=tile == 0)
         finish(into)
     return out, Clips(bits, counts) if bits is not None else None
 
@@ -66,7 +64,12 @@ def dac(x: Tensor, spec: MatmulSpec, out: Tensor | None = None) -> Tensor:
     out = torch.empty_like(x) if out is None else out
     levels = spec.dac_levels
     step = np.float32(1 / levels) if levels else np.float32(0)
-    scalars = np.float32((levels or 1) / spec.input_range), np.float32(-levels * spec.dac_signed), np.float32(levels), step
+    scalars = (
+        np.float32((levels or 1) / spec.input_range),
+        np.float32(-levels * spec.dac_signed),
+        np.float32(levels),
+        step,
+    )
     _run(jit.dac, jit.dac_parallel, x.numel(), _flat(x), _flat(out), *scalars)
     return out
 

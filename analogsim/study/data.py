@@ -45,18 +45,24 @@ class DataSet:
     def __post_init__(self) -> None:
         for part, x, y in (("train", self.train_x, self.train_y), ("test", self.test_x, self.test_y)):
             if x.ndim != 4 or x.dtype != torch.uint8:
-                raise DataError(f"{self.label}: {part} images must be uint8 (N, C, H, W), got {x.dtype} {tuple(x.shape)}")
+                raise DataError(
+                    f"{self.label}: {part} images must be uint8 (N, C, H, W), got {x.dtype} {tuple(x.shape)}"
+                )
             if len(x) != len(y) or not len(x):
                 raise DataError(f"{self.label}: {len(x)} {part} images and {len(y)} labels; as many of both are needed")
             if y.min() < 0 or y.max() >= len(self.classes):
-                raise DataError(f"{self.label}: {part} labels must lie in 0..{len(self.classes) - 1}, got {int(y.max())}")
+                raise DataError(
+                    f"{self.label}: {part} labels must lie in 0..{len(self.classes) - 1}, got {int(y.max())}"
+                )
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return uint8 images (B, C, H, W) as float32 with mean 0 and variance 1 per channel of the training part."""
         mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
         return (images.float() / 255 - mean) / std
 
-    def test_batches(self, batch_size: int = 500, device: torch.device | str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
+    def test_batches(
+        self, batch_size: int = 500, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the test part as normalised batches (x, y)."""
         for x, y in zip(self.test_x.split(batch_size), self.test_y.split(batch_size)):
             yield self.normalise(x.to(device)), y.to(device)
@@ -67,7 +73,12 @@ class DataSet:
         picks = [torch.randperm(len(y), generator=generator) for y in (self.train_y, self.test_y)]
         a, b = picks[0][:train], picks[1][:test]
         label = f"{self.label} ({len(a)} + {len(b)} images)" if train or test else self.label
-        parts = {"train_x": self.train_x[a], "train_y": self.train_y[a], "test_x": self.test_x[b], "test_y": self.test_y[b]}
+        parts = {
+            "train_x": self.train_x[a],
+            "train_y": self.train_y[a],
+            "test_x": self.test_x[b],
+            "test_y": self.test_y[b],
+        }
         return replace(self, label=label, **parts)
 
 
@@ -189,12 +200,21 @@ def _folder(path: Path) -> DataSet:
         images = [np.asarray(Image.open(file).convert("RGB")) for file, _ in files]
         if len({image.shape for image in images}) > 1:
             raise DataError(f"{path / part}: images differ in size; resize them to one")
-        parts += [torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor([n for _, n in files])]
+        parts += [
+            torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
+            torch.tensor([n for _, n in files]),
+        ]
     return _with_statistics(path.name, *parts, classes)
 
 
 def _with_statistics(
-    label: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, classes: tuple[str, ...], flip: bool = True
+    label: str,
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    classes: tuple[str, ...],
+    flip: bool = True,
 ) -> DataSet:
     if not len(train_x):
         raise DataError(f"{label}: no training images")
