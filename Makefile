@@ -31,6 +31,13 @@ lint: $(READY) ## ruff: style and format
 types: $(READY) ## pyright
 	$(BIN)/pyright
 
+demo: $(READY) ## train LeNet-5 on digits plainly and under noise, sweep both, compare
+	$(BIN)/analogsim train models.lenet:LeNet5 digits --epochs 20 --lr 2e-3 --batch-size 32 --out runs/demo/plain
+	$(BIN)/analogsim train models.lenet:LeNet5 digits --epochs 20 --lr 2e-3 --batch-size 32 --sigma 1 --out runs/demo/noisy
+	$(BIN)/analogsim sweep runs/demo/plain
+	$(BIN)/analogsim sweep runs/demo/noisy
+	$(BIN)/analogsim plot runs/demo/plain/sweep.json runs/demo/noisy/sweep.json --out runs/demo/robustness.png
+
 lock: ## pin the versions now installed in .venv
 	$(BIN)/python -m pip freeze --exclude-editable --exclude analogsim | sort --ignore-case > constraints.txt
 

@@ -104,7 +104,7 @@ def _ranges(name: str, observer: Observer | None, method: str, percentile: float
         if not sample.values:
             raise CalibrationError(f"{name}: the network never used this layer on the calibration batches")
         top = sample.maximum if method == "maximum" else sample.percentile(percentile)
-        if not math.isfinite(top):
+        if not math.isfinite(sample.maximum):
             raise CalibrationError(f"{name}: its {what} are not finite; check the batches and the weights")
         if top == 0:
             raise CalibrationError(

@@ -222,8 +222,8 @@ class RobustnessCurve:
         side = ax.get_yaxis_transform()
         ax.plot(0, self.noise_free, ">", color=color, transform=side, clip_on=False, zorder=4)
         small = {"xycoords": side, "textcoords": "offset points", "fontsize": "small"}
-        ax.annotate("σ = 0", (0, self.noise_free), (6, 4), color=color, **small)
         if not any(line.get_gid() == "chance" for line in ax.lines):
+            ax.annotate("σ = 0", (0, self.noise_free), (6, 4), color="0.4", **small)
             ax.axhline(self.chance, color="0.5", linestyle=":", linewidth=1, zorder=0, gid="chance")
             ax.annotate("chance", (0, self.chance), (6, -11), color="0.4", **small)
         try:

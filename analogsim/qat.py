@@ -153,6 +153,8 @@ class FixedQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize; straight-through gradient, 0 where it clips."""
+        if not torch.is_grad_enabled():
+            return x.div(self.scale).round_().clamp_(self.low, self.high).mul_(self.scale)
         steps = torch.clamp(x / self.scale, self.low, self.high)
         return (steps + (steps.round() - steps).detach()) * self.scale
 
@@ -191,6 +193,10 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
     CalibrationError; to quantize a trained network without training it further, run a few batches through it in
     training mode under `torch.no_grad()`. All of the quantizers' state is in the `state_dict`, so a resumed training
     continues exactly. `freeze_quantization` gives the network that `convert` puts on crossbars.
+
+    With `inject_noise`, in either order: noise on the output of a linear, convolution or pooling layer reaches the next
+    ReLU's quantizer; noise at a ReLU is added before its own (`relu_noise`); noise on weights is quantized with them.
+    To disturb the quantized weights instead, as noise of the memory cells does, inject it after `freeze_quantization`.
     """
     spec = spec or QATSpec()
     if not inplace:

@@ -64,6 +64,9 @@ class ResNet18(nn.Module):
     Notes
     -----
     Input (B, channels, 32, 32), output (B, classes). 11,173,962 parameters with the 3x3 stem and batch normalisation.
+    Without normalisation, at the paper's learning rate 1e-2 with Adam, PyTorch's initial weights diverged within 50
+    steps and stayed at chance (three seeds of three; 11,500 images of CIFAR-10, JPEG re-encoded; batch 128, at most 300
+    steps). "fixup" trained (three of three), and so did PyTorch's weights at 1e-3 (one of one).
     """
 
     def __init__(

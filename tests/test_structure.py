@@ -20,7 +20,6 @@ FLOORS = {
     "qat": 3,
     "midpoint": 3,
     "curve": 3,
-    "curve": 3,
     "convert": 4,
     "calibrate": 4,
     "robustness": 4,

@@ -20,7 +20,17 @@ from torch import Tensor
 from ..errors import BackendError, NonFiniteError, ShapeError
 from .spec import MatmulSpec
 
-__all__ = ["Backend", "Clips", "ConvGeometry", "MatmulSpec", "add_noise", "choose", "tiled_conv", "tiled_matmul"]
+__all__ = [
+    "Backend",
+    "Clips",
+    "ConvGeometry",
+    "MatmulSpec",
+    "add_noise",
+    "choose",
+    "resolve",
+    "tiled_conv",
+    "tiled_matmul",
+]
 
 Backend = Literal["auto", "reference", "numba"]
 
@@ -192,29 +202,41 @@ def add_noise(
 def choose(x: Tensor, backend: Backend = "auto") -> ModuleType:
     """Return the kernel module that will compute on tensors like x.
 
+    Raises
+    ------
+    BackendError
+        The backend asked for by name cannot run on this device, dtype or installation.
+    """
+    return import_module({"numba": ".cpu", "reference": ".plain"}[resolve(x.device.type, x.dtype, backend)], __name__)
+
+
+def resolve(device: str, dtype: torch.dtype, backend: Backend = "auto") -> str:
+    """Return the name of the backend that will compute on tensors of this kind, without loading it.
+
     `auto` takes numba for float32 on the CPU where Numba is installed, and the reference for everything else.
+
+    Parameters
+    ----------
+    device : str
+        Its type: "cpu", "cuda", …
+    dtype : torch.dtype
+    backend : {"auto", "reference", "numba"}
 
     Raises
     ------
     BackendError
         The backend asked for by name cannot run on this device, dtype or installation.
     """
-    fits_numba = x.device.type == "cpu" and x.dtype == torch.float32
+    if backend not in ("auto", "reference", "numba"):
+        raise BackendError(f"no backend {backend!r}: choose auto, reference or numba")
+    fits_numba = device == "cpu" and dtype == torch.float32
     if backend == "auto":
-        backend = "numba" if fits_numba and numba_installed() else "reference"
-    if backend == "numba":
-        if not numba_installed():
-            raise BackendError(
-                "backend 'numba': Numba is not installed (pip install numba), or use backend='reference'"
-            )
-        if not fits_numba:
-            raise BackendError(
-                f"backend 'numba' computes float32 on the CPU, not {x.dtype} on {x.device}; use 'reference'"
-            )
-        return import_module(".cpu", __name__)
-    if backend == "reference":
-        return import_module(".plain", __name__)
-    raise BackendError(f"no backend {backend!r}: choose auto, reference or numba")
+        return "numba" if fits_numba and numba_installed() else "reference"
+    if backend == "numba" and not numba_installed():
+        raise BackendError("backend 'numba': Numba is not installed (pip install numba), or use backend='reference'")
+    if backend == "numba" and not fits_numba:
+        raise BackendError(f"backend 'numba' computes float32 on the CPU, not {dtype} on {device}; use 'reference'")
+    return backend
 
 
 def numba_installed() -> bool:

@@ -1,5 +1,7 @@
 """A kernel that computes exactly and takes notes: the magnitudes of inputs and of partial sums, for calibration."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,8 +23,9 @@ class Sample:
         values = values.detach().flatten()
         if not len(values):
             return
-        low, high = torch.aminmax(values)
-        self.maximum = max(self.maximum, float(high), -float(low))
+        # Python's max() would lose a NaN.
+        top = float(values.abs().amax())
+        self.maximum = top if math.isnan(top) else max(top, self.maximum)
         if len(values) > keep:
             values = values[torch.randint(len(values), (keep,), generator=self.generator).to(values.device)]
         self.values.append(values.abs().cpu())

@@ -43,7 +43,7 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"corrupt checkpoint ({str(error).splitlines()[0][:80]}); {remedy}") from None
+        raise CheckpointError(f"corrupt checkpoint ({type(error).__name__}); {remedy}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"not a training's checkpoint; {remedy}")
     for key, value in identity.items():

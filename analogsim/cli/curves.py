@@ -1,0 +1,92 @@
+"""Robustness curves for people: the table and the picture that `sweep` and `plot` share."""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.table import Table
+
+from ..errors import DataError, FitError
+from .base import plain
+
+if TYPE_CHECKING:
+    from ..curve import RobustnessCurve
+
+FORMATS = ("png", "svg", "pdf")
+# Okabe and Ito's colours, told apart also by the colour-blind.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+
+
+def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
+    """Return peak, noise-free accuracy, and µ with its interval and flags of each curve."""
+    result = Table()
+    result.add_column("network")
+    for title in ("peak", "noise-free", "µ", "95 % interval"):
+        result.add_column(title, justify="right")
+    result.add_column("flags")
+    for name, curve in curves.items():
+        midpoint, interval, flags = _midpoint(curve)
+        marks = f"[yellow]{', '.join(flags)}[/]" if flags else "[dim]-[/]"
+        result.add_row(plain(name), f"{curve.peak:.3f}", f"{curve.noise_free:.3f}", midpoint, interval, marks)
+    return result
+
+
+def _midpoint(curve: "RobustnessCurve") -> tuple[str, str, tuple[str, ...]]:
+    try:
+        fit = curve.fit
+    except FitError:
+        return "-", "-", ("no fit",)
+    low, high = fit.ci
+    if math.isnan(fit.midpoint):
+        return "none", "-", fit.flags
+    if math.isinf(fit.midpoint):
+        return f"> {low:.3g}", "-", fit.flags
+    if fit.midpoint == 0:
+        return f"< {high:.3g}", "-", fit.flags
+    return f"{fit.midpoint:.3g}", "-" if math.isnan(low) else f"{low:.3g} - {high:.3g}", fit.flags
+
+
+def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None = None) -> None:
+    """Draw the curves into one picture; the file is written aside, then renamed.
+
+    Raises
+    ------
+    DataError
+        The curves are over different quantities, or the file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    quantities = sorted({curve.quantity for curve in curves.values()})
+    if len(quantities) > 1:
+        raise DataError(f"curves over {' and over '.join(quantities)} have no axis in common; plot them apart")
+    style: Any = {"font.size": 11, "axes.titlesize": 12, "svg.hashsalt": "analogsim"}
+    with rc_context(style):
+        figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+        axes = figure.subplots()
+        for number, (name, curve) in enumerate(curves.items()):
+            curve.plot(axes, label=name, color=COLORS[number % len(COLORS)])
+        if title:
+            axes.set_title(title, loc="left")
+        axes.grid(True, axis="y", color="0.92", linewidth=0.8)
+        axes.set_axisbelow(True)
+        aside = path.with_name(path.name + ".part")
+        kind = path.suffix[1:].lower()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(
+                aside, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+            )
+            os.replace(aside, path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def check_picture(path: Path | None) -> Path | None:
+    """Refuse a picture's name whose format cannot be drawn; a typer callback."""
+    if path is not None and path.suffix[1:].lower() not in FORMATS:
+        raise typer.BadParameter(f"{path}: the name must end in .{', .'.join(FORMATS)}")
+    return path

@@ -1,0 +1,98 @@
+"""`analogsim info`: what is installed, what the machine is, and which kernel would compute."""
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .base import out, plain
+
+LIBRARIES = ("torch", "numba", "brevitas", "numpy", "scipy")
+
+
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")] = False,
+) -> None:
+    """Show versions, processor, threads, GPU, and the kernel that [bold]auto[/] picks."""
+    facts = gather()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in facts["versions"].items():
+        table.add_row(name, value or "[red]not installed[/]")
+    table.add_row()
+    machine = facts["machine"]
+    table.add_row("processor", plain(machine["processor"]))
+    table.add_row("cores", f"{machine['cores']} usable of {machine['cores_of_machine']}")
+    table.add_row("torch threads", str(machine["torch_threads"]))
+    table.add_row("GPU", plain(", ".join(machine["gpus"])) or "none")
+    table.add_row()
+    for name, reason in facts["backends"].items():
+        table.add_row(f"backend {name}", "[green]available[/]" if reason is None else f"[yellow]{plain(reason)}[/]")
+    for case, name in facts["auto"].items():
+        table.add_row(f"auto, {case}", name)
+    out().print(table)
+
+
+def gather() -> dict[str, Any]:
+    """Return versions, machine, backends (name → why it is not available, or None) and `auto`'s choices."""
+    import torch
+
+    from ..errors import BackendError
+    from ..kernels import resolve
+
+    versions: dict[str, str | None] = {"analogsim": version("analogsim"), "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    versions["torch"] = torch.__version__
+    backends: dict[str, str | None] = {}
+    for name in ("reference", "numba"):
+        try:
+            resolve("cpu", torch.float32, name)
+            backends[name] = None
+        except BackendError as error:
+            backends[name] = str(error)
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cases = {
+        "float32 on the CPU": ("cpu", torch.float32),
+        "float64 on the CPU": ("cpu", torch.float64),
+        "float32 on CUDA": ("cuda", torch.float32),
+    }
+    return {
+        "versions": versions,
+        "machine": {
+            "processor": processor(),
+            "cores": usable_cores(),
+            "cores_of_machine": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(number) for number in range(cuda)],
+        },
+        "backends": backends,
+        "auto": {case: resolve(device, dtype) for case, (device, dtype) in cases.items()},
+    }
+
+
+def processor() -> str:
+    """Return the processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,84 @@
+"""`analogsim plot`: several robustness curves in one picture and one table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import DataError
+from .base import EXIT_CODES, note, out, plain
+from .curves import check_picture, draw, table
+
+EPILOG = (
+    "[bold]Examples:[/]\n\n"
+    "analogsim plot runs/plain runs/noisy --out curves.png\n\n"
+    "analogsim plot runs/*/sweep.json --baseline runs/plain/sweep.json --title 'LeNet-5 on digits' -o curves.svg\n\n"
+    f"{EXIT_CODES}"
+)
+
+
+def plot(
+    sweeps: Annotated[
+        list[Path], typer.Argument(metavar="SWEEP...", help="What `analogsim sweep` wrote: JSON files, or run folders.")
+    ],
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", callback=check_picture, help="Picture to write: .png, .svg or .pdf."
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SWEEP", help="Sweep of the floating-point network: the others are flagged `brittle` against it."
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name of a curve, in the order of the files (default: its run's name)."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title of the picture.")] = None,
+) -> None:
+    """Draw robustness curves in one picture, µ marked, and print one table."""
+    from ..curve import RobustnessCurve
+
+    files = [sweep_file(path) for path in sweeps]
+    if label and len(label) != len(files):
+        raise typer.BadParameter(f"{len(label)} labels for {len(files)} curves", param_hint="--label")
+    loaded = [RobustnessCurve.load(path) for path in files]
+    if baseline is not None:
+        judge = RobustnessCurve.load(sweep_file(baseline))
+        where = sweep_file(baseline).resolve()
+        loaded = [curve if path.resolve() == where else curve.against(judge) for path, curve in zip(files, loaded)]
+    curves = dict(zip(unique(label or [name(path) for path in files]), loaded))
+    if picture is not None:
+        draw(curves, picture, title)
+    out().print(table(curves))
+    if picture is not None:
+        note(f"picture: {plain(picture)}")
+
+
+def sweep_file(path: Path) -> Path:
+    """Return the sweep's file; of a run's folder, its sweep.json.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    """
+    file = path / "sweep.json" if path.is_dir() else path
+    if not file.is_file():
+        what = "this folder holds no sweep.json" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {what}; `analogsim sweep RUN` writes one")
+    return file
+
+
+def name(path: Path) -> str:
+    """Return a curve's name: its folder's, and what the file's name adds to "sweep"."""
+    folder, extra = path.resolve().parent.name, path.stem.removeprefix("sweep").strip("-")
+    return f"{folder} {extra}".strip()
+
+
+def unique(names: list[str]) -> list[str]:
+    """Return the names, numbered where one comes twice."""
+    return [n if names.count(n) == 1 else f"{n} ({names[: i + 1].count(n)})" for i, n in enumerate(names)]

@@ -1,0 +1,157 @@
+"""`analogsim sweep`: one trained network over a noise grid, and its midpoint noise level µ."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ..errors import DataError
+from .base import EXIT_CODES, note, out, plain
+from .curves import draw, table
+from .network import WEIGHTS, Run, check_fit
+from .values import choose_device, sigma_grid, use_threads
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..study.data import DataSet
+
+EPILOG = (
+    "[bold]Examples:[/]\n\n"
+    "analogsim sweep runs/plain\n\n"
+    "analogsim sweep runs/plain --sigmas 'logspace(-1,1,9)' --repeats 10\n\n"
+    "analogsim sweep runs/plain --profile 8bit   (convert, calibrate, then sweep the noise at the ADC)\n\n"
+    "analogsim sweep runs/noisy --quantity weight --out weights.json\n\n"
+    f"{EXIT_CODES}"
+)
+Quantity = Literal["activation", "weight", "noise.output", "noise.read", "noise.multiplicative"]
+
+
+def sweep(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model.safetensors.")],
+    sigmas: Annotated[
+        str,
+        typer.Option(
+            metavar="GRID", help="Noise levels: logspace(a,b,n), geomspace(a,b,n), linspace(a,b,n) or a list 0.1,0.3,1."
+        ),
+    ] = "logspace(-2,2,17)",
+    repeats: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Evaluations at each σ, with independent noise.")
+    ] = 5,
+    quantity: Annotated[
+        Quantity | None,
+        typer.Option(
+            metavar="NAME",
+            help="What σ is of: activation (the default), weight, or a field of the hardware: noise.output (the "
+            "default with --profile), noise.read, noise.multiplicative.",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Put the network on this hardware first (shipped profile, YAML or JSON) and calibrate it.",
+        ),
+    ] = None,
+    calibration: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Training images that the ranges are taken from.")
+    ] = 1024,
+    percentile: Annotated[
+        float | None,
+        typer.Option(metavar="P", min=0, max=100, help="Ranges at this percentile instead of the maximum."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Data set to test on: digits, cifar10, npz:PATH, folder:PATH. Default: the run's."
+        ),
+    ] = None,
+    test_subset: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Test on the first N images only.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:NAME", help="Import path to build the network from, instead of the one in the file."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides all noise.")] = 0,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: torch's.")] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="JSON to write; .csv and .png go beside it. Default: sweep.json in the run.",
+        ),
+    ] = None,
+) -> None:
+    """Measure a trained network's accuracy over a grid of noise, and its midpoint noise level µ."""
+    grid = sigma_grid(sigmas)
+    what: str = quantity or ("noise.output" if profile else "activation")
+    if what.startswith("noise.") and profile is None:
+        raise typer.BadParameter(f"{what} is a field of the hardware: give --profile too", param_hint="--quantity")
+    file = run / WEIGHTS if run.is_dir() else run
+    stem = target or file.parent / default_name(what, profile)
+    if stem.suffix != ".json":
+        raise typer.BadParameter(f"{stem}: the name must end in .json", param_hint="--out")
+
+    from ..robustness import noise_sweep
+    from ..study.data import load_data
+
+    use_threads(threads)
+    where = choose_device(device)
+    about = Run.load(file)
+    network = about.network(file, model)
+    images = load_data(data or about.data).subset(test=test_subset or (about.test_subset if data is None else None))
+    check_fit(network, images)
+    if profile is not None:
+        network = on_hardware(network, profile, images, calibration, percentile)
+    # Always naming the most frequent class: guessing at its best.
+    chance = float(images.test_y.bincount().max()) / len(images.test_y)
+    curve = noise_sweep(
+        network, list(images.test_batches()), grid, repeats, quantity=what, chance=chance, seed=seed, device=where
+    )
+
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        curve.save(stem)
+        csv = stem.with_name(stem.stem + ".csv")
+        aside = csv.with_name(csv.name + ".part")
+        curve.to_frame().to_csv(aside, index=False)
+        aside.replace(csv)
+    except OSError as error:
+        raise DataError(f"{stem}: cannot be written: {error.strerror}") from None
+    picture = stem.with_name(stem.stem + ".png")
+    name = file.resolve().parent.name
+    draw({name: curve}, picture)
+    out().print(table({name: curve}))
+    note(f"written: {plain(stem)}, {plain(csv.name)}, {plain(picture.name)}")
+
+
+def default_name(quantity: str, profile: str | None) -> str:
+    """Return the file's name: sweep.json for noise on activations; others say what they are."""
+    hardware = "" if profile is None else f"-{Path(profile).stem}"
+    return f"sweep{hardware}.json" if quantity == "activation" else f"sweep{hardware}-{quantity}.json"
+
+
+def on_hardware(
+    network: "nn.Module", profile: str, images: "DataSet", calibration: int, percentile: float | None
+) -> "nn.Module":
+    """Convert the network and calibrate its ranges on training images."""
+    from ..calibrate import calibrate
+    from ..convert import convert
+    from ..profile import HardwareProfile
+
+    analog = convert(network, HardwareProfile.load(profile))
+    sample = images.subset(train=calibration).train_x
+    batches = [images.normalise(part) for part in sample.split(256)]
+    if percentile is None:
+        calibrate(analog, batches)
+    else:
+        calibrate(analog, batches, "percentile", percentile=percentile)
+    return analog

@@ -1,0 +1,162 @@
+"""`analogsim train`: one training into one folder, resumed after a kill."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import CheckpointError, DataError
+from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain, write
+from .network import ABOUT, WEIGHTS, Run, build, check_fit, find, with_data
+from .values import choose_device, key_values, use_threads
+
+EPILOG = (
+    "[bold]Examples:[/]\n\n"
+    "analogsim train models.lenet:LeNet5 digits --out runs/plain\n\n"
+    "analogsim train models.lenet:LeNet5 digits --sigma 1 --epochs 40 --out runs/noisy\n\n"
+    "analogsim train models.lenet:LeNet5 npz:images.npz --arg pool=average --train-subset 5000\n\n"
+    "analogsim train torchvision.models:resnet18 cifar10 --arg num_classes=10\n\n"
+    "The folder gets model.safetensors, run.json (network, data, settings), history.jsonl, history.csv and, while it "
+    "trains, checkpoint.pt after every epoch: started again, the same command goes on from there.\n\n"
+    f"{EXIT_CODES}"
+)
+
+
+def train(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Import path of the network, module:name.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="digits, cifar10, cifar10:ROOT, npz:PATH or folder:PATH.")
+    ],
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Constructor argument; repeatable. `classes` and `channels` are taken from the data where the "
+            "constructor has them.",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Passes over the training images.")] = 20,
+    lr: Annotated[float, typer.Option(metavar="RATE", help="Adam's rate; a cosine takes it to 0.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images a step.")] = 128,
+    sigma: Annotated[
+        float, typer.Option(metavar="SIGMA", min=0, help="Train under noise N(0, σ²) at every site.")
+    ] = 0.0,
+    ramp_epochs: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Epochs over which σ rises linearly to its value.")
+    ] = 0,
+    train_subset: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Train on N images drawn at random only.")
+    ] = None,
+    test_subset: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Test on N images drawn at random only.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Of initial weights, order of images, augmentation and noise.")
+    ] = 0,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: torch's.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder of the run. Default: runs/NAME-DATA[-sigmaS]-seedN."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Go on with what the folder holds, or start anew over it.")
+    ] = True,
+) -> None:
+    """Train a network on images, under noise if asked, by Adam with a cosine schedule."""
+    args = key_values(arg or [])
+
+    import torch
+
+    from ..study.data import load_data
+    from ..study.train import TrainSpec
+    from ..study.train import train as run_training
+
+    spec = TrainSpec(epochs=epochs, lr=lr, batch_size=batch_size, sigma=sigma, ramp_epochs=ramp_epochs, seed=seed)
+    use_threads(threads)
+    where = choose_device(device)
+    factory = find(model)
+    images = load_data(data).subset(train_subset, test_subset)
+    args = with_data(factory, args, classes=len(images.classes), channels=images.train_x.shape[1])
+    torch.manual_seed(seed)
+    network = build(factory, args)
+    check_fit(network, images)
+
+    folder = folder or Path("runs") / default_name(model, data, sigma, seed)
+    about = Run(
+        model=model,
+        args=args,
+        data=data,
+        train_subset=train_subset,
+        test_subset=test_subset,
+        spec=spec.model_dump(),
+        version=version("analogsim"),
+        label=images.label,
+    )
+    prepare(folder, about, resume)
+    if (folder / WEIGHTS).exists():
+        report(Run.load(folder / WEIGHTS))
+        note(f"{plain(folder)}: trained already, nothing was done; --fresh trains anew")
+        return
+    try:
+        result = run_training(network, images, spec, out=folder, device=where, resume=resume)
+    except KeyboardInterrupt:
+        history = folder / "history.jsonl"
+        done = len(history.read_text().splitlines()) if history.exists() else 0
+        note(f"interrupted after epoch {done} of {epochs}; the same command goes on from there ({plain(folder)})")
+        raise typer.Exit(INTERRUPTED) from None
+
+    about = about.model_copy(update={"test_accuracy": result.accuracy, "status": result.status})
+    write(folder / "history.csv", result.to_frame().to_csv(index=False))
+    about.save(folder)
+    # Last: its being there means that the run is finished.
+    about.save_weights(result.model.cpu(), folder)
+    note(f"written: {plain(folder / WEIGHTS)}; next: analogsim sweep {plain(folder)}")
+    report(about)
+
+
+def report(run: Run) -> None:
+    """Print a finished training's result; one that only guesses ends the program with its own exit code."""
+    out().print(f"test accuracy {run.test_accuracy:.4f} ({plain(run.label)}, without noise)")
+    if run.status == "collapsed":
+        note("[bold red]collapsed:[/] no better than guessing; try a lower --lr or --sigma, or --ramp-epochs")
+        raise typer.Exit(COLLAPSED)
+
+
+def default_name(model: str, data: str, sigma: float, seed: int) -> str:
+    """Return a run's folder name, such as lenet5-digits-sigma0.5-seed0."""
+    kind, _, path = data.partition(":")
+    noise = f"-sigma{sigma:g}" if sigma else ""
+    return f"{model.split(':')[-1].lower()}-{Path(path).stem or kind}{noise}-seed{seed}"
+
+
+def prepare(folder: Path, about: Run, resume: bool) -> None:
+    """Make the run's folder ready: with this training's `run.json`, and nothing of another training.
+
+    Raises
+    ------
+    CheckpointError
+        It holds another training, or damaged files.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            # Else a kill in the first epoch would leave the old training to be taken for the new one.
+            for name in (WEIGHTS, "checkpoint.pt", ABOUT, "history.jsonl", "history.csv"):
+                (folder / name).unlink(missing_ok=True)
+        if (folder / ABOUT).exists():
+            other = Run.load_about(folder)
+            if differences := other.differences(about):
+                raise CheckpointError(
+                    f"{folder}: holds another training: {'; '.join(differences)}; use another --out, or --fresh to "
+                    "overwrite it"
+                )
+        elif any((folder / name).exists() for name in (WEIGHTS, "checkpoint.pt")):
+            raise CheckpointError(f"{folder}: holds a network without {ABOUT}; use another --out, or --fresh")
+        else:
+            about.save(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror}") from None
