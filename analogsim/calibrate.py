@@ -6,17 +6,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from .errors import CalibrationError, ConversionError
 from .nn import analog_layers
 from .nn.observer import Observer
 
-Batch = Tensor | tuple[Tensor, ...] | list[Tensor]
+Batch = Tensor | PackedSequence | tuple[Tensor, ...] | list[Tensor]
 
 
 def calibrate(
     model: nn.Module,
-    batches: Iterable[Batch] | Tensor,
+    batches: Iterable[Batch] | Tensor | PackedSequence,
     method: Literal["maximum", "percentile"] = "maximum",
     *,
     percentile: float = 99.9,
@@ -33,7 +34,7 @@ def calibrate(
     model : nn.Module
         A converted network.
     batches : iterable of Tensor or (Tensor, …), or Tensor
-        Network inputs; of a tuple (inputs, labels) the first is taken.
+        Network inputs (packed sequences too); of a tuple (inputs, labels) the first is taken.
     method : {"maximum", "percentile"}
     percentile : float
         In (0, 100]; magnitudes above it will clip.
@@ -65,7 +66,7 @@ def calibrate(
     model.eval()
     try:
         for number, (_, layer) in enumerate(layers):
-            layer._observer = Observer(seed + number)
+            layer._observer = Observer(seed + number, layer.profile.dac.signed)
         _run(model, batches, progress)
         observed = {name: _ranges(name, layer._observer, method, percentile) for name, layer in layers}
     finally:
@@ -85,13 +86,20 @@ def calibrate(
 
 
 @torch.no_grad()
-def _run(model: nn.Module, batches: Iterable[Batch] | Tensor, progress: bool) -> None:
+def _run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, progress: bool) -> None:
     from .progress import track
 
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     count = 0
-    for batch in track([batches] if isinstance(batches, Tensor) else batches, "Calibrating", progress):
-        model((batch if isinstance(batch, Tensor) else batch[0]).to(device))
+    for batch in track([batches] if isinstance(batches, Tensor | PackedSequence) else batches, "Calibrating", progress):
+        # A PackedSequence is a tuple too, but one input.
+        inputs = batch[0] if isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence) else batch
+        if not isinstance(inputs, Tensor | PackedSequence):
+            raise CalibrationError(
+                f"batches: batch {count} is neither a tensor nor a tuple that starts with one (got "
+                f"{type(batch).__name__})"
+            )
+        model(inputs.to(device))
         count += 1
     if not count:
         raise CalibrationError("batches: empty; give at least one batch of network inputs")
@@ -108,7 +116,8 @@ def _ranges(name: str, observer: Observer | None, method: str, percentile: float
             raise CalibrationError(f"{name}: its {what} are not finite; check the batches and the weights")
         if top == 0:
             raise CalibrationError(
-                f"{name}: its {what} are all zero (at this percentile); give other batches or a higher percentile"
+                f"{name}: its {what} are all zero (at this percentile); give other batches or a higher percentile, or "
+                "weights if this layer's are all zero"
             )
         ranges.append(top)
     return ranges[0], ranges[1]

@@ -1,17 +1,37 @@
 """From a digital network to one on crossbars, and back."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
+from . import nn as layers
 from .errors import ConversionError, ProfileError
-from .nn import AnalogConv1d, AnalogConv2d, AnalogConv3d, AnalogLayer, AnalogLinear, analog_layers
+from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_class
 from .profile import HardwareProfile
 
-ANALOG: dict[type[nn.Module], type[AnalogLayer]] = {
-    layer.digital: layer for layer in (AnalogLinear, AnalogConv1d, AnalogConv2d, AnalogConv3d)
+ANALOG: dict[type[nn.Module], type[AnalogLayer] | type[AnalogComposite]] = {
+    layer.digital: layer
+    for layer in (
+        layers.AnalogLinear,
+        layers.AnalogOutProjection,
+        layers.AnalogConv1d,
+        layers.AnalogConv2d,
+        layers.AnalogConv3d,
+        layers.AnalogConvTranspose1d,
+        layers.AnalogConvTranspose2d,
+        layers.AnalogConvTranspose3d,
+        layers.AnalogMultiheadAttention,
+        layers.AnalogLSTM,
+        layers.AnalogGRU,
+        layers.AnalogRNN,
+        layers.AnalogLSTMCell,
+        layers.AnalogGRUCell,
+        layers.AnalogRNNCell,
+    )
 }
 
 Rule = str | type[nn.Module] | Callable[[str, nn.Module], bool]
@@ -20,51 +40,59 @@ Rule = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 def convert(
     model: nn.Module, profile: HardwareProfile, *, keep_digital: Rule | Iterable[Rule] = (), inplace: bool = False
 ) -> nn.Module:
-    """Put every linear and convolution layer of a network on simulated crossbars.
+    """Put every matrix of a network's linear, convolution, attention and recurrent layers on simulated crossbars.
 
     Parameters
     ----------
     model : nn.Module
-        Any network; layers that are already analog get the new profile.
+        Any network. Layers that are already analog get the new profile; their calibrated ranges are forgotten where
+        its tiles, weights or input range make them another quantity.
     profile : HardwareProfile
     keep_digital : rule or iterable of rules
         What to leave as it is: a layer's name or a pattern ("head", "features.*"), a module class, or a function of
-        (name, module) that returns True. A rule that matches a container keeps everything inside it.
+        (name, module) that returns True. A rule that matches a container keeps everything inside it, and a module in
+        several places stays if a rule matches one of them.
     inplace : bool
         Change the model itself instead of a copy.
 
     Returns
     -------
     nn.Module
-        The converted network; parameters, hooks, noise sites, tied weights and training modes are kept.
+        The converted network; parameters, hooks, noise sites, tied weights, parametrisations and training modes are
+        kept.
 
     Raises
     ------
     ConversionError
-        There is nothing to convert, a name or pattern matches nothing, or a layer cannot be converted.
+        There is nothing to convert, a rule is none or matches nothing, or a layer cannot be converted or the model
+        not be copied.
+
+    Notes
+    -----
+    Embeddings, normalisation, activations, pooling and products of data with data (attention scores) stay digital, and
+    so does code that reads a layer's weight without calling the layer.
     """
+    _check_model(model)
     if not isinstance(profile, HardwareProfile):
         raise ProfileError(
             f"profile: a HardwareProfile is needed, got {type(profile).__name__}; HardwareProfile.load(…) reads one"
         )
-    rules = [keep_digital] if isinstance(keep_digital, str | type) or callable(keep_digital) else list(keep_digital)
-    _check_names(model, rules)
-    chosen = [name for name, _ in _convertible(model, rules)]
+    chosen = _convertible(model, _rules(model, keep_digital))
     if not chosen:
         raise ConversionError(
             f"{type(model).__name__}: nothing to convert: no layer of {', '.join(kind.__name__ for kind in ANALOG)} "
             "outside what keep_digital leaves"
         )
-    if not inplace:
-        model = copy.deepcopy(model)
+    model = model if inplace else _copied(model)
     for name in chosen:
         module = model.get_submodule(name)
         if isinstance(module, AnalogLayer):
-            module.profile = profile
-        else:
-            _kind(name, module).from_digital(module, profile)
-    for number, (_, layer) in enumerate(analog_layers(model)):
-        layer.stream = number
+            _reprofile(module, profile)
+        elif not isinstance(module, AnalogComposite):
+            ANALOG[plain_class(module)].from_digital(module, profile)
+    for number, (name, layer) in enumerate(analog_layers(model)):
+        layer.stream, layer.layer_name = number, name
+    layers.forbid_nested(model)
     return model
 
 
@@ -74,66 +102,98 @@ def to_digital(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     Raises
     ------
     ConversionError
-        No layer is analog.
+        No layer is analog, or the model cannot be copied.
     """
-    if not inplace:
-        model = copy.deepcopy(model)
-    layers = list(analog_layers(model))
-    if not layers:
+    _check_model(model)
+    if not any(True for _ in analog_layers(model)):
         raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) makes them so")
-    for _, layer in layers:
-        layer.to_digital()
+    model = model if inplace else _copied(model)
+    for module in list(model.modules()):
+        if isinstance(module, AnalogLayer | AnalogComposite) and not isinstance(module, Crossbar):
+            module.to_digital()
+    layers.allow_nested(model)
     return model
 
 
-def _convertible(model: nn.Module, rules: list[Rule], prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """Walk the tree; a container that a rule keeps is not entered, a module met before is not met again."""
-    found: list[tuple[str, nn.Module]] = []
-    seen: set[int] = set()
+def _convertible(model: nn.Module, rules: list[Rule]) -> list[str]:
+    """Return the names of the layers to convert, each layer once; refuse those that cannot be."""
+    kept: set[int] = set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        if any(_matches(rule, name, module) for rule in rules):
+            kept.update(map(id, module.modules()))
+    found: list[str] = []
 
     def walk(name: str, module: nn.Module) -> None:
-        if id(module) in seen or any(_matches(rule, name, module) for rule in rules):
+        if id(module) in kept:
             return
-        seen.add(id(module))
-        if isinstance(module, AnalogLayer) or any(isinstance(module, kind) for kind in ANALOG):
-            _kind(name, module)
-            found.append((name, module))
-            return
+        kept.add(id(module))  # met once is enough
+        if isinstance(module, (AnalogLayer, AnalogComposite, *ANALOG)):
+            _check_kind(name or "the model", module)
+            found.append(name)
         for child_name, child in module.named_children():
-            walk(f"{name}.{child_name}" if name else child_name, child)
+            if child_name != "parametrizations":
+                walk(f"{name}.{child_name}" if name else child_name, child)
 
-    walk(prefix, model)
+    walk("", model)
     return found
 
 
-def _kind(name: str, module: nn.Module) -> type[AnalogLayer]:
-    if isinstance(module, AnalogLayer):
-        return type(module)
-    kind = type(module)
-    if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+def _check_kind(name: str, module: nn.Module) -> None:
+    kind = plain_class(module)
+    if isinstance(module, LazyModuleMixin):
         raise ConversionError(
             f"{name}: {kind.__name__} has no weights yet; run one batch through the model, then convert"
         )
-    parametrized = kind.__name__.startswith("Parametrized")
-    base = kind.__mro__[1] if parametrized else kind
-    if base not in ANALOG:
+    if kind not in ANALOG and not isinstance(module, AnalogLayer | AnalogComposite):
         raise ConversionError(
             f"{name}: {kind.__name__} is a subclass of a torch layer, and conversion would lose what it adds; "
             f"name it in keep_digital"
         )
-    return ANALOG[base]
+
+
+def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
+    old = layer.profile
+    layer.profile = profile
+    if old.dac.input_range != profile.dac.input_range or old.weight != profile.weight or old.tile != profile.tile:
+        layer.adc_full_scale.fill_(math.nan)
+    if old.dac.input_range != profile.dac.input_range:
+        layer.input_range.fill_(math.nan)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ConversionError(
+            f"{type(model).__name__}: cannot be copied ({error}); give inplace=True. The hook-based "
+            "torch.nn.utils.weight_norm is a known cause: torch.nn.utils.parametrizations.weight_norm can be copied"
+        ) from None
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise ConversionError(f"model: an nn.Module is needed, got {type(model).__name__}")
+
+
+def _rules(model: nn.Module, given: Rule | Iterable[Rule]) -> list[Rule]:
+    single = isinstance(given, str | type | nn.Module) or not isinstance(given, Iterable)
+    rules: list[Rule] = [given] if single else list(given)  # type: ignore[list-item]
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    for rule in rules:
+        known = issubclass(rule, nn.Module) if isinstance(rule, type) else isinstance(rule, str) or callable(rule)
+        if not known or isinstance(rule, nn.Module):
+            raise ConversionError(
+                "keep_digital: a rule is a layer's name or pattern, a module class, or a function of (name, module); "
+                f"got {rule.__name__ if isinstance(rule, type) else type(rule).__name__}"
+            )
+        if isinstance(rule, str) and not any(fnmatchcase(name, rule) for name in names):
+            raise ConversionError(
+                f"keep_digital: no module is called {rule!r}; there are {', '.join(filter(None, names))}"
+            )
+    return rules
 
 
 def _matches(rule: Rule, name: str, module: nn.Module) -> bool:
     if isinstance(rule, str):
         return fnmatchcase(name, rule)
     return isinstance(module, rule) if isinstance(rule, type) else rule(name, module)
-
-
-def _check_names(model: nn.Module, rules: list[Rule]) -> None:
-    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
-    for rule in rules:
-        if isinstance(rule, str) and not any(fnmatchcase(name, rule) for name in names):
-            raise ConversionError(
-                f"keep_digital: no module is called {rule!r}; there are {', '.join(filter(None, names))}"
-            )

@@ -1,33 +1,52 @@
-"""The paper's abstract noise: Gaussian, on a network's input and on the output of its layers, or on its weights."""
+"""The paper's abstract noise: Gaussian, on a network's input and on the output of its layers, or on its weights.
+
+Reproducibility: on the CPU noise comes from `kernels.add_noise`, so a seed gives the same numbers on every machine and
+for every number of threads. On other devices it comes from torch's own generator, seeded with the same key: a run
+replays on the same kind of device, but its numbers are not those of the CPU.
+"""
 
 import copy
+import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from functools import partial, wraps
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .errors import ConversionError, ProfileError, ShapeError
+from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
 from .kernels import add_noise
 from .profile import explain
 
+__all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
+
 Target = Literal["activations", "weights"]
 Sigma = float | Tensor
+NonNegative = Annotated[float, Field(ge=0)]
 
-_CONV_LINEAR: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Linear)
-_ACTIVATIONS = tuple(
-    kind
-    for kind in vars(nn.modules.activation).values()
-    if isinstance(kind, type)
-    and issubclass(kind, nn.Module)
-    and kind.__module__ == nn.modules.activation.__name__
-    and kind is not nn.MultiheadAttention
-)
+# MultiheadAttention stands in torch's file of activations; here it counts as a linear layer, its output projection.
+_WEIGHTED: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
+_ACTIVATIONS = tuple(getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__)
 _POOLS = tuple(kind for name, kind in vars(nn).items() if "Pool" in name and isinstance(kind, type))
-_SITES = (*_CONV_LINEAR, *_ACTIVATIONS, *_POOLS)
+_SITES = (*_WEIGHTED, *_ACTIVATIONS, *_POOLS)
 _ATTRIBUTES = {"activations": "noise_site", "weights": "weight_noise_site"}
+_INPUT = "input_noise_site"
+# Upper half of a site's stream number: far from the small numbers of analog layers, which may have the same seed.
+_FIRST_STREAM = {"activations": 1 << 63, "weights": 3 << 62}
+
+
+def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate what torch.compile must run as it is: a σ is no constant, and the kernels cannot be traced."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)  # not a decorator: it would import the compiler
+        return function(*args, **kwargs)
+
+    return run
 
 
 class NoiseSpec(BaseModel):
@@ -41,21 +60,24 @@ class NoiseSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    sigma: Annotated[float, Field(ge=0)] = 0.0
+    sigma: NonNegative = 0.0
     """σ of additive noise N(0, σ²), in the units of the tensor that it is added to."""
-    multiplicative: Annotated[float, Field(ge=0)] = 0.0
+    multiplicative: NonNegative = 0.0
     """σ_m of multiplicative noise, relative (no unit): x becomes x·(1 + N(0, σ_m²))."""
     target: Target = "activations"
     """activations: the input and the output of every convolution, linear, activation and pooling layer; weights: the
     weight of every convolution and linear layer, drawn anew at every forward."""
-    layers: dict[str | int, Annotated[float, Field(ge=0)]] = {}
-    """σ of single sites, by the layer's name ("input" for the network's input) or the site's index."""
+    layers: dict[str | int, NonNegative] = {}
+    """σ of single sites, by the layer's name ("input" for the network's input) or the site's position."""
+    extra: tuple[str, ...] = ()
+    """Class names of further modules whose outputs are sites, such as "BatchNorm2d" (activations only)."""
     train: bool = True
     """Whether there is noise in training mode."""
     eval: bool = True
     """Whether there is noise in evaluation mode."""
-    seed: int | None = None
-    """Fixes the numbers of each call; null: drawn from torch's default generator, as torch.manual_seed decides."""
+    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
+    """Call number n of a site draws the same numbers in every run. null: the numbers are decided by torch's default
+    generator (torch.manual_seed), at each call."""
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -63,9 +85,15 @@ class NoiseSpec(BaseModel):
         except ValidationError as error:
             raise ProfileError(f"NoiseSpec: {explain(error)}") from None
 
+    @model_validator(mode="after")
+    def _extra_sites_are_outputs(self) -> Self:
+        if self.extra and self.target == "weights":
+            raise ValueError("extra names further outputs to disturb; with target='weights' leave it out")
+        return self
+
 
 class NoiseSite:
-    """One place where noise enters: a forward hook with its settings.
+    """One place where noise enters: what its forward hook does, with its settings, which may be assigned at any time.
 
     Attributes
     ----------
@@ -74,54 +102,96 @@ class NoiseSite:
     sigma, multiplicative : float or Tensor (batch,)
         Standard deviations, in units of the tensor and relative; a tensor has one value per sample.
     train, eval : bool
-        Whether there is noise in training and in evaluation mode.
+        Whether there is noise in training and in evaluation mode (of the layer).
     seed : int or None
+        Explicit seed, or None: drawn from torch's default generator at each call.
     """
 
-    def __init__(self, name: str, index: int, spec: NoiseSpec) -> None:
+    def __init__(self, name: str, index: int, spec: NoiseSpec, sigma: float) -> None:
         self.name, self.index = name, index
-        self.sigma: Sigma = spec.sigma
+        self.sigma: Sigma = sigma
         self.multiplicative: Sigma = spec.multiplicative
         self.train, self.eval, self.seed = spec.train, spec.eval, spec.seed
+        self.stream = _FIRST_STREAM[spec.target] + (index << 32)
         self.calls = 0
-        self.handles: list[Any] = []
 
+    def __repr__(self) -> str:
+        return f"NoiseSite({self.name!r}, sigma={self.sigma}, multiplicative={self.multiplicative})"
+
+    @_uncompiled
     def perturb(self, x: Tensor, training: bool) -> Tensor:
-        """Return x with this site's noise; x itself where there is none."""
-        if not (self.train if training else self.eval) or not (_positive(self.sigma) or _positive(self.multiplicative)):
+        """Return x with this site's noise; x itself where there is none.
+
+        Raises
+        ------
+        ShapeError
+            x is not a floating-point tensor, or there is not one σ per sample.
+        NonFiniteError
+            σ is negative, infinite or NaN.
+        """
+        if not (self.train if training else self.eval) or (_zero(self.sigma) and _zero(self.multiplicative)):
             return x
-        if not x.is_floating_point():
-            raise ShapeError(f"noise site {self.name!r}: a floating-point tensor is needed, got {x.dtype}")
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise ShapeError(
+                f"noise site {self.name!r}: a floating-point tensor is needed, got "
+                f"{x.dtype if isinstance(x, Tensor) else type(x).__name__}; set sigma and multiplicative of it to 0"
+            )
+        sigma, multiplicative = self._level("sigma", x), self._level("multiplicative", x)
+        stream = self.stream
         if self.seed is None:
-            seed, call = int(torch.randint(2**63 - 1, ()).item()), 0
+            seed = int(torch.randint(2**63 - 1, ()))
         else:
             self.calls += 1
-            seed, call = self.seed, self.calls
-        stream = (self.index << 32) + call
-        return _AddNoise.apply(x, _per_sample(self.sigma, x), _per_sample(self.multiplicative, x), seed, stream)
+            seed, stream = self.seed, stream + self.calls
+        if x.requires_grad and torch.is_grad_enabled():
+            return _AddNoise.apply(x, sigma, multiplicative, seed, stream)
+        return _draw(x, sigma, multiplicative, seed, stream)
+
+    def _level(self, name: str, x: Tensor) -> Sigma:
+        """Return a checked σ: a number, or a tensor that broadcasts over x."""
+        value = getattr(self, name)
+        if isinstance(value, Tensor) and value.ndim:
+            if value.numel() != len(x):
+                raise ShapeError(f"noise site {self.name!r}: {name} has {value.numel()} values for a batch of {len(x)}")
+            return value.detach().to(x.device, _wide(x.dtype)).reshape(-1, *[1] * (x.ndim - 1))
+        if not 0 <= value < math.inf:
+            raise NonFiniteError(f"noise site {self.name!r}: {name} must be finite and not negative, got {value}")
+        return float(value)
 
     # Hooks: what torch calls them with is fixed.
 
-    def on_output(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+    def on_output(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Perturb a layer's output (the first one where there are several)."""
         if isinstance(output, tuple):
             return (self.perturb(output[0], module.training), *output[1:])
         return self.perturb(output, module.training)
 
-    def on_input(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def on_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Perturb a network's first input."""
-        return (self.perturb(inputs[0], module.training), *inputs[1:]) if inputs else inputs
+        if args:
+            return (self.perturb(args[0], module.training), *args[1:]), kwargs
+        first = next(iter(kwargs), None)
+        return args, kwargs if first is None else kwargs | {first: self.perturb(kwargs[first], module.training)}
 
-    def shadow(self, module: nn.Module, inputs: Any) -> None:
-        """Put a noisy weight before the parameter while the layer computes."""
-        weight: Any = module.weight
-        noisy = self.perturb(weight, module.training)
-        if noisy is not weight:
-            module.__dict__["weight"] = noisy
+    def on_call(self, module: nn.Module, args: Any) -> None:
+        """Do nothing, visibly: before torch's TransformerEncoderLayer bypasses `forward`, it looks for hooks."""
 
-    def unshadow(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Take the noisy weight away again."""
-        module.__dict__.pop("weight", None)
+
+@_uncompiled
+def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Run a layer with noisy weights in the place of its parameters."""
+    site: NoiseSite = vars(module)[_ATTRIBUTES["weights"]]
+    pairs = _weights(site.name, module)
+    try:
+        for owner, key in pairs:
+            weight: Any = owner._parameters[key]
+            noisy = site.perturb(weight, module.training)
+            if noisy is not weight:
+                vars(owner)[key] = noisy  # attributes come before parameters
+        return type(module).forward(module, *args, **kwargs)
+    finally:
+        for owner, key in pairs:
+            vars(owner).pop(key, None)
 
 
 class _AddNoise(torch.autograd.Function):
@@ -136,7 +206,7 @@ class _AddNoise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
-        if _positive(ctx.multiplicative):
+        if not _zero(ctx.multiplicative):
             g = _draw(g, 0.0, ctx.multiplicative, ctx.seed, ctx.stream)
         return g, None, None, None, None
 
@@ -144,58 +214,73 @@ class _AddNoise(torch.autograd.Function):
 def inject_noise(model: nn.Module, spec: NoiseSpec, *, inplace: bool = False) -> nn.Module:
     """Inject noise into a network.
 
-    For activations (the default) the sites are, as in the paper, the network's input and the output of every convolution,
-    linear, activation and pooling layer, the last linear layer included: 12 of them in LeNet-5. Injecting again
-    replaces the settings of the same target; noise on activations and on weights can be on one network together.
+    For activations (the default) the sites are, as in the paper, the network's input and the output of every
+    convolution, linear, activation and pooling module, the last linear layer included: 12 of them in LeNet-5. Noise is
+    drawn anew at each call and independently at each site, in training and in evaluation, as the spec says.
 
     Parameters
     ----------
     model : nn.Module
         Any network; its structure and `state_dict` keys stay as they are.
     spec : NoiseSpec
+        Injecting again replaces what was injected for the same target; noise on activations and on weights can be on
+        one network together.
     inplace : bool
         Change the model itself instead of a copy.
+
+    Returns
+    -------
+    nn.Module
 
     Raises
     ------
     ConversionError
-        The model has no layer to inject noise into, or `spec.layers` names one that it has not.
+        The model has no layer to inject noise into, `spec.layers` or `spec.extra` names what it has not, or weight
+        noise is asked for on a weight that is not a plain parameter.
+
+    Notes
+    -----
+    Only modules are seen: torch.nn.functional.relu in a network's forward is no site. A module that is called twice
+    draws twice. The gradient passes additive noise unchanged and is multiplied by the same (1 + σ_m·n) as the signal.
+    Weight noise reaches the parameter's gradient likewise; in a quantized or an analog layer it disturbs the digital
+    weight, before it is quantized or programmed. torch.compile breaks its graph at each site (fullgraph=True refuses).
+    With an explicit seed, torch.utils.checkpoint would draw different noise in its second forward; without one it
+    repeats the first.
     """
+    plan = _plan(model, spec)
+    sigmas = _by_name(spec.layers, list(plan))
+    if spec.target == "weights":
+        for name, module in plan.items():
+            _weights(name, module)
+            if getattr(vars(module).get("forward", partial(_forward)), "func", None) is not _forward:
+                raise ConversionError(f"{name}: something else has replaced its forward; take that away first")
     if not inplace:
         model = copy.deepcopy(model)
+        plan = _plan(model, spec)
     remove_noise(model, spec.target)
-    kinds = _CONV_LINEAR if spec.target == "weights" else _SITES
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
-    if not found:
-        wanted = "convolution or linear" if spec.target == "weights" else "convolution, linear, activation or pooling"
-        raise ConversionError(f"{type(model).__name__}: no {wanted} layer to inject noise into")
-    attribute = _ATTRIBUTES[spec.target]
-    if spec.target == "activations":
-        site = NoiseSite("input", 0, spec)
-        site.handles.append(model.register_forward_pre_hook(site.on_input))
-        model.input_noise_site = site  # type: ignore[assignment]
-    offset = 1 if spec.target == "activations" else 2**16
-    for number, (name, module) in enumerate(found):
-        site = NoiseSite(name or type(module).__name__, offset + number, spec)
+    for index, (name, module) in enumerate(plan.items()):
+        site = NoiseSite(name, index, spec, sigmas.get(name, spec.sigma))
         if spec.target == "weights":
-            site.handles.append(module.register_forward_pre_hook(site.shadow))
-            site.handles.append(module.register_forward_hook(site.unshadow, always_call=True))
+            module.register_forward_pre_hook(site.on_call)
+            module.forward = partial(_forward, module)  # no hook: it must clean up however the forward ends
+        elif index == 0:
+            module.register_forward_pre_hook(site.on_input, with_kwargs=True)
         else:
-            site.handles.append(module.register_forward_hook(site.on_output))
-        setattr(module, attribute, site)
-    set_noise(model, layers=spec.layers, target=spec.target)
+            module.register_forward_hook(site.on_output)
+        is_input = spec.target == "activations" and index == 0
+        setattr(module, _INPUT if is_input else _ATTRIBUTES[spec.target], site)
     return model
 
 
 def noise_sites(model: nn.Module, target: Target = "activations") -> dict[str, NoiseSite]:
     """Return a network's noise sites by name, in order; empty where none were injected."""
-    sites = []
-    for module in model.modules():
-        sites += [
-            vars(module)[name] for name in ("input_noise_site",) if target == "activations" and name in vars(module)
-        ]
-        sites += [vars(module)[name] for name in (_ATTRIBUTES[target],) if name in vars(module)]
-    return {site.name: site for site in sorted(sites, key=lambda site: site.index)}
+    sites: dict[str, NoiseSite] = {}
+    for path, module in model.named_modules():
+        if target == "activations" and _INPUT in vars(module):
+            sites[f"{path}.input".lstrip(".")] = vars(module)[_INPUT]
+        if _ATTRIBUTES[target] in vars(module):
+            sites[_layer_name(path, module)] = vars(module)[_ATTRIBUTES[target]]
+    return sites
 
 
 def set_noise(
@@ -203,7 +288,7 @@ def set_noise(
     sigma: Sigma | None = None,
     *,
     multiplicative: Sigma | None = None,
-    layers: Mapping[str | int, float] | None = None,
+    layers: Mapping[str | int, Sigma] | None = None,
     train: bool | None = None,
     eval: bool | None = None,
     target: Target = "activations",
@@ -213,66 +298,124 @@ def set_noise(
     Parameters
     ----------
     sigma, multiplicative : float or Tensor (batch,), optional
-        Set at every site.
+        Set at *every* site, also where a σ of its own was set by `layers` before.
     layers : mapping, optional
-        σ of single sites by name or index, set after `sigma`.
+        σ of single sites by name or position, set after `sigma`.
     train, eval : bool, optional
+        Whether there is noise in training and in evaluation mode.
     target : {"activations", "weights"}
 
     Raises
     ------
     ConversionError
         The network has no such noise sites.
+    NonFiniteError
+        A σ is negative, infinite or NaN.
     """
     sites = noise_sites(model, target)
     if not sites:
         raise ConversionError(f"{type(model).__name__}: no noise on {target}; inject_noise(model, NoiseSpec(…)) first")
+    own = _by_name(layers or {}, list(sites))
+    for name, value in {"sigma": sigma, "multiplicative": multiplicative, **own}.items():
+        if value is not None and not isinstance(value, Tensor) and not 0 <= value < math.inf:
+            raise NonFiniteError(f"set_noise, {name}: must be finite and not negative, got {value}")
     for site in sites.values():
         for name, value in (("sigma", sigma), ("multiplicative", multiplicative), ("train", train), ("eval", eval)):
             if value is not None:
                 setattr(site, name, value)
-    names = list(sites)
-    for key, value in (layers or {}).items():
-        name = names[key] if isinstance(key, int) and -len(names) <= key < len(names) else key
-        if name not in sites:
-            raise ConversionError(f"layers: no noise site {key!r}; there are {len(names)}: {', '.join(names)}")
+    for name, value in own.items():
         sites[name].sigma = value
 
 
 def remove_noise(model: nn.Module, target: Target | None = None) -> None:
     """Take injected noise (of one target, or all) out of a network, itself."""
+    attributes = [name for kind, name in _ATTRIBUTES.items() if target in (None, kind)]
+    attributes += [_INPUT] if target != "weights" else []
     for module in model.modules():
-        names = [name for kind, name in _ATTRIBUTES.items() if target in (None, kind)]
-        names += ["input_noise_site"] if target != "weights" else []
-        for name in names:
-            site = vars(module).pop(name, None)
-            for registry in (module._forward_hooks, module._forward_pre_hooks, module._forward_hooks_always_called):
-                for key in [key for key, hook in registry.items() if site is not None and _owner(hook) is site]:
-                    del registry[key]
+        sites = [vars(module).pop(name, None) for name in attributes]
+        if target != "activations" and getattr(vars(module).get("forward"), "func", None) is _forward:
+            del module.forward
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in list(hooks.items()):
+                site = getattr(hook, "__self__", None)
+                if isinstance(site, NoiseSite) and any(site is one for one in sites):
+                    del hooks[key]
+                    module._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
-def _owner(hook: Callable[..., Any] | bool) -> Any:
-    return getattr(hook, "__self__", None)
+def _plan(model: nn.Module, spec: NoiseSpec) -> dict[str, nn.Module]:
+    """Return where noise enters, by name and in order; for activations the first is the network's input."""
+    kinds = _WEIGHTED if spec.target == "weights" else _SITES
+    # torch's MultiheadAttention reads the weights of `out_proj` without calling it.
+    inner = [module.out_proj for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    found, matched = {}, set()
+    for path, module in model.named_modules():
+        extra = {kind.__name__ for kind in type(module).__mro__}.intersection(spec.extra)
+        matched |= extra
+        if (isinstance(module, kinds) or extra) and not any(module is one for one in inner):
+            found[_layer_name(path, module)] = module
+    if missing := set(spec.extra) - matched:
+        raise ConversionError(f"{type(model).__name__}: extra: no module is a {', '.join(sorted(missing))}")
+    if not found:
+        wanted = "convolution or linear" if spec.target == "weights" else "convolution, linear, activation or pooling"
+        raise ConversionError(
+            f"{type(model).__name__}: no {wanted} module to inject noise into; functions such as "
+            "torch.nn.functional.relu are not seen, use modules such as torch.nn.ReLU"
+        )
+    return found if spec.target == "weights" else {"input": model, **found}
 
 
-def _positive(value: Sigma) -> bool:
-    return bool((value > 0).any()) if isinstance(value, Tensor) else value > 0
+def _layer_name(path: str, module: nn.Module) -> str:
+    """Return a layer's name; one that is called "input" makes room for the network's input."""
+    return "input.output" if path == "input" else path or type(module).__name__
 
 
-def _per_sample(value: Sigma, x: Tensor) -> Sigma:
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return float(value)
-    if len(value) != len(x):
-        raise ShapeError(f"σ has {len(value)} values for a batch of {len(x)}")
-    return value.to(x.device, torch.float32).reshape(-1, *[1] * (x.ndim - 1))
+def _by_name(layers: Mapping[str | int, Any], names: list[str]) -> dict[str, Any]:
+    """Return per-layer values by name."""
+    values = {}
+    for key, value in layers.items():
+        name = names[key] if isinstance(key, int) and -len(names) <= key < len(names) else key
+        if name not in names:
+            raise ConversionError(f"layers: no noise site {key!r}; there are {len(names)}: {', '.join(names)}")
+        values[name] = value
+    return values
+
+
+def _weights(name: str, module: Any) -> list[tuple[nn.Module, str]]:
+    """Return whose parameters, and which, are the weights of a layer."""
+    pairs: list[tuple[nn.Module, str]] = [(module, "weight")]
+    if isinstance(module, nn.MultiheadAttention):
+        keys = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+        pairs = [(module, key) for key in keys if getattr(module, key) is not None]
+        pairs.append((module.out_proj, "weight"))
+    for owner, key in pairs:
+        if owner._parameters.get(key) is None:
+            raise ConversionError(
+                f"{name}: its {key} is computed from other parameters (parametrised or pruned), so that noise cannot "
+                "be put on it; make it a plain parameter first (torch.nn.utils.parametrize.remove_parametrizations, "
+                "torch.nn.utils.prune.remove)"
+            )
+    return pairs
+
+
+def _zero(value: Sigma) -> bool:
+    return not isinstance(value, Tensor) and value == 0
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the type to compute in: half precision would round the noise."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _draw(x: Tensor, sigma: Sigma, multiplicative: Sigma, seed: int, stream: int) -> Tensor:
-    if x.device.type == "cuda":
-        # torch's own generator: reproducible for one seed and kind of GPU, but not the CPU's numbers.
-        generator = torch.Generator(x.device).manual_seed((seed ^ (stream * 0x9E3779B97F4A7C15)) & 0x7FFFFFFFFFFFFFFF)
-        n1 = torch.empty_like(x).normal_(generator=generator)
-        out = x * (1 + multiplicative * n1) if _positive(multiplicative) else x
-        return out + sigma * torch.empty_like(x).normal_(generator=generator)
-    low = x.dtype in (torch.float16, torch.bfloat16)
-    return add_noise(x.float() if low else x, sigma, multiplicative, seed, stream).to(x.dtype)
+    wide = x.to(_wide(x.dtype))
+    if x.device.type in ("cpu", "meta"):
+        return add_noise(wide, sigma, multiplicative, seed, stream).to(x.dtype)
+    generator = torch.Generator(x.device).manual_seed((seed ^ stream * 0x9E3779B97F4A7C15) % 2**63)
+    # The numbers follow the contiguous layout: the gradient's may differ from x's.
+    out, n = wide, torch.empty(x.shape, dtype=wide.dtype, device=x.device)
+    if not _zero(multiplicative):
+        out = out * n.normal_(generator=generator).mul_(multiplicative).add_(1)
+    if not _zero(sigma):
+        out = n.normal_(generator=generator).mul_(sigma).add_(out)
+    return out.to(x.dtype)

@@ -199,7 +199,10 @@ def _preset_dir() -> Any:
 def _read(source: str | os.PathLike[str]) -> str:
     path = Path(source)
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProfileError(f"{source}: not a readable text file: {error}") from None
     if isinstance(source, str) and source in presets():
         return (_preset_dir() / f"{source}.yaml").read_text(encoding="utf-8")
     raise ProfileError(f"no profile {str(source)!r}: not a file, and the presets are {', '.join(presets())}")

@@ -17,21 +17,27 @@ class LeNet5(nn.Module):
 
     Notes
     -----
-    Input (B, channels, 32, 32), output (B, classes) logits. Activations and pooling are modules, so that every transform
-    finds them.
+    Input (B, channels, 32, 32), output (B, classes) logits. Activations and pooling are modules, so that every
+    transform finds them.
+
+    References
+    ----------
+    Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, *Gradient-based learning applied to document recognition*, 1998.
     """
 
     def __init__(self, classes: int = 10, channels: int = 3, pool: Literal["max", "average"] = "max") -> None:
         super().__init__()
-        pooling = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[pool]
+        kinds = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+        if pool not in kinds:
+            raise ValueError(f"pool: must be 'max' or 'average' (got {pool!r})")
         self.features = nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(channels, 6, 5),
                 relu1=nn.ReLU(),
-                pool1=pooling(2),
+                pool1=kinds[pool](2),
                 conv2=nn.Conv2d(6, 16, 5),
                 relu2=nn.ReLU(),
-                pool2=pooling(2),
+                pool2=kinds[pool](2),
             )
         )
         self.classifier = nn.Sequential(

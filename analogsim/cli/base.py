@@ -5,7 +5,6 @@ import os
 import re
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -83,10 +82,3 @@ def plain(value: object) -> str:
     from rich.markup import escape
 
     return escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "�", str(value)))
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file aside, then rename it."""
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

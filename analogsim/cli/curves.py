@@ -43,10 +43,15 @@ def _midpoint(curve: "RobustnessCurve") -> tuple[str, str, tuple[str, ...]]:
     if math.isnan(fit.midpoint):
         return "none", "-", fit.flags
     if math.isinf(fit.midpoint):
-        return f"> {low:.3g}", "-", fit.flags
+        return f"> {_digits(low)}", "-", fit.flags
     if fit.midpoint == 0:
-        return f"< {high:.3g}", "-", fit.flags
-    return f"{fit.midpoint:.3g}", "-" if math.isnan(low) else f"{low:.3g} - {high:.3g}", fit.flags
+        return f"< {_digits(high)}", "-", fit.flags
+    return _digits(fit.midpoint), "-" if math.isnan(low) else f"{_digits(low)} - {_digits(high)}", fit.flags
+
+
+def _digits(value: float) -> str:
+    """Three digits, trailing zeros too, so that columns compare."""
+    return f"{value:#.3g}".rstrip(".")
 
 
 def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None = None) -> None:

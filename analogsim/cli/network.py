@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import AnalogSimError, CheckpointError, ShapeError
 from ..profile import explain
-from .base import write
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 SETTINGS = ("model", "args", "data", "train_subset", "test_subset")
 WEIGHTS, ABOUT = "model.safetensors", "run.json"
-KEY = "analogsim"  # of the weights' metadata
 
 
 class Run(BaseModel):
@@ -50,15 +48,15 @@ class Run(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write `run.json`; never leaves half a file."""
-        write(folder / ABOUT, self.model_dump_json(indent=2) + "\n")
+        from ..study.checkpoint import write_text
+
+        write_text(folder / ABOUT, self.model_dump_json(indent=2) + "\n")
 
     def save_weights(self, model: "nn.Module", folder: Path) -> None:
         """Write `model.safetensors`; never leaves half a file."""
-        from safetensors.torch import save_model
+        from ..study.checkpoint import save_model
 
-        aside = folder / (WEIGHTS + ".part")
-        save_model(model, str(aside), metadata={KEY: self.model_dump_json()})
-        os.replace(aside, folder / WEIGHTS)
+        save_model(model, folder / WEIGHTS, self.model_dump(mode="json"))
 
     def differences(self, other: "Run") -> list[str]:
         """Return in which of their settings two trainings differ: "sigma was 0.0, now it is 0.5"."""
@@ -96,21 +94,12 @@ class Run(BaseModel):
         Raises
         ------
         CheckpointError
-            The file is missing, damaged, or was not written by `save_weights`.
+            The file is missing, damaged, or was not written by `analogsim train`.
         """
-        from safetensors import SafetensorError, safe_open
+        from ..study.checkpoint import read_about
 
         try:
-            with safe_open(str(path), framework="pt") as file:
-                text = (file.metadata() or {}).get(KEY)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: no readable safetensors file ({error}); train the network again") from None
-        if text is None:
-            raise CheckpointError(
-                f"{path}: a safetensors file, but not from `analogsim train`: it does not say which network it holds"
-            )
-        try:
-            return cls.model_validate_json(text)
+            return cls.model_validate(read_about(path))
         except ValidationError as error:
             raise CheckpointError(f"{path}: what it says of its network is damaged: {explain(error)}") from None
 
@@ -129,9 +118,9 @@ class Run(BaseModel):
         CheckpointError
             The weights do not fit the network, or the file asks to call something that is no network class.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_model
         from torch import nn
+
+        from ..study.checkpoint import load_model
 
         factory = find(trusted or self.model)
         # A file could name any function of any library, with any arguments: call nothing but networks' classes.
@@ -141,10 +130,7 @@ class Run(BaseModel):
                 f"--model {self.model}"
             )
         model = build(factory, self.args)
-        try:
-            load_model(model, str(path))
-        except (RuntimeError, SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: its weights do not fit {trusted or self.model}: {error}") from None
+        load_model(model, path)
         return model
 
 

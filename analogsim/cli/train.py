@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import CheckpointError, DataError
-from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain, write
+from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain
 from .network import ABOUT, WEIGHTS, Run, build, check_fit, find, with_data
 from .values import choose_device, key_values, use_threads
 
@@ -71,6 +71,7 @@ def train(
 
     import torch
 
+    from ..study.checkpoint import write_text
     from ..study.data import load_data
     from ..study.train import TrainSpec
     from ..study.train import train as run_training
@@ -110,7 +111,7 @@ def train(
         raise typer.Exit(INTERRUPTED) from None
 
     about = about.model_copy(update={"test_accuracy": result.accuracy, "status": result.status})
-    write(folder / "history.csv", result.to_frame().to_csv(index=False))
+    write_text(folder / "history.csv", result.to_frame().to_csv(index=False))
     about.save(folder)
     # Last: its being there means that the run is finished.
     about.save_weights(result.model.cpu(), folder)

@@ -1,7 +1,8 @@
-"""Convolutions on crossbars: each tile a native convolution over a slice of channels, or rows of the unfolded input."""
+"""Convolutions on crossbars: each tile is a native convolution over a slice of channels, a batch chunk at a time."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -10,11 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import Clips, ConvGeometry
+from .conv_backward import convolve_backward
+from .conv_tiles import Tile, cut
 from .philox import check_extent
 from .spec import MatmulSpec
 
-CHUNK = 2**22  # elements of a partial sum computed at a time
-_CONVS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+__all__ = ["convolve", "convolve_backward"]
+
+# Elements of a chunk's partial sums, and of its inputs: 2 MiB, in the caches; and enough work for one oneDNN call.
+CHUNK = 2**19
+CONVS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 @torch.no_grad()
@@ -31,151 +37,107 @@ def convolve(
     bias: Tensor | None,
     record_clips: bool,
 ) -> tuple[Tensor, Clips | None]:
-    """Compute `tiled_conv` with a backend's `dac` and `accumulate`, a batch chunk at a time."""
-    shape = (len(x), len(w), *_output_spatial(x, w, geometry))
-    per_image = math.prod(shape[1:])
-    check_extent(len(x) * per_image)
-    tiles = _tiles(w, spec, mapping)
-    out = x.new_zeros(shape)
+    """Compute `tiled_conv` with a backend's `dac` and `accumulate`.
+
+    Noise follows the flat index in the contiguous (B, N, *output spatial) tensor. The result does not depend on how the
+    batch is cut into chunks, but for the order in which oneDNN may add.
+    """
+    if spec.exact and isinstance(kernel, ModuleType):  # an observer is no module: it wants the partial sums
+        gain = 1 / spec.input_range if scale is None else scale.view(-1, *[1] * (w.ndim - 1)) / spec.input_range
+        return CONVS[x.ndim - 2](x, w * gain, bias, *_walk(geometry)), None
+    job = Job(kernel, x.contiguous(), cut(w, spec, mapping), w, spec, geometry, seed, stream, scale, bias)
+    check_extent(math.prod(job.shape))
+    out = x.new_empty(job.shape)
     record = record_clips and spec.adc_full_scale is not None
-    bits = torch.zeros((-(-len(tiles) // 8), *shape), dtype=torch.uint8, device=x.device) if record else None
-    counts = [0] * len(tiles)
-    step = max(1, CHUNK // max(1, per_image))
-    for start in range(0, len(x), step):
-        inputs = kernel.dac(x[start : start + step].contiguous(), spec)
-        into = out[start : start + step]
-        sums = _partial_sums(inputs, w, geometry, tiles, mapping, bool(spec.noise_read))
-        for tile, (partial, norm2) in enumerate(sums):
-            marks = None if bits is None else bits[tile // 8, start : start + step]
-            counts[tile] += kernel.accumulate(
-                into, partial.contiguous(), norm2, spec, seed, stream, tile, start * per_image, marks
-            )
-    columns = (-1, *[1] * (x.ndim - 2))
-    if scale is not None:
-        out *= scale.view(columns)
-    if bias is not None:
-        out += bias.view(columns)
+    planes = -(-len(job.tiles) // 8)
+    bits = torch.zeros((planes, *job.shape), dtype=torch.uint8, device=x.device) if record else None
+    if getattr(kernel, "__name__", "").endswith(".cpu"):
+        from .conv_cpu import run
+    else:
+        run = run_generic
+    counts = run(job, out, bits)
     return out, Clips(bits, counts) if bits is not None else None
 
 
-@torch.no_grad()
-def convolve_backward(
-    kernel: ModuleType | Any,
-    grad: Tensor,
-    x: Tensor,
-    w: Tensor,
-    spec: MatmulSpec,
-    geometry: ConvGeometry,
-    mapping: str,
-    clips: Clips | None,
-    needs: tuple[bool, bool],
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of a convolution on crossbars (design section 3, Gradients).
+@dataclass(frozen=True)
+class Job:
+    """One call of `convolve`; `of` each of the shape's names as there."""
 
-    Parameters
-    ----------
-    grad : Tensor (B, N, *output spatial)
-        Gradient of the layer's output, activation units.
-    x : Tensor (B, C, *spatial)
-        Inputs as given to the layer, activation units.
-    w : Tensor (N, C / groups, *kernel)
-        Weights as programmed, weight units.
-    needs : (bool, bool)
-        Whether x's and w's gradients are wanted.
+    kernel: Any
+    x: Tensor
+    tiles: list[Tile]
+    w: Tensor
+    spec: MatmulSpec
+    geometry: ConvGeometry
+    seed: int
+    stream: int
+    scale: Tensor | None
+    bias: Tensor | None
 
-    Returns
-    -------
-    grad_x, grad_w : Tensor or None
-        In activation and weight units; straight through rounding, zero where the DAC or a tile's ADC clipped.
-    """
-    spatial = len(geometry.stride)
-    x_hat = kernel.dac(x.contiguous(), spec) if needs[1] else x
-    tiles = _tiles(w, spec, mapping)
-    clipped = clips is not None and any(clips.counts)
-    grad_x = torch.zeros_like(x) if needs[0] else None
-    grad_w = torch.zeros_like(w) if needs[1] else None
-    for tile, (a, b) in enumerate(tiles if clipped else [(0, math.prod(w.shape[1:]))]):
-        g = grad.masked_fill(clips.mask(tile), 0) if clips is not None and clipped and clips.counts[tile] else grad
-        # A tile of the im2col mapping may cut a channel: its convolution has zeros where the rows are another tile's.
-        c0, c1 = a // math.prod(w.shape[2:]), -(-b // math.prod(w.shape[2:]))
-        part = w[:, c0:c1]
-        mask = _row_mask(w, a, b, c0, c1)
-        dx, dw, _ = torch.ops.aten.convolution_backward(
-            g,
-            _channels(x_hat, c0, c1, geometry.groups).contiguous(),
-            (part if mask is None else part * mask).contiguous(),
-            None,
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            False,
-            (0,) * spatial,
-            geometry.groups,
-            (needs[0], needs[1], False),
-        )
-        if grad_x is not None:
-            _channels(grad_x, c0, c1, geometry.groups, view=True).add_(
-                dx.view(len(x), geometry.groups, -1, *x.shape[2:])
-            )
-        if grad_w is not None:
-            grad_w[:, c0:c1] += dw if mask is None else dw * mask
-    if grad_w is not None and spec.input_range != 1:
-        grad_w *= spec.input_range
-    if grad_x is not None and spec.dac_levels:
-        low = -spec.input_range if spec.dac_signed else 0.0
-        grad_x.masked_fill_((x > spec.input_range) | (x < low), 0)
-    return grad_x, grad_w
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the output."""
+        g = self.geometry
+        walk = zip(self.x.shape[2:], self.w.shape[2:], g.stride, g.padding, g.dilation, strict=True)
+        spatial = [(n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k, stride, padding, dilation in walk]
+        return (len(self.x), len(self.w), *spatial)
+
+    def chunks(self, threads: int = 1) -> list[slice]:
+        """Cut the batch: as many images as fill CHUNK, and as many chunks as give each thread equal work."""
+        images, per_image = len(self.x), max(*map(math.prod, (self.shape[1:], self.x.shape[1:])), 1)
+        count = -(-images * per_image // CHUNK)
+        count = max(1, min(images, -(-count // threads) * threads))
+        size = max(1, -(-images // count))
+        return [slice(start, min(start + size, images)) for start in range(0, images, size)]
+
+    def inputs(self, x: Tensor, tile: Tile) -> Tensor:
+        """Return a tile's channels of x̂: (B, groups · channels, *spatial)."""
+        groups = self.geometry.groups
+        return x[:, tile.channels] if groups == 1 else x.unflatten(1, (groups, -1))[:, :, tile.channels].flatten(1, 2)
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Convolve natively."""
+        return CONVS[x.ndim - 2](x, weight, None, *_walk(self.geometry))
+
+    def squared_lengths(self, x: Tensor, tile: Tile) -> Tensor | None:
+        """Return ‖x̂_t‖² of each output, where read noise needs it: (B, 1 or N, *output spatial)."""
+        if not self.spec.noise_read:
+            return None
+        groups, kernel = self.geometry.groups, self.w.shape[2:]
+        squares = x.square()
+        if tile.mask is None:
+            squares, ones = squares.unflatten(1, (groups, -1)).sum(2), x.new_ones(groups, 1, *kernel)
+        else:
+            ones = tile.mask.repeat(groups, *[1] * (self.w.ndim - 1))
+        norm2 = self.convolve(squares.contiguous(), ones)
+        return norm2 if groups == 1 else norm2.repeat_interleave(len(self.w) // groups, 1)
+
+    def accumulate(
+        self, out: Tensor, partial: Tensor, norm2: Tensor | None, bits: Tensor | None, tile: int, first: int
+    ) -> int:
+        """Have the backend convert a tile's partial sums of the chunk that starts at image `first`."""
+        plane = None if bits is None else bits[tile // 8, first : first + len(out)]
+        offset = first * math.prod(out.shape[1:])
+        return self.kernel.accumulate(out, partial, norm2, self.spec, self.seed, self.stream, tile, offset, plane)
 
 
-def _tiles(w: Tensor, spec: MatmulSpec, mapping: str) -> list[tuple[int, int]]:
-    """Rows (start, stop) of each tile, in the unfolded order (channel, *kernel) of one group."""
-    size = math.prod(w.shape[2:])
-    rows = size * w.shape[1]
-    if mapping == "channel" and spec.rows is not None:
-        step = max(1, spec.rows // size) * size
-        return [(start, min(start + step, rows)) for start in range(0, rows, step)]
-    return spec.tiles(rows)
+def run_generic(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
+    """Compute on any device; return the clipped conversions of each tile."""
+    counts = [0] * len(job.tiles)
+    weights = [tile.of(job.w) for tile in job.tiles]
+    columns = (-1, *[1] * (out.ndim - 2))
+    for chunk in job.chunks():
+        inputs, into = job.kernel.dac(job.x[chunk], job.spec), out[chunk].zero_()
+        for t, tile in enumerate(job.tiles):
+            part = job.inputs(inputs, tile)
+            partial, norm2 = job.convolve(part, weights[t]), job.squared_lengths(part, tile)
+            counts[t] += job.accumulate(into, partial.contiguous(), norm2, bits, t, chunk.start)
+        if job.scale is not None:
+            into *= job.scale.view(columns)
+        if job.bias is not None:
+            into += job.bias.view(columns)
+    return counts
 
 
-def _partial_sums(
-    x: Tensor, w: Tensor, geometry: ConvGeometry, tiles: list[tuple[int, int]], mapping: str, squares: bool
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield each tile's partial sums (B, N, *output spatial), and ‖x̂_t‖² broadcastable to them where asked."""
-    conv = _CONVS[x.ndim - 2]
-    rest: Any = (None, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-    size, groups = math.prod(w.shape[2:]), geometry.groups
-    for a, b in tiles:
-        c0, c1 = a // size, -(-b // size)
-        mask = _row_mask(w, a, b, c0, c1)
-        part, inputs = w[:, c0:c1], _channels(x, c0, c1, groups)
-        partial = conv(inputs, part if mask is None else part * mask, *rest)
-        norm2 = None
-        if squares:
-            ones = torch.ones_like(part[:1]) if mask is None else mask.expand_as(part[:1])
-            norm2 = conv(inputs**2, ones.repeat(groups, *[1] * (w.ndim - 1)), *rest)
-            norm2 = norm2.repeat_interleave(len(w) // groups, 1) if groups > 1 else norm2
-        yield partial, norm2
-
-
-def _row_mask(w: Tensor, a: int, b: int, c0: int, c1: int) -> Tensor | None:
-    """Return which rows of channels c0 to c1 belong to the tile of rows a to b; None where all do."""
-    size = math.prod(w.shape[2:])
-    if a == c0 * size and b == c1 * size:
-        return None
-    row = torch.arange(c0 * size, c1 * size, device=w.device)
-    return ((row >= a) & (row < b)).to(w.dtype).view(1, c1 - c0, *w.shape[2:])
-
-
-def _channels(x: Tensor, c0: int, c1: int, groups: int, view: bool = False) -> Tensor:
-    """Return channels c0 to c1 of each group: (B, groups·(c1-c0), *spatial), or its view with a group dimension."""
-    grouped = x.view(len(x), groups, -1, *x.shape[2:])[:, :, c0:c1]
-    return grouped if view else grouped.flatten(1, 2)
-
-
-def _output_spatial(x: Tensor, w: Tensor, geometry: ConvGeometry) -> tuple[int, ...]:
-    return tuple(
-        (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-        for size, kernel, stride, padding, dilation in zip(
-            x.shape[2:], w.shape[2:], geometry.stride, geometry.padding, geometry.dilation, strict=True
-        )
-    )
+def _walk(geometry: ConvGeometry) -> tuple[Sequence[int], Sequence[int], Sequence[int], int]:
+    return geometry.stride, geometry.padding, geometry.dilation, geometry.groups

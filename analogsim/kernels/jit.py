@@ -185,7 +185,7 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
 
 @njit(**_options)
 def noise(x, out, sigma, multiplicative, per_sample, offset, key):
-    """out = x·(1 + σ_m·n₁) + σ·n₂; each σ holds one value, or one a sample of `per_sample` elements."""
+    """Out = x·(1 + σ_m·n₁) + σ·n₂; each σ holds one value, or one a sample of `per_sample` elements."""
     k0, k1, s0, s1 = key
     words = np.empty(_WORDS, np.uint32)
     one = np.empty(CHUNK, np.float32)
@@ -224,7 +224,7 @@ def noise(x, out, sigma, multiplicative, per_sample, offset, key):
 
 @njit(**_options)
 def finish(out, scale, bias):
-    """out = out · scale + bias, both repeating along `out`."""
+    """Out = out · scale + bias, both repeating along `out`."""
     period = scale.shape[0]
     for start in range(0, out.shape[0], period):
         m = min(period, out.shape[0] - start)

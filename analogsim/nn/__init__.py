@@ -1,7 +1,35 @@
 """Layers that compute on simulated crossbars, each in place of its torch twin."""
 
+from .attention import AnalogMultiheadAttention, AnalogOutProjection, allow_nested, forbid_nested
 from .conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
-from .layer import AnalogLayer, analog_layers, set_seed
+from .crossbar import AnalogComposite, Crossbar
+from .layer import AnalogLayer, analog_layers, plain_class, set_seed
 from .linear import AnalogLinear
+from .recurrent import AnalogGRU, AnalogGRUCell, AnalogLSTM, AnalogLSTMCell, AnalogRNN, AnalogRNNCell
+from .transpose import AnalogConvTranspose1d, AnalogConvTranspose2d, AnalogConvTranspose3d
 
-__all__ = ["AnalogConv1d", "AnalogConv2d", "AnalogConv3d", "AnalogLayer", "AnalogLinear", "analog_layers", "set_seed"]
+__all__ = [
+    "AnalogComposite",
+    "AnalogConv1d",
+    "AnalogConv2d",
+    "AnalogConv3d",
+    "AnalogConvTranspose1d",
+    "AnalogConvTranspose2d",
+    "AnalogConvTranspose3d",
+    "AnalogGRU",
+    "AnalogGRUCell",
+    "AnalogLSTM",
+    "AnalogLSTMCell",
+    "AnalogLayer",
+    "AnalogLinear",
+    "AnalogMultiheadAttention",
+    "AnalogOutProjection",
+    "AnalogRNN",
+    "AnalogRNNCell",
+    "Crossbar",
+    "allow_nested",
+    "analog_layers",
+    "forbid_nested",
+    "plain_class",
+    "set_seed",
+]

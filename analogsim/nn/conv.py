@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..errors import ShapeError
 from ..kernels import ConvGeometry
 from ..profile import HardwareProfile
-from .function import CrossbarConv, exact_dtype
+from .function import CrossbarConv, exact_dtype, uncompiled
 from .layer import AnalogLayer
 
 
@@ -30,13 +30,20 @@ class _AnalogConv(AnalogLayer):
         self._check_features(x, -spatial - 1, conv.in_channels)
         if self.profile.is_ideal and self._observer is None:
             return conv._conv_forward(x, conv.weight, conv.bias)
-        batched = x if x.ndim == spatial + 2 else x[None]
-        with exact_dtype(batched, conv.weight, conv.bias) as (inputs, weight, bias):
+        out = self._on_crossbars(x if x.ndim == spatial + 2 else x[None])
+        return out if x.ndim == spatial + 2 else out[0]
+
+    @uncompiled
+    def _on_crossbars(self, x: Tensor) -> Tensor:
+        conv: Any = self
+        with exact_dtype(x, conv.weight, conv.bias) as (inputs, weight, bias):
             inputs, padding = self._pad(inputs)
+            for size, kernel, pad, dilation in zip(inputs.shape[2:], conv.kernel_size, padding, conv.dilation):
+                if size + 2 * pad < dilation * (kernel - 1) + 1:
+                    raise ShapeError(f"{self._where()}: input {tuple(x.shape)} is smaller than the kernel")
             geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
             plan = self.plan(inputs, weight)
-            out = CrossbarConv.apply(inputs, weight, bias, geometry, self.profile.tile.mapping, *plan).to(x.dtype)
-        return out if x.ndim == spatial + 2 else out[0]
+            return CrossbarConv.apply(inputs, weight, bias, geometry, self.profile.tile.mapping, *plan).to(x.dtype)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pad here what the kernel's own symmetric zero padding cannot; return the padding left for the kernel."""

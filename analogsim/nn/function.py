@@ -1,15 +1,19 @@
 """Autograd of the crossbar (design section 3, Gradients): straight through rounding, zero where a converter clipped."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..errors import ShapeError
 from ..kernels import ConvGeometry, MatmulSpec
 from ..kernels.conv import convolve, convolve_backward
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 
 class CrossbarLinear(torch.autograd.Function):
@@ -131,8 +135,33 @@ class CrossbarConv(torch.autograd.Function):
 
 @contextmanager
 def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Tensor | None]]:
-    """Leave autocast, and lift half precision to float32: the device model knows float32 and float64."""
-    device = next(t.device.type for t in tensors if t is not None)
+    """Leave autocast, and lift half precision to float32: the device model knows float32 and float64.
+
+    Raises
+    ------
+    ShapeError
+        The tensors, once lifted, are not all float32 or all float64 on one device.
+    """
     low = (torch.float16, torch.bfloat16)
-    with torch.autocast(device, enabled=False):
-        yield [t.float() if t is not None and t.dtype in low else t for t in tensors]
+    lifted = [t.float() if t is not None and t.dtype in low else t for t in tensors]
+    kinds = {(t.dtype, t.device) for t in lifted if t is not None}
+    if len(kinds) > 1 or not {dtype for dtype, _ in kinds} <= {torch.float32, torch.float64}:
+        given = ", ".join(f"{t.dtype} on {t.device}" for t in tensors if t is not None)
+        raise ShapeError(f"input, weight and bias must be floating point of one dtype on one device; got {given}")
+    with torch.autocast(next(iter(kinds))[1].type, enabled=False):
+        yield lifted
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function that torch.compile shall call and not trace: its graph breaks here.
+
+    As `torch.compiler.disable`, which however imports the compiler (a second) wherever it decorates.
+    """
+
+    @functools.wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return inner

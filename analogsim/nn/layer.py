@@ -6,11 +6,12 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ..errors import CalibrationError, ConversionError, ProfileError, ShapeError
 from ..kernels import Backend, MatmulSpec, choose
 from ..profile import HardwareProfile
-from .function import CrossbarLinear, exact_dtype
+from .function import CrossbarLinear, exact_dtype, uncompiled
 from .observer import Observer
 
 RANGES = ("input_range", "adc_full_scale")
@@ -32,22 +33,26 @@ class AnalogLayer(nn.Module):
         Normalised units; NaN until calibrated. Used where the profile's `adc.full_scale` is "calibrated".
     backend : {"auto", "reference", "numba"}
         Which kernel computes; see `analogsim.kernels`.
+    layer_name : str
+        The layer's name in the model that `convert` found it in, for messages.
     """
 
     digital: type[nn.Module]
     input_range: Tensor
     adc_full_scale: Tensor
 
-    def _init_analog(self, profile: HardwareProfile | None) -> None:
+    def _init_analog(self, profile: HardwareProfile | None, device: torch.device | None = None) -> None:
         if profile is not None and not isinstance(profile, HardwareProfile):
             raise ProfileError(
                 f"profile: a HardwareProfile is needed, got {type(profile).__name__}; HardwareProfile.load(…) reads one"
             )
         self.profile = profile or HardwareProfile(name="ideal")
-        weight: Any = self.weight
+        # Not self.weight: reading a parametrised weight may change it (spectral_norm iterates).
+        device = device or next(self.parameters()).device
         for name in RANGES:
-            self.register_buffer(name, torch.full((), math.nan, device=weight.device))
+            self.register_buffer(name, torch.full((), math.nan, device=device))
         self.backend: Backend = "auto"
+        self.layer_name = ""
         self.stream = 0
         self.seed: int | None = None
         self.calls = 0
@@ -64,7 +69,7 @@ class AnalogLayer(nn.Module):
         """
         if not isinstance(module, cls.digital):
             raise ConversionError(f"{cls.__name__} replaces {cls.digital.__name__}, not {type(module).__name__}")
-        module.__class__ = _twin(type(module), cls)
+        module.__class__ = twin(module, cls)
         module._init_analog(profile)  # type: ignore[operator]
         return module  # type: ignore[return-value]
 
@@ -72,9 +77,11 @@ class AnalogLayer(nn.Module):
         """Turn this layer, itself, back into its digital twin; parameters, hooks and parametrisations stay."""
         for name in RANGES:
             delattr(self, name)
-        for name in ("profile", "backend", "stream", "seed", "calls", "_observer"):
+        for name in ("profile", "backend", "layer_name", "stream", "seed", "calls", "_observer"):
             delattr(self, name)
-        self.__class__ = _twin(type(self), self.digital)
+        for key in [key for key, hook in self._forward_pre_hooks.items() if hook is _forbid_fused_inference]:
+            del self._forward_pre_hooks[key]
+        self.__class__ = twin(self, self.digital)
         return self
 
     def spec(self, x: Tensor) -> MatmulSpec:
@@ -122,6 +129,7 @@ class AnalogLayer(nn.Module):
         self.calls += 1
         return self.seed, (self.stream << 32) + self.calls
 
+    @uncompiled
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply rows by a matrix on this layer's crossbars.
 
@@ -145,13 +153,23 @@ class AnalogLayer(nn.Module):
         """Return what one call needs: ŵ, the digital gain α·w_max (N,), W as programmed where it is not `weight`,
         the kernel, its scalars, the seed and the stream.
         """
+        return self.read(x, *self.write(weight))
+
+    def write(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Program a matrix: return ŵ, w_max (N,), and W as programmed where it is not `weight`."""
         w_max = self.weight_scale(weight)
         programmed = self.program(weight, w_max)
+        exact = self.programs_exactly or self._observer is not None
+        return programmed, w_max, None if exact else programmed * w_max.reshape(-1, *[1] * (weight.ndim - 1))
+
+    def read(
+        self, x: Tensor, programmed: Tensor, w_max: Tensor, w_eff: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int]:
+        """Return what one call on what `write` programmed needs; as `plan`."""
         if self._observer is not None:
             spec = MatmulSpec(rows=self.profile.tile.rows)
             return programmed, w_max, None, self._observer, spec, 0, 0
         spec = self.spec(x)
-        w_eff = None if self.programs_exactly else programmed * w_max.reshape(-1, *[1] * (weight.ndim - 1))
         return programmed, w_max * spec.input_range, w_eff, choose(x, self.backend), spec, *self.draw(spec)
 
     def _input_range(self, x: Tensor) -> float:
@@ -173,13 +191,14 @@ class AnalogLayer(nn.Module):
         value = float(getattr(self, name))
         if math.isnan(value):
             raise CalibrationError(
-                f"{type(self).__name__}{self._where()}: {field} is 'calibrated' but was never set; run "
+                f"{self._where()}: {field} is 'calibrated' but was never set; run "
                 f"calibrate(model, batches) first, or give {field} a number in the profile"
             )
         return value
 
     def _where(self) -> str:
-        return f" ({self._get_name()} {self.extra_repr()})"
+        what = f"{self._get_name()}({self.extra_repr()})"
+        return f"{self.layer_name} = {what}" if self.layer_name else what
 
     def _check_features(self, x: Tensor, dim: int, expected: int) -> None:
         if x.ndim < -dim or x.shape[dim] != expected:
@@ -194,6 +213,16 @@ class AnalogLayer(nn.Module):
             if hasattr(self, "profile")
             else super().extra_repr()
         )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # The ranges follow the layer's device and keep their precision: half() would round α and may overflow.
+        ranges = {name: getattr(self, name) for name in RANGES}
+        super()._apply(fn, recurse)
+        for name, value in ranges.items():
+            device = getattr(self, name).device
+            moved = torch.full((), math.nan, device=device) if value.is_meta else value.to(device)
+            setattr(self, name, moved)
+        return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # A digital network's state_dict has no ranges: keep this layer's own instead of calling them missing.
@@ -221,8 +250,24 @@ def set_seed(model: nn.Module, seed: int | None) -> None:
         layer.seed, layer.stream, layer.calls = seed, number, 0
 
 
-def _twin(old: type[nn.Module], new: type[nn.Module]) -> type[nn.Module]:
-    """Return `new`, carrying over what torch's parametrize put on a dynamically made subclass."""
-    if not old.__name__.startswith("Parametrized"):
+def forbid_fused_inference(layer: nn.Module) -> None:
+    """Keep torch's nn.TransformerEncoderLayer from its fused inference path, which would read this layer's weights
+    and never call it; a forward hook on any module inside is what that path respects.
+    """
+    layer.register_forward_pre_hook(_forbid_fused_inference)
+
+
+def _forbid_fused_inference(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Do nothing, as a hook."""
+
+
+def twin(module: nn.Module, new: type[nn.Module]) -> type[nn.Module]:
+    """Return the class `new`, carrying over what torch's parametrize put on the module's dynamically made subclass."""
+    if not parametrize.is_parametrized(module):
         return new
-    return type(f"Parametrized{new.__name__}", (new,), dict(vars(old)))
+    return type(f"Parametrized{new.__name__}", (new,), dict(vars(type(module))))
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """Return the module's class without the subclass that torch's parametrize makes."""
+    return type(module).__mro__[1] if parametrize.is_parametrized(module) else type(module)

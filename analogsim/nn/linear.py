@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..profile import HardwareProfile
-from .layer import AnalogLayer
+from .layer import AnalogLayer, forbid_fused_inference
 
 
 class AnalogLinear(AnalogLayer, nn.Linear):
@@ -46,6 +47,10 @@ class AnalogLinear(AnalogLayer, nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
         self._init_analog(profile)
+
+    def _init_analog(self, profile: HardwareProfile | None, device: torch.device | None = None) -> None:
+        super()._init_analog(profile, device)
+        forbid_fused_inference(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; see the class."""

@@ -23,9 +23,10 @@ class Sample:
         values = values.detach().flatten()
         if not len(values):
             return
-        # Python's max() would lose a NaN.
-        top = float(values.abs().amax())
-        self.maximum = top if math.isnan(top) else max(top, self.maximum)
+        low, high = torch.aminmax(values)
+        top = float(torch.maximum(high, -low))
+        if top > self.maximum or math.isnan(top):  # once NaN, it stays NaN
+            self.maximum = top
         if len(values) > keep:
             values = values[torch.randint(len(values), (keep,), generator=self.generator).to(values.device)]
         self.values.append(values.abs().cpu())
@@ -42,8 +43,9 @@ class Observer:
     Partial sums are recorded for α = 1: in normalised units they are these divided by α.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, signed: bool = True) -> None:
         generator = torch.Generator().manual_seed(seed)
+        self.signed = signed
         self.inputs, self.sums = Sample(generator), Sample(generator)
 
     def matmul(
@@ -70,8 +72,8 @@ class Observer:
         return out if bias is None else out + bias, None
 
     def dac(self, x: Tensor, spec: MatmulSpec, *_: object) -> Tensor:
-        """Record inputs and pass them on."""
-        self.inputs.add(x)
+        """Record inputs (of an unsigned DAC only what it can convert) and pass them on."""
+        self.inputs.add(x if self.signed else x.clamp(min=0))
         return x
 
     def accumulate(self, out: Tensor, partial: Tensor, *_: object) -> int:

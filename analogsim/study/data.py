@@ -1,21 +1,26 @@
 """Image data sets in memory: digits (embedded), CIFAR-10, and a user's own arrays or folders."""
 
-import io
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .augment import Augmentation
+from .readers import Images, read_folder, read_npz
+
+__all__ = ["DataSet", "load_data"]
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the paper's
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DataSet:
     """Images and labels of a training and a test part.
 
@@ -25,11 +30,17 @@ class DataSet:
         What it is called in results.
     train_x, test_x : Tensor (N, C, H, W), uint8
     train_y, test_y : Tensor (N,), int64
+        Class numbers, from 0.
     mean, std : tuple of float
         Per channel, of pixels in [0, 1].
     classes : tuple of str
-    flip : bool
-        Whether a mirrored image is still an image of its class.
+    augmentation : Augmentation
+        How its training images may be varied; `TrainSpec.augment` overrides it.
+
+    Raises
+    ------
+    DataError
+        The parts do not fit together.
     """
 
     label: str
@@ -40,25 +51,48 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...]
-    flip: bool = True
+    augmentation: Augmentation = Augmentation(crop=4, flip=False)
 
     def __post_init__(self) -> None:
         for part, x, y in (("train", self.train_x, self.train_y), ("test", self.test_x, self.test_y)):
+            where = f"{self.label}, {part} part"
             if x.ndim != 4 or x.dtype != torch.uint8:
-                raise DataError(
-                    f"{self.label}: {part} images must be uint8 (N, C, H, W), got {x.dtype} {tuple(x.shape)}"
-                )
-            if len(x) != len(y) or not len(x):
-                raise DataError(f"{self.label}: {len(x)} {part} images and {len(y)} labels; as many of both are needed")
+                raise DataError(f"{where}: images must be uint8 (N, C, H, W), got {_kind(x)}")
+            if y.ndim != 1 or y.dtype != torch.int64:
+                raise DataError(f"{where}: labels must be int64 (N,), got {_kind(y)}")
+            if len(x) != len(y):
+                raise DataError(f"{where}: {len(x)} images, but {len(y)} labels")
+            if not len(x):
+                raise DataError(f"{where}: no images; both parts are needed")
             if y.min() < 0 or y.max() >= len(self.classes):
+                wrong = int(y.min()) if y.min() < 0 else int(y.max())
                 raise DataError(
-                    f"{self.label}: {part} labels must lie in 0..{len(self.classes) - 1}, got {int(y.max())}"
+                    f"{where}: label {wrong} is out of range; there are {len(self.classes)} classes, so labels must be "
+                    f"0..{len(self.classes) - 1}"
                 )
+        if self.train_x.shape[1:] != self.test_x.shape[1:]:
+            sizes = " and ".join(str(tuple(x.shape[1:])) for x in (self.train_x, self.test_x))
+            raise DataError(f"{self.label}: training and test images differ in shape: {sizes} (C, H, W)")
+        if not len(self.mean) == len(self.std) == self.train_x.shape[1] or min(self.std) <= 0:
+            raise DataError(f"{self.label}: mean and std must have one value a channel, and std must be positive")
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing at its best on the test part: always naming the most frequent class."""
+        return float(self.test_y.bincount().max()) / len(self.test_y)
+
+    @property
+    def fingerprint(self) -> str:
+        """CRC-32 of all images and labels, as hexadecimal digits."""
+        crc = 0
+        for part in (self.train_x, self.train_y, self.test_x, self.test_y):
+            crc = zlib.crc32(part.contiguous().numpy().data, crc)
+        return f"{crc:08x}"
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Return uint8 images (B, C, H, W) as float32 with mean 0 and variance 1 per channel of the training part."""
+        """Return uint8 images (B, C, H, W) as float32 of mean 0 and variance 1, per channel of the training part."""
         mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
-        return (images.float() / 255 - mean) / std
+        return images.float().mul_(1 / (255 * std)).sub_(mean / std)
 
     def test_batches(
         self, batch_size: int = 500, device: torch.device | str = "cpu"
@@ -68,18 +102,27 @@ class DataSet:
             yield self.normalise(x.to(device)), y.to(device)
 
     def subset(self, train: int | None = None, test: int | None = None, seed: int = 0) -> "DataSet":
-        """Return a data set of so many images, drawn at random (None: all)."""
+        """Return a data set of at most so many images (None: all), drawn at random, in their order.
+
+        Which test images are drawn does not depend on `train`, nor the other way round. Mean and std stay.
+        """
+        if min(n for n in (train, test, 1) if n is not None) < 1:
+            raise DataError(f"{self.label}: a subset needs at least one image of each part (got {train} and {test})")
         generator = torch.Generator().manual_seed(seed)
-        picks = [torch.randperm(len(y), generator=generator) for y in (self.train_y, self.test_y)]
-        a, b = picks[0][:train], picks[1][:test]
-        label = f"{self.label} ({len(a)} + {len(b)} images)" if train or test else self.label
-        parts = {
-            "train_x": self.train_x[a],
-            "train_y": self.train_y[a],
-            "test_x": self.test_x[b],
-            "test_y": self.test_y[b],
-        }
-        return replace(self, label=label, **parts)
+        a, b = (
+            torch.randperm(len(y), generator=generator)[:n].sort().values
+            for y, n in ((self.train_y, train), (self.test_y, test))
+        )
+        if len(a) == len(self.train_y) and len(b) == len(self.test_y):
+            return self
+        return replace(
+            self,
+            label=f"{self.label}, {len(a)} + {len(b)} images",
+            train_x=self.train_x[a],
+            train_y=self.train_y[a],
+            test_x=self.test_x[b],
+            test_y=self.test_y[b],
+        )
 
 
 def load_data(name: str) -> DataSet:
@@ -91,43 +134,53 @@ def load_data(name: str) -> DataSet:
         `digits`: scikit-learn's 1,797 handwritten digits, resized to 32×32 (embedded, nothing is downloaded).
         `cifar10` or `cifar10:ROOT`: torchvision's, downloaded into ROOT (default ./data) where it is missing.
         `npz:PATH`: arrays {train,test}_images (uint8, NHWC or NCHW) and {train,test}_labels, optionally class_names;
-        or {train,test}_jpeg (concatenated JPEG files), {train,test}_offsets and {train,test}_labels.
+        or the images as {train,test}_jpeg (JPEG files one after the other, uint8) and {train,test}_offsets (where
+        each begins, and the end of the last).
         `folder:PATH`: PATH/{train,test}/CLASS/*.png or .jpg, all of one size.
 
     Raises
     ------
     DataError
         There is no such data set, or it is not what its kind needs.
+
+    Notes
+    -----
+    CIFAR-10, from wherever, is normalised with the paper's constants, and cropped and flipped in training. Other
+    data sets take their statistics from their training part and are cropped only: a mirrored digit is no digit.
+    Decoding 60,000 JPEGs takes some 5 s.
     """
-    kind, _, rest = name.partition(":")
-    if kind == "digits":
+    kind, colon, rest = name.partition(":")
+    if name == "digits":
         return _digits()
-    if kind == "cifar10":
+    if kind == "cifar10" and (rest or not colon):
         return _cifar10(rest or "data")
     if kind in ("npz", "folder") and rest:
-        path = Path(rest)
-        if not path.exists():
-            raise DataError(f"{name}: no such {'file' if kind == 'npz' else 'folder'}")
-        return _npz(path) if kind == "npz" else _folder(path)
+        path = Path(rest).expanduser()
+        if kind == "npz" and not path.is_file():
+            raise DataError(f"{name}: no such file")
+        if kind == "folder" and not path.is_dir():
+            raise DataError(f"{name}: no such folder")
+        images = read_npz(path) if kind == "npz" else read_folder(path)
+        return _own(path.stem if kind == "npz" else path.resolve().name, images)
     raise DataError(f"no data set {name!r}: choose digits, cifar10, cifar10:ROOT, npz:PATH or folder:PATH")
 
 
 def _digits() -> DataSet:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     images = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)
     images = torch.nn.functional.interpolate(images, size=(32, 32), mode="bilinear", align_corners=False)
     images, labels = images.round().clamp(0, 255).to(torch.uint8), torch.from_numpy(digits.target).long()
     # A fifth of every class, the same one always, is the test part.
-    order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
-    rank = torch.zeros(len(labels), dtype=torch.long)
+    order = np.random.default_rng(0).permutation(len(labels))
+    test = np.zeros(len(labels), dtype=bool)
     for digit in range(10):
-        members = order[labels[order] == digit]
-        rank[members] = torch.arange(len(members))
-    test = rank % 5 == 0
+        test[order[digits.target[order] == digit][::5]] = True
     classes = tuple(str(digit) for digit in range(10))
-    return _with_statistics("digits", images[~test], labels[~test], images[test], labels[test], classes, flip=False)
+    parts = Images(images[~test], labels[~test], images[test], labels[test], classes)
+    # The originals are 8×8: two pixels are half of one of theirs.
+    return _measured("digits", parts, Augmentation(crop=2, flip=False))
 
 
 def _cifar10(root: str) -> DataSet:
@@ -136,88 +189,37 @@ def _cifar10(root: str) -> DataSet:
     try:
         parts = [CIFAR10(root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
-        raise DataError(f"cifar10: neither in {root!r} nor to be downloaded: {error}") from error
+        raise DataError(
+            f"cifar10: neither in {root!r} nor to be downloaded ({error}); give its folder by cifar10:ROOT"
+        ) from error
     images = [torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in parts]
     labels = [torch.tensor(part.targets) for part in parts]
-    return DataSet("CIFAR-10", images[0], labels[0], images[1], labels[1], CIFAR10_MEAN, CIFAR10_STD, CIFAR10_CLASSES)
+    return _cifar("CIFAR-10", Images(images[0], labels[0], images[1], labels[1], tuple(parts[0].classes)))
 
 
-def _npz(path: Path) -> DataSet:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not an .npz file of plain arrays: {error}") from None
-    jpeg = "train_jpeg" in arrays
-    wanted = [f"{part}_{what}" for part in ("train", "test") for what in (("jpeg", "offsets") if jpeg else ("images",))]
-    missing = [key for key in (*wanted, "train_labels", "test_labels") if key not in arrays]
-    if missing:
-        raise DataError(f"{path}: array {missing[0]!r} is missing (there are {', '.join(arrays) or 'none'})")
-    labels = [torch.from_numpy(arrays[f"{part}_labels"].astype(np.int64)) for part in ("train", "test")]
-    if jpeg:
-        images = [_decode(arrays[f"{part}_jpeg"], arrays[f"{part}_offsets"]) for part in ("train", "test")]
-    else:
-        images = [_channels_first(path, arrays[f"{part}_images"]) for part in ("train", "test")]
-    count = int(max(int(y.max()) if len(y) else 0 for y in labels)) + 1
-    classes = tuple(str(c) for c in arrays.get("class_names", np.arange(count)))
-    if set(classes) == set(CIFAR10_CLASSES):
-        label = "CIFAR-10 (JPEG re-encoded)" if jpeg else f"CIFAR-10 ({path.stem})"
-        return DataSet(label, images[0], labels[0], images[1], labels[1], CIFAR10_MEAN, CIFAR10_STD, classes)
-    return _with_statistics(path.stem, images[0], labels[0], images[1], labels[1], classes)
+def _own(stem: str, images: Images) -> DataSet:
+    if set(images.classes) == set(CIFAR10_CLASSES) and images.train_x.shape[1:] == (3, 32, 32):
+        return _cifar("CIFAR-10 (JPEG re-encoded)" if images.jpeg else f"CIFAR-10 ({stem})", images)
+    return _measured(stem, images, Augmentation(crop=4, flip=False))
 
 
-def _decode(stream: np.ndarray, offsets: np.ndarray) -> Tensor:
-    from PIL import Image
-
-    data = stream.tobytes()
-    images = [np.asarray(Image.open(io.BytesIO(data[a:b])).convert("RGB")) for a, b in zip(offsets[:-1], offsets[1:])]
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+def _cifar(label: str, images: Images) -> DataSet:
+    augmentation = Augmentation(crop=4, flip=True)
+    return DataSet(label, *images.parts, CIFAR10_MEAN, CIFAR10_STD, images.classes, augmentation)
 
 
-def _channels_first(path: Path, images: np.ndarray) -> Tensor:
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise DataError(f"{path}: images must be uint8 with 4 dimensions, got {images.dtype} {images.shape}")
-    tensor = torch.from_numpy(images)
-    return tensor.permute(0, 3, 1, 2).contiguous() if images.shape[-1] in (1, 3) else tensor
+def _measured(label: str, images: Images, augmentation: Augmentation) -> DataSet:
+    """Take mean and std from the training part."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in images.train_x.unbind(1):
+        # From the histogram: exact, and without a float copy of all images.
+        share = channel.flatten().bincount(minlength=256).double() / max(channel.numel(), 1)
+        mean = share @ values
+        means.append(mean.item())
+        stds.append(max((share @ (values - mean) ** 2).sqrt().item(), 1e-6))
+    return DataSet(label, *images.parts, tuple(means), tuple(stds), images.classes, augmentation)
 
 
-def _folder(path: Path) -> DataSet:
-    from PIL import Image
-
-    classes = tuple(sorted(entry.name for entry in (path / "train").glob("*") if entry.is_dir()))
-    if not classes:
-        raise DataError(f"{path}: no class folders in {path / 'train'}")
-    parts = []
-    for part in ("train", "test"):
-        files = [
-            (file, number)
-            for number, name in enumerate(classes)
-            for file in sorted((path / part / name).glob("*"))
-            if file.suffix.lower() in (".png", ".jpg", ".jpeg")
-        ]
-        if not files:
-            raise DataError(f"{path / part}: no .png or .jpg images in its class folders")
-        images = [np.asarray(Image.open(file).convert("RGB")) for file, _ in files]
-        if len({image.shape for image in images}) > 1:
-            raise DataError(f"{path / part}: images differ in size; resize them to one")
-        parts += [
-            torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
-            torch.tensor([n for _, n in files]),
-        ]
-    return _with_statistics(path.name, *parts, classes)
-
-
-def _with_statistics(
-    label: str,
-    train_x: Tensor,
-    train_y: Tensor,
-    test_x: Tensor,
-    test_y: Tensor,
-    classes: tuple[str, ...],
-    flip: bool = True,
-) -> DataSet:
-    if not len(train_x):
-        raise DataError(f"{label}: no training images")
-    pixels = train_x.double() / 255
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp_min(1e-6)
-    return DataSet(label, train_x, train_y, test_x, test_y, tuple(mean.tolist()), tuple(std.tolist()), classes, flip)
+def _kind(x: Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"

@@ -1,59 +1,37 @@
 """One training: a plain loop with Adam and a cosine schedule, under noise if asked, that survives a kill."""
 
-import copy
 import json
 import math
+import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from ..errors import DivergenceError, ProfileError
-from ..noise import NoiseSpec, inject_noise, noise_sites, remove_noise, set_noise
-from ..profile import explain
+from ..errors import DivergenceError
+from ..nn import analog_layers
+from ..noise import noise_sites
 from ..progress import bar
 from .augment import augment
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, save_checkpoint, write_text
 from .data import DataSet
+from .schedule import TrainingNoise
+from .spec import TrainSpec, VarianceAware
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["TrainResult", "TrainSpec", "VarianceAware", "accuracy", "is_guessing", "train"]
 
-class TrainSpec(BaseModel):
-    """How to train; the defaults are the paper's where it fits a small machine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-    epochs: Annotated[int, Field(ge=1)] = 20
-    """Passes over the training images (the paper: 500)."""
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    """Images a step."""
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    """Adam's learning rate at the start; a cosine takes it to 0 over all epochs."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Adam's L2 penalty."""
-    sigma: Annotated[float, Field(ge=0)] = 0.0
-    """σ of the noise injected while training, activation units, the same at every site."""
-    ramp_epochs: Annotated[int, Field(ge=0)] = 0
-    """Incremental noise: epochs over which σ rises linearly from 0 to its full value."""
-    spread: Annotated[float, Field(ge=0)] = 0.0
-    """Variance-aware noise (arXiv 2503.16183): each image's σ is multiplied by 1 + spread·|N(0, 1)|, drawn anew."""
-    crop: Annotated[int, Field(ge=0)] | None = None
-    """Random crop with this padding, pixels; null: 4, or 2 for images that must not be flipped."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the order of images, their augmentation and the noise."""
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ProfileError(f"TrainSpec: {explain(error)}") from None
+CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
+LOOK = 50  # steps between two looks whether the loss is finite: on a GPU each look waits for it
 
 
 @dataclass
@@ -65,9 +43,10 @@ class TrainResult:
     model : nn.Module
         The trained network, without the noise that it was trained under.
     history : list of dict
-        One entry an epoch: epoch, loss, train_accuracy, test_accuracy (noise-free), lr, sigma, seconds.
+        One entry an epoch: epoch (from 1), loss, train_accuracy (under the training's noise and augmentation),
+        test_accuracy (without), lr, sigma (the ramp's; before `layers` and `variance`), seconds.
     status : {"finished", "collapsed"}
-        Collapsed: no better than guessing on the test images (within 4 standard deviations of chance).
+        Collapsed: the last epoch is no better than guessing (`is_guessing`).
     """
 
     model: nn.Module
@@ -76,7 +55,7 @@ class TrainResult:
 
     @property
     def accuracy(self) -> float:
-        """Noise-free accuracy on the test images after the last epoch."""
+        """Accuracy on the test images after the last epoch, without the training's noise."""
         return self.history[-1]["test_accuracy"]
 
     def to_frame(self) -> "pd.DataFrame":
@@ -96,46 +75,58 @@ def train(
     progress: bool = True,
     resume: bool = True,
 ) -> TrainResult:
-    """Train a network by cross entropy, in place of its weights.
+    """Train a network by cross entropy, itself.
 
     Parameters
     ----------
     model : nn.Module
-        Images (B, C, H, W) to logits (B, classes). It is trained itself; noise sites it has keep their settings unless
-        `spec.sigma` is positive, in which case the paper's noise is injected for the training.
+        Images (B, C, H, W) to logits (B, classes): plain, with quantizers, or on simulated hardware; noise sites that
+        it has stay as they are.
     data : DataSet
     spec : TrainSpec
     out : path, optional
-        Directory for `checkpoint.pt` (after every epoch) and `history.jsonl`. A training found there is continued, and
-        gives what an unbroken one gives (bit for bit on the CPU).
+        Directory for `checkpoint.pt` and `history.jsonl`, both after every epoch. A training found there is continued
+        from its last whole epoch, and gives what an unbroken one gives (on the CPU bit for bit, with as many threads).
+    device : torch.device or str
+        Where to train; the images are kept there. The model stays there.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
     resume : bool
         False: start anew whatever `out` holds.
+
+    Returns
+    -------
+    TrainResult
 
     Raises
     ------
     DivergenceError
-        The loss is not finite; the last good epoch's checkpoint stays.
+        The loss or a weight is not finite; the checkpoint of the last good epoch stays.
     CheckpointError
-        `out` holds another training, or a corrupt checkpoint.
+        `out` holds another training or a corrupt checkpoint, or cannot be written.
+    ConversionError
+        There is noise to be injected, but the model has no layer for it, or has noise already.
+
+    Notes
+    -----
+    Every epoch's random numbers are decided by spec.seed and the epoch alone, so a checkpoint needs no random state;
+    torch's own generators are left as they were.
     """
     loop = _Loop(model, data, spec, torch.device(device))
-    path = None if out is None else Path(out) / "checkpoint.pt"
+    path = None if out is None else Path(out) / CHECKPOINT
     if path is not None and resume and path.exists():
-        loop.load_state(load_checkpoint(path, loop.identity()))
-    with bar(progress) as shown:
-        task = shown.add_task("Training", total=spec.epochs, completed=loop.epoch)
-        while loop.epoch < spec.epochs:
-            entry = loop.run_epoch()
+        loop.load_state(load_checkpoint(path, loop.identity))
+    with loop.noise, bar(progress) as shown:
+        task = shown.add_task("Training", total=spec.epochs * loop.steps, completed=loop.epoch * loop.steps)
+        while not loop.ended:
+            loop.run_epoch(lambda text: shown.update(task, advance=1, description=text))
             if path is not None:
-                save_checkpoint(path, loop.identity(), loop.state())
-                _write_history(path.with_name("history.jsonl"), loop.history)
-            shown.update(task, advance=1, description=f"Training: test accuracy {entry['test_accuracy']:.3f}")
-    if loop.injected:
-        remove_noise(model)
-    guess = 1 / len(data.classes)
-    limit = guess + 4 * math.sqrt(guess * (1 - guess) / len(data.test_y))
-    status = "collapsed" if loop.history[-1]["test_accuracy"] <= limit else "finished"
-    return TrainResult(model, loop.history, status)
+                # The history may be of one epoch less than the checkpoint after a kill, which holds it too.
+                save_checkpoint(path, loop.identity, loop.state())
+                _write_history(path.with_name(HISTORY), loop.history)
+    if path is not None:
+        _write_history(path.with_name(HISTORY), loop.history)
+    return TrainResult(model, loop.history, "collapsed" if loop.guessing() else "finished")
 
 
 @torch.no_grad()
@@ -143,9 +134,19 @@ def accuracy(model: nn.Module, data: DataSet, device: torch.device | str = "cpu"
     """Return a network's accuracy on the test images, in evaluation mode."""
     training = model.training
     model.eval()
-    right = sum(int((model(x).argmax(1) == y).sum()) for x, y in data.test_batches(device=device))
+    right = sum((model(x).argmax(1) == y).sum() for x, y in data.test_batches(device=device))
     model.train(training)
-    return right / len(data.test_y)
+    return int(right) / len(data.test_y)
+
+
+def is_guessing(test_accuracy: float, data: DataSet) -> bool:
+    """Return whether an accuracy is no better than guessing.
+
+    That is: at most 4 binomial standard deviations above the accuracy of always naming the most frequent class, which
+    a guesser exceeds by luck once in 30,000 epochs (normal approximation).
+    """
+    p = data.chance
+    return test_accuracy <= p + 4 * math.sqrt(p * (1 - p) / len(data.test_y))
 
 
 class _Loop:
@@ -153,92 +154,128 @@ class _Loop:
 
     def __init__(self, model: nn.Module, data: DataSet, spec: TrainSpec, device: torch.device) -> None:
         self.model, self.data, self.spec, self.device = model.to(device), data, spec, device
-        self.injected = bool(spec.sigma) and not noise_sites(model)
-        if self.injected:
-            inject_noise(model, NoiseSpec(sigma=spec.sigma, eval=False), inplace=True)
+        # Both before anything is injected or learned.
+        self.own_sites = [site for target in ("activations", "weights") for site in noise_sites(model, target).values()]
+        self.identity = {"spec": spec.model_dump(mode="json"), "data": _describe_data(data), "model": describe(model)}
+        self.noise = TrainingNoise(model, spec)
         self.optimiser = torch.optim.Adam(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, T_max=spec.epochs)
-        self.order = torch.Generator().manual_seed(spec.seed)
-        self.noise_state = torch.Generator().manual_seed(spec.seed + 1).get_state()
+        self.order = torch.Generator()
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.images, self.labels = data.train_x.to(device), data.train_y.to(device)
+        self.steps = -(-len(self.labels) // spec.batch_size)
 
-    def run_epoch(self) -> dict[str, float]:
-        started, spec = time.perf_counter(), self.spec
-        sigma = spec.sigma * min(1.0, (self.epoch + 1) / spec.ramp_epochs) if spec.ramp_epochs else spec.sigma
-        crop = spec.crop if spec.crop is not None else (4 if self.data.flip else 2)
-        self.model.train()
-        loss_sum, right = 0.0, 0
-        rate = self.optimiser.param_groups[0]["lr"]
-        # The noise (and dropout) draws from torch's default generator, which is the caller's: borrow it.
-        with torch.random.fork_rng():
-            torch.set_rng_state(self.noise_state)
-            for batch in torch.randperm(len(self.labels), generator=self.order).split(spec.batch_size):
-                images = augment(self.images[batch], self.order, padding=crop, flip=self.data.flip)
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are done, or the training collapsed and is to stop then."""
+        patience = self.spec.stop_on_collapse
+        return self.epoch >= self.spec.epochs or bool(patience and self.guessing(patience))
+
+    def guessing(self, epochs: int = 1) -> bool:
+        """Return whether so many epochs, the last ones, were all no better than guessing."""
+        last = self.history[-epochs:]
+        return len(last) == epochs and all(is_guessing(entry["test_accuracy"], self.data) for entry in last)
+
+    def run_epoch(self, tell: Callable[[str], None]) -> None:
+        """Train one epoch and test; `tell` is called after every step with a line on how it goes."""
+        started, spec, data = time.perf_counter(), self.spec, self.data
+        rate = spec.lr * (1 + math.cos(math.pi * self.epoch / spec.epochs)) / 2
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss_sum, right = torch.zeros(2, device=self.device, dtype=torch.float64)
+        title = f"Training: epoch {self.epoch + 1}/{spec.epochs}"
+        last = f", test accuracy {self.history[-1]['test_accuracy']:.3f}" if self.history else ""
+        line = title + last
+        with self._seeded():
+            self.model.train()
+            order = torch.randperm(len(self.labels), generator=self.order).to(self.device)
+            for step, batch in enumerate(order.split(spec.batch_size), 1):
+                images = augment(self.images[batch], self.order, spec.augment or data.augmentation)
                 labels = self.labels[batch]
-                if spec.sigma:
-                    set_noise(self.model, self._sigma(sigma, len(batch)))
-                logits = self.model(self.data.normalise(images))
+                self.noise.draw(self.epoch, len(batch), self.order)
+                logits = self.model(data.normalise(images))
                 loss = F.cross_entropy(logits, labels)
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise DivergenceError(
-                        f"the loss became {value} in epoch {self.epoch + 1}; lower the learning rate (now {spec.lr:g})"
-                    )
                 self.optimiser.zero_grad()
                 loss.backward()
                 self.optimiser.step()
-                loss_sum += value * len(batch)
-                right += int((logits.argmax(1) == labels).sum())
-            self.noise_state = torch.get_rng_state()
-        self.schedule.step()
+                loss_sum += loss.detach() * len(batch)
+                right += (logits.detach().argmax(1) == labels).sum()
+                if step % LOOK == 0 or step == self.steps:
+                    self._check(loss_sum)
+                    line = f"{title}, loss {loss_sum.item() / min(step * spec.batch_size, len(order)):.3f}{last}"
+                tell(line)
+            self._check(*self.model.parameters())
+            test_accuracy = accuracy(self.model, data, self.device)
         self.epoch += 1
-        entry = {
-            "epoch": self.epoch,
-            "loss": loss_sum / len(self.labels),
-            "train_accuracy": right / len(self.labels),
-            "test_accuracy": accuracy(self.model, self.data, self.device),
-            "lr": rate,
-            "sigma": sigma,
-            "seconds": time.perf_counter() - started,
-        }
-        self.history.append(entry)
-        return entry
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "loss": loss_sum.item() / len(self.labels),
+                "train_accuracy": right.item() / len(self.labels),
+                "test_accuracy": test_accuracy,
+                "lr": rate,
+                "sigma": spec.sigma * spec.ramp(self.epoch - 1),
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+        )
 
-    def _sigma(self, sigma: float, batch: int) -> float | Tensor:
-        if not self.spec.spread:
-            return sigma
-        return sigma * (1 + self.spec.spread * torch.randn(batch).abs())
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """Start the generators from the training's seed and the epoch; give torch's own back as they were."""
+        cuda = self.device.type == "cuda"
+        order, noise = np.random.SeedSequence((self.spec.seed, self.epoch)).generate_state(2, np.uint64).tolist()
+        with torch.random.fork_rng([self.device] if cuda else []):
+            self.order.manual_seed(order)
+            torch.default_generator.manual_seed(noise)
+            if cuda:
+                torch.cuda.manual_seed(noise)
+            yield
 
-    def identity(self) -> dict[str, Any]:
-        return {
-            "spec": self.spec.model_dump(),
-            "data": self.data.label,
-            "images": list(self.images.shape),
-            "model": {name: list(value.shape) for name, value in self.model.state_dict().items()},
-        }
+    def _check(self, *tensors: Tensor) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            noise = "" if self.spec.silent else ", or the noise, or raise it slowly by ramp_epochs"
+            raise DivergenceError(
+                f"the training diverged in epoch {self.epoch + 1}: its loss or weights are no longer finite; lower the "
+                f"learning rate (now {self.spec.lr:g}){noise}"
+            )
 
     def state(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "order": self.order.get_state(),
-            "noise": self.noise_state,
             "epoch": self.epoch,
-            "history": copy.deepcopy(self.history),
+            "history": self.history,
+            "calls": [counting.calls for counting in self._counting()],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.order.set_state(state["order"])
-        self.noise_state, self.epoch, self.history = state["noise"], state["epoch"], state["history"]
+        self.epoch, self.history = state["epoch"], state["history"]
+        for counting, calls in zip(self._counting(), state["calls"], strict=True):
+            counting.calls = calls
+
+    def _counting(self) -> list[Any]:
+        """Return what numbers its calls by itself: the model's own noise sites and analog layers of fixed seeds."""
+        return [*self.own_sites, *(layer for _, layer in analog_layers(self.model))]
+
+
+def describe(model: nn.Module) -> dict[str, str]:
+    """Say what a network is, module by module: a resume must find the same, or it would train something else."""
+    parts = {name or type(model).__name__: f"{type(m).__name__}({m.extra_repr()})" for name, m in model.named_modules()}
+    parts |= {f"{name}.shape": str(list(value.shape)) for name, value in model.named_parameters()}
+    parts |= {f"{name}.profile": layer.profile.model_dump_json() for name, layer in analog_layers(model)}
+    for target in ("activations", "weights"):
+        for name, site in noise_sites(model, target).items():
+            parts[f"{name}.noise on {target}"] = f"σ={site.sigma}, σ_m={site.multiplicative}, train={site.train}"
+    # No addresses of this process.
+    return {name: re.sub(r" at 0x[0-9a-f]+", "", text) for name, text in parts.items()}
+
+
+def _describe_data(data: DataSet) -> dict[str, Any]:
+    sizes = {"label": data.label, "images": [*data.train_x.shape], "test_images": [*data.test_x.shape]}
+    return sizes | {"fingerprint": data.fingerprint, "augmentation": data.augmentation.model_dump()}
 
 
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
-    aside.replace(path)
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in history))
