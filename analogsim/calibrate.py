@@ -99,7 +99,7 @@ def _run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, p
                 f"batches: batch {count} is neither a tensor nor a tuple that starts with one (got "
                 f"{type(batch).__name__})"
             )
-        model(inputs.to(device))
+        model(inputs.to(device))  # type: ignore[arg-type]
         count += 1
     if not count:
         raise CalibrationError("batches: empty; give at least one batch of network inputs")

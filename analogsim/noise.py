@@ -7,17 +7,26 @@ replays on the same kind of device, but its numbers are not those of the CPU.
 
 import copy
 import math
-from collections.abc import Callable, Mapping
-from functools import partial, wraps
+import re
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
-from .kernels import add_noise
+from .kernels import add_noise, uncompiled
 from .profile import explain
 
 __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
@@ -25,6 +34,18 @@ __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_nois
 Target = Literal["activations", "weights"]
 Sigma = float | Tensor
 NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _numbered(key: Any) -> Any:
+    return int(key[1:]) if isinstance(key, str) and re.fullmatch(r"#-?\d+", key) else key
+
+
+# JSON knows no numbers as keys: there, and in texts, site number 3 is "#3" (a layer may well be called "3").
+SiteKey = Annotated[
+    str | int,
+    BeforeValidator(_numbered),
+    PlainSerializer(lambda key: f"#{key}" if isinstance(key, int) else key, when_used="json"),
+]
 
 # MultiheadAttention stands in torch's file of activations; here it counts as a linear layer, its output projection.
 _WEIGHTED: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
@@ -35,18 +56,6 @@ _ATTRIBUTES = {"activations": "noise_site", "weights": "weight_noise_site"}
 _INPUT = "input_noise_site"
 # Upper half of a site's stream number: far from the small numbers of analog layers, which may have the same seed.
 _FIRST_STREAM = {"activations": 1 << 63, "weights": 3 << 62}
-
-
-def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate what torch.compile must run as it is: a σ is no constant, and the kernels cannot be traced."""
-
-    @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return torch.compiler.disable(function)(*args, **kwargs)  # not a decorator: it would import the compiler
-        return function(*args, **kwargs)
-
-    return run
 
 
 class NoiseSpec(BaseModel):
@@ -67,8 +76,8 @@ class NoiseSpec(BaseModel):
     target: Target = "activations"
     """activations: the input and the output of every convolution, linear, activation and pooling layer; weights: the
     weight of every convolution and linear layer, drawn anew at every forward."""
-    layers: dict[str | int, NonNegative] = {}
-    """σ of single sites, by the layer's name ("input" for the network's input) or the site's position."""
+    layers: dict[SiteKey, NonNegative] = {}
+    """σ of single sites, by the layer's name ("input" for the network's input) or the site's position (3 or "#3")."""
     extra: tuple[str, ...] = ()
     """Class names of further modules whose outputs are sites, such as "BatchNorm2d" (activations only)."""
     train: bool = True
@@ -118,7 +127,7 @@ class NoiseSite:
     def __repr__(self) -> str:
         return f"NoiseSite({self.name!r}, sigma={self.sigma}, multiplicative={self.multiplicative})"
 
-    @_uncompiled
+    @uncompiled
     def perturb(self, x: Tensor, training: bool) -> Tensor:
         """Return x with this site's noise; x itself where there is none.
 
@@ -177,7 +186,7 @@ class NoiseSite:
         """Do nothing, visibly: before torch's TransformerEncoderLayer bypasses `forward`, it looks for hooks."""
 
 
-@_uncompiled
+@uncompiled
 def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Run a layer with noisy weights in the place of its parameters."""
     site: NoiseSite = vars(module)[_ATTRIBUTES["weights"]]

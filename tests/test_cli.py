@@ -383,7 +383,7 @@ def test_sweep_refuses(run, tmp_path):
     save_file({"a": torch.ones(1)}, foreign)
     assert "does not say which network" in refused("sweep", foreign)
     assert "no profile '9bit'" in refused("sweep", run, "--profile", "9bit")
-    assert "do not fit models.vgg:VGG11" in refused("sweep", run, "--model", "models.vgg:VGG11")
+    assert "do not fit VGG11" in refused("sweep", run, "--model", "models.vgg:VGG11")
     for wrong in (["--sigmas", "1;2"], ["--quantity", "noise.output"], ["--out", tmp_path / "a.txt"], ["--repeats", 0]):
         assert call("sweep", run, *wrong).exit_code == 2
 

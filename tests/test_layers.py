@@ -133,7 +133,7 @@ def test_transposed_convolution_against_the_oracle(groups):
 
 
 def test_transposed_convolution_draws_noise_for_its_products():
-    """Group g reads with its own stream; element e of the products (B·H·W, columns) gets normal number e of its tile."""
+    """Group g reads with its own stream; element e of the products (B·H·W, columns) gets normal e of its tile."""
     profile = HardwareProfile(tile={"rows": ROWS}, noise={"output": 0.5}, dac={"input_range": 1.0})
     layer = AnalogConvTranspose2d(8, 2, 1, groups=2, bias=False, profile=profile).double()
     set_seed(layer, 7)
@@ -447,7 +447,7 @@ CONSTRUCTED = [
 
 @pytest.mark.parametrize(("kind", "args", "options"), CONSTRUCTED, ids=lambda value: getattr(value, "__name__", None))
 def test_constructor_is_the_twins(kind, args, options):
-    """Same arguments, same initial weights from the same seed, same state_dict keys; an instance of the twin's class."""
+    """Same arguments, same initial weights from the same seed, same state_dict keys; an instance of the twin."""
     torch.manual_seed(2)
     digital = kind.digital(*args, **options)
     torch.manual_seed(2)

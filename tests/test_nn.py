@@ -50,7 +50,7 @@ def twins(kind, *args, profile=EXACT, **options):
     ],
 )
 def test_constructor_is_the_twins(kind, args, options):
-    """Same arguments, same initial weights from the same seed, same keys and no more than the two ranges beside them."""
+    """Same arguments, same initial weights from the same seed, same keys and only the two ranges beside them."""
     torch.manual_seed(1)
     digital = kind.digital(*args, **options)
     torch.manual_seed(1)
@@ -59,7 +59,8 @@ def test_constructor_is_the_twins(kind, args, options):
     state = analog.state_dict()
     assert list(state) == [*digital.state_dict(), "input_range", "adc_full_scale"]
     assert all(torch.equal(value, state[key]) for key, value in digital.state_dict().items())
-    assert state["input_range"].isnan() and state["adc_full_scale"].isnan()
+    assert state["input_range"].isnan()
+    assert state["adc_full_scale"].isnan()
     assert analog.profile == COARSE
     assert repr(analog) == f"Analog{repr(digital)[:-1]}, profile='custom')"
 
@@ -80,7 +81,8 @@ def test_device_and_dtype_arguments():
     layer = AnalogLinear(5, 3, device="meta", dtype=torch.float64, profile=COARSE)
     assert (layer.weight.device.type, layer.input_range.device.type) == ("meta", "meta")
     layer = layer.to_empty(device="cpu")
-    assert layer.input_range.device.type == "cpu" and layer.input_range.isnan()
+    assert layer.input_range.device.type == "cpu"
+    assert layer.input_range.isnan()
     assert AnalogConv2d(2, 3, 1, dtype=torch.float64, profile=COARSE)(torch.zeros(1, 2, 3, 3).double()).dtype == (
         torch.float64
     )
@@ -364,7 +366,7 @@ def naive_linear(x, weight, bias, profile, noise):
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
 def test_linear_gradients_against_autograd(sigma):
-    """The straight-through rule with its DAC and per-tile ADC masks; some of each must clip for this to say anything."""
+    """The straight-through rule with its DAC and per-tile ADC masks; some of each must clip."""
     profile = COARSE.varied(noise={"output": sigma})
     layer = AnalogLinear(13, 6, profile=profile).double()
     x = torch.randn(20, 13, dtype=torch.float64, requires_grad=True)
@@ -378,7 +380,8 @@ def test_linear_gradients_against_autograd(sigma):
     comp_grads = torch.autograd.grad(comp, (x, layer.weight, layer.bias), g)
     for a, b in zip(comp_grads, ref_grads):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
-    assert (x.abs() > 1.5).any() and not ref_grads[0][x.abs() > 1.5].any()
+    assert (x.abs() > 1.5).any()
+    assert not ref_grads[0][x.abs() > 1.5].any()
     unclipped = naive_linear(x, layer.weight, layer.bias, profile.varied(adc={"full_scale": 50.0}), noise)
     assert (torch.autograd.grad(unclipped, x, g)[0] - ref_grads[0]).abs().max() > 0.1
 
@@ -433,4 +436,5 @@ def test_training_moves_the_digital_weights():
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0] / 10 and math.isfinite(losses[-1])
+    assert losses[-1] < losses[0] / 10
+    assert math.isfinite(losses[-1])

@@ -9,10 +9,12 @@ backend       what it is
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module, util
 from types import ModuleType
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,9 +32,12 @@ __all__ = [
     "resolve",
     "tiled_conv",
     "tiled_matmul",
+    "uncompiled",
 ]
 
 Backend = Literal["auto", "reference", "numba"]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +247,21 @@ def resolve(device: str, dtype: torch.dtype, backend: Backend = "auto") -> str:
 def numba_installed() -> bool:
     """Return whether Numba can be imported (without importing it)."""
     return util.find_spec("numba") is not None
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function that torch.compile shall call and not trace: its graph breaks here.
+
+    As `torch.compiler.disable`, which however imports the compiler (a second) wherever it decorates.
+    """
+
+    @wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[call-arg]
+        return function(*args, **kwargs)
+
+    return inner
 
 
 def _same_kind(x: Tensor, w: Tensor) -> None:

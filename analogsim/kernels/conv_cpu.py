@@ -1,9 +1,7 @@
 """Convolutions by the numba backend: chunks of the batch over threads, channels last where that is faster."""
 
 import math
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from . import layout
 from .conv import Job
+from .threads import over_threads
 
 # Below so many output positions an image, channels-first convolutions are the faster ones (docs/performance.md).
 CHANNELS_LAST = 64
@@ -37,6 +36,8 @@ def run(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
                 layout.scale_channels(_flat(into), _flat(scale), _flat(bias), positions)
         return counts
 
+    if not len(job.x):
+        return [0] * len(job.tiles)
     threads = torch.get_num_threads()
     chunks = job.chunks(threads)
     counts = over_threads(work, [chunks[i::threads] for i in range(min(threads, len(chunks)))])
@@ -69,33 +70,6 @@ def _sums_channels_last(job: Job, weights: list[Tensor], inputs: Tensor) -> Iter
             layout.channels_first(_flat(source), _flat(target), images, partial[0, 0].numel(), partial.shape[1])
             partial = target
         yield partial, job.squared_lengths(part, tile)
-
-
-def over_threads(work: Callable[[list[slice]], list[int]], shares: list[list[slice]]) -> list[list[int]]:
-    """Call `work` on each share in a thread of its own, within which torch uses one thread."""
-    if len(shares) == 1:
-        return [work(shares[0])]
-    inference = torch.is_inference_mode_enabled()
-
-    def call(share: list[slice]) -> list[int]:
-        with torch.inference_mode(inference), torch.no_grad():  # modes belong to a thread
-            return work(share)
-
-    return list(_pool(len(shares)).map(call, shares))
-
-
-_pools: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)  # a fork has no threads
-
-
-def _pool(size: int) -> ThreadPoolExecutor:
-    if size not in _pools:
-        threads = torch.get_num_threads()
-        _pools[size] = ThreadPoolExecutor(size, "analogsim", torch.set_num_threads, (1,))
-        # Each thread sets its own number; but the last one set is also what threads started later begin with.
-        list(_pools[size].map(lambda _: torch.set_num_threads(1), range(size)))
-        torch.set_num_threads(threads)
-    return _pools[size]
 
 
 def _flat(x: Tensor) -> np.ndarray:

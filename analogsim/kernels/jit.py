@@ -8,7 +8,7 @@ wrapped. Slices are taken before each inner loop: indexing with an offset keeps 
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from .philox import ANGLE_MULTIPLIER, MULTIPLIERS, PANEL, ROUNDS, WEYL
 
@@ -231,46 +231,3 @@ def finish(out, scale, bias):
         o = out[start : start + m]
         for i in range(m):
             o[i] = o[i] * scale[i] + bias[i]
-
-
-# The same over several threads. A slab is a run of elements; what is computed does not depend on where it is cut.
-
-
-@njit(parallel=True, **_options)
-def accumulate_parallel(out, partial, norm2, bits, offset, scalars, key, tile, first, slab):
-    """Run `accumulate` on slabs of `slab` elements."""
-    n = out.shape[0]
-    slabs = (n + slab - 1) // slab
-    counts = np.zeros(slabs, np.int64)
-    for k in prange(slabs):
-        a, b = k * slab, min(n, (k + 1) * slab)
-        q = norm2[a:b] if norm2.shape[0] else norm2
-        t = bits[a:b] if bits.shape[0] else bits
-        counts[k] = accumulate(out[a:b], partial[a:b], q, t, offset + a, scalars, key, tile, first)
-    return counts.sum()
-
-
-@njit(parallel=True, **_options)
-def noise_parallel(x, out, sigma, multiplicative, per_sample, key, slab):
-    """Run `noise` on slabs of `slab` elements."""
-    n = x.shape[0]
-    for k in prange((n + slab - 1) // slab):
-        a, b = k * slab, min(n, (k + 1) * slab)
-        noise(x[a:b], out[a:b], sigma, multiplicative, per_sample, a, key)
-
-
-@njit(parallel=True, **_options)
-def dac_parallel(x, out, gain, low, high, step, slab):
-    """Run `dac` on slabs of `slab` elements."""
-    n = x.shape[0]
-    for k in prange((n + slab - 1) // slab):
-        a, b = k * slab, min(n, (k + 1) * slab)
-        dac(x[a:b], out[a:b], gain, low, high, step)
-
-
-@njit(parallel=True, **_options)
-def finish_parallel(out, scale, bias, slab):
-    """Run `finish` on slabs of `slab` elements, a multiple of the period."""
-    n = out.shape[0]
-    for k in prange((n + slab - 1) // slab):
-        finish(out[k * slab : min(n, (k + 1) * slab)], scale, bias)

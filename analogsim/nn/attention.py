@@ -25,14 +25,14 @@ class AnalogMultiheadAttention(AnalogComposite, nn.MultiheadAttention):
     """nn.MultiheadAttention on simulated crossbars: its constructor arguments, and `profile=`.
 
     Four matrices: query, key and value, each on a crossbar of its own also where torch packs their weights into one
-    `in_proj_weight` (`crossbar_q`, `crossbar_k`, `crossbar_v`), and `out_proj`, an analog layer. Scores, masks, softmax,
-    dropout and the weighted sum are digital: they multiply data by data.
+    `in_proj_weight` (`crossbar_q`, `crossbar_k`, `crossbar_v`), and `out_proj`, an analog layer. Scores, masks,
+    softmax, dropout and the weighted sum are digital: they multiply data by data.
 
     Notes
     -----
-    Every argument and mask of the twin works. Rows of the crossbars are (batch, position), whether `batch_first` or not.
-    `out_proj` is called as a module (torch's twin only reads its weights), so its hooks run. torch's fused inference
-    path never runs; neither do nested tensors.
+    Every argument and mask of the twin works. Rows of the crossbars are (batch, position), with `batch_first` or
+    without. `out_proj` is called as a module (torch's twin only reads its weights), so its hooks run. torch's fused
+    inference path never runs; neither do nested tensors.
 
     Examples
     --------
@@ -137,7 +137,8 @@ class AnalogMultiheadAttention(AnalogComposite, nn.MultiheadAttention):
             allowed = {2: (length, source), 3: (batch * self.num_heads, length, source)}
             if tuple(attn.shape) != allowed.get(attn.ndim):
                 raise ShapeError(
-                    f"attn_mask: (L, S) = {allowed[2]} or (B·heads, L, S) = {allowed[3]} needed, got {tuple(attn.shape)}"
+                    f"attn_mask: (L, S) = {allowed[2]} or (B·heads, L, S) = {allowed[3]} needed, got "
+                    f"{tuple(attn.shape)}"
                 )
             total = _additive(attn, like)
             total = total.unflatten(0, (batch, self.num_heads)) if attn.ndim == 3 else total[None, None]

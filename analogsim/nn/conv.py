@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ShapeError
-from ..kernels import ConvGeometry
+from ..kernels import ConvGeometry, uncompiled
 from ..profile import HardwareProfile
-from .function import CrossbarConv, exact_dtype, uncompiled
+from .function import CrossbarConv, exact_dtype
 from .layer import AnalogLayer
 
 

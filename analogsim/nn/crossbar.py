@@ -107,7 +107,7 @@ class AnalogComposite(nn.Module):
         """Turn this module, itself, back into its digital twin; parameters, hooks and parametrisations stay."""
         for name in self.matrices():
             delattr(self, f"crossbar_{name}")
-        self.__class__ = twin(self, self.digital)
+        self.__class__ = twin(self, self.digital)  # type: ignore[assignment]
         return self
 
     @property

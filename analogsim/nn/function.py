@@ -1,9 +1,8 @@
 """Autograd of the crossbar (design section 3, Gradients): straight through rounding, zero where a converter clipped."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +11,6 @@ from torch.autograd.function import once_differentiable
 from ..errors import ShapeError
 from ..kernels import ConvGeometry, MatmulSpec
 from ..kernels.conv import convolve, convolve_backward
-
-P, R = ParamSpec("P"), TypeVar("R")
 
 
 class CrossbarLinear(torch.autograd.Function):
@@ -66,7 +63,7 @@ class CrossbarLinear(torch.autograd.Function):
         grad_w = torch.empty_like(weight) if need_w else None
         x_hat = ctx.kernel.dac(x, spec) if need_w else x
         for tile, ((start, stop), clipped) in enumerate(zip(tiles, counts, strict=True)):
-            g_t = g.masked_fill(clips.mask(tile), 0) if clipped else g
+            g_t = g.masked_fill(ctx.clips.mask(tile), 0) if clipped else g
             if grad_x is not None:
                 torch.mm(g_t, w[:, start:stop], out=grad_x[:, start:stop])
             if grad_w is not None:
@@ -134,7 +131,7 @@ class CrossbarConv(torch.autograd.Function):
 
 
 @contextmanager
-def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Tensor | None]]:
+def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Any]]:
     """Leave autocast, and lift half precision to float32: the device model knows float32 and float64.
 
     Raises
@@ -150,18 +147,3 @@ def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Tensor | None]]:
         raise ShapeError(f"input, weight and bias must be floating point of one dtype on one device; got {given}")
     with torch.autocast(next(iter(kinds))[1].type, enabled=False):
         yield lifted
-
-
-def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function that torch.compile shall call and not trace: its graph breaks here.
-
-    As `torch.compiler.disable`, which however imports the compiler (a second) wherever it decorates.
-    """
-
-    @functools.wraps(function)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.compiler.is_compiling():
-            return torch.compiler.disable(function)(*args, **kwargs)
-        return function(*args, **kwargs)
-
-    return inner

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import CalibrationError, ConversionError, ProfileError, ShapeError
-from ..kernels import Backend, MatmulSpec, choose
+from ..kernels import Backend, MatmulSpec, choose, uncompiled
 from ..profile import HardwareProfile
-from .function import CrossbarLinear, exact_dtype, uncompiled
+from .function import CrossbarLinear, exact_dtype
 from .observer import Observer
 
 RANGES = ("input_range", "adc_full_scale")
@@ -81,7 +81,7 @@ class AnalogLayer(nn.Module):
             delattr(self, name)
         for key in [key for key, hook in self._forward_pre_hooks.items() if hook is _forbid_fused_inference]:
             del self._forward_pre_hooks[key]
-        self.__class__ = twin(self, self.digital)
+        self.__class__ = twin(self, self.digital)  # type: ignore[assignment]
         return self
 
     def spec(self, x: Tensor) -> MatmulSpec:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import ShapeError
+from ..kernels import uncompiled
 from .crossbar import AnalogComposite
-from .function import uncompiled
 
 # A cell's digital part: what the crossbars gave for the input and for the hidden state, and the state (h or h, c).
 Cell = Callable[[Tensor, Tensor, list[Tensor]], list[Tensor]]

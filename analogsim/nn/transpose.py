@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ShapeError
+from ..kernels import uncompiled
 from ..profile import HardwareProfile
-from .function import CrossbarLinear, exact_dtype, uncompiled
+from .function import CrossbarLinear, exact_dtype
 from .layer import AnalogLayer
 
 
@@ -52,7 +53,6 @@ class _AnalogConvTranspose(AnalogLayer):
         conv: Any = self
         groups = conv.groups
         with exact_dtype(x, conv.weight, conv.bias) as (inputs, weight, bias):
-            assert inputs is not None and weight is not None  # noqa: S101 - for the type checker
             rows = inputs.movedim(1, -1).reshape(-1, groups, conv.in_channels // groups)
             # (C, N/groups, *kernel) -> (groups · N/groups · kernel, C/groups): a crossbar's column is a row here.
             matrix = weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
@@ -92,7 +92,7 @@ def overlap_add(columns: Tensor, kernel: Sequence[int], stride: Sequence[int], d
     if len(kernel) == 1:
         return F.fold(columns, (full[0], 1), (kernel[0], 1), (dilation[0], 1), stride=(stride[0], 1)).squeeze(-1)
     if len(kernel) == 2:
-        return F.fold(columns.flatten(2), full, tuple(kernel), tuple(dilation), stride=tuple(stride))
+        return F.fold(columns.flatten(2), tuple(full), tuple(kernel), tuple(dilation), stride=tuple(stride))
     # Three dimensions: first every depth slice by itself, then along the depth.
     slices = columns.movedim(2, 1).flatten(0, 1)  # (B·D, N·kernel, H, W)
     planes = overlap_add(slices, kernel[1:], stride[1:], dilation[1:])  # (B·D, N·kd, *full[1:])

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import ProfileError
+from ..noise import SiteKey
 from ..profile import explain
 from .augment import Augmentation
 
@@ -62,8 +63,8 @@ class TrainSpec(BaseModel):
     """σ_m of multiplicative noise, relative (no unit)."""
     target: Literal["activations", "weights"] = "activations"
     """Where the noise is: on the input and the output of every layer, or on the weights."""
-    layers: dict[str | int, NonNegative] = {}
-    """σ of single sites, by the layer's name ("input" for the network's input) or the site's index."""
+    layers: dict[SiteKey, NonNegative] = {}
+    """σ of single sites, by the layer's name ("input" for the network's input) or the site's position (3 or "#3")."""
     ramp_epochs: Annotated[int, Field(ge=0)] = 0
     """Incremental noise: it rises linearly over this many epochs, from 0 in the first to its full value in the last of
     them, and stays there. 0: full from the start."""
