@@ -36,7 +36,7 @@ demo: $(READY) ## train LeNet-5 on digits plainly and under noise, sweep both, c
 	$(BIN)/analogsim train models.lenet:LeNet5 digits --epochs 20 --lr 2e-3 --batch-size 32 --sigma 1 --out runs/demo/noisy
 	$(BIN)/analogsim sweep runs/demo/plain
 	$(BIN)/analogsim sweep runs/demo/noisy
-	$(BIN)/analogsim plot runs/demo/plain/sweep.json runs/demo/noisy/sweep.json --out runs/demo/robustness.png
+	$(BIN)/analogsim plot runs/demo/plain runs/demo/noisy --baseline runs/demo/plain --out runs/demo/robustness.png --table runs/demo/robustness.csv
 
 lock: ## pin the versions now installed in .venv
 	$(BIN)/python -m pip freeze --exclude-editable --exclude analogsim | sort --ignore-case > constraints.txt

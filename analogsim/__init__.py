@@ -1,15 +1,35 @@
 """analogsim: a simulated analog accelerator for PyTorch.
 
 Declare the hardware (`HardwareProfile`), put a network on it (`convert`, `calibrate`), or inject abstract noise into it
-(`inject_noise`), train with any torch loop, then ask how much noise it survives (`noise_sweep`).
+(`inject_noise`), or quantize it as Brevitas does (`prepare_qat`); train with any torch loop; then ask how much noise it
+survives (`noise_sweep`).
 """
 
 # The order is the order one meets them in.
 from .profile import HardwareProfile, presets  # isort: skip
 from .convert import convert, to_digital  # isort: skip
 from .calibrate import calibrate  # isort: skip
-from .nn import AnalogConv1d, AnalogConv2d, AnalogConv3d, AnalogLayer, AnalogLinear, set_seed  # isort: skip
+from .nn import (  # isort: skip
+    AnalogConv1d,
+    AnalogConv2d,
+    AnalogConv3d,
+    AnalogConvTranspose1d,
+    AnalogConvTranspose2d,
+    AnalogConvTranspose3d,
+    AnalogGRU,
+    AnalogGRUCell,
+    AnalogLayer,
+    AnalogLinear,
+    AnalogLSTM,
+    AnalogLSTMCell,
+    AnalogMultiheadAttention,
+    AnalogRNN,
+    AnalogRNNCell,
+    analog_layers,
+    set_seed,
+)
 from .noise import NoiseSpec, inject_noise, noise_sites, remove_noise, set_noise  # isort: skip
+from .qat import QATSpec, freeze_quantization, prepare_qat  # isort: skip
 from .robustness import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
 from .midpoint import MidpointFit, fit_midpoint  # isort: skip
 from .errors import AnalogSimError  # isort: skip
@@ -32,6 +52,10 @@ __all__ = [
     "set_noise",
     "noise_sites",
     "remove_noise",
+    # quantization-aware training
+    "QATSpec",
+    "prepare_qat",
+    "freeze_quantization",
     # how much noise is survived
     "noise_sweep",
     "fit_midpoint",
@@ -44,6 +68,17 @@ __all__ = [
     "AnalogConv1d",
     "AnalogConv2d",
     "AnalogConv3d",
+    "AnalogConvTranspose1d",
+    "AnalogConvTranspose2d",
+    "AnalogConvTranspose3d",
+    "AnalogMultiheadAttention",
+    "AnalogRNN",
+    "AnalogLSTM",
+    "AnalogGRU",
+    "AnalogRNNCell",
+    "AnalogLSTMCell",
+    "AnalogGRUCell",
+    "analog_layers",
     # kernels
     "tiled_matmul",
     "MatmulSpec",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 QUANTITIES = {
     "activation": "σ of the noise on activations",
     "weight": "σ of the noise on weights",
-    "noise.output": "σ_out of the noise at the ADC (full scale = 1)",
+    "noise.output": "σ_out of the noise at the ADC (normalised units)",
     "noise.read": "σ_r of the read noise (largest conductance = 1)",
     "noise.multiplicative": "σ_m of the multiplicative noise",
 }

@@ -65,11 +65,13 @@ class MidpointFit:
         if math.isnan(self.midpoint):
             text = "no µ"
         elif math.isinf(self.midpoint):
-            text = f"µ > {low:.3g}"
+            text = f"µ > {three_digits(low)}"
         elif self.midpoint == 0:
-            text = f"µ < {high:.3g}"
+            text = f"µ < {three_digits(high)}"
         else:
-            text = f"µ = {self.midpoint:.3g}" + ("" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]")
+            text = f"µ = {three_digits(self.midpoint)}" + (
+                "" if math.isnan(low) else f" [{three_digits(low)}, {three_digits(high)}]"
+            )
         return text + (f" ({', '.join(self.flags)})" if self.flags else "")
 
     def predict(self, sigmas: ArrayLike) -> Array:
@@ -223,6 +225,11 @@ def fit_midpoint(
     flags = ["extrapolated"] * (not grid[0] <= mu <= grid[-1]) + ["poor_fit"] * (r2 < MIN_R2)
     ci = (float(np.exp(low)), float(np.exp(high)))
     return replace(blank, midpoint=mu, slope=k, top=top, floor=floor, r2=r2, ci=ci, flags=tuple(flags))
+
+
+def three_digits(value: float) -> str:
+    """Three digits, trailing zeros too, so that numbers compare."""
+    return f"{value:#.3g}".rstrip(".")
 
 
 def _checked(

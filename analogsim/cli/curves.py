@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from ..errors import DataError, FitError
+from ..midpoint import three_digits
 from .base import plain
 
 if TYPE_CHECKING:
@@ -34,6 +35,37 @@ def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
     return result
 
 
+def save_table(curves: Mapping[str, "RobustnessCurve"], path: Path) -> None:
+    """Write the table as CSV, one curve a row, numbers unrounded; the file is written aside, then renamed.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    import pandas as pd
+
+    rows = []
+    for name, curve in curves.items():
+        row: dict[str, Any] = {"network": name, "peak": curve.peak, "noise_free": curve.noise_free}
+        try:
+            fit = curve.fit
+        except FitError:
+            row["flags"] = "no fit"
+        else:
+            low, high = fit.ci
+            row |= {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "slope": fit.slope, "r2": fit.r2}
+            row["flags"] = " ".join(fit.flags)
+        rows.append(row)
+    aside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(aside, index=False, float_format="%.5g")
+        aside.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def _midpoint(curve: "RobustnessCurve") -> tuple[str, str, tuple[str, ...]]:
     try:
         fit = curve.fit
@@ -43,15 +75,14 @@ def _midpoint(curve: "RobustnessCurve") -> tuple[str, str, tuple[str, ...]]:
     if math.isnan(fit.midpoint):
         return "none", "-", fit.flags
     if math.isinf(fit.midpoint):
-        return f"> {_digits(low)}", "-", fit.flags
+        return f"> {three_digits(low)}", "-", fit.flags
     if fit.midpoint == 0:
-        return f"< {_digits(high)}", "-", fit.flags
-    return _digits(fit.midpoint), "-" if math.isnan(low) else f"{_digits(low)} - {_digits(high)}", fit.flags
-
-
-def _digits(value: float) -> str:
-    """Three digits, trailing zeros too, so that columns compare."""
-    return f"{value:#.3g}".rstrip(".")
+        return f"< {three_digits(high)}", "-", fit.flags
+    return (
+        three_digits(fit.midpoint),
+        "-" if math.isnan(low) else f"{three_digits(low)} - {three_digits(high)}",
+        fit.flags,
+    )
 
 
 def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None = None) -> None:

@@ -7,11 +7,11 @@ import typer
 
 from ..errors import DataError
 from .base import EXIT_CODES, note, out, plain
-from .curves import check_picture, draw, table
+from .curves import check_picture, draw, save_table, table
 
 EPILOG = (
     "[bold]Examples:[/]\n\n"
-    "analogsim plot runs/plain runs/noisy --out curves.png\n\n"
+    "analogsim plot runs/plain runs/noisy --out curves.png --table curves.csv\n\n"
     "analogsim plot runs/*/sweep.json --baseline runs/plain/sweep.json --title 'LeNet-5 on digits' -o curves.svg\n\n"
     f"{EXIT_CODES}"
 )
@@ -26,6 +26,9 @@ def plot(
         typer.Option(
             "--out", "-o", metavar="FILE", callback=check_picture, help="Picture to write: .png, .svg or .pdf."
         ),
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option("--table", "-t", metavar="FILE", help="CSV to write the table to.")
     ] = None,
     baseline: Annotated[
         Path | None,
@@ -54,8 +57,10 @@ def plot(
     if picture is not None:
         draw(curves, picture, title)
     out().print(table(curves))
-    if picture is not None:
-        note(f"picture: {plain(picture)}")
+    if results is not None:
+        save_table(curves, results)
+    for file in filter(None, (picture, results)):
+        note(f"written: {plain(file)}")
 
 
 def sweep_file(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """The `numba` backend: a BLAS call per tile on blocks that stay in cache, and one fused pass over each partial sum."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from .threads import over_threads
 
 BLOCK = 2**18  # elements of a quantized block of inputs, or of a partial sum, for one thread
 SLAB = 2**16  # elements (of noise) below which another thread does not pay
+FEW_OUTPUTS = 16
 WORK = 2**21  # multiplications below which another thread does not pay
 _EMPTY = np.empty(0, np.float32)
 _NO_BITS = np.empty(0, np.uint8)
@@ -38,21 +40,33 @@ def matmul(
     bits = torch.zeros((-(-len(tiles) // 8), m, n), dtype=torch.uint8) if record else None
     finish = _finisher(n, scale, bias)
     converts = spec.dac_levels > 0 or spec.input_range != 1
-    x = x.contiguous() if converts else x
-    parts = [w[:, a:b].T for a, b in tiles]
+    source = _flat(x.contiguous()) if converts else _EMPTY
+    parts = [w[:, a:b] for a, b in tiles]
+    width = tiles[0][1] if tiles else 0
+    # For few outputs BLAS computes the transposed product over twice as fast.
+    few = n < FEW_OUTPUTS
 
     def work(share: range) -> list[int]:
         counts = [0] * len(tiles)
-        rows = min(_block_rows(n, k), len(share))
+        rows = min(_block_rows(n, width), len(share))
         partial = x.new_empty(rows, n)
-        inputs = x.new_empty(rows, k) if converts else x
+        columns = x.new_empty(n, rows) if few else partial
+        inputs = x.new_empty(rows * width if converts else 0)
         for start in range(share.start, share.stop, rows):
             stop = min(share.stop, start + rows)
-            block = dac(x[start:stop], spec, inputs[: stop - start]) if converts else x[start:stop]
             sums, into = partial[: stop - start], out[start:stop]
             for tile, (a, b) in enumerate(tiles):
-                torch.mm(block[:, a:b], parts[tile], out=sums)
-                norm2 = torch.linalg.vecdot(block[:, a:b], block[:, a:b])[:, None] if spec.noise_read else None
+                if converts:
+                    block = inputs[: (stop - start) * (b - a)].view(stop - start, b - a)
+                    jit.dac(source, _flat(block), start * k + a, k, b - a, _dac_scalars(spec))
+                else:
+                    block = x[start:stop, a:b]
+                if few:
+                    torch.mm(parts[tile], block.T, out=columns[:, : stop - start])
+                    sums.copy_(columns[:, : stop - start].T)
+                else:
+                    torch.mm(block, parts[tile].T, out=sums)
+                norm2 = torch.linalg.vecdot(block, block)[:, None] if spec.noise_read else None
                 marks = None if bits is None else bits[tile // 8, start:stop]
                 counts[tile] += accumulate(into, sums, norm2, spec, seed, stream, tile, start * n, marks, tile == 0)
             finish(into)
@@ -64,19 +78,11 @@ def matmul(
 
 
 @torch.no_grad()
-def dac(x: Tensor, spec: MatmulSpec, out: Tensor | None = None) -> Tensor:
-    """Convert inputs to normalised units (`reference.dac`), into `out` (contiguous) where given."""
+def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
+    """Convert inputs to normalised units (`reference.dac`)."""
     x = x.contiguous()
-    out = torch.empty_like(x) if out is None else out
-    levels = spec.dac_levels
-    jit.dac(
-        _flat(x),
-        _flat(out),
-        np.float32((levels or 1) / spec.input_range),
-        np.float32(-levels * spec.dac_signed),
-        np.float32(levels),
-        np.float32(1 / levels) if levels else np.float32(0),
-    )
+    out = torch.empty_like(x)
+    jit.dac(_flat(x), _flat(out), 0, 0, x.numel(), _dac_scalars(spec))
     return out
 
 
@@ -98,8 +104,8 @@ def accumulate(
     if spec.noise_read and norm2 is not None:
         squares = _flat(norm2.expand_as(partial).contiguous())
     marks = _NO_BITS if bits is None else _flat(bits)
-    key, number = _key(seed, stream), np.uint64(tile)
-    return int(jit.accumulate(_flat(out), _flat(partial), squares, marks, offset, _scalars(spec), key, number, first))
+    scalars, key = _adc_scalars(spec), _key(seed, stream)
+    return jit.accumulate(_flat(out), _flat(partial), squares, marks, offset, scalars, key, tile, first)
 
 
 @torch.no_grad()
@@ -134,9 +140,9 @@ def _shares(m: int, n: int, k: int) -> list[range]:
     return _cut(m, threads, panel if m >= 4 * threads * panel else 1)
 
 
-def _block_rows(n: int, k: int) -> int:
+def _block_rows(n: int, width: int) -> int:
     """Rows whose quantized inputs and partial sums stay in the second-level cache; whole panels where that is cheap."""
-    rows = max(64, BLOCK // max(n, k, 1))
+    rows = max(64, BLOCK // max(n, width, 1))
     panel = PANEL // math.gcd(max(n, 1), PANEL)
     return max(panel, rows // panel * panel)
 
@@ -155,12 +161,21 @@ def _flat(x: Tensor) -> np.ndarray:
     return x.detach().view(-1).numpy()
 
 
-def _scalars(spec: MatmulSpec) -> tuple[np.float32, ...]:
+@lru_cache(maxsize=256)
+def _dac_scalars(spec: MatmulSpec) -> np.ndarray:
+    levels = spec.dac_levels
+    step = 1 / levels if levels else 0
+    return np.array([(levels or 1) / spec.input_range, -levels * spec.dac_signed, levels, step], np.float32)
+
+
+@lru_cache(maxsize=256)
+def _adc_scalars(spec: MatmulSpec) -> np.ndarray:
     scale, levels = spec.adc_full_scale, spec.adc_levels
     gain, step = (levels / scale, scale / levels) if scale is not None and levels else (1.0, 0.0)
     noise = spec.noise_output, spec.noise_read, spec.noise_multiplicative
-    return tuple(np.float32(v) for v in (*noise, math.inf if scale is None else scale, gain, step))
+    return np.array([*noise, math.inf if scale is None else scale, gain, step], np.float32)
 
 
-def _key(seed: int, stream: int) -> tuple[np.uint64, ...]:
-    return tuple(np.uint64(v & 0xFFFFFFFF) for v in (seed, seed >> 32, stream, stream >> 32))
+@lru_cache(maxsize=256)
+def _key(seed: int, stream: int) -> np.ndarray:
+    return np.array([v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)], np.uint64)

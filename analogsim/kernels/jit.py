@@ -99,17 +99,26 @@ def normals(scratch, words, first, k0, k1, s0, s1, tile):
 
 
 @njit(**_options)
-def dac(x, out, gain, low, high, step):
-    """Convert: out = step · round(clip(x · gain)); where step is 0, out = x · gain."""
-    if step == 0:
-        for i in range(x.shape[0]):
-            out[i] = x[i] * gain
-        return
-    for i in range(x.shape[0]):
-        v = x[i] * gain
-        v = high if v > high else v
-        v = low if v < low else v
-        out[i] = np.rint(v) * step
+def dac(x, out, first, stride, width, scalars):
+    """Convert a block of a matrix into rows of `width`: out = step · round(clip(x · gain)); x · gain where step is 0.
+
+    x is flat; the block begins at element `first`, its rows are `stride` apart. scalars: gain, lowest and highest code,
+    step.
+    """
+    gain, low, high, step = scalars[0], scalars[1], scalars[2], scalars[3]
+    for row in range(out.shape[0] // width if width else 0):
+        start = first + row * stride
+        p = x[start : start + width]
+        o = out[row * width : (row + 1) * width]
+        if step == 0:
+            for i in range(p.shape[0]):
+                o[i] = p[i] * gain
+        else:
+            for i in range(p.shape[0]):
+                v = p[i] * gain
+                v = high if v > high else v
+                v = low if v < low else v
+                o[i] = np.rint(v) * step
 
 
 @njit(**_options)
@@ -117,17 +126,18 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
     """Add a tile's converted partial sums to `out`; return how many clipped.
 
     scalars: σ_out, σ_r, σ_m, full scale (inf: none), gain = levels / full scale, step (0: no rounding).
-    key: the words of seed and stream. `norm2` (σ_r > 0) and `bits` (to be marked with 1 << tile % 8) may be empty.
+    key: the four words of seed and stream. (Arrays, because a tuple costs 10 µs a call.) `norm2` (σ_r > 0) and `bits` (to be marked with 1 << tile % 8) may be empty.
     `first` overwrites `out` instead.
     """
-    sigma, read, multiplicative, full_scale, gain, step = scalars
-    k0, k1, s0, s1 = key
+    sigma, read, multiplicative = scalars[0], scalars[1], scalars[2]
+    full_scale, gain, step = scalars[3], scalars[4], scalars[5]
+    k0, k1, s0, s1, number = key[0], key[1], key[2], key[3], np.uint64(tile)
     words = np.empty(_WORDS, np.uint32)
     scratch = np.empty(CHUNK, np.float32)
     noisy = sigma > 0 or read > 0 or multiplicative > 0
     plain = read == 0 and multiplicative == 0
     top = full_scale * gain
-    mark = np.uint8(1 << (tile & np.uint64(7)))
+    mark = np.uint8(1 << (tile & 7))
     clipped = 0
     n = out.shape[0]
     start = 0
@@ -135,7 +145,7 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
         lead = (offset + start) % PANEL
         m = min(CHUNK - lead, n - start)
         if noisy:
-            normals(scratch, words, offset + start - lead, k0, k1, s0, s1, tile)
+            normals(scratch, words, offset + start - lead, k0, k1, s0, s1, number)
         v = scratch[lead : lead + m]
         p = partial[start : start + m]
         o = out[start : start + m]
@@ -186,7 +196,7 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
 @njit(**_options)
 def noise(x, out, sigma, multiplicative, per_sample, offset, key):
     """Out = x·(1 + σ_m·n₁) + σ·n₂; each σ holds one value, or one a sample of `per_sample` elements."""
-    k0, k1, s0, s1 = key
+    k0, k1, s0, s1 = key[0], key[1], key[2], key[3]
     words = np.empty(_WORDS, np.uint32)
     one = np.empty(CHUNK, np.float32)
     two = np.empty(CHUNK, np.float32)
