@@ -69,9 +69,8 @@ class MidpointFit:
         elif self.midpoint == 0:
             text = f"µ < {three_digits(high)}"
         else:
-            text = f"µ = {three_digits(self.midpoint)}" + (
-                "" if math.isnan(low) else f" [{three_digits(low)}, {three_digits(high)}]"
-            )
+            text = f"µ = {three_digits(self.midpoint)}"
+            text += "" if math.isnan(low) else f" [{three_digits(low)}, {three_digits(high)}]"
         return text + (f" ({', '.join(self.flags)})" if self.flags else "")
 
     def predict(self, sigmas: ArrayLike) -> Array:
