@@ -215,7 +215,7 @@ def test_extrapolated():
     falling = fit_midpoint(GRID, logistic(150, 3), chance=0.1)
     assert falling.midpoint == pytest.approx(150, rel=0.1)
     lost = fit_midpoint(GRID, [0.12] + [0.1] * 16, chance=0.1, noise_free=0.9)
-    assert str(lost) == "µ < 0.01 (extrapolated)"
+    assert str(lost) == "µ < 0.0100 (extrapolated)"
     early = fit_midpoint(GRID, logistic(0.008, 3), chance=0.1, noise_free=0.9)
     assert early.midpoint == pytest.approx(0.008, rel=0.01)
     assert {fit.flags for fit in (flat, falling, lost, early)} == {("extrapolated",)}

@@ -118,7 +118,8 @@ class Job:
         """Have the backend convert a tile's partial sums of the chunk that starts at image `first`."""
         plane = None if bits is None else bits[tile // 8, first : first + len(out)]
         offset = first * math.prod(out.shape[1:])
-        return self.kernel.accumulate(out, partial, norm2, self.spec, self.seed, self.stream, tile, offset, plane)
+        drawn = self.spec, self.seed, self.stream, tile, offset
+        return self.kernel.accumulate(out, partial, norm2, *drawn, plane, tile == 0)
 
 
 def run_generic(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
@@ -127,7 +128,7 @@ def run_generic(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
     weights = [tile.of(job.w) for tile in job.tiles]
     columns = (-1, *[1] * (out.ndim - 2))
     for chunk in job.chunks():
-        inputs, into = job.kernel.dac(job.x[chunk], job.spec), out[chunk].zero_()
+        inputs, into = job.kernel.dac(job.x[chunk], job.spec), out[chunk]
         for t, tile in enumerate(job.tiles):
             part = job.inputs(inputs, tile)
             partial, norm2 = job.convolve(part, weights[t]), job.squared_lengths(part, tile)

@@ -1,23 +1,20 @@
 """The `numba` backend: a BLAS call per tile on blocks that stay in cache, and one fused pass over each partial sum."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from . import Clips, jit
+from . import Clips, jit, openmp
 from .philox import PANEL, check_extent
 from .spec import MatmulSpec
-from .threads import over_threads
 
-BLOCK = 2**18  # elements of a quantized block of inputs, or of a partial sum, for one thread
-SLAB = 2**16  # elements (of noise) below which another thread does not pay
-FEW_OUTPUTS = 16
-WORK = 2**21  # multiplications below which another thread does not pay
-_EMPTY = np.empty(0, np.float32)
-_NO_BITS = np.empty(0, np.uint8)
+BLOCK = 2**18  # elements of one tile's inputs, or of a partial sum, of a block of rows, for one thread
+INPUTS = 2**20  # elements of a quantized block of inputs
+SLAB = 2**13  # elements below which another thread does not pay
+FEW_OUTPUTS = 16  # below, BLAS computes the transposed product, over twice as fast
 
 
 @torch.no_grad()
@@ -31,58 +28,59 @@ def matmul(
     bias: Tensor | None,
     record_clips: bool,
 ) -> tuple[Tensor, Clips | None]:
-    """Compute `tiled_matmul`: each thread takes a share of the rows, in blocks."""
+    """Compute `tiled_matmul`, blocks of rows at a time."""
     (m, k), n = x.shape, len(w)
     check_extent(m * n)
     tiles = spec.tiles(k)
     out = x.new_empty(m, n) if tiles else x.new_zeros(m, n)
     record = record_clips and spec.adc_full_scale is not None
     bits = torch.zeros((-(-len(tiles) // 8), m, n), dtype=torch.uint8) if record else None
-    finish = _finisher(n, scale, bias)
+    counts = [0] * len(tiles)
     converts = spec.dac_levels > 0 or spec.input_range != 1
-    source = _flat(x.contiguous()) if converts else _EMPTY
-    parts = [w[:, a:b] for a, b in tiles]
+    x = x.contiguous() if converts else x
     width = tiles[0][1] if tiles else 0
-    # For few outputs BLAS computes the transposed product over twice as fast.
-    few = n < FEW_OUTPUTS
-
-    def work(share: range) -> list[int]:
-        counts = [0] * len(tiles)
-        rows = min(_block_rows(n, width), len(share))
-        partial = x.new_empty(rows, n)
-        columns = x.new_empty(n, rows) if few else partial
-        inputs = x.new_empty(rows * width if converts else 0)
-        for start in range(share.start, share.stop, rows):
-            stop = min(share.stop, start + rows)
-            sums, into = partial[: stop - start], out[start:stop]
-            for tile, (a, b) in enumerate(tiles):
-                if converts:
-                    block = inputs[: (stop - start) * (b - a)].view(stop - start, b - a)
-                    jit.dac(source, _flat(block), start * k + a, k, b - a, _dac_scalars(spec))
-                else:
-                    block = x[start:stop, a:b]
-                if few:
-                    torch.mm(parts[tile], block.T, out=columns[:, : stop - start])
-                    sums.copy_(columns[:, : stop - start].T)
-                else:
-                    torch.mm(block, parts[tile].T, out=sums)
-                norm2 = torch.linalg.vecdot(block, block)[:, None] if spec.noise_read else None
-                marks = None if bits is None else bits[tile // 8, start:stop]
-                counts[tile] += accumulate(into, sums, norm2, spec, seed, stream, tile, start * n, marks, tile == 0)
-            finish(into)
-        return counts
-
-    counts = over_threads(work, _shares(m, n, k)) or [[0] * len(tiles)]
-    total = [sum(column) for column in zip(*counts, strict=True)]
-    return out, Clips(bits, total) if bits is not None else None
+    rows = max(1, min(_block_rows(n, width), m))
+    # Tiles whose inputs are converted together, in long runs: reading them tile by tile takes several times as long.
+    group = max(1, INPUTS // (rows * width)) * width if rows * width else 1
+    partial = x.new_empty(rows, n)
+    columns = x.new_empty(n, rows) if n < FEW_OUTPUTS else None
+    inputs = x.new_empty(rows * min(group, k) if converts else 0)
+    finish = _finisher(n, scale, bias)
+    for start in range(0, m, rows):
+        stop = min(m, start + rows)
+        sums, into = partial[: stop - start], out[start:stop]
+        for tile, (a, b) in enumerate(tiles):
+            if not converts:
+                block = x[start:stop, a:b]
+            else:
+                if a % group == 0:
+                    ready = x[start:stop, a : a + group]
+                    ready = _convert(ready, spec, inputs[: ready.numel()].view(ready.shape))
+                block = ready[:, a % group : a % group + b - a]
+            if columns is None:
+                torch.mm(block, w[:, a:b].T, out=sums)
+            else:
+                sums.copy_(torch.mm(w[:, a:b], block.T, out=columns[:, : stop - start]).T)
+            norm2 = torch.linalg.vecdot(block, block)[:, None] if spec.noise_read else None
+            marks = None if bits is None else bits[tile // 8, start:stop]
+            counts[tile] += accumulate(into, sums, norm2, spec, seed, stream, tile, start * n, marks, tile == 0)
+        finish(into)
+    return out, Clips(bits, counts) if bits is not None else None
 
 
 @torch.no_grad()
 def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
     """Convert inputs to normalised units (`reference.dac`)."""
     x = x.contiguous()
-    out = torch.empty_like(x)
-    jit.dac(_flat(x), _flat(out), 0, 0, x.numel(), _dac_scalars(spec))
+    return _convert(x.view(1, -1), spec, torch.empty_like(x).view(1, -1)).view(x.shape)
+
+
+def _convert(block: Tensor, spec: MatmulSpec, out: Tensor) -> Tensor:
+    """Convert a block of a matrix of contiguous rows into `out`."""
+    (rows, width), stride = block.shape, block.stride(0)
+    scalars = _dac_scalars(spec)
+    arguments = block.data_ptr(), out.data_ptr(), rows, width, stride if rows > 1 else width, scalars.data_ptr()
+    openmp.run(jit.dac_kernel, team(rows * width), *arguments)
     return out
 
 
@@ -99,83 +97,76 @@ def accumulate(
     bits: Tensor | None,
     first: bool = False,
 ) -> int:
-    """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it."""
-    squares = _EMPTY
-    if spec.noise_read and norm2 is not None:
-        squares = _flat(norm2.expand_as(partial).contiguous())
-    marks = _NO_BITS if bits is None else _flat(bits)
+    """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous."""
+    threads = team(out.numel())
+    squares = norm2.expand_as(partial).contiguous() if spec.noise_read and norm2 is not None else None
+    clipped = None if bits is None else torch.zeros(8 * threads, dtype=torch.int64)  # a cache line for each thread
     scalars, key = _adc_scalars(spec), _key(seed, stream)
-    return jit.accumulate(_flat(out), _flat(partial), squares, marks, offset, scalars, key, tile, first)
+    arrays = [0 if array is None else array.data_ptr() for array in (out, partial, squares, bits)]
+    last = 0 if clipped is None else clipped.data_ptr()
+    rest = out.numel(), offset, scalars.data_ptr(), key.data_ptr(), tile, first, last
+    openmp.run(jit.accumulate_kernel, threads, *arrays, *rest)
+    return 0 if clipped is None else int(clipped.sum())
 
 
 @torch.no_grad()
 def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
     """Compute `reference.add_noise` in one pass."""
-    x = x.detach().contiguous()
+    x = x.contiguous()
     check_extent(x.numel())
     out = torch.empty_like(x)
-    add, relative = (_flat(torch.as_tensor(s, dtype=torch.float32).contiguous()) for s in (sigma, multiplicative))
-    per_sample = x.numel() // len(x) if x.ndim and max(len(add), len(relative)) > 1 else max(1, x.numel())
-    source, target, key = _flat(x), _flat(out), _key(seed, stream)
-
-    def work(slab: range) -> None:
-        a, b = slab.start, slab.stop
-        jit.noise(source[a:b], target[a:b], add, relative, per_sample, a, key)
-
-    threads = max(1, min(torch.get_num_threads(), x.numel() // SLAB))
-    over_threads(work, _cut(x.numel(), threads, PANEL))
+    a, b = (torch.as_tensor(s, dtype=torch.float32).contiguous() for s in (sigma, multiplicative))
+    per_sample = x.numel() // len(x) if x.ndim and max(a.numel(), b.numel()) > 1 else max(1, x.numel())
+    levels = a.data_ptr(), a.numel(), b.data_ptr(), b.numel()
+    key = _key(seed, stream)
+    arguments = x.data_ptr(), out.data_ptr(), *levels, per_sample, x.numel(), key.data_ptr()
+    openmp.run(jit.noise_kernel, team(x.numel()), *arguments)
     return out
 
 
-def _cut(count: int, threads: int, unit: int) -> list[range]:
-    """Cut 0 … count into equal shares of whole units."""
-    size = max(1, -(-count // (threads * unit))) * unit
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _shares(m: int, n: int, k: int) -> list[range]:
-    """Cut the rows into a share for each thread that pays, at panels of noise where that leaves them equal."""
-    threads = max(1, min(torch.get_num_threads(), m * n * k // WORK, m // 8))
-    panel = PANEL // math.gcd(max(n, 1), PANEL)
-    return _cut(m, threads, panel if m >= 4 * threads * panel else 1)
+def team(count: int) -> int:
+    """Return how many threads pay for so many elements."""
+    return max(1, min(torch.get_num_threads(), count // SLAB))
 
 
 def _block_rows(n: int, width: int) -> int:
-    """Rows whose quantized inputs and partial sums stay in the second-level cache; whole panels where that is cheap."""
-    rows = max(64, BLOCK // max(n, width, 1))
+    """Rows whose inputs and partial sums stay in the second-level caches; whole panels of noise where that is cheap."""
+    rows = max(64, BLOCK // max(n, width, 1)) * torch.get_num_threads()
     panel = PANEL // math.gcd(max(n, 1), PANEL)
     return max(panel, rows // panel * panel)
 
 
-def _finisher(n: int, scale: Tensor | None, bias: Tensor | None):
+def _finisher(n: int, scale: Tensor | None, bias: Tensor | None) -> Callable[[Tensor], None]:
     """Return the in-place digital step out·scale + bias for blocks of rows of n columns."""
     if (scale is None and bias is None) or n == 0:
         return lambda out: None
     repeat = max(1, jit.CHUNK // n)
-    gains = _flat((torch.ones(n) if scale is None else scale.contiguous()).repeat(repeat))
-    offsets = _flat((torch.zeros(n) if bias is None else bias.contiguous()).repeat(repeat))
-    return lambda out: jit.finish(_flat(out), gains, offsets)
+    gains = (torch.ones(n) if scale is None else scale.detach()).repeat(repeat)
+    offsets = (torch.zeros(n) if bias is None else bias.detach()).repeat(repeat)
 
+    def finish(out: Tensor) -> None:
+        arguments = out.data_ptr(), gains.data_ptr(), offsets.data_ptr(), len(gains), out.numel()
+        openmp.run(jit.scale_rows_kernel, team(out.numel()), *arguments)
 
-def _flat(x: Tensor) -> np.ndarray:
-    return x.detach().view(-1).numpy()
+    return finish
 
 
 @lru_cache(maxsize=256)
-def _dac_scalars(spec: MatmulSpec) -> np.ndarray:
+def _dac_scalars(spec: MatmulSpec) -> Tensor:
     levels = spec.dac_levels
-    step = 1 / levels if levels else 0
-    return np.array([(levels or 1) / spec.input_range, -levels * spec.dac_signed, levels, step], np.float32)
+    return torch.tensor(
+        [(levels or 1) / spec.input_range, -levels * spec.dac_signed, levels, 1 / levels if levels else 0]
+    )
 
 
 @lru_cache(maxsize=256)
-def _adc_scalars(spec: MatmulSpec) -> np.ndarray:
+def _adc_scalars(spec: MatmulSpec) -> Tensor:
     scale, levels = spec.adc_full_scale, spec.adc_levels
     gain, step = (levels / scale, scale / levels) if scale is not None and levels else (1.0, 0.0)
     noise = spec.noise_output, spec.noise_read, spec.noise_multiplicative
-    return np.array([*noise, math.inf if scale is None else scale, gain, step], np.float32)
+    return torch.tensor([*noise, math.inf if scale is None else scale, gain, step])
 
 
 @lru_cache(maxsize=256)
-def _key(seed: int, stream: int) -> np.ndarray:
-    return np.array([v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)], np.uint64)
+def _key(seed: int, stream: int) -> Tensor:
+    return torch.tensor([v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)])

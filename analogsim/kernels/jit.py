@@ -1,5 +1,8 @@
 """The CPU backend's machine code: flat arrays and scalars only, compiled by Numba and cached.
 
+What ends in `_kernel` is run by `openmp.run` on a team of threads, each of which takes a share; its one argument is the
+address of the 64-bit integers that its docstring lists, a size or an array's address each.
+
 All of it stands in this one file, because Numba's cache notices a change of the file of the function that it loads, but
 not of a helper's file. Everything is float32: a Python float or an int64 in a loop would widen it, so constants are
 wrapped. Slices are taken before each inner loop: indexing with an offset keeps LLVM from vectorising (8 times slower).
@@ -8,8 +11,12 @@ wrapped. Slices are taken before each inner loop: indexing with an offset keeps 
 """
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import carray, cfunc, int64, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
+from .openmp import SIGNATURE, team_size, thread_number
 from .philox import ANGLE_MULTIPLIER, MULTIPLIERS, PANEL, ROUNDS, WEYL
 
 CHUNK = 1024  # elements whose words, normals and sums stay in the first-level cache together
@@ -22,7 +29,40 @@ _ANGLE = np.uint32(ANGLE_MULTIPLIER)
 _F = np.float32
 
 # contract: fused multiply-adds. Nothing that would reorder sums or forget NaN.
-_options = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+_options = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+
+
+@intrinsic
+def _pointer(typing, address):
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(int64), generate
+
+
+@njit
+def _integers(address, first, stop):
+    return carray(_pointer(address + 8 * first), (stop - first,), np.int64)
+
+
+@njit
+def _floats(address, first, stop):
+    """Return the float32 numbers first … stop of an array; nothing where there is none (address 0)."""
+    return carray(_pointer(address + 4 * first), (stop - first if address else 0,), np.float32)
+
+
+@njit
+def _bytes(address, first, stop):
+    return carray(_pointer(address + first), (stop - first if address else 0,), np.uint8)
+
+
+@njit
+def _share(count, unit):
+    """Return the range of 0 … count that is this thread's: whole units, but for the end."""
+    team = np.int64(team_size())
+    size = (count + team * unit - 1) // (team * unit) * unit
+    start = min(count, size * np.int64(thread_number()))
+    return start, min(count, start + size)
 
 
 @njit(**_options)
@@ -99,26 +139,36 @@ def normals(scratch, words, first, k0, k1, s0, s1, tile):
 
 
 @njit(**_options)
-def dac(x, out, first, stride, width, scalars):
-    """Convert a block of a matrix into rows of `width`: out = step · round(clip(x · gain)); x · gain where step is 0.
+def dac(x, out, scalars):
+    """Convert: out = step · round(clip(x · gain)); where step is 0, out = x · gain.
 
-    x is flat; the block begins at element `first`, its rows are `stride` apart. scalars: gain, lowest and highest code,
-    step.
+    scalars: gain, lowest and highest code, step.
     """
     gain, low, high, step = scalars[0], scalars[1], scalars[2], scalars[3]
-    for row in range(out.shape[0] // width if width else 0):
-        start = first + row * stride
-        p = x[start : start + width]
-        o = out[row * width : (row + 1) * width]
-        if step == 0:
-            for i in range(p.shape[0]):
-                o[i] = p[i] * gain
-        else:
-            for i in range(p.shape[0]):
-                v = p[i] * gain
-                v = high if v > high else v
-                v = low if v < low else v
-                o[i] = np.rint(v) * step
+    if step == 0:
+        for i in range(x.shape[0]):
+            out[i] = x[i] * gain
+    else:
+        for i in range(x.shape[0]):
+            v = x[i] * gain
+            v = high if v > high else v
+            v = low if v < low else v
+            out[i] = np.rint(v) * step
+
+
+@cfunc(SIGNATURE, cache=True)
+def dac_kernel(arguments):
+    """Arrays x, out; rows, width, stride of x's rows, scalars (4): convert a block of a matrix."""
+    a = carray(arguments, (6,), np.int64)
+    x, out, rows, width, stride = a[0], a[1], a[2], a[3], a[4]
+    scalars = _floats(a[5], 0, 4)
+    if stride == width:
+        first, stop = _share(rows * width, CHUNK)
+        dac(_floats(x, first, stop), _floats(out, first, stop), scalars)
+        return
+    first, stop = _share(rows, 1)
+    for row in range(first, stop):
+        dac(_floats(x, row * stride, row * stride + width), _floats(out, row * width, (row + 1) * width), scalars)
 
 
 @njit(**_options)
@@ -126,7 +176,7 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
     """Add a tile's converted partial sums to `out`; return how many clipped.
 
     scalars: σ_out, σ_r, σ_m, full scale (inf: none), gain = levels / full scale, step (0: no rounding).
-    key: the four words of seed and stream. (Arrays, because a tuple costs 10 µs a call.) `norm2` (σ_r > 0) and `bits` (to be marked with 1 << tile % 8) may be empty.
+    key: the four words of seed and stream. `norm2` (σ_r > 0) and `bits` (to be marked with 1 << tile % 8) may be empty.
     `first` overwrites `out` instead.
     """
     sigma, read, multiplicative = scalars[0], scalars[1], scalars[2]
@@ -193,6 +243,30 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
     return clipped
 
 
+@cfunc(SIGNATURE, cache=True)
+def accumulate_kernel(arguments):
+    """Arrays out, partial, norm2 or 0, bits or 0; count, offset, scalars (6), key (4), tile, first, clipped or 0.
+
+    `clipped` has 8 integers, a cache line, for each thread; the first is its count.
+    """
+    a = carray(arguments, (11,), np.int64)
+    start, stop = _share(a[4], CHUNK)
+    key = carray(_pointer(a[7]), (4,), np.uint64)
+    clipped = accumulate(
+        _floats(a[0], start, stop),
+        _floats(a[1], start, stop),
+        _floats(a[2], start, stop),
+        _bytes(a[3], start, stop),
+        a[5] + start,
+        _floats(a[6], 0, 6),
+        key,
+        a[8],
+        a[9] != 0,
+    )
+    if a[10]:
+        _integers(a[10], 0, 8 * (thread_number() + 1))[8 * thread_number()] = clipped
+
+
 @njit(**_options)
 def noise(x, out, sigma, multiplicative, per_sample, offset, key):
     """Out = x·(1 + σ_m·n₁) + σ·n₂; each σ holds one value, or one a sample of `per_sample` elements."""
@@ -232,12 +306,127 @@ def noise(x, out, sigma, multiplicative, per_sample, offset, key):
             lead += m
 
 
-@njit(**_options)
-def finish(out, scale, bias):
-    """Out = out · scale + bias, both repeating along `out`."""
-    period = scale.shape[0]
-    for start in range(0, out.shape[0], period):
-        m = min(period, out.shape[0] - start)
-        o = out[start : start + m]
-        for i in range(m):
+@cfunc(SIGNATURE, cache=True)
+def noise_kernel(arguments):
+    """Arrays x, out; σ, how many, σ_m, how many, elements a sample, count, key (4)."""
+    a = carray(arguments, (9,), np.int64)
+    start, stop = _share(a[7], PANEL)
+    x, out = _floats(a[0], start, stop), _floats(a[1], start, stop)
+    key = carray(_pointer(a[8]), (4,), np.uint64)
+    noise(x, out, _floats(a[2], 0, a[3]), _floats(a[4], 0, a[5]), a[6], start, key)
+
+
+@cfunc(SIGNATURE, cache=True)
+def scale_rows_kernel(arguments):
+    """Arrays out, scale, bias; period, count: out · scale + bias in place, both repeating every `period` elements."""
+    a = carray(arguments, (5,), np.int64)
+    period = a[3]
+    start, stop = _share(a[4], period)
+    scale, bias = _floats(a[1], 0, period), _floats(a[2], 0, period)
+    for first in range(start, stop, period):
+        o = _floats(a[0], first, min(stop, first + period))
+        for i in range(o.shape[0]):
             o[i] = o[i] * scale[i] + bias[i]
+
+
+@cfunc(SIGNATURE, cache=True)
+def scale_channels_kernel(arguments):
+    """Arrays out, scale, bias; channels, positions, images: out · scale + bias in place, one value a channel."""
+    a = carray(arguments, (6,), np.int64)
+    channels, positions = a[3], a[4]
+    scale, bias = _floats(a[1], 0, channels), _floats(a[2], 0, channels)
+    start, stop = _share(a[5] * channels, 1)
+    for row in range(start, stop):
+        o = _floats(a[0], row * positions, (row + 1) * positions)
+        s, b = scale[row % channels], bias[row % channels]
+        for i in range(positions):
+            o[i] = o[i] * s + b
+
+
+# Between channels first and channels last. oneDNN convolves channels-last inputs with any number of channels at full
+# speed, where it pads channels-first ones to multiples of 16 (28 channels of a 3×3 tile of 256 rows: to 32) and
+# reorders them; but noise counts channels first.
+
+
+@intrinsic
+def _transpose16(typing, source, start, stride, target, into, step):
+    """Write 16 rows of 16 numbers, `stride` apart, as columns, `step` apart; a loop takes three times as long.
+
+    Step d = 1, 2, 4, 8 exchanges bit d of a number's row and column, so that four of them transpose.
+    """
+
+    def generate(context, builder, signature, arguments):
+        row_type, wide = ir.VectorType(ir.FloatType(), 16), ir.IntType(64)
+
+        def row(array, kind, first, stride, k):
+            data = context.make_array(kind)(context, builder, array).data
+            place = builder.gep(data, [builder.add(first, builder.mul(stride, ir.Constant(wide, k)))])
+            return builder.bitcast(place, row_type.as_pointer())
+
+        def pick(a, b, lanes):
+            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), 16), lanes))
+
+        source, start, stride, target, into, step = arguments
+        rows = [builder.load(row(source, signature.args[0], start, stride, k), align=4) for k in range(16)]
+        for d in (1, 2, 4, 8):
+            low = [16 + (lane ^ d) if lane & d else lane for lane in range(16)]
+            high = [16 + lane if lane & d else lane | d for lane in range(16)]
+            for k in range(16):
+                if not k & d:
+                    a, b = rows[k], rows[k | d]
+                    rows[k], rows[k | d] = pick(a, b, low), pick(a, b, high)
+        for k in range(16):
+            builder.store(rows[k], row(target, signature.args[3], into, step, k), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, types.int64, target, types.int64, types.int64), generate
+
+
+@njit
+def channels_first(source, target, positions, channels):
+    """Transpose one image, (positions, channels) → (channels, positions)."""
+    n, m = channels // 16 * 16, positions // 16 * 16
+    for c in range(0, n, 16):
+        for p in range(0, m, 16):
+            _transpose16(source, p * channels + c, channels, target, c * positions + p, positions)
+    for c in range(channels):
+        for p in range(m if c < n else 0, positions):
+            target[c * positions + p] = source[p * channels + c]
+
+
+@cfunc(SIGNATURE, cache=True)
+def channels_first_kernel(arguments):
+    """Source (images, positions, channels), target (images, channels, positions), images, positions, channels."""
+    a = carray(arguments, (5,), np.int64)
+    size = a[3] * a[4]
+    start, stop = _share(a[2], 1)
+    for image in range(start, stop):
+        source = _floats(a[0], image * size, (image + 1) * size)
+        channels_first(source, _floats(a[1], image * size, (image + 1) * size), a[3], a[4])
+
+
+@cfunc(SIGNATURE, cache=True)
+def split_channels_last_kernel(arguments):
+    """Source (images, channels, positions), target, images, channels, positions, order, cuts, tiles.
+
+    The target is a block (images, positions, channels of a tile) for each tile; `order` names the channels of one tile
+    after the other (one may come twice), `cuts` (tiles + 1) where each tile's begin.
+    """
+    a = carray(arguments, (8,), np.int64)
+    images, channels, positions = a[2], a[3], a[4]
+    cuts = _integers(a[6], 0, a[7] + 1)
+    order = _integers(a[5], 0, cuts[a[7]])
+    first, last = _share(images, 1)
+    for tile in range(a[7]):
+        width = cuts[tile + 1] - cuts[tile]
+        for image in range(first, last):
+            begin = (cuts[tile] * images + image * width) * positions
+            block = _floats(a[1], begin, begin + width * positions)
+            for start in range(0, positions, 64):  # so that what is written stays in the first-level cache
+                m = min(64, positions - start)
+                for k in range(width):
+                    place = (image * channels + order[cuts[tile] + k]) * positions + start
+                    row = _floats(a[0], place, place + m)
+                    column = block[start * width + k :]
+                    for p in range(m):
+                        column[p * width] = row[p]

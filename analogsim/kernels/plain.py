@@ -39,14 +39,17 @@ def accumulate(
     tile: int,
     offset: int,
     bits: Tensor | None,
+    first: bool = False,
 ) -> int:
     """Add ADC(partial + noise) to `out`, mark clips in `bits` (uint8, bit tile % 8), return how many.
+
+    `first` overwrites `out` instead.
 
     `out`, `partial` and `bits` are contiguous blocks of one shape which start at element `offset` of the whole output.
     """
     norm2 = partial.new_zeros(()) if norm2 is None else norm2
     converted, clipped = reference.adc(partial, norm2, spec, seed, stream, tile, offset)
-    out += converted
+    out.copy_(converted) if first else out.add_(converted)
     if bits is not None:
         bits |= clipped.to(bits.dtype) << tile % 8
     return int(clipped.sum())

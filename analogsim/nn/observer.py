@@ -76,8 +76,8 @@ class Observer:
         self.inputs.add(x if self.signed else x.clamp(min=0))
         return x
 
-    def accumulate(self, out: Tensor, partial: Tensor, *_: object) -> int:
-        """Record partial sums and add them."""
+    def accumulate(self, out: Tensor, partial: Tensor, *rest: object) -> int:
+        """Record partial sums and add them; the last argument says whether they are the first."""
         self.sums.add(partial)
-        out += partial
+        out.copy_(partial) if rest[-1] else out.add_(partial)
         return 0

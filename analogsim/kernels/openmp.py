@@ -1,0 +1,63 @@
+"""Machine code on the very threads that torch's own operations run on: the OpenMP team of the library torch loaded.
+
+A pool of other threads would compete with torch's, which spin for milliseconds after each operation: with one, the
+epilogue of a matmul on 2 threads took 4 ms longer than alone (docs/performance.md).
+
+A kernel is a Numba `cfunc` of one argument, the address of 64-bit integers (sizes, and addresses of arrays). Every
+thread of the team runs it, and takes its share of the work by its number (`thread_number`) and their count (`team_size`).
+"""
+
+import ctypes
+from typing import Any
+
+import torch
+from llvmlite import binding
+from numba import types
+
+torch_library = ctypes.CDLL(torch._C.__file__)  # its symbols are those that torch itself found
+
+
+def _symbol(name: str, fallback: int) -> None:
+    """Tell LLVM where a function of OpenMP is; where torch has none, the team is one thread: number 0 of 1."""
+    function: Any = getattr(torch_library, name, None)
+    if function is None:
+        function = _kept.setdefault(name, ctypes.CFUNCTYPE(ctypes.c_int32)(lambda: fallback))
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    binding.add_symbol(name, address)
+
+
+_kept: dict[str, Any] = {}
+_symbol("omp_get_thread_num", 0)
+_symbol("omp_get_num_threads", 1)
+thread_number = types.ExternalFunction("omp_get_thread_num", types.int32())
+team_size = types.ExternalFunction("omp_get_num_threads", types.int32())
+
+_parallel: Any = getattr(torch_library, "GOMP_parallel", None)  # of GNU's and, on Linux, LLVM's and Intel's libraries
+if _parallel is not None:
+    _parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    _parallel.restype = None
+
+SIGNATURE = types.void(types.voidptr)
+
+
+def available() -> bool:
+    """Return whether kernels can run on torch's threads; else each runs on the calling thread."""
+    return _parallel is not None
+
+
+def run(kernel: Any, threads: int, *values: int) -> None:
+    """Run a kernel on a team; returns when every thread is done. The interpreter's lock is free meanwhile.
+
+    Parameters
+    ----------
+    kernel : numba cfunc of `SIGNATURE`
+    threads : int
+    *values : int
+        What the kernel finds at the address that it gets.
+    """
+    block = (ctypes.c_int64 * len(values))(*values)
+    if threads > 1 and _parallel is not None:
+        _parallel(kernel.address, ctypes.addressof(block), threads, 0)
+    else:
+        kernel.ctypes(ctypes.addressof(block))
