@@ -4,7 +4,8 @@ A pool of other threads would compete with torch's, which spin for milliseconds 
 epilogue of a matmul on 2 threads took 4 ms longer than alone (docs/performance.md).
 
 A kernel is a Numba `cfunc` of one argument, the address of 64-bit integers (sizes, and addresses of arrays). Every
-thread of the team runs it, and takes its share of the work by its number (`thread_number`) and their count (`team_size`).
+thread of the team runs it, and takes its share of the work by its number (`thread_number`) and their count
+(`team_size`).
 """
 
 import ctypes
