@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from .base import EXIT_CODES, Group
+from .bench import EPILOG as BENCH_EPILOG
+from .bench import bench
 from .info import info
 from .plot import EPILOG as PLOT_EPILOG
 from .plot import plot
@@ -51,3 +53,4 @@ app.command(epilog="[bold]Example:[/] analogsim info --json | jq .auto")(info)
 app.command(epilog=TRAIN_EPILOG)(train)
 app.command(epilog=SWEEP_EPILOG)(sweep)
 app.command(epilog=PLOT_EPILOG)(plot)
+app.command(epilog=BENCH_EPILOG)(bench)
