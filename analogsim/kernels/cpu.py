@@ -16,6 +16,10 @@ INPUTS = 2**20  # elements of a quantized block of inputs
 SLAB = 2**13  # elements below which another thread does not pay
 FEW_OUTPUTS = 16  # below, BLAS computes the transposed product, over twice as fast
 
+# glibc gives freed memory back to the system beyond twice the largest block freed so far, and page faults to get it anew
+# cost more than the noise does (2.5 of 24 ms of a LeNet-5 training step): free a block of its largest limit, 32 MiB, once.
+torch.empty(31 * 2**18)
+
 
 @torch.no_grad()
 def matmul(
@@ -60,7 +64,9 @@ def matmul(
             if columns is None:
                 torch.mm(block, w[:, a:b].T, out=sums)
             else:
-                sums.copy_(torch.mm(w[:, a:b], block.T, out=columns[:, : stop - start]).T)
+                torch.mm(w[:, a:b], block.T, out=columns[:, : stop - start])
+                arguments = columns.data_ptr(), sums.data_ptr(), n, stop - start, rows
+                openmp.run(jit.transpose_few_kernel, team(sums.numel()), *arguments)
             norm2 = torch.linalg.vecdot(block, block)[:, None] if spec.noise_read else None
             marks = None if bits is None else bits[tile // 8, start:stop]
             counts[tile] += accumulate(into, sums, norm2, spec, seed, stream, tile, start * n, marks, tile == 0)
@@ -131,7 +137,8 @@ def team(count: int) -> int:
 
 def _block_rows(n: int, width: int) -> int:
     """Rows whose inputs and partial sums stay in the second-level caches; whole panels of noise where that is cheap."""
-    rows = max(64, BLOCK // max(n, width, 1)) * torch.get_num_threads()
+    block = 2 * BLOCK if n < FEW_OUTPUTS else BLOCK  # few outputs, little work: fewer, longer steps
+    rows = max(64, block // max(n, width, 1)) * torch.get_num_threads()
     panel = PANEL // math.gcd(max(n, 1), PANEL)
     return max(panel, rows // panel * panel)
 

@@ -343,6 +343,22 @@ def scale_channels_kernel(arguments):
             o[i] = o[i] * s + b
 
 
+@cfunc(SIGNATURE, cache=True)
+def transpose_few_kernel(arguments):
+    """Arrays source (few, rows), target (rows, few); few, rows, stride of the source."""
+    a = carray(arguments, (5,), np.int64)
+    few, stride = a[2], a[4]
+    start, stop = _share(a[3], 64)
+    for first in range(start, stop, 64):  # so that what is written stays in the first-level cache
+        m = min(64, stop - first)
+        target = _floats(a[1], first * few, (first + m) * few)
+        for k in range(few):
+            row = _floats(a[0], k * stride + first, k * stride + first + m)
+            column = target[k:]
+            for i in range(m):
+                column[i * few] = row[i]
+
+
 # Between channels first and channels last. oneDNN convolves channels-last inputs with any number of channels at full
 # speed, where it pads channels-first ones to multiples of 16 (28 channels of a 3×3 tile of 256 rows: to 32) and
 # reorders them; but noise counts channels first.
