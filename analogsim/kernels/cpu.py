@@ -16,8 +16,8 @@ INPUTS = 2**20  # elements of a quantized block of inputs
 SLAB = 2**13  # elements below which another thread does not pay
 FEW_OUTPUTS = 16  # below, BLAS computes the transposed product, over twice as fast
 
-# glibc gives freed memory back to the system beyond twice the largest block freed so far, and page faults to get it anew
-# cost more than the noise does (2.5 of 24 ms of a LeNet-5 training step): free a block of its largest limit, 32 MiB, once.
+# glibc gives freed memory beyond twice the largest block freed so far back to the system, and the page faults to get it
+# anew cost more than the noise does (2.5 of 24 ms of a LeNet-5 training step): free a block of the most, 32 MiB, first.
 torch.empty(31 * 2**18)
 
 
