@@ -258,7 +258,7 @@ def fast_case(shape: tuple[int, int, int, int], goal: float, count: int, quick: 
     x, w, spec = _operands(*shape)
     calls: dict[str, Callable[[], Any]] = {"torch.matmul": lambda: torch.matmul(x, w.T)}
     if numba_installed():
-        calls["analogsim (numba)"] = lambda: tiled_matmul(x, w, spec, backend="numba")
+        calls["analogsim (numba)"] = lambda: tiled_matmul(x, w, spec, 1, 2, backend="numba")
     with threads(count), torch.no_grad():
         return compare(
             calls, "torch.matmul", 3 if quick else 40, warmup=3, goals={"analogsim (numba)": goal}, **_named(shape)

@@ -1,0 +1,163 @@
+"""Write the tables of README.md and docs/performance.md from the benchmarks' JSON files, between their markers."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from analogsim.bench import Case, Report, Result, Spread
+
+from .common import RESULTS, ROOT
+
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+MARKER = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def number(value: Spread) -> str:
+    """Median [quartiles]."""
+    return f"{value.median:.2f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+def judged(result: Result) -> str:
+    """Return a ratio, bold where it misses its goal."""
+    assert result.ratio is not None
+    text = number(result.ratio)
+    return text if result.met is not False else f"**{text}**"
+
+
+def grid(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def source(report: Report, command: str) -> str:
+    """Say on what machine a report was measured, and by which command."""
+    facts = report.machine
+    versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "numba"))
+    commit = (facts["commit"] or "unknown")[:10]
+    return f"\n{facts['processor']}, {facts['cores']} cores; {versions}; commit {commit}; `{command}`. Bold: above the goal.\n"
+
+
+def by_threads(cases: list[Case], key: Callable[[Case], str]) -> dict[str, list[Case]]:
+    """Group cases of one name, in the order of threads."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(key(case), []).append(case)
+    return groups
+
+
+def per_case(report: Report, candidates: list[str], titles: list[str]) -> str:
+    """Return a table with a row for each case, and a column for each candidate and number of threads."""
+    counts = sorted({case.threads for case in report.cases if case.unit == "s"})
+    header = [""] + [f"{title}, {n} thread{'s' if n > 1 else ''}" for title in titles for n in counts]
+    rows = []
+    for name, cases in by_threads([c for c in report.cases if c.unit == "s"], lambda c: c.name).items():
+        cells = []
+        for candidate in candidates:
+            for count in counts:
+                found = [r for c in cases if c.threads == count for r in c.results if r.name == candidate]
+                cells.append(judged(found[0]) if found else "")
+        rows.append([name, *cells])
+    return grid(header, rows)
+
+
+def kernels() -> str:
+    """All candidates on the kernels' shapes."""
+    report = Report.load(RESULTS / "kernels.json")
+    names = ["analogsim (numba)", "AnalogLinear, all off", "AnalogLinear", "naive torch loop", "analogsim (reference)"]
+    titles = ["kernel", "layer, all off", "layer", "naive loop", "reference"]
+    counts = sorted({case.threads for case in report.cases})
+    parts = []
+    for count in counts:
+        own = report.model_copy(update={"cases": tuple(case for case in report.cases if case.threads == count)})
+        parts.append(per_case(own, names, titles))
+    goals = "Goals: kernel 1.35, 1.35, 1.25, 1.35; layer with everything off 1.05.\n"
+    return "\n".join(parts) + source(report, "analogsim bench --out benchmarks/results/speed/kernels.json") + goals
+
+
+def readme() -> str:
+    """The kernel and the naive loop only."""
+    report = Report.load(RESULTS / "kernels.json")
+    first = [case for case in report.cases if case.threads == 1]
+    table = per_case(report, ["analogsim (numba)"], ["analogsim"])
+    naive = {case.name: r for case in first for r in case.results if r.name == "naive torch loop"}
+    lines = table.splitlines()
+    lines[0] += " naive torch loop, 1 thread |"
+    lines[1] += " --- |"
+    for number_, line in enumerate(lines[2:], 2):
+        ratio = naive[line.split("|")[1].strip()].ratio
+        lines[number_] = line + f" {number(ratio) if ratio else ''} |"
+    head = (
+        "Time of the tiled product with 8-bit DAC, noise and 8-bit ADC at every tile, as a ratio to one `torch.matmul` of\n"
+        "the same shape (M × K → N, float32):\n\n"
+    )
+    more = "\n[More, and where the time goes](docs/performance.md).\n"
+    return head + "\n".join(lines) + "\n" + source(report, "make bench") + more
+
+
+def layers() -> str:
+    """Time by layer, then memory."""
+    report = Report.load(RESULTS / "layers.json")
+    text = per_case(report, ["AnalogConv2d"], ["ratio"])
+    rows = [
+        [c.name.removeprefix("memory of "), *(f"{r.value.median:.0f} MiB" for r in c.results), judged(c.results[-1])]
+        for c in report.cases
+        if c.unit == "MiB"
+    ]
+    memory = grid(["forward and backward", "nn.Conv2d", "AnalogConv2d", "ratio"], rows) if rows else ""
+    return f"{text}{source(report, 'python -m benchmarks.layers')}Goal: 1.5.\n\nPeak memory (goal: 2):\n\n{memory}"
+
+
+def training() -> str:
+    """The ratios of each network."""
+    report = Report.load(RESULTS / "training.json")
+    names = ["converted", "inject_noise", "noise by torch.randn_like"]
+    text = per_case(report, names, ["converted", "`inject_noise`", "`randn_like`"])
+    goals = "Goals: converted 1.6; `inject_noise` 1.4 for LeNet-5, 1.2 for the others.\n"
+    return text + source(report, "python -m benchmarks.training") + goals
+
+
+def startup() -> str:
+    """Seconds."""
+    report = Report.load(RESULTS / "startup.json")
+    rows = [[c.name, f"{number(c.results[0].value)} s", f"{c.results[0].goal:g} s"] for c in report.cases]
+    return grid(["", "measured", "goal"], rows) + source(report, "python -m benchmarks.startup")
+
+
+def scaling() -> str:
+    """The exponents, and the picture."""
+    report = Report.load(RESULTS / "scaling.json")
+    lines = "".join(f"* {note}\n" for note in report.notes)
+    return f"![time against size](images/scaling.png)\n\nFitted over the upper decade:\n\n{lines}{source(report, 'python -m benchmarks.scaling')}"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "readme": readme,
+    "kernels": kernels,
+    "layers": layers,
+    "training": training,
+    "startup": startup,
+    "scaling": scaling,
+}
+
+
+def fill(page: Path) -> None:
+    """Write a page's tables anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return match[1] + "\n" + TABLES[match[2]]() + "\n" + match[3]
+
+    page.write_text(MARKER.sub(table, page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def main() -> None:
+    """Write the tables of README.md and docs/performance.md from benchmarks/results/speed/*.json."""
+    for page in PAGES:
+        fill(page)
+        print(f"written: {page.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
