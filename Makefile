@@ -38,6 +38,15 @@ demo: $(READY) ## train LeNet-5 on digits plainly and under noise, sweep both, c
 	$(BIN)/analogsim sweep runs/demo/noisy
 	$(BIN)/analogsim plot runs/demo/plain runs/demo/noisy --baseline runs/demo/plain --out runs/demo/robustness.png --table runs/demo/robustness.csv
 
+SPEED := benchmarks/results/speed
+bench: $(READY) ## measure speed against plain torch and write the tables (20 minutes; leave the machine alone)
+	$(BIN)/analogsim bench --threads 1,2 --out $(SPEED)/kernels.json
+	$(BIN)/python -m benchmarks.layers --out $(SPEED)/layers.json
+	$(BIN)/python -m benchmarks.training --out $(SPEED)/training.json
+	$(BIN)/python -m benchmarks.startup --out $(SPEED)/startup.json
+	$(BIN)/python -m benchmarks.scaling --out $(SPEED)/scaling.json
+	$(BIN)/python -m benchmarks.tables
+
 lock: ## pin the versions now installed in .venv
 	$(BIN)/python -m pip freeze --exclude-editable --exclude analogsim | sort --ignore-case > constraints.txt
 

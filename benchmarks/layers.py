@@ -116,7 +116,7 @@ def main(
     rows: Annotated[list[int], typer.Option(help="Rows of a tile; repeatable.")] = [256, 512],  # noqa: B006
     out: Out = None,
 ) -> None:
-    """Measure AnalogConv2d's forward (goal: 1.5 times nn.Conv2d's), and the memory of forward and backward (goal: 2)."""
+    """Measure AnalogConv2d's forward (goal: 1.5 times nn.Conv2d's), and memory with backward (goal: 2)."""
     jobs = [(shape, tile, n) for n in count for tile in rows for shape in VGG11 + RESNET18]
     cases = [speed(*job, quick) for job in track(jobs[:3] if quick else jobs, "Layers")]
     if sys.platform == "linux":

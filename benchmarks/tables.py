@@ -37,7 +37,8 @@ def source(report: Report, command: str) -> str:
     facts = report.machine
     versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "numba"))
     commit = (facts["commit"] or "unknown")[:10]
-    return f"\n{facts['processor']}, {facts['cores']} cores; {versions}; commit {commit}; `{command}`. Bold: above the goal.\n"
+    where = f"{facts['processor']}, {facts['cores']} cores; {versions}; commit {commit}"
+    return f"\n{where}; `{command}`. Bold: above the goal.\n"
 
 
 def by_threads(cases: list[Case], key: Callable[[Case], str]) -> dict[str, list[Case]]:
@@ -78,7 +79,7 @@ def kernels() -> str:
 
 
 def readme() -> str:
-    """The kernel and the naive loop only."""
+    """Tell of the kernel and the naive loop only."""
     report = Report.load(RESULTS / "kernels.json")
     first = [case for case in report.cases if case.threads == 1]
     table = per_case(report, ["analogsim (numba)"], ["analogsim"])
@@ -90,8 +91,8 @@ def readme() -> str:
         ratio = naive[line.split("|")[1].strip()].ratio
         lines[number_] = line + f" {number(ratio) if ratio else ''} |"
     head = (
-        "Time of the tiled product with 8-bit DAC, noise and 8-bit ADC at every tile, as a ratio to one `torch.matmul` of\n"
-        "the same shape (M × K → N, float32):\n\n"
+        "Time of the tiled product with 8-bit DAC, noise and 8-bit ADC at every tile, as a ratio to one\n"
+        "`torch.matmul` of the same shape (M × K → N, float32):\n\n"
     )
     more = "\n[More, and where the time goes](docs/performance.md).\n"
     return head + "\n".join(lines) + "\n" + source(report, "make bench") + more
@@ -111,7 +112,7 @@ def layers() -> str:
 
 
 def training() -> str:
-    """The ratios of each network."""
+    """Tell the ratios of each network."""
     report = Report.load(RESULTS / "training.json")
     names = ["converted", "inject_noise", "noise by torch.randn_like"]
     text = per_case(report, names, ["converted", "`inject_noise`", "`randn_like`"])
@@ -127,10 +128,11 @@ def startup() -> str:
 
 
 def scaling() -> str:
-    """The exponents, and the picture."""
+    """Show the exponents and the picture."""
     report = Report.load(RESULTS / "scaling.json")
     lines = "".join(f"* {note}\n" for note in report.notes)
-    return f"![time against size](images/scaling.png)\n\nFitted over the upper decade:\n\n{lines}{source(report, 'python -m benchmarks.scaling')}"
+    picture = "![time against size](images/scaling.png)\n\nFitted over the upper decade:\n\n"
+    return picture + lines + source(report, "python -m benchmarks.scaling")
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,10 +34,15 @@ def naively_noisy(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     for name in names:
         if name == "input":
-            model.register_forward_pre_hook(lambda _, x: (x[0] + SIGMA * torch.randn_like(x[0]),))
+            model.register_forward_pre_hook(lambda _, x: (disturbed(x[0]),))
         else:
-            model.get_submodule(name).register_forward_hook(lambda _, __, y: y + SIGMA * torch.randn_like(y))
+            model.get_submodule(name).register_forward_hook(lambda _, __, y: disturbed(y))
     return model
+
+
+def disturbed(x: Any) -> torch.Tensor:
+    """Add noise in torch."""
+    return x + SIGMA * torch.randn_like(x)
 
 
 def case(name: str, rows: int, count: int, quick: bool) -> Case:
