@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from analogsim.convert import convert, to_digital
-from analogsim.errors import AnalogSimError, ConversionError, ShapeError
+from analogsim.errors import AnalogSimError, ConversionError, NonFiniteError, ShapeError
 from analogsim.kernels.philox import normals
 from analogsim.nn import (
     AnalogConvTranspose1d,
@@ -443,6 +443,19 @@ CONSTRUCTED = [
     (AnalogGRUCell, (4, 6), {}),
     (AnalogRNNCell, (4, 6), {"nonlinearity": "relu"}),
 ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_not_finite_input(value):
+    """A dynamic range has no value then; with a constant one NaN passes on and an infinity clips."""
+    layer = AnalogLinear(3, 2, profile=HardwareProfile(dac={"bits": 8, "input_range": "dynamic"}))
+    x = torch.ones(2, 3)
+    x[0, 1] = value
+    with pytest.raises(NonFiniteError, match="input holds (nan|inf), so that a dynamic"):
+        layer(x)
+    layer.profile = layer.profile.varied(dac={"bits": 8, "input_range": 2.0})
+    assert bool(layer(x)[0].isnan().all()) == math.isnan(value)
+    assert layer(x)[1].isfinite().all()
 
 
 @pytest.mark.parametrize(("kind", "args", "options"), CONSTRUCTED, ids=lambda value: getattr(value, "__name__", None))

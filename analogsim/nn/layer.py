@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..errors import CalibrationError, ConversionError, ProfileError, ShapeError
+from ..errors import CalibrationError, ConversionError, NonFiniteError, ProfileError, ShapeError
 from ..kernels import Backend, MatmulSpec, choose, uncompiled
 from ..profile import HardwareProfile
 from .function import CrossbarLinear, exact_dtype
@@ -91,6 +91,9 @@ class AnalogLayer(nn.Module):
         ------
         CalibrationError
             A range is "calibrated" in the profile and was never set.
+        NonFiniteError
+            The range is "dynamic" and the input holds NaN or an infinity. (With a constant range NaN passes on, as in
+            torch, and an infinity is clipped.)
         """
         return MatmulSpec.of(self.profile, self._input_range(x), self._full_scale())
 
@@ -180,6 +183,11 @@ class AnalogLayer(nn.Module):
             return 1.0  # α cancels
         if rule == "dynamic":
             top = float(x.detach().abs().amax()) if x.numel() else 1.0
+            if not math.isfinite(top):
+                raise NonFiniteError(
+                    f"{self._where()}: its input holds {top}, so that a dynamic input range has no value; check the "
+                    "data and the layers before"
+                )
             return top if top > 0 else 1.0
         return self._calibrated("input_range", "dac.input_range")
 
