@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint types bench lock clean
+.PHONY: help venv demo test test-slow lint types bench bench-peers lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,8 +47,17 @@ bench: $(READY) ## measure speed against plain torch and write the tables (20 mi
 	$(BIN)/python -m benchmarks.scaling --out $(SPEED)/scaling.json
 	$(BIN)/python -m benchmarks.tables
 
+PEERS := .venv-peers
+bench-peers: $(READY) ## measure other simulators beside ours, in an environment of their own (.venv-peers)
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$($(PEERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/analogsim.pth
+	-$(PEERS)/bin/pip install --quiet --no-deps --only-binary :all: aihwkit
+	-$(PEERS)/bin/pip install --quiet --no-deps --only-binary :all: aihwkit-lightning
+	$(PEERS)/bin/python -m benchmarks.peers --out $(SPEED)/peers.json
+	$(BIN)/python -m benchmarks.tables
+
 lock: ## pin the versions now installed in .venv
 	$(BIN)/python -m pip freeze --exclude-editable --exclude analogsim | sort --ignore-case > constraints.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(PEERS) runs .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -120,6 +120,14 @@ def training() -> str:
     return text + source(report, "python -m benchmarks.training") + goals
 
 
+def peers() -> str:
+    """Tell the ratios of every library that was there."""
+    report = Report.load(RESULTS / "peers.json")
+    names = [result.name for result in report.cases[0].results if result.name != "nn.Linear"]
+    notes = "".join(f"* {note}\n" for note in report.notes)
+    return per_case(report, names, names) + source(report, "make bench-peers") + "\n" + notes
+
+
 def startup() -> str:
     """Seconds."""
     report = Report.load(RESULTS / "startup.json")
@@ -140,6 +148,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kernels": kernels,
     "layers": layers,
     "training": training,
+    "peers": peers,
     "startup": startup,
     "scaling": scaling,
 }
