@@ -66,7 +66,7 @@ PEERS: dict[str, tuple[str, Callable[[int, int, int], Layer]]] = {
 }
 NOTES = {
     "aihwkit": "aihwkit (torch tile): converters, ranges and noise as ours, inputs given in units of full scale.",
-    "aihwkit-lightning": "aihwkit-lightning (torch path, training mode): output range and noise are relative to each column's weights.",
+    "aihwkit-lightning": "aihwkit-lightning (torch path, training): output range and noise relative to column weights.",
     "CrossSim": "CrossSim: no noise at the output (its noise is on the weights): less work than the others.",
 }
 
