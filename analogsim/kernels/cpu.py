@@ -138,7 +138,7 @@ def team(count: int) -> int:
 def _block_rows(n: int, width: int) -> int:
     """Rows whose inputs and partial sums stay in the second-level caches; whole panels of noise where that is cheap."""
     block = 2 * BLOCK if n < FEW_OUTPUTS else BLOCK  # few outputs, little work: fewer, longer steps
-    rows = max(64, block // max(n, width, 1)) * torch.get_num_threads()
+    rows = max(256, block // max(n, width, 1)) * torch.get_num_threads()
     panel = PANEL // math.gcd(max(n, 1), PANEL)
     return max(panel, rows // panel * panel)
 
