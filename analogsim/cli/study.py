@@ -37,8 +37,8 @@ RUN_EPILOG = (
     "analogsim study run benchmarks/paper/lenet5.yaml --dry-run\n\n"
     "analogsim study run benchmarks/paper/lenet5.yaml --data cifar10 --out runs/lenet5\n\n"
     "analogsim study run benchmarks/paper/full/vgg11.yaml --engine ray --address auto --gpus 0.25\n\n"
-    "Killed at any moment, the same command goes on: finished jobs are kept, an interrupted one continues from its last "
-    "epoch.\n\n"
+    "Killed at any moment, the same command goes on: finished jobs are kept, an interrupted one continues from its "
+    "last epoch.\n\n"
     f"{EXIT_CODES}"
 )
 

@@ -81,6 +81,12 @@ def tradeoff_lines(variants: Sequence[Variant]) -> list[list[Variant]]:
     return list(lines.values())
 
 
+def sigma_range(variants: Sequence[Variant]) -> tuple[float, float]:
+    """Return the σ axis of a figure: all that was measured; an interval of µ may reach far beyond."""
+    grids = [variant.curve.sigmas for variant in variants if variant.curve is not None]
+    return min(grid[0] for grid in grids) / 1.3, max(grid[-1] for grid in grids) * 1.3
+
+
 def slug(name: str) -> str:
     """Return a name that a file can have."""
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "network"
@@ -141,6 +147,7 @@ def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -
         axes.axhline(first.chance, color="0.5", linestyle=":", linewidth=1, zorder=0)
         axes.set_xlabel(QUANTITIES[first.quantity])
         axes.set_ylim(0, None)
+        axes.set_xlim(*sigma_range(variants))
 
 
 def _tradeoff(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:

@@ -190,7 +190,8 @@ class Study(_Part):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise StudyError(explain(error)) from None
+            whole = [item for item in error.errors() if not item["loc"]]
+            raise StudyError("; ".join(map(_complaint, whole)) or explain(error)) from None
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

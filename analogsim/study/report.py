@@ -13,7 +13,7 @@ import numpy as np
 from ..curve import QUANTITIES
 from ..errors import StudyError
 from ..midpoint import midpoint_texts
-from .figures import has_midpoint, learning_curve, tradeoff_lines, variant_colors, write_figures
+from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
 from .file import study_text
 from .job import RESULT, read_json
 from .results import Variant, load_variants, write_results, write_summary
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PAGE, FIGURES = "report.html", "figures"
 TEMPLATE = "report.html"
+# 0.001, not 1m: of prefixes µ has two meanings here.
+DECADES = {"tickformat": "~g", "dtick": 1}
 
 
 def write_report(directory: str | os.PathLike[str]) -> list[Path]:
@@ -139,7 +141,8 @@ def curves_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], str
     first = next((variant.curve for variant in variants if variant.curve), None)
     if first is not None:
         figure.add_hline(first.chance, line={"color": "grey", "dash": "dot", "width": 1}, annotation_text="chance")
-        figure.update_xaxes(type="log", title=QUANTITIES[first.quantity])
+        ends = [math.log10(end) for end in sigma_range(variants)]
+        figure.update_xaxes(type="log", title=QUANTITIES[first.quantity], range=ends, **DECADES)
     figure.update_yaxes(title="accuracy", rangemode="tozero")
     return _styled(figure)
 
@@ -167,7 +170,7 @@ def tradeoff_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], s
             hovertemplate="%{customdata}, peak %{y:.3f}<extra></extra>",
             **common,
         )
-    figure.update_xaxes(type="log", title="µ, the midpoint noise level")
+    figure.update_xaxes(type="log", title="µ, the midpoint noise level", tickformat="~g", nticks=8)
     figure.update_yaxes(title="peak accuracy")
     return _styled(figure)
 
