@@ -83,7 +83,11 @@ def test_a_method_can_be_for_some_networks_only():
 
 
 def test_equal_settings_share_a_job_and_equal_variants_count_once():
-    methods = [{"name": "float"}, {"name": "σ = 0", "train": {"sigma": 0}}, {"name": "g", "grid": {"train.lr": [1, 1.0]}}]
+    methods = [
+        {"name": "float"},
+        {"name": "σ = 0", "train": {"sigma": 0}},
+        {"name": "g", "grid": {"train.lr": [1, 1.0]}},
+    ]
     entries, jobs = study(methods=methods, seeds=1).expand()
     assert [entry.method for entry in entries] == ["float", "σ = 0", "g"]
     assert entries[0].job == entries[1].job

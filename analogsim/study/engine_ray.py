@@ -80,7 +80,9 @@ def _connect(ray: Any, address: str | None) -> None:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"at {address!r}" if address else "on this machine"
-        raise BackendError(f"--engine ray: no cluster {where}: {_first_line(error)}; start one by `ray start`") from None
+        raise BackendError(
+            f"--engine ray: no cluster {where}: {_first_line(error)}; start one by `ray start`"
+        ) from None
 
 
 def _check_resources(ray: Any, cpus: float, gpus: float) -> None:

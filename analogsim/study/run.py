@@ -81,9 +81,9 @@ def run_study(
         left = [job for job, state in states.items() if state not in kept]
         for job in left:
             store.forget_failure(job)
+        # Not by what is left to do: a run goes on with as many threads as it began with, to give the same to the bit.
         cores = usable_cores()
-        count = min(workers or cores, len(left) or 1)
-        threads = max(1, cores // count) if engine == "local" else max(1, int(cpus))
+        threads = max(1, cores // (workers or cores)) if engine == "local" else max(1, int(cpus))
         places = _devices(device) if engine == "local" else [device]
         tasks = [
             Task(jobs[job], store.folder(job), os.getcwd(), places[number % len(places)], threads)
@@ -96,7 +96,7 @@ def run_study(
         else:
             from .engine_local import run_local
 
-            events = run_local(tasks, count)
+            events = run_local(tasks, workers or cores)
         try:
             with closing(events):
                 _watch(store, entries, tasks, events, progress)
