@@ -231,6 +231,17 @@ def three_digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")
 
 
+def midpoint_texts(midpoint: float, low: float, high: float) -> tuple[str, str]:
+    """Return µ and its interval as a table shows them; a µ beyond the grid as the bound that is known."""
+    if math.isnan(midpoint):
+        return "none", "-"
+    if math.isinf(midpoint):
+        return f"> {three_digits(low)}", "-"
+    if midpoint == 0:
+        return f"< {three_digits(high)}", "-"
+    return three_digits(midpoint), "-" if math.isnan(low) else f"{three_digits(low)} - {three_digits(high)}"
+
+
 def _checked(
     sigmas: ArrayLike,
     accuracies: ArrayLike,

@@ -179,7 +179,7 @@ def presets() -> list[str]:
 
 
 def explain(error: ValidationError) -> str:
-    """Say each of pydantic's complaints as `field.path: what is wrong (got value)`, one a line."""
+    """Say each of pydantic's complaints as `field.path: what is wrong (got value)`, separated by "; "."""
     lines = []
     for item in error.errors():
         # A union's members are path elements too ("constrained-float", "literal[…]"), but no fields.

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "analogsim"
 FLOORS = {
     "errors": 0,
     "progress": 0,
+    "machine": 0,
     "profile": 1,
     "kernels": 2,
     "nn": 3,

@@ -11,6 +11,7 @@ from .info import info
 from .plot import EPILOG as PLOT_EPILOG
 from .plot import plot
 from .profile import app as profile_app
+from .study import app as study_app
 from .sweep import EPILOG as SWEEP_EPILOG
 from .sweep import sweep
 from .train import EPILOG as TRAIN_EPILOG
@@ -53,4 +54,5 @@ app.command(epilog="[bold]Example:[/] analogsim info --json | jq .auto")(info)
 app.command(epilog=TRAIN_EPILOG)(train)
 app.command(epilog=SWEEP_EPILOG)(sweep)
 app.command(epilog=PLOT_EPILOG)(plot)
+app.add_typer(study_app, name="study")
 app.command(epilog=BENCH_EPILOG)(bench)

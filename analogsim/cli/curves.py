@@ -1,6 +1,5 @@
 """Robustness curves for people: the table and the picture that `sweep` and `plot` share."""
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import typer
 from rich.table import Table
 
 from ..errors import DataError, FitError
-from ..midpoint import three_digits
+from ..midpoint import midpoint_texts
 from .base import plain
 
 if TYPE_CHECKING:
@@ -71,18 +70,7 @@ def _midpoint(curve: "RobustnessCurve") -> tuple[str, str, tuple[str, ...]]:
         fit = curve.fit
     except FitError:
         return "-", "-", ("no fit",)
-    low, high = fit.ci
-    if math.isnan(fit.midpoint):
-        return "none", "-", fit.flags
-    if math.isinf(fit.midpoint):
-        return f"> {three_digits(low)}", "-", fit.flags
-    if fit.midpoint == 0:
-        return f"< {three_digits(high)}", "-", fit.flags
-    return (
-        three_digits(fit.midpoint),
-        "-" if math.isnan(low) else f"{three_digits(low)} - {three_digits(high)}",
-        fit.flags,
-    )
+    return *midpoint_texts(fit.midpoint, *fit.ci), fit.flags
 
 
 def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None = None) -> None:

@@ -4,11 +4,11 @@ import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..machine import processor, usable_cores
 from .base import out, plain
 
 LIBRARIES = ("torch", "numba", "brevitas", "numpy", "scipy")
@@ -82,17 +82,3 @@ def gather() -> dict[str, Any]:
         "backends": backends,
         "auto": {case: resolve(device, dtype) for case, (device, dtype) in cases.items()},
     }
-
-
-def processor() -> str:
-    """Return the processor's name, as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import DataError
+from ..machine import choose_device
 from .base import EXIT_CODES, note, out, plain
 from .curves import draw, table
-from .network import WEIGHTS, Run, check_fit
-from .values import choose_device, sigma_grid, use_threads
+from .network import WEIGHTS, Run
+from .values import sigma_grid, use_threads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -102,6 +103,7 @@ def sweep(
 
     from ..robustness import noise_sweep
     from ..study.data import load_data
+    from ..study.network import check_fit
 
     use_threads(threads)
     where = choose_device(device)

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from ..errors import CheckpointError, DataError
+from ..machine import choose_device
 from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain
-from .network import ABOUT, WEIGHTS, Run, build, check_fit, find, with_data
-from .values import choose_device, key_values, use_threads
+from .network import ABOUT, WEIGHTS, Run
+from .values import key_values, use_threads
 
 EPILOG = (
     "[bold]Examples:[/]\n\n"
@@ -73,6 +74,7 @@ def train(
 
     from ..study.checkpoint import write_text
     from ..study.data import load_data
+    from ..study.network import build, check_fit, find, with_data
     from ..study.train import TrainSpec
     from ..study.train import train as run_training
 

@@ -1,1 +1,32 @@
-"""Data, training, checkpoints and studies."""
+"""Data, training, checkpoints and studies.
+
+A study file becomes a directory of results by `run_study(load_study(FILE), DIR)`; `load_results(DIR)` and
+`summarise(DIR)` are its tables.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .file import load_study
+    from .report import write_report
+    from .results import load_results, summarise
+    from .run import run_study
+
+__all__ = ["load_study", "run_study", "load_results", "summarise", "write_report"]
+
+_HOMES = {
+    "load_study": "file",
+    "run_study": "run",
+    "load_results": "results",
+    "summarise": "results",
+    "write_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first asked for: whoever wants a data set only need not wait for all of this.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

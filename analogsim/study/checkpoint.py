@@ -41,7 +41,7 @@ def save_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str,
         The file cannot be written.
     """
     content = {"format": FORMAT, "identity": json.dumps(identity), "state": dict(state)}
-    _write_aside(path, lambda aside: torch.save(content, aside))
+    write_aside(path, lambda aside: torch.save(content, aside))
 
 
 def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def save_model(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
     """
     from safetensors.torch import save_model
 
-    _write_aside(path, lambda aside: save_model(model, str(aside), metadata={KEY: json.dumps(about)}))
+    write_aside(path, lambda aside: save_model(model, str(aside), metadata={KEY: json.dumps(about)}))
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -149,10 +149,17 @@ def write_text(path: Path, text: str) -> None:
     CheckpointError
         The file cannot be written.
     """
-    _write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
-def _write_aside(path: Path, write: Callable[[Path], Any]) -> None:
+def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let a file be written aside, then rename it: there is the old one or the new one, whenever the process dies.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written.
+    """
     aside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Image data sets in memory: digits (embedded), CIFAR-10, and a user's own arrays or folders."""
 
+import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,8 +15,9 @@ from ..errors import DataError
 from .augment import Augmentation
 from .readers import Images, read_folder, read_npz
 
-__all__ = ["DataSet", "load_data"]
+__all__ = ["DataSet", "identify", "load_data"]
 
+KINDS = "digits, cifar10, cifar10:ROOT, npz:PATH or folder:PATH"
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the paper's
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -162,7 +164,37 @@ def load_data(name: str) -> DataSet:
             raise DataError(f"{name}: no such folder")
         images = read_npz(path) if kind == "npz" else read_folder(path)
         return _own(path.stem if kind == "npz" else path.resolve().name, images)
-    raise DataError(f"no data set {name!r}: choose digits, cifar10, cifar10:ROOT, npz:PATH or folder:PATH")
+    raise DataError(f"no data set {name!r}: choose {KINDS}")
+
+
+def identify(name: str) -> str:
+    """Return what a data set is, whatever the place: of files the SHA-256 of what is in them.
+
+    Raises
+    ------
+    DataError
+        There is no such file, folder or kind of data.
+    """
+    kind, colon, rest = name.partition(":")
+    if name == "digits" or kind == "cifar10" and (rest or not colon):
+        return kind
+    if kind not in ("npz", "folder") or not rest:
+        raise DataError(f"no data set {name!r}: choose {KINDS}")
+    path = Path(rest).expanduser()
+    if not (path.is_file() if kind == "npz" else path.is_dir()):
+        raise DataError(f"{name}: no such {'file' if kind == 'npz' else 'folder'}")
+    digest = hashlib.sha256()
+    files = [path] if kind == "npz" else sorted(file for file in path.rglob("*") if file.is_file())
+    try:
+        for file in files:
+            if kind == "folder":
+                digest.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size}\n".encode())
+            with file.open("rb") as content:
+                while block := content.read(1 << 20):
+                    digest.update(block)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error}") from None
+    return f"{kind}:{digest.hexdigest()}"
 
 
 def _digits() -> DataSet:

@@ -1,0 +1,196 @@
+"""`analogsim study`: a grid of trainings from one file, run, watched and reported."""
+
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import StudyError
+from .base import EXIT_CODES, INTERRUPTED, USER_ERROR, note, out, plain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..study.grid import Entry
+    from ..study.store import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Train and sweep a whole grid of networks and methods, described by one file.",
+    epilog="[bold]Example:[/] analogsim study run benchmarks/paper/lenet5.yaml, and while it runs "
+    "analogsim study status runs/lenet5, then analogsim study report runs/lenet5\n\n"
+    "The file is explained in docs/studies.md.",
+)
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The study: a YAML file.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's directory.")]
+Data = Annotated[str | None, typer.Option(metavar="NAME", help="Data set to use instead of the file's.")]
+COLORS = {"finished": "green", "collapsed": "yellow", "diverged": "yellow", "failed": "red", "running": "cyan"}
+
+RUN_EPILOG = (
+    "[bold]Examples:[/]\n\n"
+    "analogsim study run benchmarks/paper/lenet5.yaml --dry-run\n\n"
+    "analogsim study run benchmarks/paper/lenet5.yaml --data cifar10 --out runs/lenet5\n\n"
+    "analogsim study run benchmarks/paper/full/vgg11.yaml --engine ray --address auto --gpus 0.25\n\n"
+    "Killed at any moment, the same command goes on: finished jobs are kept, an interrupted one continues from its "
+    "last epoch.\n\n"
+    f"{EXIT_CODES}"
+)
+
+
+@app.command(epilog=RUN_EPILOG)
+def run(
+    file: File,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="The study's directory. Default: runs/ and the file's name."),
+    ] = None,
+    data: Data = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="local: processes at a time. Default: one a core.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
+    ] = "auto",
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="ray: an existing cluster's; default: one of this machine's own.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(metavar="X", min=0, help="ray: CPUs of one job.")] = 1.0,
+    gpus: Annotated[float, typer.Option(metavar="X", min=0, help="ray: GPUs of one job; 0.25: four share one.")] = 0.0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run again what failed before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Run what is not finished of a study; Ctrl-C ends it, and the same command goes on."""
+    from ..study.file import load_study
+    from ..study.store import Store
+
+    study = load_study(file, **({} if data is None else {"data": data}))
+    folder = folder or Path("runs") / file.stem
+    if dry_run:
+        entries, jobs = study.expand()
+        store = Store(folder)
+        states = Counter(store.state(job) for job in jobs)
+        out().print(_jobs_table(entries, store))
+        epochs = sum(job.train.epochs for job in jobs.values())
+        note(f"{plain(study.name)}: {len(jobs)} jobs ({_counts(states)}), {epochs:,} epochs in all; nothing was done")
+        return
+
+    from ..study.results import summarise
+    from ..study.run import run_study
+
+    command = shlex.join(["analogsim", *sys.argv[1:]])
+    try:
+        counts = run_study(
+            study,
+            folder,
+            engine=engine,
+            workers=workers,
+            device=device,
+            retry_failed=retry_failed,
+            address=address,
+            cpus=cpus,
+            gpus=gpus,
+            command=command,
+        )
+    except KeyboardInterrupt:
+        note(f"interrupted; the same command goes on from there ({plain(folder)})")
+        raise typer.Exit(INTERRUPTED) from None
+    out().print(_summary_table(summarise(folder)))
+    note(f"{_counts(counts)}; results: {plain(folder / 'results.csv')}; next: analogsim study report {plain(folder)}")
+    if counts["failed"]:
+        note(f"why: analogsim study status {plain(folder)}; again: --retry-failed")
+        raise typer.Exit(USER_ERROR)
+
+
+@app.command(epilog="[bold]Example:[/] analogsim study status runs/lenet5 --json | jq .counts")
+def status(
+    folder: Directory,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")] = False,
+) -> None:
+    """Say how far a study is, and why what failed did."""
+    from ..study.store import Store
+
+    store = Store(folder)
+    study, plan = store.study(), store.plan()
+    jobs = dict.fromkeys(entry.job for entry in plan)
+    states = {job: store.state(job) for job in jobs}
+    counts = Counter(states.values())
+    failed = {job: store.error(job).get("message", "") for job, state in states.items() if state == "failed"}
+    if as_json:
+        facts: dict[str, Any] = {"study": study.name, "at_work": store.busy(), "jobs": len(jobs)}
+        typer.echo(json.dumps(facts | {"counts": dict(counts), "states": states, "failed": failed}, indent=2))
+        return
+    out().print(f"{plain(study.name)}: {len(jobs)} jobs: {_counts(counts)}; {store.owner() or 'no run is at work'}")
+    for job, message in failed.items():
+        names = "; ".join(entry.title for entry in plan if entry.job == job)
+        out().print(f"[red]failed[/] {job} ({plain(names)}): {plain(message)}")
+        out().print(f"  traceback: {plain(store.folder(job) / 'error.json')}", soft_wrap=True)
+
+
+@app.command("list", epilog="[bold]Example:[/] analogsim study list runs/lenet5")
+def list_jobs(folder: Directory) -> None:
+    """List a study's jobs: identity, network, method, seed, and how far each is."""
+    from ..study.store import Store
+
+    store = Store(folder)
+    out().print(_jobs_table(store.plan(), store))
+
+
+@app.command(epilog="[bold]Example:[/] analogsim study report runs/lenet5 && xdg-open runs/lenet5/report.html")
+def report(folder: Directory) -> None:
+    """Write report.html, one page that needs no network, and figures/*.png and *.svg into a study's directory."""
+    from ..study.report import write_report
+    from ..study.results import summarise
+
+    files = write_report(folder)
+    out().print(_summary_table(summarise(folder)))
+    note(f"written: {', '.join(plain(file) for file in files)}")
+
+
+def _counts(states: Counter[str]) -> str:
+    from ..study.store import STATES
+
+    known = [f"{states[name]} {name}" for name in STATES if states[name]]
+    if not known:
+        raise StudyError("the study has no job: its methods and networks exclude each other")
+    return ", ".join(known)
+
+
+def _jobs_table(entries: Iterable["Entry"], store: "Store") -> "Table":
+    from rich.table import Table
+
+    result = Table()
+    for name in ("job", "network", "method", "seed", "state", "epochs"):
+        result.add_column(name, justify="right" if name in ("seed", "epochs") else "left")
+    for entry in entries:
+        state = store.state(entry.job)
+        done = entry.epochs if state in ("finished", "collapsed") else min(store.epochs(entry.job), entry.epochs)
+        shown = f"[{COLORS.get(state, 'dim')}]{state}[/]"
+        method = plain(", ".join(filter(None, (entry.method, entry.variant))))
+        result.add_row(entry.job, plain(entry.model), method, str(entry.seed), shown, f"{done}/{entry.epochs}")
+    return result
+
+
+def _summary_table(frame: Any) -> "Table":
+    from rich.table import Table
+
+    from ..midpoint import midpoint_texts
+
+    result = Table()
+    for name in ("network", "method", "seeds", "peak", "noise-free", "µ", "95 % interval", "flags"):
+        result.add_column(name, justify="left" if name in ("network", "method", "flags") else "right")
+    for row in frame.to_dict("records"):
+        method = plain(", ".join(filter(None, (row["method"], row["variant"]))))
+        numbers = ["-" if row[name] != row[name] else f"{row[name]:.3f}" for name in ("peak", "noise_free")]
+        midpoint, interval = midpoint_texts(row["midpoint"], row["ci_low"], row["ci_high"])
+        seeds = f"{row['trainings']}/{row['of']}"
+        result.add_row(plain(row["model"]), method, seeds, *numbers, midpoint, interval, f"[yellow]{row['flags']}[/]")
+    return result

@@ -1,0 +1,41 @@
+"""What this machine is: the processor's name, the cores that may be used, and the device to compute on."""
+
+import os
+import platform
+from pathlib import Path
+
+from .errors import BackendError
+
+
+def processor() -> str:
+    """Return the processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_device(name: str) -> str:
+    """Return the device to compute on; `auto` is the GPU where torch sees one.
+
+    Raises
+    ------
+    BackendError
+        torch knows no such device, or cannot use it here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise BackendError(f"device {name!r} cannot be used here ({reason}); try --device cpu") from None
+    return name

@@ -1,0 +1,123 @@
+"""Jobs in processes of this machine: each worker takes one job after the other; a dead worker is replaced."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
+from multiprocessing import connection
+from typing import Any
+
+from .job import ERROR, RESULT, Task, attempt, record_failure
+
+RETRIES = 1  # of a job whose worker died: it may have been the machine's fault (memory), or the job's
+TICK = 0.5  # seconds
+
+
+def run_local(tasks: Sequence[Task], workers: int) -> Generator[Task | None]:
+    """Do jobs in parallel.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    workers : int
+        Processes at a time.
+
+    Yields
+    ------
+    Task or None
+        A task that has ended, finished or failed; None at least twice a second, to look around.
+
+    Notes
+    -----
+    Processes are spawned, not forked: CUDA and threads survive no fork. They end with this process, even if that is
+    killed. Closing the iterator ends them.
+    """
+    queue = deque((task, RETRIES) for task in tasks)
+    idle: list[_Worker] = []
+    busy: dict[Any, tuple[_Worker, Task, int]] = {}
+    try:
+        while queue or busy:
+            while queue and len(busy) < workers:
+                worker = idle.pop() if idle else _Worker()
+                task, retries = queue.popleft()
+                worker.give(task)
+                busy[worker.pipe] = (worker, task, retries)
+            ready = connection.wait(list(busy), timeout=TICK)
+            for pipe in ready:
+                worker, task, retries = busy.pop(pipe)
+                code = worker.outcome()
+                if code is None:
+                    idle.append(worker)
+                elif retries and not (task.folder / RESULT).exists():
+                    queue.appendleft((task, retries - 1))
+                    continue
+                elif not (task.folder / RESULT).exists() and not (task.folder / ERROR).exists():
+                    reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+                    record_failure(
+                        task.folder,
+                        f"the worker process died ({reason}), {RETRIES + 1} times; out of memory? try fewer --workers",
+                    )
+                yield task
+            if not ready:
+                yield None
+    finally:
+        for worker in (*idle, *(worker for worker, _, _ in busy.values())):
+            worker.end()
+
+
+class _Worker:
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other,), daemon=True)
+        self.process.start()
+        # Else the pipe would stay open when the worker dies, and nobody would notice.
+        other.close()
+
+    def give(self, task: Task) -> None:
+        # What cannot be sent is a worker that died between two jobs: `outcome` finds it so.
+        try:
+            self.pipe.send(task)
+        except OSError:
+            pass
+
+    def outcome(self) -> int | None:
+        """Return None where the job ended, else the dead worker's exit code."""
+        try:
+            self.pipe.recv()
+            return None
+        except (EOFError, OSError):
+            self.process.join()
+            self.pipe.close()
+            return self.process.exitcode or 0
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
+
+
+def _serve(pipe: Any) -> None:
+    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            task = pipe.recv()
+            attempt(task)
+            pipe.send(None)
+        except (EOFError, OSError):
+            return
+
+
+def _end_with_parent() -> None:
+    """End at once when the parent is gone, even if it was killed: nobody would own this worker's job then."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

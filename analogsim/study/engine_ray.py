@@ -1,0 +1,98 @@
+"""Jobs on a Ray cluster: several share a GPU by fractions; a job whose worker or node dies is tried again elsewhere."""
+
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ..errors import BackendError
+from .job import RESULT, Task, attempt, record_failure
+
+RETRIES = 3  # of a job whose worker died
+TICK = 0.5  # seconds
+
+
+def run_ray(
+    tasks: Sequence[Task], *, address: str | None = None, cpus: float = 1.0, gpus: float = 0.0
+) -> Generator[Task | None]:
+    """Do jobs on a Ray cluster.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        Their folders must be the same files on every node, as must be the networks' modules and the data.
+    address : str, optional
+        Of an existing cluster ("auto", "HOST:PORT", "ray://…"); default: the one that RAY_ADDRESS names, else a new one
+        of this machine, which ends with the run. A session that is connected already is used as it is.
+    cpus, gpus : float
+        Share of one job, such as gpus=0.25.
+
+    Yields
+    ------
+    Task or None
+        A task that has ended, finished or failed; None at least twice a second, to look around.
+
+    Raises
+    ------
+    BackendError
+        Ray is not installed, there is no cluster at the address, or no node of it has what a job needs.
+    """
+    ray = _ray()
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(ray, address)
+    waiting: dict[Any, Task] = {}
+    try:
+        _check_resources(ray, cpus, gpus)
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(attempt)
+        waiting = {remote.options(name=task.job.id).remote(task): task for task in tasks}
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=TICK)
+            for reference in ready:
+                task = waiting.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    # A retry may have been lost after it had finished the job.
+                    if not (task.folder / RESULT).exists():
+                        record_failure(task.folder, f"the Ray task was lost: {_first_line(error)}", str(error))
+                yield task
+            if not ready:
+                yield None
+    finally:
+        for reference in waiting:
+            with suppress(Exception):
+                ray.cancel(reference, force=True)
+        if ours:
+            ray.shutdown()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError:
+        raise BackendError("--engine ray: Ray is not installed; pip install 'analogsim[ray]'") from None
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"at {address!r}" if address else "on this machine"
+        raise BackendError(
+            f"--engine ray: no cluster {where}: {_first_line(error)}; start one by `ray start`"
+        ) from None
+
+
+def _check_resources(ray: Any, cpus: float, gpus: float) -> None:
+    """Refuse what would wait for ever."""
+    needs = {"CPU": cpus, "GPU": gpus}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(node.get(kind, 0) >= amount for kind, amount in needs.items()) for node in nodes):
+        have = "; ".join(", ".join(f"{node.get(kind, 0):g} {kind}" for kind in needs) for node in nodes)
+        raise BackendError(f"--engine ray: a job needs {cpus:g} CPU and {gpus:g} GPU, no node has that ({have})")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

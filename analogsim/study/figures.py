@@ -1,0 +1,182 @@
+"""A study's pictures as files: accuracy curves with their fits and µ, peak against µ, learning curves."""
+
+import colorsys
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..curve import QUANTITIES
+from ..errors import FitError
+from ..midpoint import MidpointFit
+from .checkpoint import write_aside
+from .results import Variant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart also by the colour-blind; one a method, lighter from variant to variant.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999933")
+LIGHTEST = 0.78  # lightness of a method's last variant
+FORMATS = ("png", "svg")
+
+
+def write_figures(variants: Sequence[Variant], folder: Path) -> list[Path]:
+    """Draw a study's figures into a folder, each as PNG and as SVG.
+
+    Raises
+    ------
+    CheckpointError
+        A file cannot be written.
+    """
+    files = []
+    colors = variant_colors(variants)
+    for model in dict.fromkeys(variant.cell.model for variant in variants):
+        own = [variant for variant in variants if variant.cell.model == model]
+        files += _draw(_curves, own, colors, folder / f"curves-{slug(model)}", model)
+        files += _draw(_learning, own, colors, folder / f"learning-{slug(model)}", model)
+    return files + _draw(_tradeoff, variants, colors, folder / "tradeoff", "peak accuracy against µ")
+
+
+def has_midpoint(variant: Variant) -> MidpointFit | None:
+    """Return the fit of a variant whose µ is a number that can be drawn, else None."""
+    try:
+        fit = variant.curve.fit if variant.curve else None
+    except FitError:
+        return None
+    return fit if fit and 0 < fit.midpoint < math.inf else None
+
+
+def learning_curve(variant: Variant) -> list[tuple[int, float, float, float]]:
+    """Return (epoch, mean, lowest, highest test accuracy) over the seeds that reached the epoch."""
+    points: dict[int, list[float]] = {}
+    for history in variant.histories.values():
+        for entry in history:
+            points.setdefault(int(entry["epoch"]), []).append(entry["test_accuracy"])
+    return [(epoch, float(np.mean(values)), min(values), max(values)) for epoch, values in sorted(points.items())]
+
+
+def variant_colors(variants: Sequence[Variant]) -> dict[tuple[str, str], str]:
+    """Return (method, variant) → colour, the same on every network."""
+    groups: dict[str, dict[str, None]] = {}
+    for variant in variants:
+        groups.setdefault(variant.cell.method, {})[variant.cell.variant] = None
+    colors = {}
+    for number, (method, own) in enumerate(groups.items()):
+        base = PALETTE[number % len(PALETTE)]
+        for place, variant in enumerate(own):
+            colors[method, variant] = _lighter(base, place / max(1, len(own) - 1) if len(own) > 1 else 0.0)
+    return colors
+
+
+def tradeoff_lines(variants: Sequence[Variant]) -> list[list[Variant]]:
+    """Return the variants that have a µ, those of one method on one network together, in the order of its grid."""
+    lines: dict[tuple[str, str], list[Variant]] = {}
+    for variant in variants:
+        if has_midpoint(variant):
+            lines.setdefault((variant.cell.model, variant.cell.method), []).append(variant)
+    return list(lines.values())
+
+
+def sigma_range(variants: Sequence[Variant]) -> tuple[float, float]:
+    """Return the σ axis of a figure: all that was measured; an interval of µ may reach far beyond."""
+    grids = [variant.curve.sigmas for variant in variants if variant.curve is not None]
+    return min(grid[0] for grid in grids) / 1.3, max(grid[-1] for grid in grids) * 1.3
+
+
+def slug(name: str) -> str:
+    """Return a name that a file can have."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "network"
+
+
+def _lighter(color: str, share: float) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    hue, light, saturation = colorsys.rgb_to_hls(red, green, blue)
+    mixed = colorsys.hls_to_rgb(hue, light + share * max(0.0, LIGHTEST - light), saturation)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in mixed)
+
+
+def _draw(paint: Any, variants: Sequence[Variant], colors: dict[Any, str], stem: Path, title: str) -> list[Path]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    files = []
+    # A fixed salt and no date: the same results give the same file.
+    with rc_context({"font.size": 10, "svg.hashsalt": "analogsim"}):
+        figure = Figure(figsize=(8.6, 4.8), dpi=130, layout="constrained")
+        axes = figure.subplots()
+        paint(axes, variants, colors)
+        axes.set_title(title, loc="left")
+        axes.grid(True, color="0.92", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small", frameon=False)
+        for kind in FORMATS:
+            path = stem.with_name(f"{stem.name}.{kind}")
+            about = {"Date": None} if kind == "svg" else None
+            write_aside(path, lambda aside, kind=kind, about=about: figure.savefig(aside, format=kind, metadata=about))
+            files.append(path)
+    return files
+
+
+def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
+    axes.set_xscale("log")
+    axes.set_ylabel("accuracy")
+    for variant in variants:
+        curve, color = variant.curve, colors[variant.cell.method, variant.cell.variant]
+        if curve is None:
+            continue
+        fit = has_midpoint(variant)
+        axes.plot(curve.sigmas, curve.mean, "o" if fit else "o:", markersize=3.5, color=color, linewidth=1)
+        label = f"{variant.name}: {curve.fit if fit else 'no µ'}{_marks(variant) if not fit else ''}"
+        if fit:
+            fine = np.geomspace(curve.sigmas[fit.points_used[0]], max(curve.sigmas[-1], fit.midpoint), 200)
+            axes.plot(fine, fit.predict(fine), color=color, linewidth=1.5, label=label)
+            level = float(fit.predict(fit.midpoint))
+            axes.plot(fit.midpoint, level, "D", color=color, markeredgecolor="black", markersize=6, zorder=4)
+            if not math.isnan(fit.ci[0]):
+                axes.plot(fit.ci, (level, level), "-", color="black", linewidth=1, zorder=3)
+        else:
+            axes.plot([], [], "o:", color=color, label=label)
+    first = next((variant.curve for variant in variants if variant.curve), None)
+    if first is not None:
+        axes.axhline(first.chance, color="0.5", linestyle=":", linewidth=1, zorder=0)
+        axes.set_xlabel(QUANTITIES[first.quantity])
+        axes.set_ylim(0, None)
+        axes.set_xlim(*sigma_range(variants))
+
+
+def _tradeoff(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
+    axes.set_xscale("log")
+    axes.set_xlabel("µ, the midpoint noise level")
+    axes.set_ylabel("peak accuracy")
+    several = len({variant.cell.model for variant in variants}) > 1
+    for line in tradeoff_lines(variants):
+        cell = line[0].cell
+        fits = [fit for fit in map(has_midpoint, line) if fit]
+        name = f"{cell.model}, {cell.method}" if several else cell.method
+        color = colors[cell.method, cell.variant]
+        x, y = [fit.midpoint for fit in fits], [fit.peak for fit in fits]
+        axes.plot(x, y, "o-", color=color, linewidth=1, label=name)
+        for variant, fit in zip(line, fits):
+            text = variant.cell.variant + _marks(variant)
+            axes.annotate(text, (fit.midpoint, fit.peak), (5, 5), textcoords="offset points", fontsize="x-small")
+
+
+def _learning(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("test accuracy, without noise")
+    for variant in variants:
+        points = np.array(learning_curve(variant))
+        if len(points):
+            color = colors[variant.cell.method, variant.cell.variant]
+            axes.plot(points[:, 0], points[:, 1], color=color, linewidth=1.3, label=variant.name)
+            axes.fill_between(points[:, 0], points[:, 2], points[:, 3], color=color, alpha=0.15, linewidth=0)
+
+
+def _marks(variant: Variant) -> str:
+    return f" ({', '.join(variant.flags)})" if variant.flags else ""

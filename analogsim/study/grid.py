@@ -1,0 +1,352 @@
+"""A study: one YAML file that says which networks are trained how, and the jobs that it expands to."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..errors import ProfileError, QuantizationError, StudyError
+from ..profile import explain
+from ..qat import QATSpec
+from .data import identify
+from .sigmas import read_sigmas
+from .spec import TrainSpec
+
+RESULTS = 1
+"""Version of what a job computes; raised where the same settings would give another result."""
+
+Count = Annotated[int, Field(ge=1)]
+GRIDS = ("train", "qat", "args")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Sweep(_Part):
+    """How a trained network is swept; see `noise_sweep`."""
+
+    sigmas: str | tuple[float, ...] = "logspace(-2, 2, 17)"
+    """The noise grid: "logspace(a, b, n)", "geomspace(…)", "linspace(…)", or a list."""
+    repeats: Count = 5
+    """Evaluations at each σ, with independent noise."""
+    quantity: Literal["activation", "weight"] = "activation"
+    """What σ is of."""
+
+    @field_validator("sigmas")
+    @classmethod
+    def _readable(cls, value: str | tuple[float, ...]) -> str | tuple[float, ...]:
+        read_sigmas(value if isinstance(value, str) else ",".join(map(repr, value)))
+        return value
+
+    @property
+    def grid(self) -> np.ndarray:
+        """The σ (S,), ascending, each once."""
+        text = self.sigmas
+        return np.unique(read_sigmas(text) if isinstance(text, str) else np.array(text))
+
+
+class Network(_Part):
+    """One of the networks of a study."""
+
+    path: str
+    """Import path of its class or function, "module:name"."""
+    args: dict[str, Any] = {}
+    """Its constructor's arguments; `classes` and `channels` are taken from the data where it has them."""
+    train: dict[str, Any] = {}
+    """Fields of TrainSpec that are this network's own, such as its learning rate."""
+
+
+class Method(_Part):
+    """One way of training; `grid` makes several variants of it."""
+
+    name: str
+    claim: str | dict[str, str] | None = None
+    """What is claimed of it (of each network, by its name): shown beside the result."""
+    models: tuple[str, ...] | None = None
+    """Names of the networks it is for; null: all."""
+    train: dict[str, Any] = {}
+    """Fields of TrainSpec: sigma, ramp_epochs, layers, variance, …"""
+    qat: dict[str, Any] | None = None
+    """Fields of QATSpec, and `bits` for both weight_bits and act_bits; `s` alone means constant scaling. {}: 8 bits,
+    dynamic scaling. null: floating point."""
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Every combination of these: "train.sigma", "qat.s", "args.batch_norm", … → values."""
+
+    @field_validator("grid")
+    @classmethod
+    def _grid_names_fields(cls, grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for key in grid:
+            part, dot, field = key.partition(".")
+            if part not in GRIDS or not dot or not field:
+                raise ValueError(f"{key!r}: a key is train.FIELD, qat.FIELD or args.NAME")
+        return grid
+
+    def claim_on(self, model: str) -> str:
+        """Return what is claimed of this method on a network; "" where nothing is."""
+        return self.claim.get(model, "") if isinstance(self.claim, dict) else self.claim or ""
+
+
+class Job(_Part):
+    """One training and its sweep: all that decides their result, and where the data lie."""
+
+    model: str
+    args: dict[str, Any]
+    data: str
+    data_id: str
+    train_subset: int | None
+    test_subset: int | None
+    train: TrainSpec
+    qat: QATSpec | None
+    sweep: Sweep
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the result, as plain values."""
+        return {
+            "results": RESULTS,
+            "model": self.model,
+            "args": self.args,
+            "data": self.data_id,
+            "subsets": [self.train_subset, self.test_subset],
+            "train": self.train.model_dump(mode="json"),
+            "qat": self.qat and self.qat.model_dump(mode="json"),
+            "sweep": self.sweep.model_dump(mode="json") | {"sigmas": self.sweep.grid.tolist()},
+        }
+
+    @property
+    def id(self) -> str:
+        """The identity's SHA-256, its first 16 hexadecimal digits."""
+        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a study's grid: where its job's result belongs. Two cells may share a job."""
+
+    model: str
+    method: str
+    variant: str
+    """What tells it from the method's other variants: "s=0.5"; "" where there is only one."""
+    seed: int
+    job: str
+    """Identity of its job."""
+    epochs: int
+    sigma: float
+    """σ of training."""
+    bits: int | None
+    """Of activations; None: floating point."""
+    scaling: str | None
+    s: float | None
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return ", ".join(filter(None, (self.model, self.method, self.variant, f"seed {self.seed}")))
+
+    @classmethod
+    def of(cls, job: Job, **place: Any) -> Self:
+        """Return the cell of a job."""
+        train, qat = job.train, job.qat
+        quantized = {"bits": qat and qat.act_bits, "scaling": qat and qat.scaling, "s": qat and qat.s}
+        return cls(**place, job=job.id, epochs=train.epochs, sigma=train.sigma, **quantized)
+
+
+def _named(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+class Study(_Part):
+    """What a study file says: every method on every network, once with every seed."""
+
+    name: str
+    """Title of tables and pages."""
+    about: str = ""
+    """What it is for; shown in the report."""
+    data: str
+    """Name of the data set: digits, cifar10, npz:PATH or folder:PATH."""
+    train_subset: Count | None = None
+    """Train on so many images, drawn at random, only."""
+    test_subset: Count | None = None
+    """Test on so many images, drawn at random, only."""
+    models: Annotated[dict[str, Annotated[Network, BeforeValidator(_named)]], Field(min_length=1)]
+    """The networks by their names; one without settings of its own may be given by its import path alone."""
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
+    seeds: Count | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = 1
+    """How many (0, 1, …), or which: of initial weights, order of images, augmentation and noise."""
+    train: dict[str, Any] = {}
+    """Fields of TrainSpec for all; networks, methods and their grids override them, in this order."""
+    sweep: Sweep = Sweep()
+    baseline: str | None = None
+    """Method that the others are called `brittle` against; null: the first in floating point and without noise."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            whole = [item for item in error.errors() if not item["loc"]]
+            raise StudyError("; ".join(map(_complaint, whole)) or explain(error)) from None
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        names = [method.name for method in self.methods]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"methods: the name {name!r} comes twice")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(f"baseline: no method {self.baseline!r}; there are {', '.join(names)}")
+        for number, method in enumerate(self.methods):
+            claimed = method.claim if isinstance(method.claim, dict) else {}
+            for field, named in (("models", method.models or ()), ("claim", claimed)):
+                if unknown := [name for name in named if name not in self.models]:
+                    raise ValueError(
+                        f"methods.{number}.{field}: no network {unknown[0]!r}; there are {', '.join(self.models)}"
+                    )
+        return self
+
+    @property
+    def reference(self) -> str | None:
+        """Name of the method that is the floating-point baseline."""
+        plain = (m.name for m in self.methods if m.qat is None and not m.grid and not _noisy({**self.train, **m.train}))
+        return self.baseline or next(plain, None)
+
+    def method(self, name: str) -> Method:
+        """Return a method by its name."""
+        return next(method for method in self.methods if method.name == name)
+
+    def expand(self) -> tuple[list[Entry], dict[str, Job]]:
+        """Return the cells of the grid, and their jobs by identity: the first seed of everything comes first.
+
+        Raises
+        ------
+        StudyError
+            A training or a quantization that cannot be; the message names the field's path.
+        DataError
+            The data are not there: jobs are identified by what is in the files.
+        """
+        data = identify(self.data)
+        seeds = range(self.seeds) if isinstance(self.seeds, int) else dict.fromkeys(self.seeds)
+        entries: list[Entry] = []
+        jobs: dict[str, Job] = {}
+        for seed in seeds:
+            for title in self.models:
+                for number, method in enumerate(self.methods):
+                    if method.models is not None and title not in method.models:
+                        continue
+                    own: dict[str, Entry] = {}
+                    for variant, point in _points(method):
+                        job = self._job(title, number, point, seed, data)
+                        cell = Entry.of(job, model=title, method=method.name, variant=variant, seed=seed)
+                        own.setdefault(job.id, cell)
+                        jobs.setdefault(job.id, job)
+                    # A value that comes twice in a method's grid is still one variant.
+                    entries += own.values()
+        return entries, jobs
+
+    def _job(self, title: str, number: int, point: Mapping[str, Any], seed: int, data: str) -> Job:
+        network, method, here = self.models[title], self.methods[number], f"methods.{number}"
+        chosen: dict[str, dict[str, Any]] = {part: {} for part in GRIDS}
+        for key, value in point.items():
+            part, _, field = key.partition(".")
+            chosen[part][field] = value
+        train = _Fields("train", self.train)
+        train.update(f"models.{title}.train", network.train)
+        train.update(f"{here}.train", method.train)
+        train.update(f"{here}.grid.train", chosen["train"])
+        if "seed" in train.values:
+            raise StudyError(f"{train.origin['seed']}: leave it out; `seeds` decides it")
+        train.update("seeds", {"seed": seed})
+        quantization = None
+        if method.qat is not None or chosen["qat"]:
+            qat = _Fields(f"{here}.qat", method.qat or {})
+            qat.update(f"{here}.grid.qat", chosen["qat"])
+            quantization = qat.quantization()
+        args = network.args | chosen["args"]
+        try:
+            json.dumps(args, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise StudyError(f"models.{title}.args: plain finite values are needed: {error}") from None
+        return Job(
+            model=network.path,
+            args=args,
+            data=self.data,
+            data_id=data,
+            train_subset=self.train_subset,
+            test_subset=self.test_subset,
+            train=train.made(TrainSpec),
+            qat=quantization,
+            sweep=self.sweep,
+        )
+
+
+class _Fields:
+    """Fields collected from several places of a study, each with the place it comes from, for messages."""
+
+    def __init__(self, path: str, values: Mapping[str, Any]) -> None:
+        self.path, self.values, self.origin = path, {}, {}
+        self.update(path, values)
+
+    def update(self, path: str, values: Mapping[str, Any]) -> None:
+        self.path = path if values else self.path
+        for key, value in values.items():
+            self.values[key], self.origin[key] = value, f"{path}.{key}"
+
+    def quantization(self) -> QATSpec:
+        """Read `bits` for both kinds of bits, and `s` alone as constant scaling."""
+        if "bits" in self.values:
+            bits, origin = self.values.pop("bits"), self.origin.pop("bits")
+            for field in ("weight_bits", "act_bits"):
+                self.values.setdefault(field, bits)
+                self.origin.setdefault(field, origin)
+        if self.values.get("s") is not None:
+            self.values.setdefault("scaling", "constant")
+        return self.made(QATSpec)
+
+    def made(self, kind: Any) -> Any:
+        try:
+            return kind(**self.values)
+        except (ProfileError, QuantizationError) as error:
+            # The specs say what is wrong in words of their own; pydantic's error behind it has the fields' names.
+            behind = error.__context__
+            if not isinstance(behind, ValidationError):
+                raise StudyError(f"{self.path}: {error}") from None
+            lines = (f"{self._place(item['loc'])}: {_complaint(item)}" for item in behind.errors())
+            raise StudyError("; ".join(dict.fromkeys(lines))) from None
+
+    def _place(self, loc: tuple[Any, ...]) -> str:
+        head = self.origin.get(str(loc[0]), self.path) if loc else self.path
+        return ".".join([head, *(str(part) for part in loc[1:])])
+
+
+def _complaint(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return "unknown key"
+    message = item["msg"].removeprefix("Value error, ")
+    # Of a whole spec the value would be everything.
+    return message if not item["loc"] else f"{message} (got {item['input']!r})"
+
+
+def _points(method: Method) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a method's variants: what tells it apart ("s=0.5"), and its values."""
+    for values in product(*method.grid.values()):
+        point = dict(zip(method.grid, values))
+        yield ", ".join(f"{_short(key)}={_text(value)}" for key, value in point.items()), point
+
+
+def _short(key: str) -> str:
+    field = key.partition(".")[2]
+    return {"sigma": "σ"}.get(field, field)
+
+
+def _text(value: Any) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _noisy(train: Mapping[str, Any]) -> bool:
+    return any(train.get(field) for field in ("sigma", "multiplicative", "layers"))

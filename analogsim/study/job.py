@@ -1,0 +1,237 @@
+"""One job of a study in a folder of its own: train, sweep, write the result; or say why not."""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import time
+import traceback
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import AnalogSimError, DivergenceError, StudyError
+from ..machine import choose_device, processor
+from ..qat import prepare_qat
+from ..robustness import noise_sweep
+from .checkpoint import write_text
+from .data import DataSet, load_data
+from .grid import Job
+from .network import build, check_fit, find, with_data
+from .train import CHECKPOINT, HISTORY, train
+
+ABOUT, RUNNING, SWEEP, RESULT, ERROR, LOG, LOCK = (
+    "job.json",  # what the job is
+    "running.json",  # who is at it
+    "sweep.json",  # the robustness curve
+    "result.json",  # written last: the job is finished
+    "error.json",
+    "log.txt",
+    "lock",
+)
+PATIENCE = 60.0  # seconds to wait for another process to leave the job's folder
+LIBRARIES = ("analogsim", "torch", "brevitas", "numpy", "numba", "scipy")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job, and where and how to do it; what an engine sends to its workers.
+
+    Attributes
+    ----------
+    job : Job
+    folder : Path
+        Absolute.
+    cwd : str
+        Folder that import paths and the data's path are relative to.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1", …
+    threads : int or None
+        CPU threads; None: torch's default.
+    """
+
+    job: Job
+    folder: Path
+    cwd: str
+    device: str = "auto"
+    threads: int | None = None
+
+
+def attempt(task: Task) -> bool:
+    """Do a job; whatever goes wrong is recorded with its traceback in `error.json`. Say whether it is finished."""
+    folder = task.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with (folder / LOG).open("a", encoding="utf-8") as log, contextlib.chdir(task.cwd):
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                if task.threads:
+                    torch.set_num_threads(task.threads)
+                run_job(task.job, folder, task.device)
+    except Exception as error:
+        record_failure(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return False
+    return True
+
+
+def run_job(job: Job, folder: Path, device: str = "auto") -> None:
+    """Train a job's network and sweep it; continue where an earlier attempt was killed.
+
+    Raises
+    ------
+    AnalogSimError
+        What training or sweep say; a training that diverges is a result and raises nothing.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / LOCK, timeout=PATIENCE):
+            if not (folder / RESULT).exists():
+                _run(job, folder, choose_device(device))
+    except Timeout:
+        raise StudyError(f"{folder}: another process is at this job ({_holder(folder)}); end it, or wait") from None
+
+
+def _run(job: Job, folder: Path, device: str) -> None:
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    write_text(folder / ABOUT, json.dumps(job.identity, indent=1) + "\n")
+    write_text(
+        folder / RUNNING,
+        json.dumps({"process": os.getpid(), "host": platform.node(), "device": device, "since": _iso(started)}),
+    )
+    try:
+        data = _data(job.data, job.train_subset, job.test_subset)
+        network = job_network(job, data)
+        about: dict[str, Any] = {"job": job.identity, "data": data.label, "fingerprint": data.fingerprint}
+        try:
+            trained = train(network, data, job.train, out=folder, device=device, progress=False)
+        except DivergenceError as error:
+            about |= {"status": "diverged", "message": str(error), "history": read_history(folder)}
+        else:
+            trained_in = time.perf_counter() - clock
+            curve = noise_sweep(
+                network,
+                list(data.test_batches()),
+                job.sweep.grid,
+                job.sweep.repeats,
+                quantity=job.sweep.quantity,
+                chance=data.chance,
+                seed=job.train.seed,
+                device=device,
+                progress=False,
+            )
+            curve.save(folder / SWEEP)
+            about |= {"status": trained.status, "message": "", "history": trained.history}
+            about |= {"seconds": {"training": round(trained_in, 2), "all": round(time.perf_counter() - clock, 2)}}
+        about |= {"started": _iso(started), "finished": _iso(datetime.now(UTC)), **provenance(device)}
+        write_text(folder / RESULT, json.dumps(about, indent=1) + "\n")
+        # Only now: all that it held is in the result. Of a divergence the last good epoch stays, to look at.
+        if about["status"] != "diverged":
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        (folder / ERROR).unlink(missing_ok=True)
+    finally:
+        (folder / RUNNING).unlink(missing_ok=True)
+
+
+def job_network(job: Job, data: DataSet) -> nn.Module:
+    """Build a job's network as it is before training: initial weights by the job's seed, and its quantizers."""
+    factory = find(job.model)
+    args = with_data(factory, job.args, classes=len(data.classes), channels=data.train_x.shape[1])
+    torch.manual_seed(job.train.seed)
+    network = build(factory, args)
+    check_fit(network, data)
+    return network if job.qat is None else prepare_qat(network, job.qat, inplace=True)
+
+
+@lru_cache(maxsize=2)
+def _data(name: str, train_subset: int | None, test_subset: int | None) -> DataSet:
+    # A worker does many jobs on the same images, which take seconds to decode.
+    return load_data(name).subset(train_subset, test_subset)
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """Return what an unfinished training wrote of its epochs so far."""
+    try:
+        return [json.loads(line) for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return []
+
+
+def record_failure(folder: Path, message: str, trace: str = "") -> None:
+    """Record that a job failed, and why."""
+    about = {"message": message, "traceback": trace, "when": _iso(datetime.now(UTC))}
+    write_text(folder / ERROR, json.dumps(about, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return what a JSON file of a study says; None where there is no such file.
+
+    Raises
+    ------
+    StudyError
+        The file is damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: damaged ({error}); delete it, and run the study again") from None
+    if not isinstance(values, dict):
+        raise StudyError(f"{path}: damaged (no JSON object); delete it, and run the study again")
+    return values
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Return what a result was computed with: versions, commit, processor, device and threads."""
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {
+        "versions": versions(),
+        "commit": commit(),
+        "processor": processor(),
+        "device": gpu or device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+@cache
+def commit() -> str | None:
+    """Return the commit of analogsim's repository, "+changes" where files differ from it; None outside one."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    git = ["git", "-C", str(here)]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        state = [*git, "status", "--porcelain", "--untracked-files=no", "--", "analogsim", "models"]
+        changes = subprocess.run(state, capture_output=True, text=True, check=True)
+        return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+    return None
+
+
+def _holder(folder: Path) -> str:
+    with contextlib.suppress(AnalogSimError):
+        if owner := read_json(folder / RUNNING):
+            return f"process {owner.get('process')} on {owner.get('host')}, since {owner.get('since')}"
+    return "it does not say which"
+
+
+def _iso(when: datetime) -> str:
+    return when.isoformat(timespec="seconds")

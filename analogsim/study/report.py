@@ -1,0 +1,248 @@
+"""A study as one HTML page that needs no network: figures to hover over and to filter, the table, and the commands."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..curve import QUANTITIES
+from ..errors import StudyError
+from ..midpoint import midpoint_texts
+from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
+from .file import study_text
+from .job import RESULT, read_json
+from .results import Variant, load_variants, write_results, write_summary
+from .store import Store
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+PAGE, FIGURES = "report.html", "figures"
+TEMPLATE = "report.html"
+# 0.001, not 1m: of prefixes µ has two meanings here.
+DECADES = {"tickformat": "~g", "dtick": 1}
+
+
+def write_report(directory: str | os.PathLike[str]) -> list[Path]:
+    """Write a study's report into its directory: report.html, figures/*.png and *.svg, and its tables.
+
+    Parameters
+    ----------
+    directory : path
+        A study's, finished or not.
+
+    Returns
+    -------
+    list of Path
+        What was written; the page first.
+
+    Raises
+    ------
+    StudyError
+        The directory holds no study, or none of its jobs has ended.
+    """
+    from .checkpoint import write_text
+
+    store = Store(directory)
+    variants = load_variants(store)
+    if not any(variant.histories for variant in variants):
+        raise StudyError(f"{store.root}: no job has ended yet; see analogsim study status {store.root}")
+    write_results(store)
+    write_summary(store)
+    pictures = write_figures(variants, store.root / FIGURES)
+    write_text(store.root / PAGE, _page(store, variants))
+    return [store.root / PAGE, *pictures]
+
+
+def _page(store: Store, variants: Sequence[Variant]) -> str:
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    study, plan = store.study(), store.plan()
+    colors = variant_colors(variants)
+    models = list(dict.fromkeys(variant.cell.model for variant in variants))
+    by_model = {model: [variant for variant in variants if variant.cell.model == model] for model in models}
+    states = {cell.job: store.state(cell.job) for cell in plan}
+    results = [result for job in states if (result := read_json(store.folder(job) / RESULT))]
+    template = resources.files("analogsim.study").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        study=study,
+        data=", ".join(dict.fromkeys(result["data"] for result in results)),
+        counts=Counter(states.values()),
+        jobs=len(states),
+        models=models,
+        methods=list(dict.fromkeys(variant.cell.method for variant in variants)),
+        curves={m: _html(curves_figure(own, colors), f"curves-{i}") for i, (m, own) in enumerate(by_model.items())},
+        learning={m: _html(learning_figure(own, colors), f"learn-{i}") for i, (m, own) in enumerate(by_model.items())},
+        tradeoff=_html(tradeoff_figure(variants, colors), "tradeoff"),
+        rows=[_row(variant, colors) for variant in variants],
+        claims=any(variant.claim for variant in variants),
+        failed=[(c.title, store.error(c.job).get("message", "")) for c in plan if states[c.job] == "failed"],
+        runs=store.runs(),
+        made_with=_made_with(results),
+        file=study_text(study),
+        plotly=get_plotlyjs(),
+    )
+
+
+def curves_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], str]) -> "Figure":
+    """Draw one network's accuracy over σ: measured means, the fits, and µ with its interval."""
+    from plotly import graph_objects as go
+
+    figure = go.Figure()
+    for variant in variants:
+        curve = variant.curve
+        if curve is None:
+            continue
+        common = _common(variant, colors)
+        low, high = curve.accuracies.min(1), curve.accuracies.max(1)
+        figure.add_scatter(
+            x=curve.sigmas.tolist(),
+            y=curve.mean.tolist(),
+            customdata=np.stack([low, high], 1).tolist(),
+            mode="markers+lines",
+            name=variant.name,
+            line={"color": common.pop("color"), "width": 1, "dash": "dot"},
+            hovertemplate="σ = %{x:.3g}: %{y:.3f} (%{customdata[0]:.3f} … %{customdata[1]:.3f})",
+            **common,
+        )
+        fit = has_midpoint(variant)
+        if fit is None:
+            continue
+        common = _common(variant, colors) | {"showlegend": False, "name": variant.name}
+        color = common.pop("color")
+        fine = np.geomspace(curve.sigmas[fit.points_used[0]], max(curve.sigmas[-1], fit.midpoint), 120)
+        figure.add_scatter(
+            x=fine.tolist(),
+            y=fit.predict(fine).tolist(),
+            mode="lines",
+            line={"color": color},
+            hoverinfo="skip",
+            **common,
+        )
+        error: dict[str, Any] = {"type": "data", "symmetric": False, "color": "black", "thickness": 1}
+        if not math.isnan(fit.ci[0]):
+            error |= {"array": [fit.ci[1] - fit.midpoint], "arrayminus": [fit.midpoint - fit.ci[0]]}
+        figure.add_scatter(
+            x=[fit.midpoint],
+            y=[float(fit.predict(fit.midpoint))],
+            error_x=error,
+            mode="markers",
+            marker={"color": color, "symbol": "diamond", "size": 10, "line": {"color": "black", "width": 1}},
+            hovertemplate=str(fit),
+            **common,
+        )
+    first = next((variant.curve for variant in variants if variant.curve), None)
+    if first is not None:
+        figure.add_hline(first.chance, line={"color": "grey", "dash": "dot", "width": 1}, annotation_text="chance")
+        ends = [math.log10(end) for end in sigma_range(variants)]
+        figure.update_xaxes(type="log", title=QUANTITIES[first.quantity], range=ends, **DECADES)
+    figure.update_yaxes(title="accuracy", rangemode="tozero")
+    return _styled(figure)
+
+
+def tradeoff_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], str]) -> "Figure":
+    """Draw peak accuracy against µ, the variants of a method joined."""
+    from plotly import graph_objects as go
+
+    figure = go.Figure()
+    several = len({variant.cell.model for variant in variants}) > 1
+    for line in tradeoff_lines(variants):
+        fits = [fit for fit in map(has_midpoint, line) if fit]
+        common = _common(line[0], colors)
+        color = common.pop("color")
+        cell = line[0].cell
+        figure.add_scatter(
+            x=[fit.midpoint for fit in fits],
+            y=[fit.peak for fit in fits],
+            text=[variant.cell.variant + "*" * bool(variant.flags) for variant in line],
+            customdata=[f"{variant.name}: {fit}" for variant, fit in zip(line, fits)],
+            mode="markers+lines+text",
+            textposition="top right",
+            name=f"{cell.model}, {cell.method}" if several else cell.method,
+            line={"color": color, "width": 1},
+            hovertemplate="%{customdata}, peak %{y:.3f}<extra></extra>",
+            **common,
+        )
+    figure.update_xaxes(type="log", title="µ, the midpoint noise level", tickformat="~g", nticks=8)
+    figure.update_yaxes(title="peak accuracy")
+    return _styled(figure)
+
+
+def learning_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], str]) -> "Figure":
+    """Draw one network's test accuracy over the epochs, the mean over the seeds."""
+    from plotly import graph_objects as go
+
+    figure = go.Figure()
+    for variant in variants:
+        points = learning_curve(variant)
+        common = _common(variant, colors)
+        figure.add_scatter(
+            x=[point[0] for point in points],
+            y=[point[1] for point in points],
+            customdata=[point[2:] for point in points],
+            mode="lines+markers" if len(points) < 30 else "lines",
+            name=variant.name,
+            line={"color": common.pop("color"), "width": 1.5},
+            hovertemplate="epoch %{x}: %{y:.3f} (%{customdata[0]:.3f} … %{customdata[1]:.3f})",
+            **common,
+        )
+    figure.update_xaxes(title="epoch")
+    figure.update_yaxes(title="test accuracy, without noise")
+    return _styled(figure)
+
+
+def _common(variant: Variant, colors: dict[tuple[str, str], str]) -> dict[str, Any]:
+    """Return what the page's filter and the legend know a trace by."""
+    cell = variant.cell
+    return {
+        "meta": {"model": cell.model, "method": cell.method},
+        "legendgroup": f"{cell.model}, {variant.name}",
+        "color": colors[cell.method, cell.variant],
+    }
+
+
+def _styled(figure: "Figure") -> "Figure":
+    return figure.update_layout(
+        template="plotly_white", height=460, margin={"l": 60, "r": 20, "t": 20, "b": 50}, hovermode="closest"
+    )
+
+
+def _html(figure: "Figure", name: str) -> Any:
+    from markupsafe import Markup
+    from plotly.io import to_html
+
+    config = {"displaylogo": False, "responsive": True}
+    # Markup: plotly escapes what it writes.
+    return Markup(to_html(figure, full_html=False, include_plotlyjs=False, div_id=name, config=config))
+
+
+def _row(variant: Variant, colors: dict[tuple[str, str], str]) -> dict[str, Any]:
+    curve, cell = variant.curve, variant.cell
+    fit = has_midpoint(variant)
+    row = {"model": cell.model, "method": cell.method, "name": variant.name, "claim": variant.claim}
+    row |= {"color": colors[cell.method, cell.variant], "seeds": f"{variant.trainings}/{len(variant.states)}"}
+    row |= {"peak": "-", "noise_free": "-", "midpoint": "-", "interval": "-", "flags": ", ".join(variant.flags)}
+    if curve is not None:
+        row |= {"peak": f"{curve.peak:.3f}", "noise_free": f"{curve.noise_free:.3f}"}
+        if fit is not None or "no_fit" not in variant.flags:
+            row["midpoint"], row["interval"] = midpoint_texts(curve.midpoint, *curve.ci)
+    return row
+
+
+def _made_with(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return what the jobs were computed with; several values where they differ."""
+    facts = {"commit": [result["commit"] or "no repository" for result in results]}
+    facts |= {name: [result[name] for result in results] for name in ("processor", "device", "threads")}
+    for result in results:
+        for name, value in result["versions"].items():
+            facts.setdefault(name, []).append(value)
+    times = [result["seconds"]["all"] for result in results if "seconds" in result]
+    spent = [("time", f"{sum(times) / 3600:.2f} hours of jobs")]
+    return [(name, ", ".join(dict.fromkeys(map(str, values)))) for name, values in facts.items()] + spent

@@ -1,0 +1,206 @@
+"""The results of a study as pandas frames: one row a training, or one row a method over its seeds."""
+
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..curve import RobustnessCurve
+from ..errors import DataError, FitError, StudyError
+from ..midpoint import MidpointFit
+from .checkpoint import write_text
+from .grid import Entry
+from .job import RESULT, SWEEP, read_json
+from .store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESULTS, SUMMARY = "results.csv", "summary.csv"
+SETTINGS = ("model", "method", "variant", "sigma", "bits", "scaling", "s")
+NUMBERS = ("peak", "noise_free", "midpoint", "ci_low", "ci_high", "slope", "r2")
+DIVERGED = {"status": "diverged"}
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One method's variant on one network, over all its seeds that are finished.
+
+    Attributes
+    ----------
+    cell : Entry
+        That of the first seed.
+    trainings : int
+        How many came to their end.
+    curve : RobustnessCurve or None
+        Those trainings' in one, judged against the baseline; None where there is none.
+    histories : dict
+        Seed → one entry an epoch.
+    states : tuple of str
+        Of every seed, finished or not.
+    claim : str
+    """
+
+    cell: Entry
+    trainings: int
+    curve: RobustnessCurve | None
+    histories: dict[int, list[dict[str, float]]]
+    states: tuple[str, ...]
+    claim: str
+
+    @property
+    def name(self) -> str:
+        """The method's name, and what tells this variant from the others."""
+        return ", ".join(filter(None, (self.cell.method, self.cell.variant)))
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Those of µ, and how many trainings ended without a curve."""
+        lost = [f"{self.states.count(kind)} {kind}" for kind in ("diverged", "failed") if kind in self.states]
+        return (*(_fit(self.curve)[1] if self.curve else ()), *lost)
+
+
+def load_results(directory: str | os.PathLike[str]) -> "pd.DataFrame":
+    """Return a study's results, one row a training that has ended.
+
+    Parameters
+    ----------
+    directory : path
+        The study's.
+
+    Returns
+    -------
+    DataFrame
+        model, method, variant, sigma (of training), bits, scaling, s, seed, job, status, data, epochs, test_accuracy,
+        peak, noise_free, midpoint (µ), ci_low, ci_high (95 % over repeats), slope, r2, flags, seconds. µ is NaN where
+        there is none; see `flags` and `status` then.
+
+    Raises
+    ------
+    StudyError
+        The directory holds no study, or a damaged file.
+    """
+    return _results(Store(directory))
+
+
+def summarise(directory: str | os.PathLike[str]) -> "pd.DataFrame":
+    """Return a study's results, one row a method's variant: its trainings of all seeds pooled.
+
+    µ is that of the mean curve; its 95 % interval comes from a bootstrap over trainings where there are several, else
+    over repeats. `brittle` is judged against the study's baseline on the same network.
+
+    Raises
+    ------
+    StudyError
+        The directory holds no study, or a damaged file.
+    """
+    return _summary(load_variants(Store(directory)))
+
+
+def load_variants(store: Store) -> list[Variant]:
+    """Return every variant of a study's methods on every network, in the order of the file.
+
+    Raises
+    ------
+    StudyError
+        The directory holds no study, or a damaged file.
+    """
+    study = store.study()
+    groups: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in store.plan():
+        groups.setdefault((entry.model, entry.method, entry.variant), []).append(entry)
+    variants, judges = [], {}
+    for (model, method, _), cells in groups.items():
+        results = {cell.seed: read_json(store.folder(cell.job) / RESULT) for cell in cells}
+        ended = {seed: result for seed, result in results.items() if result}
+        curves = [_curve(store, cell.job) for cell in cells if ended.get(cell.seed, DIVERGED)["status"] != "diverged"]
+        curve = RobustnessCurve.pool(curves) if curves else None
+        if method == study.reference and curve is not None:
+            judges[model] = curve
+        states = tuple(store.state(cell.job) for cell in cells)
+        histories = {seed: result["history"] for seed, result in ended.items()}
+        variants.append(Variant(cells[0], len(curves), curve, histories, states, study.method(method).claim_on(model)))
+    return [_judged(variant, judges.get(variant.cell.model), study.reference) for variant in variants]
+
+
+def write_results(store: Store) -> None:
+    """Write results.csv from what the jobs left; it is written aside, then renamed."""
+    write_text(store.root / RESULTS, _results(store).to_csv(index=False, float_format="%.6g"))
+
+
+def write_summary(store: Store) -> None:
+    """Write summary.csv likewise."""
+    write_text(store.root / SUMMARY, _summary(load_variants(store)).to_csv(index=False, float_format="%.6g"))
+
+
+def _results(store: Store) -> "pd.DataFrame":
+    import pandas as pd
+
+    plan = store.plan()
+    # The file has its order; jobs are run in another one.
+    order = {place: number for number, place in enumerate(dict.fromkeys((c.model, c.method, c.variant) for c in plan))}
+    rows: list[dict[str, Any]] = []
+    for cell in sorted(plan, key=lambda cell: (order[cell.model, cell.method, cell.variant], cell.seed)):
+        result = read_json(store.folder(cell.job) / RESULT)
+        status = result["status"] if result else store.state(cell.job)
+        if result is None and status != "failed":
+            continue
+        history = result["history"] if result else []
+        row = _settings(cell) | {"seed": cell.seed, "job": cell.job, "status": status}
+        row |= {"data": result["data"] if result else "", "epochs": len(history)}
+        row["test_accuracy"] = history[-1]["test_accuracy"] if history else math.nan
+        row |= _numbers(None if result is None or status == "diverged" else _curve(store, cell.job))
+        row["seconds"] = result.get("seconds", {}).get("all", math.nan) if result else math.nan
+        rows.append(row)
+    columns = [*SETTINGS, "seed", "job", "status", "data", "epochs", "test_accuracy", *NUMBERS, "flags", "seconds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _summary(variants: list[Variant]) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = []
+    for variant in variants:
+        row = _settings(variant.cell) | {"trainings": variant.trainings, "of": len(variant.states)}
+        row |= _numbers(variant.curve) | {"flags": " ".join(variant.flags), "claim": variant.claim}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=[*SETTINGS, "trainings", "of", *NUMBERS, "flags", "claim"])
+
+
+def _settings(cell: Entry) -> dict[str, Any]:
+    return {name: getattr(cell, name) for name in SETTINGS}
+
+
+def _numbers(curve: RobustnessCurve | None) -> dict[str, Any]:
+    if curve is None:
+        return dict.fromkeys(NUMBERS, math.nan) | {"flags": ""}
+    fit, flags = _fit(curve)
+    numbers = {"peak": curve.peak, "noise_free": curve.noise_free, "flags": " ".join(flags)}
+    if fit is None:
+        return dict.fromkeys(NUMBERS, math.nan) | numbers
+    low, high = fit.ci
+    return numbers | {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "slope": fit.slope, "r2": fit.r2}
+
+
+def _fit(curve: RobustnessCurve) -> tuple[MidpointFit | None, tuple[str, ...]]:
+    try:
+        return curve.fit, curve.flags
+    except FitError:
+        return None, ("no_fit",)
+
+
+def _curve(store: Store, job: str) -> RobustnessCurve:
+    try:
+        return RobustnessCurve.load(store.folder(job) / SWEEP)
+    except DataError as error:
+        raise StudyError(f"{error}; delete the job's folder, and run the study again") from None
+
+
+def _judged(variant: Variant, judge: RobustnessCurve | None, reference: str | None) -> Variant:
+    if variant.curve is None or judge is None or variant.cell.method == reference:
+        return variant
+    try:
+        curve = variant.curve.against(judge)
+    except FitError:
+        return variant
+    return replace(variant, curve=curve)

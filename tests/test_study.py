@@ -1,0 +1,517 @@
+"""Studies as a user runs them: killed and resumed, with jobs that fail, locked, tabulated, reported."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from analogsim.cli import app
+from analogsim.curve import RobustnessCurve
+from analogsim.errors import BackendError, StudyError
+from analogsim.study import load_results, load_study, run_study, summarise
+from analogsim.study.grid import Study
+from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP
+from analogsim.study.store import Store
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "name": "Tiny",
+    "data": "digits",
+    "train_subset": 256,
+    "test_subset": 120,
+    "models": {"LeNet-5": "models.lenet:LeNet5"},
+    "methods": [{"name": "float"}],
+    "train": {"epochs": 2, "batch_size": 32, "lr": 2e-3},
+    "sweep": {"sigmas": "0.03,0.3,1,3,30", "repeats": 2},
+}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+def study(**changes):
+    return Study(**(TINY | changes))
+
+
+def written(folder, **changes):
+    """A study as a file."""
+    path = Path(folder) / "study.yaml"
+    path.write_text(yaml.safe_dump(TINY | changes, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def call(*args):
+    return CliRunner().invoke(app, ["study", *map(str, args)], prog_name="analogsim")
+
+
+def start(*args, **options):
+    """Start the program in a process of its own."""
+    command = [sys.executable, "-m", "analogsim", "study", *map(str, args)]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def wait_until(happened, process=None, seconds=60):
+    until = time.monotonic() + seconds
+    while not happened():
+        if process is not None and process.poll() is not None:
+            pytest.fail(f"ended too early: {process.communicate()}")
+        if time.monotonic() > until:
+            pytest.fail("waited in vain")
+        time.sleep(0.01)
+
+
+def alive(pid):
+    try:
+        # A zombie is no process that works.
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def without_times(folder):
+    return load_results(folder).drop(columns="seconds")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A study with a quantized, a noisy and a failing method, run once; tests change nothing in it."""
+    folder = tmp_path_factory.mktemp("study")
+    methods = [
+        {"name": "float", "claim": "the <baseline>"},
+        {"name": "constant", "qat": {"bits": 8}, "grid": {"qat.s": [0.02, 0.5]}, "claim": "µ grows with s"},
+        {"name": "noisy", "train": {"sigma": 0.3}},
+        {"name": "impossible", "grid": {"args.pool": ["median"]}},
+    ]
+    file = written(folder, methods=methods, seeds=2)
+    result = call("run", file, "--out", folder / "out", "--workers", 2, "--device", "cpu")
+    return file, folder / "out", result
+
+
+# Running
+
+
+def test_a_killed_study_goes_on_and_gives_the_table_of_an_unbroken_one(tmp_path):
+    file = written(
+        tmp_path,
+        methods=[{"name": "noisy", "train": {"sigma": 0.3}}],
+        seeds=4,
+        train={"epochs": 10, "batch_size": 16, "lr": 2e-3},
+    )
+    options = ["--workers", 2, "--device", "cpu"]
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+
+    def midway():
+        finished = list(broken.glob(f"jobs/*/{RESULT}"))
+        begun = [path for path in broken.glob("jobs/*/checkpoint.pt") if not (path.parent / RESULT).exists()]
+        return finished and begun
+
+    process = start("run", file, "--out", broken, *options)
+    wait_until(midway, process)
+    workers = [json.loads(path.read_text())["process"] for path in broken.glob(f"jobs/*/{RUNNING}")]
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(map(alive, workers)), seconds=20)
+
+    kept = {path: path.read_bytes() for path in broken.glob(f"jobs/*/{RESULT}")}
+    half = {
+        path.parent: (path.parent / "history.jsonl").read_text().splitlines()
+        for path in broken.glob("jobs/*/checkpoint.pt")
+        if not (path.parent / RESULT).exists()
+    }
+    assert 1 <= len(kept) < 4
+    assert "interrupted" in call("status", broken).output
+
+    for folder in (broken, whole):
+        assert call("run", file, "--out", folder, *options).exit_code == 0
+    assert {path: path.read_bytes() for path in kept} == kept
+    for folder, lines in half.items():
+        # Its epochs' seconds were measured, and would be others had they been trained again.
+        history = json.loads((folder / RESULT).read_text())["history"]
+        assert history[: len(lines)] == [json.loads(line) for line in lines]
+        assert len(history) == 10
+    pd.testing.assert_frame_equal(without_times(broken), without_times(whole))
+    assert (broken / "summary.csv").read_bytes() == (whole / "summary.csv").read_bytes()
+    assert not list(broken.rglob("*.part"))
+    first, _ = Store(broken).runs()
+    assert first["command"] == f"analogsim study run {file} --out {broken} --workers 2 --device cpu"
+
+
+def test_ctrl_c_ends_everything_and_says_how_to_go_on(tmp_path):
+    file = written(tmp_path, train={"epochs": 500}, seeds=2)
+    out = tmp_path / "out"
+    process = start("run", file, "--out", out, "--workers", 2, "--device", "cpu", start_new_session=True)
+    wait_until(lambda: list(out.glob("jobs/*/checkpoint.pt")), process)
+    workers = [json.loads(path.read_text())["process"] for path in out.glob(f"jobs/*/{RUNNING}")]
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert workers
+    assert not any(map(alive, workers))
+    assert (out / "results.csv").exists()
+    assert not Store(out).busy()
+
+
+def test_a_failing_job_is_recorded_and_stops_no_other(ran):
+    file, out, result = ran
+    assert result.exit_code == 1
+    frame = load_results(out)
+    assert dict(frame["status"].value_counts())["failed"] == 2
+    assert (frame["status"] != "failed").sum() == 2 * 4
+    (failed, *_) = frame[frame["status"] == "failed"]["job"]
+    error = json.loads((out / "jobs" / failed / ERROR).read_text())
+    assert "must be 'max' or 'average' (got 'median')" in error["message"]
+    assert "Traceback" in error["traceback"]
+    status = " ".join(call("status", out).output.split())
+    assert "2 failed" in status
+    assert "(got 'median')" in status
+
+
+def test_only_what_failed_is_run_again_and_only_if_asked(ran, tmp_path):
+    file, original, _ = ran
+    out = shutil.copytree(original, tmp_path / "out")
+    times = {path: path.stat().st_mtime_ns for path in out.glob("jobs/*/*.json")}
+
+    assert call("run", file, "--out", out, "--device", "cpu").exit_code == 1
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert call("run", file, "--out", out, "--device", "cpu", "--workers", 2, "--retry-failed").exit_code == 1
+    changed = {path.name for path in times if path.stat().st_mtime_ns != times[path]}
+    assert changed == {ERROR, "job.json"}
+
+
+def test_a_study_can_grow(ran, tmp_path):
+    _, original, _ = ran
+    out = shutil.copytree(original, tmp_path / "out")
+    before = {path.name for path in (out / "jobs").iterdir()}
+    grown = study(methods=[{"name": "float"}, {"name": "less noisy", "train": {"sigma": 0.1}}], seeds=2)
+    counts = run_study(grown, out, workers=2, device="cpu", progress=False)
+    assert counts.total() == 4
+    assert len({path.name for path in (out / "jobs").iterdir()} - before) == 2
+    assert set(load_results(out)["method"]) == {"float", "less noisy"}
+    with pytest.raises(StudyError, match="holds the study 'Tiny', this is 'Other'; use another --out"):
+        run_study(study(name="Other"), out)
+
+
+NETWORKS = """
+import os, pathlib, signal
+from models.lenet import LeNet5
+
+class DiesAlways(LeNet5):
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class DiesOnce(LeNet5):
+    def __init__(self):
+        super().__init__(channels=1)
+        if not pathlib.Path("died").exists():
+            pathlib.Path("died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_dead_worker_is_replaced_and_its_job_tried_once_more(tmp_path, monkeypatch):
+    (tmp_path / "dying_networks.py").write_text(NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    models = {"always": "dying_networks:DiesAlways", "once": "dying_networks:DiesOnce", "never": "models.lenet:LeNet5"}
+    counts = run_study(study(models=models), tmp_path / "out", workers=2, device="cpu", progress=False)
+    assert counts["failed"] == 1
+    assert counts.total() == 3
+    frame = load_results(tmp_path / "out").set_index("model")
+    assert frame["status"]["always"] == "failed"
+    message = Store(tmp_path / "out").error(frame["job"]["always"])["message"]
+    assert "the worker process died (signal SIGKILL), 2 times" in message
+    np.testing.assert_array_equal(frame["peak"]["once"], frame["peak"]["never"])
+
+
+def test_a_divergence_is_a_result(tmp_path):
+    methods = [{"name": "float", "train": {"lr": 1e30}}]
+    counts = run_study(study(methods=methods), tmp_path, workers=2, device="cpu", progress=False)
+    assert counts == {"diverged": 1}
+    (row,) = load_results(tmp_path).to_dict("records")
+    assert row["status"] == "diverged"
+    assert np.isnan(row["midpoint"])
+    assert summarise(tmp_path)["flags"].tolist() == ["1 diverged"]
+
+
+def test_two_runs_keep_out_of_each_other_s_way(ran):
+    file, out, _ = ran
+    with Store(out).held("analogsim study run other.yaml"):
+        result = call("run", file, "--out", out)
+        assert result.exit_code == 1
+        words = " ".join(result.stderr.split())
+        assert f"process {os.getpid()} on " in words
+        assert "analogsim study run other.yaml" in words
+        assert "is at work since" in " ".join(call("status", out).output.split())
+        assert json.loads(call("status", out, "--json").stdout)["at_work"] is True
+    assert "no run is at work" in call("status", out).output
+
+
+def test_a_dry_run_does_nothing(tmp_path):
+    file = written(tmp_path, seeds=3)
+    result = call("run", file, "--out", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "3 jobs (3 waiting), 6 epochs in all" in " ".join(result.stderr.split())
+    assert "float" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_no_study_no_status(tmp_path):
+    for command in ("status", "list", "report"):
+        result = call(command, tmp_path)
+        assert result.exit_code == 1
+        assert "error:" in result.stderr
+
+
+def test_ray_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BackendError, match=r"Ray is not installed; pip install 'analogsim\[ray\]'"):
+        run_study(study(), tmp_path, engine="ray", progress=False)
+    with pytest.raises(StudyError, match="choose local or ray"):
+        run_study(study(), tmp_path, engine="abacus")
+
+
+# Tables
+
+
+def test_results_are_a_frame_and_a_csv(ran):
+    _, out, _ = ran
+    frame = load_results(out)
+    assert list(frame.groupby("method", sort=False).size().items()) == [
+        ("float", 2),
+        ("constant", 4),
+        ("noisy", 2),
+        ("impossible", 2),
+    ]
+    assert frame["s"].dropna().tolist() == [0.02, 0.02, 0.5, 0.5]
+    assert (frame[frame["method"] == "noisy"]["sigma"] == 0.3).all()
+    assert frame["job"].is_unique
+    written = pd.read_csv(out / "results.csv")
+    assert written["peak"].to_numpy() == pytest.approx(frame["peak"].to_numpy(), rel=1e-5, nan_ok=True)
+    assert written["job"].tolist() == frame["job"].tolist()
+    listed = call("list", out).output
+    assert all(job in listed for job in frame["job"])
+
+
+def test_a_job_s_sweep_is_what_a_sweep_of_its_network_gives(ran):
+    _, out, _ = ran
+    from analogsim.robustness import noise_sweep
+    from analogsim.study.data import load_data
+    from analogsim.study.job import job_network
+    from analogsim.study.train import train
+
+    study = Store(out).study()
+    entries, jobs = study.expand()
+    job = jobs[next(entry.job for entry in entries if entry.method == "noisy")]
+    data = load_data("digits").subset(256, 120)
+    network = train(job_network(job, data), data, job.train, progress=False).model
+    curve = noise_sweep(
+        network, list(data.test_batches()), [0.03, 0.3, 1, 3, 30], 2, chance=data.chance, progress=False
+    )
+    np.testing.assert_array_equal(RobustnessCurve.load(out / "jobs" / job.id / SWEEP).accuracies, curve.accuracies)
+
+
+def fabricated(folder, levels):
+    """A finished study whose jobs have curves of known µ: method → one µ a seed."""
+    methods = [{"name": name, "train": {"sigma": number}} for number, name in enumerate(levels)]
+    made = study(methods=methods, seeds=len(next(iter(levels.values()))), baseline=next(iter(levels)))
+    entries, jobs = made.expand()
+    store = Store(folder)
+    store.root.mkdir(exist_ok=True)
+    store.begin(made, entries)
+    grid = np.geomspace(0.01, 100, 17)
+    rng = np.random.default_rng(0)
+    for entry in entries:
+        mu = levels[entry.method][entry.seed]
+        means = 0.1 + 0.7 / (1 + (grid[:, None] / mu) ** 3)
+        curve = RobustnessCurve(grid, rng.binomial(10_000, means.repeat(3, 1)) / 10_000, 0.8, 0.1, samples=10_000)
+        home = store.folder(entry.job)
+        home.mkdir(parents=True)
+        curve.save(home / SWEEP)
+        about = {"status": "finished", "data": "none", "history": [{"epoch": 1, "test_accuracy": 0.8}]}
+        (home / RESULT).write_text(json.dumps(about))
+    return store
+
+
+def test_a_summary_pools_seeds_and_judges_against_the_baseline(tmp_path):
+    levels = {"float": [0.9, 1.0, 1.1], "false": [0.2, 0.21, 0.19], "true": [3.9, 4.0, 4.1]}
+    store = fabricated(tmp_path, levels)
+    frame = summarise(store.root).set_index("method")
+    assert frame["trainings"].tolist() == [3, 3, 3]
+    for name, mus in levels.items():
+        assert frame["midpoint"][name] == pytest.approx(np.mean(mus), rel=0.02)
+        # The spread of trainings, which repeats of one training do not show.
+        assert frame["ci_low"][name] < min(mus) * 1.02
+        assert frame["ci_high"][name] > max(mus) * 0.98
+    assert frame["flags"].tolist() == ["", "brittle", ""]
+    one = load_results(store.root)
+    assert (one["ci_high"] - one["ci_low"] < 0.1 * one["midpoint"]).all()
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    store = fabricated(tmp_path, {"float": [1.0]})
+    (path,) = tmp_path.glob(f"jobs/*/{RESULT}")
+    path.write_text("{half")
+    with pytest.raises(StudyError, match=re.escape(str(path)) + ": damaged"):
+        load_results(store.root)
+
+
+# The report
+
+
+@pytest.fixture(scope="module")
+def page(ran):
+    _, out, _ = ran
+    result = call("report", out)
+    assert result.exit_code == 0, result.output
+    return out / "report.html"
+
+
+def test_a_report_is_one_page_that_needs_nothing_else(page):
+    found = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            found.append((tag, dict(attrs)))
+
+    text = page.read_text(encoding="utf-8")
+    Reader().feed(text)
+    assert not [attrs for tag, attrs in found if tag in ("script", "img", "iframe") and attrs.get("src")]
+    assert "link" not in {tag for tag, _ in found}
+    names = {attrs.get("id") for _, attrs in found}
+    assert {"results", "filter", "curves-0", "tradeoff", "learn-0"} <= names
+    boxes = [attrs["value"] for _, attrs in found if attrs.get("type") == "checkbox"]
+    assert boxes == ["LeNet-5", "float", "constant", "noisy", "impossible"]
+    for words in (
+        "the &lt;baseline&gt;",
+        "µ grows with s",
+        "2 failed",
+        "got &#39;median&#39;",
+        "engine local",
+        "torch",
+    ):
+        assert words in text
+    assert "the <baseline>" not in text
+
+
+def test_figures_are_files_too(page):
+    from PIL import Image
+
+    folder = page.parent / "figures"
+    for name in ("curves-lenet-5", "learning-lenet-5", "tradeoff"):
+        assert "<svg" in (folder / f"{name}.svg").read_text()
+        with Image.open(folder / f"{name}.png") as picture:
+            assert len(set(picture.convert("RGB").resize((100, 60)).get_flattened_data())) > 10
+    svg = (folder / "curves-lenet-5.svg").read_text()
+    assert svg.count("µ") or "LeNet-5" in svg
+
+
+DRIVER = """
+<script>
+window.addEventListener("load", () => setTimeout(() => {
+  const seen = {};
+  const drawn = (id) => document.querySelectorAll(`#${id} .scatterlayer .trace`).length;
+  seen.drawn = ["curves-0", "tradeoff", "learn-0"].map(drawn);
+  // A mouse over the first point that was measured.
+  const plot = document.getElementById("curves-0");
+  const layer = plot.querySelector(".nsewdrag"), dot = plot.querySelector(".scatterlayer .trace .points path");
+  dot.scrollIntoView();
+  const at = dot.getBoundingClientRect();
+  const event = { clientX: at.x + at.width / 2, clientY: at.y + at.height / 2, bubbles: true, view: window };
+  layer.dispatchEvent(new MouseEvent("mouseover", event));
+  layer.dispatchEvent(new MouseEvent("mousemove", event));
+  setTimeout(() => {
+    seen.hover = plot.querySelector(".hoverlayer").textContent;
+    const rows = () => [...document.querySelectorAll("#results tbody tr")].filter((row) => row.offsetParent).length;
+    seen.rows = [rows()];
+    for (const box of ["noisy", "LeNet-5"]) {
+      document.querySelector(`#filter input[value="${box}"]`).click();
+      seen.rows.push(rows());
+      seen.drawn.push(drawn("learn-0"));
+    }
+    document.body.innerHTML = `<pre id="seen">${JSON.stringify(seen)}</pre>`;
+  }, 1000);
+}, 1000));
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
+def test_a_browser_shows_hovers_and_filters_it_without_a_network(page, tmp_path):
+    driven = tmp_path / "driven.html"
+    driven.write_text(page.read_text(encoding="utf-8").replace("</body>", DRIVER + "</body>"), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=15000", "--window-size=1200,900"]
+    out = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", driven.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    seen = json.loads(re.search(r'<pre id="seen">(.*?)</pre>', out, re.S)[1])
+    curves, tradeoff, learning, without_noisy, without_network = seen["drawn"]
+    assert curves >= 4 + 2 * 3
+    assert tradeoff >= 2
+    assert learning == 4
+    assert without_noisy == 3
+    assert without_network == 0
+    assert seen["rows"] == [5, 4, 0]
+    assert re.search(r"σ = 0\.0300: 0\.\d+", seen["hover"]), seen["hover"]
+    assert "float" in seen["hover"]
+
+
+# Ray
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'analogsim[ray]'"
+)
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_ray_cluster_survives_the_death_of_a_node(tmp_path, monkeypatch):
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from analogsim.study.engine_ray import run_ray
+    from analogsim.study.job import Task
+
+    monkeypatch.chdir(ROOT)
+    made = study(train={"epochs": 8, "batch_size": 16, "lr": 2e-3}, seeds=4)
+    entries, jobs = made.expand()
+    store = Store(tmp_path / "out")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        victim = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        ray.init(address=cluster.address, log_to_driver=False)
+        tasks = [Task(job, store.folder(name), str(ROOT), "cpu", 1) for name, job in jobs.items()]
+        ended, killed = [], False
+        for task in run_ray(tasks, cpus=1):
+            running = list(store.root.glob(f"jobs/*/{RUNNING}"))
+            begun = list(store.root.glob("jobs/*/checkpoint.pt"))
+            if not killed and len(running) == 2 and len(begun) == 2:
+                cluster.remove_node(victim, allow_graceful=False)
+                killed = True
+            ended += [task] if task else []
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert killed
+    assert len(ended) == len(set(task.job.id for task in ended)) == 4
+    assert all((task.folder / RESULT).exists() for task in ended), [store.error(task.job.id) for task in ended]
+    run_study(made, store.root, workers=2, device="cpu", progress=False)
+    run_study(made, tmp_path / "whole", workers=2, device="cpu", progress=False)
+    frames = [without_times(folder) for folder in (store.root, tmp_path / "whole")]
+    pd.testing.assert_frame_equal(*frames, rtol=1e-6)
+
+
+def test_a_study_file_read_from_python(tmp_path):
+    assert load_study(written(tmp_path)) == study()
