@@ -1,18 +1,18 @@
-"""The `numba` backend: a BLAS call per tile on blocks that stay in cache, and one fused pass over each partial sum."""
+"""The `numba` backend: each thread its own rows, a BLAS call per tile and one fused pass over its partial sums."""
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from . import Clips, jit, openmp
-from .philox import PANEL, check_extent
+from .philox import check_extent
 from .spec import MatmulSpec
 
-BLOCK = 2**18  # elements of one tile's inputs, or of a partial sum, of a block of rows, for one thread
-INPUTS = 2**20  # elements of a quantized block of inputs
+BLOCK = 2**18  # elements of one tile's inputs, or of a partial sum, of a block of rows: the second-level cache
+ROWS = 256  # of a block at least: BLAS packs the weights anew for each
+INPUTS = 2**20  # elements of a block of converted inputs
 SLAB = 2**13  # elements below which another thread does not pay
 FEW_OUTPUTS = 16  # below, BLAS computes the transposed product, over twice as fast
 
@@ -32,61 +32,56 @@ def matmul(
     bias: Tensor | None,
     record_clips: bool,
 ) -> tuple[Tensor, Clips | None]:
-    """Compute `tiled_matmul`, blocks of rows at a time."""
+    """Compute `tiled_matmul`."""
     (m, k), n = x.shape, len(w)
     check_extent(m * n)
-    tiles = spec.tiles(k)
-    out = x.new_empty(m, n) if tiles else x.new_zeros(m, n)
+    tiles, threads = len(spec.tiles(k)), team(m * max(k, n))
     record = record_clips and spec.adc_full_scale is not None
-    bits = torch.zeros((-(-len(tiles) // 8), m, n), dtype=torch.uint8) if record else None
-    counts = [0] * len(tiles)
+    bits = torch.zeros(-(-tiles // 8), m, n, dtype=torch.uint8) if record else None
+    counts = torch.zeros(threads, tiles, dtype=torch.int64)
+    if not m * k * n:
+        out = torch.zeros(m, n)
+        return out if bias is None else out + bias, None if bits is None else Clips(bits, counts.sum(0).tolist())
+    width = min(spec.rows or k, k)
+    x, w, out = _in_rows(x), _in_rows(w), torch.empty(m, n)
+    most = min(max(ROWS, BLOCK // max(n, width)), -(-m // threads) + 16)
+    # Tiles whose inputs are converted together.
+    group = min(k, max(1, INPUTS // (most * width)) * width)
+    few = n < FEW_OUTPUTS
     converts = spec.dac_levels > 0 or spec.input_range != 1
-    x = x.contiguous() if converts else x
-    width = tiles[0][1] if tiles else 0
-    rows = max(1, min(_block_rows(n, width), m))
-    # Tiles whose inputs are converted together, in long runs: reading them tile by tile takes several times as long.
-    group = max(1, INPUTS // (rows * width)) * width if rows * width else 1
-    partial = x.new_empty(rows, n)
-    columns = x.new_empty(n, rows) if n < FEW_OUTPUTS else None
-    inputs = x.new_empty(rows * min(group, k) if converts else 0)
-    finish = _finisher(n, scale, bias)
-    for start in range(0, m, rows):
-        stop = min(m, start + rows)
-        sums, into = partial[: stop - start], out[start:stop]
-        for tile, (a, b) in enumerate(tiles):
-            if not converts:
-                block = x[start:stop, a:b]
-            else:
-                if a % group == 0:
-                    ready = x[start:stop, a : a + group]
-                    ready = _convert(ready, spec, inputs[: ready.numel()].view(ready.shape))
-                block = ready[:, a % group : a % group + b - a]
-            if columns is None:
-                torch.mm(block, w[:, a:b].T, out=sums)
-            else:
-                torch.mm(w[:, a:b], block.T, out=columns[:, : stop - start])
-                arguments = columns.data_ptr(), sums.data_ptr(), n, stop - start, rows
-                openmp.run(jit.transpose_few_kernel, team(sums.numel()), *arguments)
-            norm2 = torch.linalg.vecdot(block, block)[:, None] if spec.noise_read else None
-            marks = None if bits is None else bits[tile // 8, start:stop]
-            counts[tile] += accumulate(into, sums, norm2, spec, seed, stream, tile, start * n, marks, tile == 0)
-        finish(into)
-    return out, Clips(bits, counts) if bits is not None else None
+    inputs = torch.empty(threads * most * group if converts else 0)
+    sums, columns, squares = (
+        torch.empty(threads * most * n if used else 0) for used in (True, few, spec.noise_read > 0)
+    )
+    gains, offsets = _finishing(n, scale, bias)
+    scalars = _dac_scalars(spec), _adc_scalars(spec), _key(seed, stream)
+    openmp.run(
+        jit.matmul_kernel,
+        threads,
+        *(x.data_ptr(), x.stride(0), w.data_ptr(), w.stride(0), out.data_ptr(), m, k, n),
+        *(width, most, group, few, converts),
+        *(array.data_ptr() for array in (inputs, sums, columns, squares, *scalars)),
+        *(0 if bits is None else bits.data_ptr(), counts.data_ptr(), len(gains), gains.data_ptr(), offsets.data_ptr()),
+    )
+    return out, None if bits is None else Clips(bits, counts.sum(0).tolist())
+
+
+def _in_rows(matrix: Tensor) -> Tensor:
+    """Return a matrix whose rows are contiguous, in memory one after the other."""
+    rows, width = matrix.shape
+    if matrix.stride(1) == 1 and matrix.stride(0) >= width:
+        return matrix
+    # `contiguous` leaves the stride of a single row as it is.
+    return matrix.contiguous().view(-1).view(rows, width)
 
 
 @torch.no_grad()
 def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
     """Convert inputs to normalised units (`reference.dac`)."""
     x = x.contiguous()
-    return _convert(x.view(1, -1), spec, torch.empty_like(x).view(1, -1)).view(x.shape)
-
-
-def _convert(block: Tensor, spec: MatmulSpec, out: Tensor) -> Tensor:
-    """Convert a block of a matrix of contiguous rows into `out`."""
-    (rows, width), stride = block.shape, block.stride(0)
+    out = torch.empty_like(x)
     scalars = _dac_scalars(spec)
-    arguments = block.data_ptr(), out.data_ptr(), rows, width, stride if rows > 1 else width, scalars.data_ptr()
-    openmp.run(jit.dac_kernel, team(rows * width), *arguments)
+    openmp.run(jit.dac_kernel, team(x.numel()), x.data_ptr(), out.data_ptr(), x.numel(), scalars.data_ptr())
     return out
 
 
@@ -135,27 +130,14 @@ def team(count: int) -> int:
     return max(1, min(torch.get_num_threads(), count // SLAB))
 
 
-def _block_rows(n: int, width: int) -> int:
-    """Rows whose inputs and partial sums stay in the second-level caches; whole panels of noise where that is cheap."""
-    block = 2 * BLOCK if n < FEW_OUTPUTS else BLOCK  # few outputs, little work: fewer, longer steps
-    rows = max(256, block // max(n, width, 1)) * torch.get_num_threads()
-    panel = PANEL // math.gcd(max(n, 1), PANEL)
-    return max(panel, rows // panel * panel)
-
-
-def _finisher(n: int, scale: Tensor | None, bias: Tensor | None) -> Callable[[Tensor], None]:
-    """Return the in-place digital step out·scale + bias for blocks of rows of n columns."""
-    if (scale is None and bias is None) or n == 0:
-        return lambda out: None
+def _finishing(n: int, scale: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return scale and bias of some rows of n columns, for long loops; empty where there is neither."""
+    if scale is None and bias is None:
+        return torch.empty(0), torch.empty(0)
     repeat = max(1, jit.CHUNK // n)
-    gains = (torch.ones(n) if scale is None else scale.detach()).repeat(repeat)
-    offsets = (torch.zeros(n) if bias is None else bias.detach()).repeat(repeat)
-
-    def finish(out: Tensor) -> None:
-        arguments = out.data_ptr(), gains.data_ptr(), offsets.data_ptr(), len(gains), out.numel()
-        openmp.run(jit.scale_rows_kernel, team(out.numel()), *arguments)
-
-    return finish
+    gains = torch.ones(n) if scale is None else scale.detach()
+    offsets = torch.zeros(n) if bias is None else bias.detach()
+    return gains.repeat(repeat), offsets.repeat(repeat)
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ from numba import carray, cfunc, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .openmp import SIGNATURE, team_size, thread_number
+from .openmp import SIGNATURE, sgemm, team_size, thread_number
 from .philox import ANGLE_MULTIPLIER, MULTIPLIERS, PANEL, ROUNDS, WEYL
 
 CHUNK = 1024  # elements whose words, normals and sums stay in the first-level cache together
@@ -158,17 +158,10 @@ def dac(x, out, scalars):
 
 @cfunc(SIGNATURE, cache=True)
 def dac_kernel(arguments):
-    """Arrays x, out; rows, width, stride of x's rows, scalars (4): convert a block of a matrix."""
-    a = carray(arguments, (6,), np.int64)
-    x, out, rows, width, stride = a[0], a[1], a[2], a[3], a[4]
-    scalars = _floats(a[5], 0, 4)
-    if stride == width:
-        first, stop = _share(rows * width, CHUNK)
-        dac(_floats(x, first, stop), _floats(out, first, stop), scalars)
-        return
-    first, stop = _share(rows, 1)
-    for row in range(first, stop):
-        dac(_floats(x, row * stride, row * stride + width), _floats(out, row * width, (row + 1) * width), scalars)
+    """Arrays x, out; count, scalars (4)."""
+    a = carray(arguments, (4,), np.int64)
+    first, stop = _share(a[2], CHUNK)
+    dac(_floats(a[0], first, stop), _floats(a[1], first, stop), _floats(a[3], 0, 4))
 
 
 @njit(**_options)
@@ -317,19 +310,6 @@ def noise_kernel(arguments):
 
 
 @cfunc(SIGNATURE, cache=True)
-def scale_rows_kernel(arguments):
-    """Arrays out, scale, bias; period, count: out · scale + bias in place, both repeating every `period` elements."""
-    a = carray(arguments, (5,), np.int64)
-    period = a[3]
-    start, stop = _share(a[4], period)
-    scale, bias = _floats(a[1], 0, period), _floats(a[2], 0, period)
-    for first in range(start, stop, period):
-        o = _floats(a[0], first, min(stop, first + period))
-        for i in range(o.shape[0]):
-            o[i] = o[i] * scale[i] + bias[i]
-
-
-@cfunc(SIGNATURE, cache=True)
 def scale_channels_kernel(arguments):
     """Arrays out, scale, bias; channels, positions, images: out · scale + bias in place, one value a channel."""
     a = carray(arguments, (6,), np.int64)
@@ -343,20 +323,117 @@ def scale_channels_kernel(arguments):
             o[i] = o[i] * s + b
 
 
-@cfunc(SIGNATURE, cache=True)
-def transpose_few_kernel(arguments):
-    """Arrays source (few, rows), target (rows, few); few, rows, stride of the source."""
-    a = carray(arguments, (5,), np.int64)
-    few, stride = a[2], a[4]
-    start, stop = _share(a[3], 64)
-    for first in range(start, stop, 64):  # so that what is written stays in the first-level cache
-        m = min(64, stop - first)
-        target = _floats(a[1], first * few, (first + m) * few)
+@njit(**_options)
+def transpose_few(source, target, few, rows):
+    """Transpose (few, rows) → (rows, few)."""
+    for first in range(0, rows, 64):  # so that what is written stays in the first-level cache
+        m = min(64, rows - first)
+        part = target[first * few : (first + m) * few]
         for k in range(few):
-            row = _floats(a[0], k * stride + first, k * stride + first + m)
-            column = target[k:]
+            row = source[k * rows + first : k * rows + first + m]
+            column = part[k:]
             for i in range(m):
                 column[i * few] = row[i]
+
+
+@njit(**_options)
+def scale_rows(out, scale, bias):
+    """Out · scale + bias in place, both repeating every period = their length."""
+    period = scale.shape[0]
+    for first in range(0, out.shape[0], period):
+        o = out[first : first + period]
+        for i in range(o.shape[0]):
+            o[i] = o[i] * scale[i] + bias[i]
+
+
+@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+def _square_sum(row):
+    total = _F(0)
+    for i in range(row.shape[0]):
+        total += row[i] * row[i]
+    return total
+
+
+@njit
+def _product(inputs, stride, weight, weight_stride, out, rows, width, n, transposed):
+    """Multiply inputs (rows, width) by weight (n, width), transposed, into out (rows, n), or (n, rows) if `transposed`.
+
+    BLAS counts columns first, and knows none but addresses.
+    """
+    size = np.empty(6, np.int32)
+    size[0], size[1], size[2] = (rows, n, width) if transposed else (n, rows, width)
+    size[3], size[4] = (stride, weight_stride) if transposed else (weight_stride, stride)
+    size[5] = size[0]
+    flag = np.empty(2, np.uint8)
+    flag[0], flag[1] = 84, 78  # T, N: the first matrix is transposed
+    factor = np.empty(2, np.float32)
+    factor[0], factor[1] = 1, 0
+    s, c, f = size.ctypes.data, flag.ctypes.data, factor.ctypes.data
+    left, right = (inputs, weight) if transposed else (weight, inputs)
+    sgemm(c, c + 1, s, s + 4, s + 8, f, left, s + 12, right, s + 16, f + 4, out, s + 20)
+
+
+@cfunc(SIGNATURE, cache=True)
+def matmul_kernel(arguments):
+    """`tiled_matmul` of this thread's rows.
+
+    x, stride, w, stride, out, m, k, n; rows of a tile, most rows of a block, inputs converted together, whether there
+    are few outputs, whether inputs are converted; room for each thread's inputs, sums, transposed sums if few, squared
+    lengths or 0; scalars of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); length of
+    scale and bias or 0, scale, bias.
+
+    The threads never wait for each other, and call BLAS for themselves: one of a team computes alone.
+    """
+    a = carray(arguments, (25,), np.int64)
+    x, x_stride, w, w_stride, out, m, k, n = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+    width, most, group, few, converts = a[8], a[9], a[10], a[11] != 0, a[12] != 0
+    number = np.int64(thread_number())
+    inputs, sums = a[13] + 4 * number * most * group, a[14] + 4 * number * most * n
+    columns, squares = a[15] + 4 * number * most * n, a[16] + 4 * number * most * n if a[16] else 0
+    dac_scalars, adc_scalars, key = _floats(a[17], 0, 4), _floats(a[18], 0, 6), carray(_pointer(a[19]), (4,), np.uint64)
+    bits, period = a[20], a[22]
+    tiles = (k + width - 1) // width
+    counts = _integers(a[21], number * tiles, (number + 1) * tiles)
+    scale, bias = _floats(a[23], 0, period), _floats(a[24], 0, period)
+    first, last = _share(m, 16)
+    blocks = (last - first + most - 1) // most
+    for block in range(blocks):
+        # All of about the same size: BLAS is slow on few rows.
+        start = first + (last - first) * block // blocks
+        stop = first + (last - first) * (block + 1) // blocks
+        rows = stop - start
+        into, total = _floats(out, start * n, stop * n), _floats(sums, 0, rows * n)
+        ready, stride, begin = x + 4 * start * x_stride, x_stride, 0
+        for tile in range(tiles):
+            left, right = tile * width, min(k, tile * width + width)
+            if converts and left % group == 0:
+                # Several tiles at once, in long runs: reading them tile by tile takes several times as long.
+                ready, stride, begin = inputs, min(group, k - left), left
+                if stride == x_stride:
+                    run = _floats(x, start * stride, stop * stride)
+                    dac(run, _floats(inputs, 0, rows * stride), dac_scalars)
+                else:
+                    for row in range(rows):
+                        place = (start + row) * x_stride + left
+                        line = _floats(inputs, row * stride, (row + 1) * stride)
+                        dac(_floats(x, place, place + stride), line, dac_scalars)
+            here, weight = ready + 4 * (left - begin), w + 4 * left
+            if few:
+                _product(here, stride, weight, w_stride, columns, rows, right - left, n, True)
+                transpose_few(_floats(columns, 0, rows * n), total, n, rows)
+            else:
+                _product(here, stride, weight, w_stride, sums, rows, right - left, n, False)
+            if squares:
+                for row in range(rows):
+                    square = _square_sum(_floats(here, row * stride, row * stride + right - left))
+                    _floats(squares, row * n, (row + 1) * n)[:] = square
+            marks = _bytes(bits + m * n * (tile // 8) if bits else 0, start * n, stop * n)
+            norm2 = _floats(squares, 0, rows * n)
+            clipped = accumulate(into, total, norm2, marks, start * n, adc_scalars, key, tile, tile == 0)
+            if bits:
+                counts[tile] += clipped
+        if period:
+            scale_rows(into, scale, bias)
 
 
 # Between channels first and channels last. oneDNN convolves channels-last inputs with any number of channels at full

@@ -1,4 +1,4 @@
-"""Machine code on the very threads that torch's own operations run on: the OpenMP team of the library torch loaded.
+"""Machine code on the very threads that torch's own operations run on, and torch's own BLAS for it.
 
 A pool of other threads would compete with torch's, which spin for milliseconds after each operation: with one, the
 epilogue of a matmul on 2 threads took 4 ms longer than alone (docs/performance.md).
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from llvmlite import binding
 from numba import types
+from numba.extending import get_cython_function_address as _blas
 
 torch_library = ctypes.CDLL(torch._C.__file__)  # its symbols are those that torch itself found
 
@@ -31,6 +32,16 @@ def _symbol(name: str, fallback: int) -> None:
 _kept: dict[str, Any] = {}
 _symbol("omp_get_thread_num", 0)
 _symbol("omp_get_num_threads", 1)
+
+# Of BLAS, called by machine code: torch's own is the fastest at hand (MKL on x86). Where it is built into torch without
+# a name, that of SciPy.
+_sgemm: Any = getattr(torch_library, "sgemm_", None)
+_sgemm_address = ctypes.cast(_sgemm, ctypes.c_void_p).value if _sgemm else _blas("scipy.linalg.cython_blas", "sgemm")
+assert _sgemm_address is not None
+binding.add_symbol("analogsim_sgemm", _sgemm_address)
+sgemm = types.ExternalFunction("analogsim_sgemm", types.void(*[types.int64] * 13))
+"""C = α·op(A)·op(B) + β·C by addresses: op A, op B, m, n, k, α, A, its stride, B, its stride, β, C, its stride."""
+
 thread_number = types.ExternalFunction("omp_get_thread_num", types.int32())
 team_size = types.ExternalFunction("omp_get_num_threads", types.int32())
 
