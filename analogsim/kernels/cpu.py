@@ -10,7 +10,7 @@ from . import Clips, jit, openmp
 from .philox import check_extent
 from .spec import MatmulSpec
 
-BLOCK = 2**18  # elements of one tile's inputs, or of a partial sum, of a block of rows: the second-level cache
+BLOCK = 2**17  # elements of one tile's inputs, or of a partial sum, of a block of rows: half the second-level cache
 ROWS = 256  # of a block at least: BLAS packs the weights anew for each
 INPUTS = 2**20  # elements of a block of converted inputs
 SLAB = 2**13  # elements below which another thread does not pay
