@@ -51,11 +51,7 @@ def convolve(
     record = record_clips and spec.adc_full_scale is not None
     planes = -(-len(job.tiles) // 8)
     bits = torch.zeros((planes, *job.shape), dtype=torch.uint8, device=x.device) if record else None
-    if getattr(kernel, "__name__", "").endswith(".cpu"):
-        from .conv_cpu import run
-    else:
-        run = run_generic
-    counts = run(job, out, bits)
+    counts = _runner(job)(job, out, bits)
     return out, Clips(bits, counts) if bits is not None else None
 
 
@@ -82,11 +78,10 @@ class Job:
         spatial = [(n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k, stride, padding, dilation in walk]
         return (len(self.x), len(self.w), *spatial)
 
-    def chunks(self, threads: int = 1) -> list[slice]:
-        """Cut the batch: as many images as fill CHUNK, and as many chunks as give each thread equal work."""
+    def chunks(self) -> list[slice]:
+        """Cut the batch: as many images as fill CHUNK."""
         images, per_image = len(self.x), max(*map(math.prod, (self.shape[1:], self.x.shape[1:])), 1)
-        count = -(-images * per_image // CHUNK)
-        count = max(1, min(images, -(-count // threads) * threads))
+        count = max(1, min(images, -(-images * per_image // CHUNK)))
         size = max(1, -(-images // count))
         return [slice(start, min(start + size, images)) for start in range(0, images, size)]
 
@@ -120,6 +115,16 @@ class Job:
         offset = first * math.prod(out.shape[1:])
         drawn = self.spec, self.seed, self.stream, tile, offset
         return self.kernel.accumulate(out, partial, norm2, *drawn, plane, tile == 0)
+
+
+def _runner(job: Job) -> Callable[[Job, Tensor, Tensor | None], list[int]]:
+    """Return who computes: the numba backend's own machine code, or native convolutions."""
+    if getattr(job.kernel, "__name__", "").endswith(".cpu"):
+        from . import conv_cpu
+
+        if conv_cpu.fits(job):
+            return conv_cpu.run
+    return run_generic
 
 
 def run_generic(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:

@@ -1,68 +1,170 @@
-"""Convolutions by the numba backend: a chunk of the batch at a time, channels last where that is faster."""
+"""Convolutions by the numba backend: each thread its images, BLAS calls for a tile and one fused pass over its sums."""
 
 import math
-from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from . import jit, openmp
-from .conv import Job
-from .cpu import team
+from .cpu import adc_scalars, dac_scalars, key_words, team
 
-# Below so many output positions an image, channels-first convolutions are the faster ones (docs/performance.md).
-CHANNELS_LAST = 64
+if TYPE_CHECKING:
+    from .conv import Job
+
+COLUMNS = 512  # output positions of a block at most (but for one row of them)
+SUMS = 2**17  # partial sums of a block: half the second-level cache
+SLACK = 16  # numbers that `jit._copy16` may write too far
+FEW = 8  # outputs of a group below which a native convolution is faster than matrix products
+SMALL = 256  # output positions up to which images go innermost
+SLOTS = 32  # images of a block of small ones, a multiple of 16; half as many of more than 64 positions
+SMALL_SUMS = 2**19  # partial sums of a block of them
 
 
-def run(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
+def fits(job: "Job") -> bool:
+    """Return whether `run` is the fast way: not where a group has few outputs (depthwise)."""
+    return job.geometry.groups == 1 or len(job.w) // job.geometry.groups >= FEW
+
+
+def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
     """Compute a convolution; return the clipped conversions of each tile."""
-    positions, channels = math.prod(out.shape[2:]), out.shape[1]
-    by_channels_last = out.ndim == 4 and positions >= CHANNELS_LAST
-    sums = _sums_channels_last if by_channels_last else _sums
-    form = torch.channels_last if by_channels_last else torch.contiguous_format
-    weights = [tile.of(job.w).contiguous(memory_format=form) for tile in job.tiles]
-    scale = (torch.ones(channels) if job.scale is None else job.scale.detach()).contiguous()
-    bias = (torch.zeros(channels) if job.bias is None else job.bias.detach()).contiguous()
-    counts = [0] * len(job.tiles)
-    for chunk in job.chunks(torch.get_num_threads()):
-        into = out[chunk]
-        inputs = job.kernel.dac(job.x[chunk], job.spec)
-        for t, (partial, norm2) in enumerate(sums(job, weights, inputs)):
-            counts[t] += job.accumulate(into, partial, norm2, bits, t, chunk.start)
-        if job.scale is not None or job.bias is not None:
-            arguments = into.data_ptr(), scale.data_ptr(), bias.data_ptr(), channels, positions, len(into)
-            openmp.run(jit.scale_channels_kernel, team(into.numel()), *arguments)
-    return counts
+    if not out.numel() or not job.tiles:
+        return [0] * len(job.tiles)
+    threads = min(len(job.x), team(max(job.x.numel(), out.numel())))
+    runs = _runs(job) if goes_innermost(job, threads) else None
+    counts = torch.zeros(threads, len(job.tiles), dtype=torch.int64)
+    scalars = [dac_scalars(job.spec), adc_scalars(job.spec), key_words(job.seed, job.stream)]
+    scale, bias = torch.empty(0), torch.empty(0)
+    if job.scale is not None or job.bias is not None:
+        scale = (torch.ones(len(job.w)) if job.scale is None else job.scale.detach()).contiguous()
+        bias = (torch.zeros(len(job.w)) if job.bias is None else job.bias.detach()).contiguous()
+    last = *scalars, torch.empty(0) if bits is None else bits, counts, scale, bias
+    if runs is None:
+        _run_large(job, out, threads, last)
+    else:
+        _run_small(job, out, threads, runs, last)
+    return counts.sum(0).tolist()
 
 
-def _sums(job: Job, weights: list[Tensor], inputs: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield each tile's partial sums (B, N, *output spatial), contiguous, and ‖x̂_t‖² where needed."""
-    for tile, weight in zip(job.tiles, weights, strict=True):
-        part = job.inputs(inputs, tile)
-        yield job.convolve(part, weight).contiguous(), job.squared_lengths(part, tile)
+def _run_large(job: "Job", out: Tensor, threads: int, last: tuple[Tensor, ...]) -> None:
+    """Unfold some images, or some rows of one, at a time."""
+    tiles, share = job.tiles, len(job.w) // job.geometry.groups
+    sizes, extents, padding = _sizes(job, out)
+    positions, width = math.prod(out.shape[2:]), out.shape[-1]
+    ends = torch.tensor([0, *(tile.stop for tile in tiles)], dtype=torch.int64)
+    most = max(1, min(COLUMNS // positions, SUMS // (positions * share), -(-len(job.x) // threads)))
+    rows = positions // width if most > 1 else max(1, min(COLUMNS // width, positions // width))
+    depth = max(tile.channels.stop - tile.channels.start for tile in tiles)
+    lengths = (
+        depth * most * math.prod(extent + 2 * pad for extent, pad in zip(extents, padding, strict=True)) + SLACK,
+        depth * math.prod(extents),
+        max(tile.stop - tile.start for tile in tiles) * most * rows * width + SLACK,
+        share * most * rows * width + SLACK,
+    )
+    room = [torch.empty(threads * length) for length in (*lengths, lengths[3])]
+    room.append(torch.empty(threads * lengths[3] if job.spec.noise_read > 0 else 0))
+    arrays = job.x, job.w.contiguous(), out, sizes
+    openmp.run(
+        jit.conv_kernel,
+        threads,
+        *map(_address, arrays),
+        *(_address(ends), len(tiles), most, rows),
+        *(*map(_address, room), *lengths, *map(_address, last)),
+    )
 
 
-def _sums_channels_last(job: Job, weights: list[Tensor], inputs: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Do the same by way of channels-last inputs, a block for each tile, and channels-last partial sums."""
-    groups, (images, channels, height, width) = job.geometry.groups, inputs.shape
-    grouped = np.arange(channels).reshape(groups, -1)
-    order = torch.from_numpy(np.concatenate([grouped[:, tile.channels].ravel() for tile in job.tiles]))
-    widths = [len(grouped[0, tile.channels]) * groups for tile in job.tiles]
-    cuts = torch.from_numpy(np.cumsum([0, *widths]))
-    blocks = torch.empty(images * height * width * sum(widths))
-    ends = order.data_ptr(), cuts.data_ptr(), len(widths)
-    arguments = inputs.data_ptr(), blocks.data_ptr(), images, channels, height * width, *ends
-    openmp.run(jit.split_channels_last_kernel, team(inputs.numel()), *arguments)
-    parts = blocks.split([images * height * width * n for n in widths])
-    target = None
-    for tile, weight, block in zip(job.tiles, weights, parts, strict=True):
-        part = block.view(images, height, width, -1).permute(0, 3, 1, 2)
-        partial = job.convolve(part, weight)
-        if not partial.is_contiguous():
-            source = partial.permute(0, 2, 3, 1).contiguous()
-            target = torch.empty(partial.shape) if target is None else target
-            arguments = source.data_ptr(), target.data_ptr(), images, partial[0, 0].numel(), partial.shape[1]
-            openmp.run(jit.channels_first_kernel, team(source.numel()), *arguments)
-            partial = target
-        yield partial, job.squared_lengths(part, tile)
+def _run_small(job: "Job", out: Tensor, threads: int, runs: list[tuple[int, ...]], last: tuple[Tensor, ...]) -> None:
+    """Compute each run of output positions with the weights that it meets."""
+    tiles, n = job.tiles, len(job.w)
+    sizes, extents, _ = _sizes(job, out)
+    kernel_rows, kernel_columns = _two(job.w.shape[2:], 1)
+    taps = kernel_rows * kernel_columns
+    table = torch.tensor(runs, dtype=torch.int64)
+    sets = {run[7]: (run[5], run[6]) for run in runs}
+    rows = torch.arange(job.w[0].numel()).view(-1, kernel_rows, kernel_columns)
+    order, places = [], [0]
+    for tile in tiles:
+        for number in range(len(sets)):
+            first, stop = sets[number]
+            order.append(rows[tile.channels, :, first:stop].permute(1, 2, 0).flatten())
+            places.append(places[-1] + len(order[-1]))
+    chosen, begin = torch.cat(order), torch.tensor(places, dtype=torch.int64)
+    weight, gathered = job.w.contiguous(), torch.empty(n, len(chosen))
+    arrays = _address(weight), _address(gathered), n, taps * job.w.shape[1], _address(chosen), len(chosen)
+    openmp.run(jit.gather_kernel, team(gathered.numel()), *arrays)
+    positions = math.prod(out.shape[2:])
+    slots = min(SLOTS if positions <= 64 else SLOTS // 2, -(-len(job.x) // threads // 16) * 16)
+    block = max(16, min(n, SMALL_SUMS // (positions * slots)))
+    depth = max(tile.channels.stop - tile.channels.start for tile in tiles)
+    longest = max(run[2] - run[1] for run in runs)
+    lengths = depth * math.prod(extents) * slots, depth * taps * longest * slots, block * positions * slots
+    counts = (lengths[0], lengths[0], lengths[1], lengths[2], lengths[2])
+    room = [torch.empty(threads * length) for length in counts]
+    room.append(torch.empty(threads * 2 * lengths[2] if job.spec.noise_read > 0 else 0))
+    ends = torch.tensor([0, *(tile.channels.stop for tile in tiles)], dtype=torch.int64)
+    openmp.run(
+        jit.conv_small_kernel,
+        threads,
+        *(_address(job.x), _address(out), _address(gathered), len(chosen), _address(sizes)),
+        *(_address(ends), len(tiles), _address(table), len(runs), _address(begin), len(sets), slots, block),
+        *(*map(_address, room), *lengths, *map(_address, last)),
+    )
+
+
+def goes_innermost(job: "Job", threads: int) -> bool:
+    """Return whether images go innermost: few positions each, and at least 16 of them for every thread."""
+    plain = job.geometry.groups == 1 and job.x.ndim < 5 and all(tile.mask is None for tile in job.tiles)
+    return plain and math.prod(job.shape[2:]) <= SMALL and len(job.x) >= 16 * threads
+
+
+def _runs(job: "Job") -> list[tuple[int, ...]] | None:
+    """Cut the output into runs of positions in a row that meet the same kernel columns (`jit.conv_small_kernel`).
+
+    None where a position meets nothing but padding.
+    """
+    geometry = job.geometry
+    walk = zip(
+        *(_two(part, 1) for part in (job.x.shape[2:], job.shape[2:], job.w.shape[2:], geometry.stride)),
+        _two(geometry.padding, 0),
+        _two(geometry.dilation, 1),
+        strict=True,
+    )
+    met = [[_met(at * s - p, d, k, extent) for at in range(result)] for extent, result, k, s, p, d in walk]
+    if any(first >= stop for meetings in met for first, stop in meetings):
+        return None
+    sets: dict[tuple[int, int], int] = {}
+    runs = []
+    for row, kernel_rows in enumerate(met[0]):
+        at = 0
+        for kernel_columns, same in groupby(met[1]):
+            stop = at + len(list(same))
+            runs.append((row, at, stop, *kernel_rows, *kernel_columns, sets.setdefault(kernel_columns, len(sets))))
+            at = stop
+    return runs
+
+
+def _met(start: int, dilation: int, kernel: int, extent: int) -> tuple[int, int]:
+    """Return which of a kernel's taps (first, last + 1) fall on the image, the first being at `start`."""
+    return max(0, -(start // dilation)), min(kernel, -((start - extent) // dilation))
+
+
+def _two(values: tuple[int, ...] | torch.Size, front: int) -> tuple[int, ...]:
+    """Return two spatial dimensions' values for one or two."""
+    return (front,) * (2 - len(values)) + tuple(values)
+
+
+def _sizes(job: "Job", out: Tensor) -> tuple[Tensor, tuple[int, ...], tuple[int, ...]]:
+    """Return the kernels' `sizes` (see `jit.conv_kernel`), and of those the input extents and the padding."""
+    geometry, missing = job.geometry, 5 - out.ndim
+    ones = (1,) * missing
+    extents, padding = ones + tuple(job.x.shape[2:]), (0,) * missing + tuple(geometry.padding)
+    parts = (out.shape[2:], job.w.shape[2:], geometry.stride)
+    walk = [*(v for part in parts for v in (*ones, *part)), *padding, *ones, *geometry.dilation]
+    values = *job.x.shape[:2], len(job.w), *extents, *walk, geometry.groups
+    return torch.tensor(values, dtype=torch.int64), extents, padding
+
+
+def _address(array: Tensor) -> int:
+    """Return where an array begins; 0 for none."""
+    return array.data_ptr() if array.numel() else 0

@@ -54,7 +54,7 @@ def matmul(
         torch.empty(threads * most * n if used else 0) for used in (True, few, spec.noise_read > 0)
     )
     gains, offsets = _finishing(n, scale, bias)
-    scalars = _dac_scalars(spec), _adc_scalars(spec), _key(seed, stream)
+    scalars = dac_scalars(spec), adc_scalars(spec), key_words(seed, stream)
     openmp.run(
         jit.matmul_kernel,
         threads,
@@ -80,7 +80,7 @@ def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
     """Convert inputs to normalised units (`reference.dac`)."""
     x = x.contiguous()
     out = torch.empty_like(x)
-    scalars = _dac_scalars(spec)
+    scalars = dac_scalars(spec)
     openmp.run(jit.dac_kernel, team(x.numel()), x.data_ptr(), out.data_ptr(), x.numel(), scalars.data_ptr())
     return out
 
@@ -102,7 +102,7 @@ def accumulate(
     threads = team(out.numel())
     squares = norm2.expand_as(partial).contiguous() if spec.noise_read and norm2 is not None else None
     clipped = None if bits is None else torch.zeros(8 * threads, dtype=torch.int64)  # a cache line for each thread
-    scalars, key = _adc_scalars(spec), _key(seed, stream)
+    scalars, key = adc_scalars(spec), key_words(seed, stream)
     arrays = [0 if array is None else array.data_ptr() for array in (out, partial, squares, bits)]
     last = 0 if clipped is None else clipped.data_ptr()
     rest = out.numel(), offset, scalars.data_ptr(), key.data_ptr(), tile, first, last
@@ -119,7 +119,7 @@ def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed
     a, b = (torch.as_tensor(s, dtype=torch.float32).contiguous() for s in (sigma, multiplicative))
     per_sample = x.numel() // len(x) if x.ndim and max(a.numel(), b.numel()) > 1 else max(1, x.numel())
     levels = a.data_ptr(), a.numel(), b.data_ptr(), b.numel()
-    key = _key(seed, stream)
+    key = key_words(seed, stream)
     arguments = x.data_ptr(), out.data_ptr(), *levels, per_sample, x.numel(), key.data_ptr()
     openmp.run(jit.noise_kernel, team(x.numel()), *arguments)
     return out
@@ -141,7 +141,8 @@ def _finishing(n: int, scale: Tensor | None, bias: Tensor | None) -> tuple[Tenso
 
 
 @lru_cache(maxsize=256)
-def _dac_scalars(spec: MatmulSpec) -> Tensor:
+def dac_scalars(spec: MatmulSpec) -> Tensor:
+    """Return what `jit.dac` needs of a spec."""
     levels = spec.dac_levels
     return torch.tensor(
         [(levels or 1) / spec.input_range, -levels * spec.dac_signed, levels, 1 / levels if levels else 0]
@@ -149,7 +150,8 @@ def _dac_scalars(spec: MatmulSpec) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _adc_scalars(spec: MatmulSpec) -> Tensor:
+def adc_scalars(spec: MatmulSpec) -> Tensor:
+    """Return what `jit.accumulate` needs of a spec."""
     scale, levels = spec.adc_full_scale, spec.adc_levels
     gain, step = (levels / scale, scale / levels) if scale is not None and levels else (1.0, 0.0)
     noise = spec.noise_output, spec.noise_read, spec.noise_multiplicative
@@ -157,5 +159,6 @@ def _adc_scalars(spec: MatmulSpec) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _key(seed: int, stream: int) -> Tensor:
+def key_words(seed: int, stream: int) -> Tensor:
+    """Return the four words of seed and stream that key the random numbers."""
     return torch.tensor([v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)])

@@ -309,20 +309,6 @@ def noise_kernel(arguments):
     noise(x, out, _floats(a[2], 0, a[3]), _floats(a[4], 0, a[5]), a[6], start, key)
 
 
-@cfunc(SIGNATURE, cache=True)
-def scale_channels_kernel(arguments):
-    """Arrays out, scale, bias; channels, positions, images: out · scale + bias in place, one value a channel."""
-    a = carray(arguments, (6,), np.int64)
-    channels, positions = a[3], a[4]
-    scale, bias = _floats(a[1], 0, channels), _floats(a[2], 0, channels)
-    start, stop = _share(a[5] * channels, 1)
-    for row in range(start, stop):
-        o = _floats(a[0], row * positions, (row + 1) * positions)
-        s, b = scale[row % channels], bias[row % channels]
-        for i in range(positions):
-            o[i] = o[i] * s + b
-
-
 @njit(**_options)
 def transpose_few(source, target, few, rows):
     """Transpose (few, rows) → (rows, few)."""
@@ -436,90 +422,371 @@ def matmul_kernel(arguments):
             scale_rows(into, scale, bias)
 
 
-# Between channels first and channels last. oneDNN convolves channels-last inputs with any number of channels at full
-# speed, where it pads channels-first ones to multiples of 16 (28 channels of a 3×3 tile of 256 rows: to 32) and
-# reorders them; but noise counts channels first.
+# Convolutions: each tile's inputs are unfolded, so that its partial sums are one matrix product, (outputs, rows) times
+# (rows, columns), a column for each output position of some images.
 
 
 @intrinsic
-def _transpose16(typing, source, start, stride, target, into, step):
-    """Write 16 rows of 16 numbers, `stride` apart, as columns, `step` apart; a loop takes three times as long.
-
-    Step d = 1, 2, 4, 8 exchanges bit d of a number's row and column, so that four of them transpose.
-    """
+def _copy16(typing, source, target):
+    """Copy 16 float32 numbers between addresses: one load and one store, where a loop would count and test."""
 
     def generate(context, builder, signature, arguments):
-        row_type, wide = ir.VectorType(ir.FloatType(), 16), ir.IntType(64)
-
-        def row(array, kind, first, stride, k):
-            data = context.make_array(kind)(context, builder, array).data
-            place = builder.gep(data, [builder.add(first, builder.mul(stride, ir.Constant(wide, k)))])
-            return builder.bitcast(place, row_type.as_pointer())
-
-        def pick(a, b, lanes):
-            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), 16), lanes))
-
-        source, start, stride, target, into, step = arguments
-        rows = [builder.load(row(source, signature.args[0], start, stride, k), align=4) for k in range(16)]
-        for d in (1, 2, 4, 8):
-            low = [16 + (lane ^ d) if lane & d else lane for lane in range(16)]
-            high = [16 + lane if lane & d else lane | d for lane in range(16)]
-            for k in range(16):
-                if not k & d:
-                    a, b = rows[k], rows[k | d]
-                    rows[k], rows[k | d] = pick(a, b, low), pick(a, b, high)
-        for k in range(16):
-            builder.store(rows[k], row(target, signature.args[3], into, step, k), align=4)
+        pointer = ir.VectorType(ir.FloatType(), 16).as_pointer()
+        source, target = (builder.inttoptr(address, pointer) for address in arguments)
+        builder.store(builder.load(source, align=4), target, align=4)
         return context.get_dummy_value()
 
-    return types.void(source, types.int64, types.int64, target, types.int64, types.int64), generate
+    return types.void(int64, int64), generate
 
 
 @njit
-def channels_first(source, target, positions, channels):
-    """Transpose one image, (positions, channels) → (channels, positions)."""
-    n, m = channels // 16 * 16, positions // 16 * 16
-    for c in range(0, n, 16):
-        for p in range(0, m, 16):
-            _transpose16(source, p * channels + c, channels, target, c * positions + p, positions)
-    for c in range(channels):
-        for p in range(m if c < n else 0, positions):
-            target[c * positions + p] = source[p * channels + c]
+def _unfold_row(source, target, count, stride):
+    """Copy `count` numbers, `stride` apart; may write up to 15 numbers more, which the next row writes over."""
+    if stride == 1:
+        for i in range(0, count, 16):
+            _copy16(source + 4 * i, target + 4 * i)
+    else:
+        s, t = _floats(source, 0, stride * count), _floats(target, 0, count)
+        for i in range(count):
+            t[i] = s[i * stride]
 
 
-@cfunc(SIGNATURE, cache=True)
-def channels_first_kernel(arguments):
-    """Source (images, positions, channels), target (images, channels, positions), images, positions, channels."""
-    a = carray(arguments, (5,), np.int64)
-    size = a[3] * a[4]
-    start, stop = _share(a[2], 1)
-    for image in range(start, stop):
-        source = _floats(a[0], image * size, (image + 1) * size)
-        channels_first(source, _floats(a[1], image * size, (image + 1) * size), a[3], a[4])
+@njit
+def _pad_channels(x, image, first, stop, padded, scratch, slot, slots, sizes, scalars):
+    """Convert channels first … stop of an image by the DAC into `padded` (channels, slots, *padded extents), at `slot`.
 
-
-@cfunc(SIGNATURE, cache=True)
-def split_channels_last_kernel(arguments):
-    """Source (images, channels, positions), target, images, channels, positions, order, cuts, tiles.
-
-    The target is a block (images, positions, channels of a tile) for each tile; `order` names the channels of one tile
-    after the other (one may come twice), `cuts` (tiles + 1) where each tile's begin.
+    sizes: see `conv_kernel`. What surrounds the image stays as it is, zero.
     """
-    a = carray(arguments, (8,), np.int64)
-    images, channels, positions = a[2], a[3], a[4]
-    cuts = _integers(a[6], 0, a[7] + 1)
-    order = _integers(a[5], 0, cuts[a[7]])
-    first, last = _share(images, 1)
-    for tile in range(a[7]):
-        width = cuts[tile + 1] - cuts[tile]
-        for image in range(first, last):
-            begin = (cuts[tile] * images + image * width) * positions
-            block = _floats(a[1], begin, begin + width * positions)
-            for start in range(0, positions, 64):  # so that what is written stays in the first-level cache
-                m = min(64, positions - start)
-                for k in range(width):
-                    place = (image * channels + order[cuts[tile] + k]) * positions + start
-                    row = _floats(a[0], place, place + m)
-                    column = block[start * width + k :]
-                    for p in range(m):
-                        column[p * width] = row[p]
+    channels, d, h, w = sizes[1], sizes[3], sizes[4], sizes[5]
+    pd, ph, pw = sizes[15], sizes[16], sizes[17]
+    deep, high, wide = d + 2 * pd, h + 2 * ph, w + 2 * pw
+    volume, run = d * h * w, (stop - first) * d * h * w
+    begin = (image * channels + first) * volume
+    dac(_floats(x, begin, begin + run), _floats(scratch, 0, run), scalars)
+    for channel in range(stop - first):
+        for plane in range(d):
+            for row in range(h):
+                place = (((channel * slots + slot) * deep + plane + pd) * high + row + ph) * wide + pw
+                source = _floats(scratch, channel * volume + (plane * h + row) * w, run)
+                target = _floats(padded, place, place + w)
+                for i in range(w):
+                    target[i] = source[i]
+
+
+@njit
+def _unfold(padded, columns, first, start, stop, images, slots, row_start, row_stop, sizes):
+    """Unfold rows start … stop of the weight matrix: `columns` (rows, images, output rows, output width).
+
+    `first` is the channel that `padded` begins with; output rows count over planes and rows.
+    """
+    high_out, wide_out = sizes[7], sizes[8]
+    kd, kh, kw = sizes[9], sizes[10], sizes[11]
+    sd, sh, sw = sizes[12], sizes[13], sizes[14]
+    deep, high, wide = sizes[3] + 2 * sizes[15], sizes[4] + 2 * sizes[16], sizes[5] + 2 * sizes[17]
+    dd, dh, dw = sizes[18], sizes[19], sizes[20]
+    into = columns
+    for row in range(start, stop):
+        channel, tap = row // (kd * kh * kw) - first, row % (kd * kh * kw)
+        plane, line, place = tap // (kh * kw) * dd, tap // kw % kh * dh, tap % kw * dw
+        for image in range(images):
+            base = padded + 4 * ((((channel * slots + image) * deep + plane) * high + line) * wide + place)
+            z, y = row_start // high_out, row_start % high_out
+            for _ in range(row_start, row_stop):
+                _unfold_row(base + 4 * (z * sd * high + y * sh) * wide, into, wide_out, sw)
+                into += 4 * wide_out
+                y += 1
+                if y == high_out:
+                    z, y = z + 1, 0
+
+
+@njit
+def _multiply_columns(weight, weight_stride, columns, out, out_stride, n, width, count):
+    """Multiply weight (n, width) by columns (width, count) into out (n, count), whose rows are `out_stride` apart."""
+    size = np.empty(6, np.int32)
+    size[0], size[1], size[2] = count, n, width
+    size[3], size[4], size[5] = count, weight_stride, out_stride
+    flag = np.empty(2, np.uint8)
+    flag[0], flag[1] = 78, 78  # N, N
+    factor = np.empty(2, np.float32)
+    factor[0], factor[1] = 1, 0
+    s, c, f = size.ctypes.data, flag.ctypes.data, factor.ctypes.data
+    sgemm(c, c + 1, s, s + 4, s + 8, f, columns, s + 12, weight, s + 16, f + 4, out, s + 20)
+
+
+@njit
+def _images_first(source, target, n, images, positions):
+    """Reorder (n, images, positions) → (images, n, positions); `target` may be written 15 numbers too far."""
+    into = target
+    for image in range(images):
+        for k in range(n):
+            begin = source + 4 * (k * images + image) * positions
+            for i in range(0, positions, 16):
+                _copy16(begin + 4 * i, into + 4 * i)
+            into += 4 * positions
+
+
+@njit(**_options)
+def _squared_lengths(columns, target, width, count, images, n, positions):
+    """Write ‖x̂_t‖² of each column of `columns` (width, count) for every one of n outputs: (images, n, positions)."""
+    total = _floats(target, 0, count)
+    total[:] = 0
+    for k in range(width):
+        row = _floats(columns, k * count, (k + 1) * count)
+        for i in range(count):
+            total[i] += row[i] * row[i]
+    # From the last image on: the first output of the first image lies where the totals are.
+    for image in range(images - 1, -1, -1):
+        source = _floats(target, image * positions, (image + 1) * positions)
+        for k in range(n - 1, -1, -1):
+            begin = (image * n + k) * positions
+            _floats(target, begin, begin + positions)[:] = source
+
+
+@njit(**_options)
+def _scale_outputs(out, scale, bias, first, stop, n, positions):
+    """Out · scale + bias in place, for rows first … stop of out (images · n, positions)."""
+    gains, offsets = _floats(scale, 0, n), _floats(bias, 0, n)
+    for row in range(first, stop):
+        o, s, b = _floats(out, row * positions, (row + 1) * positions), gains[row % n], offsets[row % n]
+        for i in range(positions):
+            o[i] = o[i] * s + b
+
+
+@cfunc(SIGNATURE, cache=True)
+def conv_kernel(arguments):
+    """`tiled_conv` of this thread's images.
+
+    x, w, out; sizes; ends of the tiles' rows (tiles + 1), how many; images of a block, output rows of a block; room for
+    each thread's padded channels, converted channels, columns, sums, sums with images first, squared lengths or 0, and
+    the length of each; scalars of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); scale
+    and bias (outputs) or 0.
+
+    sizes: images, channels, outputs; input extents (3), output extents, kernel, stride, padding, dilation (3 each),
+    groups. A convolution of fewer dimensions has extents of 1 in front.
+    """
+    a = carray(arguments, (25,), np.int64)
+    x, w, out, sizes = a[0], a[1], a[2], _integers(a[3], 0, 22)
+    tiles = a[5]
+    ends = _integers(a[4], 0, tiles + 1)
+    most, most_rows = a[6], a[7]
+    number = np.int64(thread_number())
+    padded, scratch = a[8] + 4 * number * a[14], a[9] + 4 * number * a[15]
+    columns, sums = a[10] + 4 * number * a[16], a[11] + 4 * number * a[17]
+    ordered, squares = a[12] + 4 * number * a[17], a[13] + 4 * number * a[17] if a[13] else 0
+    dac_scalars, adc_scalars, key = _floats(a[18], 0, 4), _floats(a[19], 0, 6), carray(_pointer(a[20]), (4,), np.uint64)
+    bits, scale, bias = a[21], a[23], a[24]
+    counts = _integers(a[22], number * tiles, (number + 1) * tiles)
+    images, channels, n, groups = sizes[0], sizes[1], sizes[2], sizes[21]
+    wide_out, rows_out = sizes[8], sizes[6] * sizes[7]
+    positions, taps = rows_out * wide_out, sizes[9] * sizes[10] * sizes[11]
+    depth, share = channels // groups, n // groups  # channels and outputs of a group
+    height = depth * taps
+    first_image, last_image = _share(images, 1)
+    _floats(padded, 0, a[14])[:] = 0
+    for begin in range(first_image, last_image, most):
+        m = min(most, last_image - begin)
+        for tile in range(tiles):
+            start, stop = ends[tile], ends[tile + 1]
+            first, last = start // taps, (stop + taps - 1) // taps
+            for row_start in range(0, rows_out, most_rows):
+                row_stop = min(rows_out, row_start + most_rows)
+                count = (row_stop - row_start) * wide_out
+                for group in range(groups):
+                    if row_start == 0 or groups > 1:
+                        for image in range(m):
+                            low, high = group * depth + first, group * depth + last
+                            _pad_channels(x, begin + image, low, high, padded, scratch, image, most, sizes, dac_scalars)
+                    _unfold(padded, columns, first, start, stop, m, most, row_start, row_stop, sizes)
+                    matrix = w + 4 * (group * share * height + start)
+                    target = sums if m > 1 else ordered
+                    _multiply_columns(matrix, height, columns, target, m * count, share, stop - start, m * count)
+                    if m > 1:
+                        _images_first(sums, ordered, share, m, count)
+                    if squares:
+                        _squared_lengths(columns, squares, stop - start, m * count, m, share, count)
+                    # Long runs where one follows the other in the output.
+                    whole = count == positions and groups == 1
+                    step = m * n * count if whole else share * count if count == positions else count
+                    for run in range(0, m * share * count, step):
+                        image, output = run // (share * count), run // count % share
+                        at = ((begin + image) * n + group * share + output) * positions + row_start * wide_out
+                        total, norm2 = _floats(ordered, run, run + step), _floats(squares, run, run + step)
+                        marks = _bytes(bits + images * n * positions * (tile // 8) if bits else 0, at, at + step)
+                        into = _floats(out, at, at + step)
+                        clipped = accumulate(into, total, norm2, marks, at, adc_scalars, key, tile, tile == 0)
+                        if bits:
+                            counts[tile] += clipped
+        if scale:
+            _scale_outputs(out, scale, bias, begin * n, (begin + m) * n, n, positions)
+
+
+# Small images with much padding: images innermost, so that every output position is a product of its own, without the
+# rows that meet the padding (of a 3×3 kernel on 2×2 images five of nine), and copies are long.
+
+
+def _transposer(size):
+    """Return a function that writes `size` rows of `size` numbers, `stride` apart, as columns, `step` apart.
+
+    A loop takes three times as long. Step d = 1, 2, 4, 8 exchanges bit d of a number's row and column, so that
+    all of them transpose.
+    """
+    steps = [1 << bit for bit in range(size.bit_length() - 1)]
+
+    @intrinsic
+    def transpose(typing, source, start, stride, target, into, step):
+        def generate(context, builder, signature, arguments):
+            row_type, wide = ir.VectorType(ir.FloatType(), size), ir.IntType(64)
+
+            def row(array, kind, first, stride, k):
+                data = context.make_array(kind)(context, builder, array).data
+                place = builder.gep(data, [builder.add(first, builder.mul(stride, ir.Constant(wide, k)))])
+                return builder.bitcast(place, row_type.as_pointer())
+
+            def pick(a, b, lanes):
+                return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), size), lanes))
+
+            source, start, stride, target, into, step = arguments
+            rows = [builder.load(row(source, signature.args[0], start, stride, k), align=4) for k in range(size)]
+            for d in steps:
+                low = [size + (lane ^ d) if lane & d else lane for lane in range(size)]
+                high = [size + lane if lane & d else lane | d for lane in range(size)]
+                for k in range(size):
+                    if not k & d:
+                        a, b = rows[k], rows[k | d]
+                        rows[k], rows[k | d] = pick(a, b, low), pick(a, b, high)
+            for k in range(size):
+                builder.store(rows[k], row(target, signature.args[3], into, step, k), align=4)
+            return context.get_dummy_value()
+
+        return types.void(source, types.int64, types.int64, target, types.int64, types.int64), generate
+
+    return transpose
+
+
+_transpose4, _transpose16 = _transposer(4), _transposer(16)
+
+
+@njit
+def _transpose(source, source_stride, target, target_stride, rows, columns):
+    """Transpose (rows, columns), rows `source_stride` apart, to (columns, rows), rows `target_stride` apart."""
+    s, t = _floats(source, 0, rows * source_stride), _floats(target, 0, columns * target_stride)
+    if rows == 4:
+        n, m = 4, columns // 4 * 4
+        for k in range(0, m, 4):
+            _transpose4(s, k, source_stride, t, k * target_stride, target_stride)
+    else:
+        n, m = rows // 16 * 16, columns // 16 * 16
+        for i in range(0, n, 16):
+            for k in range(0, m, 16):
+                _transpose16(s, i * source_stride + k, source_stride, t, k * target_stride + i, target_stride)
+    for i in range(rows):
+        for k in range(m if i < n else 0, columns):
+            t[k * target_stride + i] = s[i * source_stride + k]
+
+
+@cfunc(SIGNATURE, cache=True)
+def gather_kernel(arguments):
+    """Source (rows, columns), target (rows, count), rows, columns, order (count), count: the columns in that order."""
+    a = carray(arguments, (6,), np.int64)
+    columns, count = a[3], a[5]
+    order = _integers(a[4], 0, count)
+    first, last = _share(a[2], 1)
+    for row in range(first, last):
+        s, t = _floats(a[0], row * columns, (row + 1) * columns), _floats(a[1], row * count, (row + 1) * count)
+        for k in range(count):
+            t[k] = s[order[k]]
+
+
+@njit
+def _images_last(x, inputs, first, stop, begin, m, scratch, slots, sizes, scalars):
+    """Convert channels first … stop of m images by the DAC: `inputs` (channels, positions, slots)."""
+    channels, volume = sizes[1], sizes[4] * sizes[5]
+    run = (stop - first) * volume
+    for image in range(m):
+        place = ((begin + image) * channels + first) * volume
+        dac(_floats(x, place, place + run), _floats(scratch, image * run, (image + 1) * run), scalars)
+    _transpose(scratch, run, inputs, slots, m, run)
+
+
+@njit
+def _unfold_run(inputs, columns, depth, run, slots, sizes):
+    """Unfold a run of output positions without what meets the padding: (kernel rows, columns, channels; run; slots)."""
+    high, wide, stride, pad_h, pad_w = sizes[4], sizes[5], sizes[14], sizes[16], sizes[17]
+    into = columns
+    for line in range(run[3], run[4]):
+        y = run[0] * sizes[13] - pad_h + line * sizes[19]
+        for place in range(run[5], run[6]):
+            left = run[1] * stride - pad_w + place * sizes[20]
+            for channel in range(depth):
+                source = inputs + 4 * ((channel * high + y) * wide + left) * slots
+                for _ in range(run[1], run[2]):
+                    for i in range(0, slots, 16):
+                        _copy16(source + 4 * i, into + 4 * i)
+                    source += 4 * stride * slots
+                    into += 4 * slots
+
+
+@cfunc(SIGNATURE, cache=True)
+def conv_small_kernel(arguments):
+    """`tiled_conv` of this thread's images, in one or two dimensions, ungrouped, whole channels a tile.
+
+    x, out; weights gathered (outputs, their length), their length; sizes as in `conv_kernel`; ends of the tiles'
+    channels (tiles + 1), how many; runs of output positions that meet the same kernel columns (runs, 8), how many;
+    where in the gathered weights those of a tile and of a set of kernel columns begin (tiles, sets), how many sets;
+    slots for images, a multiple of 16, outputs of a block; room for each thread's converted inputs, columns, sums and
+    sums with images first, squared lengths or 0, and the length of each; scalars of `dac` and `accumulate`, key; clip
+    bits or 0, counts of clips (threads, tiles); scale and bias (outputs) or 0.
+
+    A run: output row, first and last + 1 output column, kernel rows and kernel columns (first, last + 1), its set.
+    """
+    a = carray(arguments, (29,), np.int64)
+    x, out, w, length, sizes, tiles = a[0], a[1], a[2], a[3], _integers(a[4], 0, 22), a[6]
+    ends = _integers(a[5], 0, tiles + 1)
+    runs, sets = carray(_pointer(a[7]), (a[8], 8), np.int64), a[10]
+    places = _integers(a[9], 0, tiles * sets)
+    slots, block = a[11], a[12]
+    number = np.int64(thread_number())
+    inputs, scratch, columns = a[13] + 4 * number * a[19], a[14] + 4 * number * a[19], a[15] + 4 * number * a[20]
+    sums, ordered = a[16] + 4 * number * a[21], a[17] + 4 * number * a[21]
+    squares = a[18] + 8 * number * a[21] if a[18] else 0
+    dac_scalars, adc_scalars, key = _floats(a[22], 0, 4), _floats(a[23], 0, 6), carray(_pointer(a[24]), (4,), np.uint64)
+    bits, scale, bias = a[25], a[27], a[28]
+    counts = _integers(a[26], number * tiles, (number + 1) * tiles)
+    images, n, wide_out = sizes[0], sizes[2], sizes[8]
+    positions = sizes[7] * wide_out
+    first_image, last_image = _share(images, 1)
+    for begin in range(first_image, last_image, slots):
+        m = min(slots, last_image - begin)
+        for output in range(0, n, block):
+            share = min(block, n - output)
+            for tile in range(tiles):
+                depth = ends[tile + 1] - ends[tile]
+                _images_last(x, inputs, ends[tile], ends[tile + 1], begin, m, scratch, slots, sizes, dac_scalars)
+                for r in range(runs.shape[0]):
+                    run = runs[r]
+                    _unfold_run(inputs, columns, depth, run, slots, sizes)
+                    taps = run[6] - run[5]
+                    matrix = w + 4 * (output * length + places[tile * sets + run[7]] + run[3] * taps * depth)
+                    width, count = (run[4] - run[3]) * taps * depth, (run[2] - run[1]) * slots
+                    at = (run[0] * wide_out + run[1]) * slots
+                    _multiply_columns(matrix, length, columns, sums + 4 * at, positions * slots, share, width, count)
+                    if squares:
+                        _squared_lengths(columns, squares + 4 * at, width, count, 1, 1, count)
+                for k in range(share):
+                    plane = sums + 4 * k * positions * slots
+                    _transpose(plane, slots, ordered + 4 * k * positions, share * positions, positions, slots)
+                lengths = squares + 4 * a[21] if squares else 0
+                if squares:
+                    for k in range(share):
+                        _transpose(squares, slots, lengths + 4 * k * positions, share * positions, positions, slots)
+                step = m * n * positions if share == n else share * positions
+                for start in range(0, m * share * positions, step):
+                    at = ((begin + start // (share * positions)) * n + output) * positions
+                    total, norm2 = _floats(ordered, start, start + step), _floats(lengths, start, start + step)
+                    marks = _bytes(bits + images * n * positions * (tile // 8) if bits else 0, at, at + step)
+                    into = _floats(out, at, at + step)
+                    clipped = accumulate(into, total, norm2, marks, at, adc_scalars, key, tile, tile == 0)
+                    if bits:
+                        counts[tile] += clipped
+        if scale:
+            _scale_outputs(out, scale, bias, begin * n, (begin + m) * n, n, positions)

@@ -37,9 +37,10 @@ class CrossbarLinear(torch.autograd.Function):
         spec: MatmulSpec,
         seed: int,
         stream: int,
+        differentiable: bool,
     ) -> Tensor:
         """Run the kernel; keep x, the weights and the ADC's clip bits."""
-        record = spec.adc_full_scale is not None and any(ctx.needs_input_grad[:2])
+        record = differentiable and spec.adc_full_scale is not None and any(ctx.needs_input_grad[:2])
         out, clips = kernel.matmul(x, programmed, spec, seed, stream, scale, bias, record)
         ctx.save_for_backward(x, weight, w_eff)
         ctx.kernel, ctx.spec, ctx.clips = kernel, spec, clips
@@ -72,7 +73,7 @@ class CrossbarLinear(torch.autograd.Function):
             grad_w *= spec.input_range
         if grad_x is not None and spec.dac_levels:
             grad_x.masked_fill_(dac_clipped(x, spec), 0)
-        return (grad_x, grad_w, g.sum(0) if need_b else None, *[None] * 7)
+        return (grad_x, grad_w, g.sum(0) if need_b else None, *[None] * 8)
 
 
 def dac_clipped(x: Tensor, spec: MatmulSpec) -> Tensor:
@@ -100,9 +101,10 @@ class CrossbarConv(torch.autograd.Function):
         spec: MatmulSpec,
         seed: int,
         stream: int,
+        differentiable: bool,
     ) -> Tensor:
         """Run the kernel; keep x, the weights and the ADC's clip bits."""
-        record = spec.adc_full_scale is not None and any(ctx.needs_input_grad[:2])
+        record = differentiable and spec.adc_full_scale is not None and any(ctx.needs_input_grad[:2])
         out, clips = convolve(kernel, x, programmed, spec, geometry, seed, stream, mapping, scale, bias, record)
         ctx.save_for_backward(x, weight, w_eff)
         ctx.geometry, ctx.mapping, ctx.kernel, ctx.spec, ctx.clips = geometry, mapping, kernel, spec, clips
@@ -127,7 +129,7 @@ class CrossbarConv(torch.autograd.Function):
             (need_x, need_w),
         )
         grad_b = g.sum((0, *range(2, g.ndim))) if need_b else None
-        return (grad_x, grad_w, grad_b, *[None] * 9)
+        return (grad_x, grad_w, grad_b, *[None] * 10)
 
 
 @contextmanager

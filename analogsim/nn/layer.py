@@ -102,7 +102,8 @@ class AnalogLayer(nn.Module):
         rule = self.profile.weight.w_max
         if isinstance(rule, float):
             return weight.new_full((len(weight),), rule)
-        top = weight.detach().abs().flatten(1).amax(1)
+        flat = weight.detach().flatten(1)
+        top = torch.maximum(flat.amax(1), -flat.amin(1))
         if rule == "tensor":
             top = top.amax().expand(len(weight))
         return torch.where(top > 0, top, 1.0)
@@ -152,9 +153,9 @@ class AnalogLayer(nn.Module):
             out = CrossbarLinear.apply(rows.reshape(-1, rows.shape[-1]), w, b, *self.plan(rows, w))
             return out.reshape(*x.shape[:-1], len(weight)).to(x.dtype)
 
-    def plan(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int]:
+    def plan(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int, bool]:
         """Return what one call needs: ŵ, the digital gain α·w_max (N,), W as programmed where it is not `weight`,
-        the kernel, its scalars, the seed and the stream.
+        the kernel, its scalars, the seed, the stream, and whether a backward may follow.
         """
         return self.read(x, *self.write(weight))
 
@@ -167,13 +168,23 @@ class AnalogLayer(nn.Module):
 
     def read(
         self, x: Tensor, programmed: Tensor, w_max: Tensor, w_eff: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int]:
+    ) -> tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int, bool]:
         """Return what one call on what `write` programmed needs; as `plan`."""
         if self._observer is not None:
             spec = MatmulSpec(rows=self.profile.tile.rows)
-            return programmed, w_max, None, self._observer, spec, 0, 0
+            return programmed, w_max, None, self._observer, spec, 0, 0, False
         spec = self.spec(x)
-        return programmed, w_max * spec.input_range, w_eff, choose(x, self.backend), spec, *self.draw(spec)
+        # Asked here: within autograd's functions it is always off.
+        differentiable = torch.is_grad_enabled()
+        return (
+            programmed,
+            w_max * spec.input_range,
+            w_eff,
+            choose(x, self.backend),
+            spec,
+            *self.draw(spec),
+            differentiable,
+        )
 
     def _input_range(self, x: Tensor) -> float:
         rule = self.profile.dac.input_range

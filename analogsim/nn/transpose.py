@@ -56,14 +56,14 @@ class _AnalogConvTranspose(AnalogLayer):
             rows = inputs.movedim(1, -1).reshape(-1, groups, conv.in_channels // groups)
             # (C, N/groups, *kernel) -> (groups · N/groups · kernel, C/groups): a crossbar's column is a row here.
             matrix = weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-            programmed, gain, w_eff, kernel, spec, *drawn = self.plan(inputs, matrix)
+            programmed, gain, w_eff, kernel, spec, *drawn, differentiable = self.plan(inputs, matrix)
             columns = len(matrix) // groups
             sums = []
             for group in range(groups):
                 own = slice(group * columns, (group + 1) * columns)
                 effective = None if w_eff is None else w_eff[own]
                 seed, stream = self.draw(spec) if group else drawn
-                device = programmed[own], gain[own], effective, kernel, spec, seed, stream
+                device = programmed[own], gain[own], effective, kernel, spec, seed, stream, differentiable
                 sums.append(CrossbarLinear.apply(rows[:, group], matrix[own], None, *device))
             products = torch.cat(sums, 1) if groups > 1 else sums[0]
             products = products.reshape(len(x), *x.shape[2:], -1).movedim(-1, 1)
