@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
@@ -155,7 +156,7 @@ def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
     old = layer.profile
     layer.profile = profile
     if old.dac.input_range != profile.dac.input_range or old.weight != profile.weight or old.tile != profile.tile:
-        layer.adc_full_scale.fill_(math.nan)
+        layer.adc_full_scale = torch.full((), math.nan, device=layer.adc_full_scale.device)
     if old.dac.input_range != profile.dac.input_range:
         layer.input_range.fill_(math.nan)
 

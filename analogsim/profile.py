@@ -86,6 +86,9 @@ class ADC(_Part):
     full_scale: Positive | Literal["calibrated"] | None = "calibrated"
     """Partial sums clip to ±full_scale, normalised units: a constant, or `calibrated` (stored in each layer by
     calibrate()). null (only with bits: null): does not clip."""
+    per: Literal["network", "layer", "tile"] = "layer"
+    """Which ADCs share one calibrated full_scale: all of the network's, a layer's, or a tile's (one cut of a layer's
+    rows; its column tiles and groups share it). It matters only where full_scale is `calibrated`."""
 
     @model_validator(mode="after")
     def _levels_need_a_scale(self) -> Self:

@@ -85,6 +85,13 @@ def test_each_way(way, read, threads):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("spatial", [(4, 4), (20, 20)])
+def test_each_tile_has_its_own_full_scale(spatial):
+    x, w = operands(32, 12, 8, (3, 3), spatial)
+    spec = MatmulSpec(40, 1.5, 6, True, (0.5, 2.0, 8.0), None, 0.2)
+    compare(x, w, spec, ConvGeometry((1, 1), (1, 1), (1, 1)))
+
+
 def test_a_level_flips_only_where_rounding_decides():
     x, w = operands(64, 12, 24, (3, 3), (4, 4))
     spec, geometry = MatmulSpec(40, 1.5, 6, True, 2.0, 5, 0.2), ConvGeometry((1, 1), (1, 1), (1, 1))

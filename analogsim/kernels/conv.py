@@ -46,6 +46,7 @@ def convolve(
         gain = 1 / spec.input_range if scale is None else scale.view(-1, *[1] * (w.ndim - 1)) / spec.input_range
         return CONVS[x.ndim - 2](x, w * gain, bias, *_walk(geometry)), None
     job = Job(kernel, x.contiguous(), cut(w, spec, mapping), w, spec, geometry, seed, stream, scale, bias)
+    spec.check_tiles(len(job.tiles))
     check_extent(math.prod(job.shape))
     out = x.new_empty(job.shape)
     record = record_clips and spec.adc_full_scale is not None

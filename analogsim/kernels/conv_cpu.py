@@ -70,7 +70,7 @@ def _run_large(job: "Job", out: Tensor, threads: int, last: tuple[Tensor, ...]) 
         threads,
         *map(_address, arrays),
         *(_address(ends), len(tiles), most, rows),
-        *(*map(_address, room), *lengths, *map(_address, last)),
+        *(*map(_address, room), *lengths, *map(_address, last), len(last[1])),
     )
 
 
@@ -108,7 +108,7 @@ def _run_small(job: "Job", out: Tensor, threads: int, runs: list[tuple[int, ...]
         threads,
         *(_address(job.x), _address(out), _address(gathered), len(chosen), _address(sizes)),
         *(_address(ends), len(tiles), _address(table), len(runs), _address(begin), len(sets), slots, block),
-        *(*map(_address, room), *lengths, *map(_address, last)),
+        *(*map(_address, room), *lengths, *map(_address, last), len(last[1])),
     )
 
 

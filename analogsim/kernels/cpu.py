@@ -36,6 +36,7 @@ def matmul(
     (m, k), n = x.shape, len(w)
     check_extent(m * n)
     tiles, threads = len(spec.tiles(k)), team(m * max(k, n))
+    spec.check_tiles(tiles)
     record = record_clips and spec.adc_full_scale is not None
     bits = torch.zeros(-(-tiles // 8), m, n, dtype=torch.uint8) if record else None
     counts = torch.zeros(threads, tiles, dtype=torch.int64)
@@ -62,6 +63,7 @@ def matmul(
         *(width, most, group, few, converts),
         *(array.data_ptr() for array in (inputs, sums, columns, squares, *scalars)),
         *(0 if bits is None else bits.data_ptr(), counts.data_ptr(), len(gains), gains.data_ptr(), offsets.data_ptr()),
+        len(scalars[1]),
     )
     return out, None if bits is None else Clips(bits, counts.sum(0).tolist())
 
@@ -105,7 +107,8 @@ def accumulate(
     scalars, key = adc_scalars(spec), key_words(seed, stream)
     arrays = [0 if array is None else array.data_ptr() for array in (out, partial, squares, bits)]
     last = 0 if clipped is None else clipped.data_ptr()
-    rest = out.numel(), offset, scalars.data_ptr(), key.data_ptr(), tile, first, last
+    own = scalars[min(tile, len(scalars) - 1)]
+    rest = out.numel(), offset, own.data_ptr(), key.data_ptr(), tile, first, last
     openmp.run(jit.accumulate_kernel, threads, *arrays, *rest)
     return 0 if clipped is None else int(clipped.sum())
 
@@ -151,11 +154,11 @@ def dac_scalars(spec: MatmulSpec) -> Tensor:
 
 @lru_cache(maxsize=256)
 def adc_scalars(spec: MatmulSpec) -> Tensor:
-    """Return what `jit.accumulate` needs of a spec."""
-    scale, levels = spec.adc_full_scale, spec.adc_levels
-    gain, step = (levels / scale, scale / levels) if scale is not None and levels else (1.0, 0.0)
+    """Return the scalars of `jit.accumulate`: one row for all tiles, or one for each."""
+    levels = spec.adc_levels
     noise = spec.noise_output, spec.noise_read, spec.noise_multiplicative
-    return torch.tensor([*noise, math.inf if scale is None else scale, gain, step])
+    rows = [(scale, levels / scale, scale / levels) if levels else (scale, 1.0, 0.0) for scale in spec.full_scales]
+    return torch.tensor([[*noise, *row] for row in rows or [(math.inf, 1.0, 0.0)]])
 
 
 @lru_cache(maxsize=256)

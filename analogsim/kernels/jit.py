@@ -366,17 +366,17 @@ def matmul_kernel(arguments):
     x, stride, w, stride, out, m, k, n; rows of a tile, most rows of a block, inputs converted together, whether there
     are few outputs, whether inputs are converted; room for each thread's inputs, sums, transposed sums if few, squared
     lengths or 0; scalars of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); length of
-    scale and bias or 0, scale, bias.
+    scale and bias or 0, scale, bias; rows of `accumulate`'s scalars: one for all tiles, or each's own.
 
     The threads never wait for each other, and call BLAS for themselves: one of a team computes alone.
     """
-    a = carray(arguments, (25,), np.int64)
+    a = carray(arguments, (26,), np.int64)
     x, x_stride, w, w_stride, out, m, k, n = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
     width, most, group, few, converts = a[8], a[9], a[10], a[11] != 0, a[12] != 0
     number = np.int64(thread_number())
     inputs, sums = a[13] + 4 * number * most * group, a[14] + 4 * number * most * n
     columns, squares = a[15] + 4 * number * most * n, a[16] + 4 * number * most * n if a[16] else 0
-    dac_scalars, adc_scalars, key = _floats(a[17], 0, 4), _floats(a[18], 0, 6), carray(_pointer(a[19]), (4,), np.uint64)
+    dac_scalars, key = _floats(a[17], 0, 4), carray(_pointer(a[19]), (4,), np.uint64)
     bits, period = a[20], a[22]
     tiles = (k + width - 1) // width
     counts = _integers(a[21], number * tiles, (number + 1) * tiles)
@@ -415,6 +415,8 @@ def matmul_kernel(arguments):
                     _floats(squares, row * n, (row + 1) * n)[:] = square
             marks = _bytes(bits + m * n * (tile // 8) if bits else 0, start * n, stop * n)
             norm2 = _floats(squares, 0, rows * n)
+            own = min(tile, a[25] - 1)
+            adc_scalars = _floats(a[18], 6 * own, 6 * own + 6)
             clipped = accumulate(into, total, norm2, marks, start * n, adc_scalars, key, tile, tile == 0)
             if bits:
                 counts[tile] += clipped
@@ -559,12 +561,12 @@ def conv_kernel(arguments):
     x, w, out; sizes; ends of the tiles' rows (tiles + 1), how many; images of a block, output rows of a block; room for
     each thread's padded channels, converted channels, columns, sums, sums with images first, squared lengths or 0, and
     the length of each; scalars of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); scale
-    and bias (outputs) or 0.
+    and bias (outputs) or 0; rows of `accumulate`'s scalars: one for all tiles, or each's own.
 
     sizes: images, channels, outputs; input extents (3), output extents, kernel, stride, padding, dilation (3 each),
     groups. A convolution of fewer dimensions has extents of 1 in front.
     """
-    a = carray(arguments, (25,), np.int64)
+    a = carray(arguments, (26,), np.int64)
     x, w, out, sizes = a[0], a[1], a[2], _integers(a[3], 0, 22)
     tiles = a[5]
     ends = _integers(a[4], 0, tiles + 1)
@@ -573,7 +575,7 @@ def conv_kernel(arguments):
     padded, scratch = a[8] + 4 * number * a[14], a[9] + 4 * number * a[15]
     columns, sums = a[10] + 4 * number * a[16], a[11] + 4 * number * a[17]
     ordered, squares = a[12] + 4 * number * a[17], a[13] + 4 * number * a[17] if a[13] else 0
-    dac_scalars, adc_scalars, key = _floats(a[18], 0, 4), _floats(a[19], 0, 6), carray(_pointer(a[20]), (4,), np.uint64)
+    dac_scalars, key = _floats(a[18], 0, 4), carray(_pointer(a[20]), (4,), np.uint64)
     bits, scale, bias = a[21], a[23], a[24]
     counts = _integers(a[22], number * tiles, (number + 1) * tiles)
     images, channels, n, groups = sizes[0], sizes[1], sizes[2], sizes[21]
@@ -613,6 +615,8 @@ def conv_kernel(arguments):
                         total, norm2 = _floats(ordered, run, run + step), _floats(squares, run, run + step)
                         marks = _bytes(bits + images * n * positions * (tile // 8) if bits else 0, at, at + step)
                         into = _floats(out, at, at + step)
+                        own = min(tile, a[25] - 1)
+                        adc_scalars = _floats(a[19], 6 * own, 6 * own + 6)
                         clipped = accumulate(into, total, norm2, marks, at, adc_scalars, key, tile, tile == 0)
                         if bits:
                             counts[tile] += clipped
@@ -735,11 +739,12 @@ def conv_small_kernel(arguments):
     where in the gathered weights those of a tile and of a set of kernel columns begin (tiles, sets), how many sets;
     slots for images, a multiple of 16, outputs of a block; room for each thread's converted inputs, columns, sums and
     sums with images first, squared lengths or 0, and the length of each; scalars of `dac` and `accumulate`, key; clip
-    bits or 0, counts of clips (threads, tiles); scale and bias (outputs) or 0.
+    bits or 0, counts of clips (threads, tiles); scale and bias (outputs) or 0; rows of
+    `accumulate`'s scalars: one for all tiles, or each's own.
 
     A run: output row, first and last + 1 output column, kernel rows and kernel columns (first, last + 1), its set.
     """
-    a = carray(arguments, (29,), np.int64)
+    a = carray(arguments, (30,), np.int64)
     x, out, w, length, sizes, tiles = a[0], a[1], a[2], a[3], _integers(a[4], 0, 22), a[6]
     ends = _integers(a[5], 0, tiles + 1)
     runs, sets = carray(_pointer(a[7]), (a[8], 8), np.int64), a[10]
@@ -749,7 +754,7 @@ def conv_small_kernel(arguments):
     inputs, scratch, columns = a[13] + 4 * number * a[19], a[14] + 4 * number * a[19], a[15] + 4 * number * a[20]
     sums, ordered = a[16] + 4 * number * a[21], a[17] + 4 * number * a[21]
     squares = a[18] + 8 * number * a[21] if a[18] else 0
-    dac_scalars, adc_scalars, key = _floats(a[22], 0, 4), _floats(a[23], 0, 6), carray(_pointer(a[24]), (4,), np.uint64)
+    dac_scalars, key = _floats(a[22], 0, 4), carray(_pointer(a[24]), (4,), np.uint64)
     bits, scale, bias = a[25], a[27], a[28]
     counts = _integers(a[26], number * tiles, (number + 1) * tiles)
     images, n, wide_out = sizes[0], sizes[2], sizes[8]
@@ -785,6 +790,8 @@ def conv_small_kernel(arguments):
                     total, norm2 = _floats(ordered, start, start + step), _floats(lengths, start, start + step)
                     marks = _bytes(bits + images * n * positions * (tile // 8) if bits else 0, at, at + step)
                     into = _floats(out, at, at + step)
+                    own = min(tile, a[29] - 1)
+                    adc_scalars = _floats(a[23], 6 * own, 6 * own + 6)
                     clipped = accumulate(into, total, norm2, marks, at, adc_scalars, key, tile, tile == 0)
                     if bits:
                         counts[tile] += clipped

@@ -28,6 +28,7 @@ def tiled_matmul(x: Tensor, w: Tensor, spec: MatmulSpec, seed: int, stream: int)
         Where each tile's ADC clipped.
     """
     x = dac(x, spec)
+    spec.check_tiles(len(spec.tiles(x.shape[1])))
     out = x.new_zeros(len(x), len(w))
     clipped = []
     for tile, (start, stop) in enumerate(spec.tiles(x.shape[1])):
@@ -72,12 +73,13 @@ def adc(
         variance = spec.noise_output**2 + spec.noise_read**2 * norm2 + spec.noise_multiplicative**2 * partial**2
         n = philox.normals(tuple(partial.shape), seed, stream, tile, offset=offset, device=partial.device)
         partial = partial + variance.sqrt() * n.to(partial.dtype)
-    if spec.adc_full_scale is None:
+    full_scale = spec.full_scale(tile)
+    if full_scale is None:
         return partial, torch.zeros_like(partial, dtype=torch.bool)
-    clipped = partial.abs() > spec.adc_full_scale
-    partial = partial.clamp(-spec.adc_full_scale, spec.adc_full_scale)
+    clipped = partial.abs() > full_scale
+    partial = partial.clamp(-full_scale, full_scale)
     if spec.adc_levels:
-        step = spec.adc_full_scale / spec.adc_levels
+        step = full_scale / spec.adc_levels
         partial = (partial / step).round() * step
     return partial, clipped
 

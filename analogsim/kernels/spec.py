@@ -21,8 +21,8 @@ class MatmulSpec:
         None neither rounds nor clips.
     dac_signed : bool
         Inputs in [-1, 1] or [0, 1].
-    adc_full_scale : float or None
-        Partial sums clip to ±this, normalised units; None does not clip.
+    adc_full_scale : float, tuple of float, or None
+        Partial sums clip to ±this, normalised units; a tuple holds one for each tile. None does not clip.
     adc_bits : int or None
         None does not round.
     noise_output, noise_read, noise_multiplicative : float
@@ -33,7 +33,7 @@ class MatmulSpec:
     input_range: float = 1.0
     dac_bits: int | None = None
     dac_signed: bool = True
-    adc_full_scale: float | None = None
+    adc_full_scale: float | tuple[float, ...] | None = None
     adc_bits: int | None = None
     noise_output: float = 0.0
     noise_read: float = 0.0
@@ -42,15 +42,18 @@ class MatmulSpec:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.input_range) and self.input_range > 0):
             raise ProfileError(f"input_range: must be positive and finite (got {self.input_range!r})")
-        scale = self.adc_full_scale
-        if scale is not None and not (math.isfinite(scale) and scale > 0):
-            raise ProfileError(f"adc.full_scale: must be positive and finite (got {scale!r})")
-        if self.adc_bits is not None and scale is None:
+        for scale in self.full_scales:
+            if not (math.isfinite(scale) and scale > 0):
+                raise ProfileError(f"adc.full_scale: must be positive and finite (got {scale!r})")
+        if self.adc_bits is not None and not self.full_scales:
             raise ProfileError("adc.full_scale: an ADC with bits needs one (got None)")
 
     @classmethod
     def of(
-        cls, profile: HardwareProfile, input_range: float = 1.0, adc_full_scale: float | None = None
+        cls,
+        profile: HardwareProfile,
+        input_range: float = 1.0,
+        adc_full_scale: float | tuple[float, ...] | None = None,
     ) -> "MatmulSpec":
         """Take the scalars of a profile, with the two ranges that a layer may hold itself."""
         return cls(
@@ -74,6 +77,24 @@ class MatmulSpec:
     def adc_levels(self) -> int:
         """Largest ADC code, 2^(b-1)-1; 0 for an ADC that does not round."""
         return 0 if self.adc_bits is None else 2 ** (self.adc_bits - 1) - 1
+
+    @property
+    def full_scales(self) -> tuple[float, ...]:
+        """The ADCs' full scales: one for all tiles, or one for each; none where they do not clip."""
+        scale = self.adc_full_scale
+        return () if scale is None else scale if isinstance(scale, tuple) else (scale,)
+
+    def full_scale(self, tile: int) -> float | None:
+        """Return the full scale of one tile's ADCs."""
+        scale = self.adc_full_scale
+        return scale[tile] if isinstance(scale, tuple) else scale
+
+    def check_tiles(self, count: int) -> None:
+        """Refuse full scales of another number of tiles."""
+        if isinstance(self.adc_full_scale, tuple) and len(self.adc_full_scale) != count:
+            raise ProfileError(
+                f"adc.full_scale: {len(self.adc_full_scale)} values for {count} tiles; calibrate anew for these tiles"
+            )
 
     @property
     def noisy(self) -> bool:

@@ -29,8 +29,9 @@ class AnalogLayer(nn.Module):
         The hardware; may be assigned anew at any time.
     input_range : Tensor (), buffer
         α, activation units; NaN until calibrated. Used where the profile's `dac.input_range` is "calibrated".
-    adc_full_scale : Tensor (), buffer
-        Normalised units; NaN until calibrated. Used where the profile's `adc.full_scale` is "calibrated".
+    adc_full_scale : Tensor () or (tiles,), buffer
+        Normalised units, one for the layer or one for each cut of its rows into tiles (column tiles and groups share
+        it); NaN until calibrated. Used where the profile's `adc.full_scale` is "calibrated".
     backend : {"auto", "reference", "numba"}
         Which kernel computes; see `analogsim.kernels`.
     layer_name : str
@@ -202,13 +203,14 @@ class AnalogLayer(nn.Module):
             return top if top > 0 else 1.0
         return self._calibrated("input_range", "dac.input_range")
 
-    def _full_scale(self) -> float | None:
+    def _full_scale(self) -> float | tuple[float, ...] | None:
         rule = self.profile.adc.full_scale
         return self._calibrated("adc_full_scale", "adc.full_scale") if rule == "calibrated" else rule
 
-    def _calibrated(self, name: Literal["input_range", "adc_full_scale"], field: str) -> float:
-        value = float(getattr(self, name))
-        if math.isnan(value):
+    def _calibrated(self, name: Literal["input_range", "adc_full_scale"], field: str) -> Any:
+        values = getattr(self, name).tolist()
+        value = values if isinstance(values, float) else tuple(values)
+        if math.isnan(sum(value) if isinstance(value, tuple) else value):
             raise CalibrationError(
                 f"{self._where()}: {field} is 'calibrated' but was never set; run "
                 f"calibrate(model, batches) first, or give {field} a number in the profile"
@@ -239,14 +241,17 @@ class AnalogLayer(nn.Module):
         super()._apply(fn, recurse)
         for name, value in ranges.items():
             device = getattr(self, name).device
-            moved = torch.full((), math.nan, device=device) if value.is_meta else value.to(device)
+            moved = torch.full(value.shape, math.nan, device=device) if value.is_meta else value.to(device)
             setattr(self, name, moved)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # A digital network's state_dict has no ranges: keep this layer's own instead of calling them missing.
         for name in RANGES:
-            state_dict.setdefault(prefix + name, getattr(self, name))
+            own = getattr(self, name)
+            given = state_dict.setdefault(prefix + name, own)
+            if given.shape != own.shape:  # one full scale for the layer, or one for each tile
+                setattr(self, name, own.new_full(given.shape, math.nan))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
