@@ -9,6 +9,7 @@ survives (`noise_sweep`).
 from .profile import HardwareProfile, presets  # isort: skip
 from .convert import convert, to_digital  # isort: skip
 from .calibrate import calibrate  # isort: skip
+from .learned import learn_ranges  # isort: skip
 from .nn import (  # isort: skip
     AnalogConv1d,
     AnalogConv2d,
@@ -45,6 +46,7 @@ __all__ = [
     "convert",
     "to_digital",
     "calibrate",
+    "learn_ranges",
     "set_seed",
     # abstract noise
     "NoiseSpec",

@@ -1,33 +1,53 @@
-"""Constant full-scale ranges from data: one pass over calibration batches."""
+"""Constant full-scale ranges from data: one pass over calibration batches, streaming statistics."""
 
 import math
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .errors import CalibrationError, ConversionError
-from .nn import analog_layers
+from .nn import AnalogLayer, analog_layers
+from .nn.histogram import Histogram, pooled
 from .nn.observer import Observer
+from .ranges import best_scale, conversion_error, least, least_error
 
 Batch = Tensor | PackedSequence | tuple[Tensor, ...] | list[Tensor]
+Method = Literal["maximum", "percentile", "mse", "noise-aware"]
+Per = Literal["network", "layer", "tile"]
 
 
 def calibrate(
     model: nn.Module,
     batches: Iterable[Batch] | Tensor | PackedSequence,
-    method: Literal["maximum", "percentile"] = "maximum",
+    method: Method = "maximum",
     *,
+    per: Per | None = None,
     percentile: float = 99.9,
-    seed: int = 0,
     progress: bool = True,
-) -> dict[str, dict[str, float]]:
-    """Set every analog layer's `input_range` and `adc_full_scale` from data.
+) -> dict[str, dict[str, Any]]:
+    r"""Set every analog layer's `input_range` α and `adc_full_scale` F from data.
 
-    The network runs without converters and noise; each layer's inputs and partial sums are observed. The ranges are set
-    to their largest magnitude, or to a percentile of the magnitudes (of a uniform sample of 2^16 a batch).
+    The network runs once without converters and noise; of each layer's inputs x and partial sums u_t = x_t ŵ_tᵀ (in
+    normalised units u_t/α) histograms are kept, whose size does not depend on the amount of data. Then
+
+    * `maximum`: the largest magnitudes; nothing of this data clips.
+    * `percentile`: percentiles of the magnitudes.
+    * `mse`: α and F that each minimise the mean square error of their own converter, E[(Q(v) − v)²] with Q clipping to
+      the range and rounding to the profile's bits, on noise-free data.
+    * `noise-aware`: α and F that together minimise the layer's output error under the profile's noise,
+
+          J(α, F) = ‖W‖²·E[(DAC_α(x) − x)²] + w²·Σ_t { V_t(α) + E[(ADC_{αF}(u_t + n) − (u_t + n))²] },  n ~ N(0, V_t),
+          V_t(α) = α²·σ_out² + σ_r²·E‖x_t‖² + σ_m²·E[u_t²],
+
+      in squared activation units, with ‖W‖² and w² the means over outputs of ‖W_j‖² and w_max². A larger α clips fewer
+      inputs, but rounds them more coarsely and makes σ_out larger in activation units. Errors of different inputs and
+      tiles count as uncorrelated. An ideal DAC sets no limit to the signal; its α is then the largest input.
 
     Parameters
     ----------
@@ -35,18 +55,21 @@ def calibrate(
         A converted network.
     batches : iterable of Tensor or (Tensor, …), or Tensor
         Network inputs (packed sequences too); of a tuple (inputs, labels) the first is taken.
-    method : {"maximum", "percentile"}
+    method : {"maximum", "percentile", "mse", "noise-aware"}
+    per : {"network", "layer", "tile"}, optional
+        What shares one F; default: each layer's profile's `adc.per`. α is always a layer's own: it scales digitally.
+        With "network", maximum and percentile take the largest of the layers' F, the others the F of least sum of the
+        layers' ADC errors, each relative to the power of its partial sums.
     percentile : float
         In (0, 100]; magnitudes above it will clip.
-    seed : int
-        Of the sampling for percentiles.
     progress : bool
         Show a progress bar where standard error is a terminal.
 
     Returns
     -------
     dict
-        Layer name → {"input_range": activation units, "adc_full_scale": normalised units}.
+        Layer name → {"input_range": activation units, "adc_full_scale": normalised units (a list for tiles),
+        "input_clipped", "adc_clipped": fractions of these batches' inputs and noise-free partial sums beyond them}.
 
     Raises
     ------
@@ -54,44 +77,77 @@ def calibrate(
         No batch was given, a value is not finite, or a layer was never reached or saw only zeros.
     ConversionError
         The model has no analog layer.
+
+    Notes
+    -----
+    Where the profile gives a range as a number, that number is used; what is found for the other is best beside it.
     """
-    if method not in ("maximum", "percentile") or not 0 < percentile <= 100:
-        raise CalibrationError(
-            f"method is 'maximum' or 'percentile' with 0 < percentile <= 100 (got {method!r}, {percentile!r})"
-        )
-    layers = list(analog_layers(model))
+    if method not in get_args(Method) or not 0 < percentile <= 100:
+        known = ", ".join(get_args(Method))
+        raise CalibrationError(f"method is one of {known}, 0 < percentile <= 100 (got {method!r}, {percentile!r})")
+    if per not in (None, *get_args(Per)):
+        raise CalibrationError(f"per: 'network', 'layer' or 'tile' is needed (got {per!r})")
+    with observed(model, lambda layer: Observer(layer.profile, method != "maximum" or _has_constants(layer))) as seen:
+        run(model, batches, progress, "Calibrating")
+    layers = [_Layer(name, layer, observer, method, percentile) for name, layer, observer in seen]
+    shared = [one for one in layers if (per or one.layer.profile.adc.per) == "network"]
+    common = _common(shared) if shared else 0.0
+    report = {}
+    for one in layers:
+        rule = per or one.layer.profile.adc.per
+        scales = common if rule == "network" else one.full_scales() if rule == "tile" else one.full_scale()
+        report[one.name] = one.store(scales)
+    return report
+
+
+def _has_constants(layer: AnalogLayer) -> bool:
+    """Return whether a range is given, so that data may clip whatever the method."""
+    return isinstance(layer.profile.dac.input_range, float) or isinstance(layer.profile.adc.full_scale, float)
+
+
+@contextmanager
+def observed(model: nn.Module, make: Callable[[AnalogLayer], Any]) -> Iterator[list[tuple[str, AnalogLayer, Any]]]:
+    """Put a kernel that takes notes into every analog layer, the network in evaluation mode; both end with the context.
+
+    Yields
+    ------
+    list of (name, layer, what `make` made for it)
+
+    Raises
+    ------
+    ConversionError
+        The model has no analog layer.
+    """
+    layers = [(name, layer, make(layer)) for name, layer in analog_layers(model)]
     if not layers:
         raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        for number, (_, layer) in enumerate(layers):
-            layer._observer = Observer(seed + number, layer.profile.dac.signed)
-        _run(model, batches, progress)
-        observed = {name: _ranges(name, layer._observer, method, percentile) for name, layer in layers}
+        for _, layer, observer in layers:
+            layer._observer = observer
+        yield layers
     finally:
         for module, training in modes.items():
             module.training = training
-        for _, layer in layers:
+        for _, layer, _ in layers:
             layer._observer = None
-    report = {}
-    for name, layer in layers:
-        top_input, top_sum = observed[name]
-        rule = layer.profile.dac.input_range
-        alpha = rule if isinstance(rule, float) else top_input
-        layer.input_range.fill_(top_input)
-        layer.adc_full_scale.fill_(top_sum / alpha)
-        report[name] = {"input_range": top_input, "adc_full_scale": top_sum / alpha}
-    return report
 
 
 @torch.no_grad()
-def _run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, progress: bool) -> None:
+def run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, progress: bool, title: str) -> None:
+    """Run a network on batches of inputs.
+
+    Raises
+    ------
+    CalibrationError
+        No batch was given, or one is not a tensor.
+    """
     from .progress import track
 
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     count = 0
-    for batch in track([batches] if isinstance(batches, Tensor | PackedSequence) else batches, "Calibrating", progress):
+    for batch in track([batches] if isinstance(batches, Tensor | PackedSequence) else batches, title, progress):
         # A PackedSequence is a tuple too, but one input.
         inputs = batch[0] if isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence) else batch
         if not isinstance(inputs, Tensor | PackedSequence):
@@ -105,19 +161,113 @@ def _run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, p
         raise CalibrationError("batches: empty; give at least one batch of network inputs")
 
 
-def _ranges(name: str, observer: Observer | None, method: str, percentile: float) -> tuple[float, float]:
-    assert observer is not None  # noqa: S101 - set above
-    ranges = []
-    for what, sample in (("inputs", observer.inputs), ("partial sums", observer.sums)):
-        if not sample.values:
-            raise CalibrationError(f"{name}: the network never used this layer on the calibration batches")
-        top = sample.maximum if method == "maximum" else sample.percentile(percentile)
-        if not math.isfinite(sample.maximum):
-            raise CalibrationError(f"{name}: its {what} are not finite; check the batches and the weights")
-        if top == 0:
-            raise CalibrationError(
-                f"{name}: its {what} are all zero (at this percentile); give other batches or a higher percentile, or "
-                "weights if this layer's are all zero"
-            )
-        ranges.append(top)
-    return ranges[0], ranges[1]
+@dataclass
+class _Layer:
+    """One layer, what was seen of it, and the input range that follows from it."""
+
+    name: str
+    layer: AnalogLayer
+    seen: Observer
+    method: Method
+    percentile: float
+
+    def __post_init__(self) -> None:
+        if not self.seen.inputs.number or not self.seen.sums:
+            raise CalibrationError(f"{self.name}: the network never used this layer on the calibration batches")
+        self.sums = pooled(self.seen.sums)
+        for what, histogram in (("inputs", self.seen.inputs), ("partial sums", self.sums)):
+            if not math.isfinite(histogram.maximum):
+                raise CalibrationError(f"{self.name}: its {what} are not finite; check the batches and the weights")
+            if self._own(histogram) == 0:
+                raise CalibrationError(
+                    f"{self.name}: its {what} are all zero (at this percentile); give other batches or a higher "
+                    "percentile, or weights if this layer's are all zero"
+                )
+        profile = self.layer.profile
+        dac = profile.dac
+        self.dac_levels = 0 if dac.bits is None else 2 ** (dac.bits - dac.signed) - 1
+        self.adc_levels = 0 if profile.adc.bits is None else 2 ** (profile.adc.bits - 1) - 1
+        self.top = self._input_range()
+        self.alpha = dac.input_range if isinstance(dac.input_range, float) else self.top
+
+    def _own(self, histogram: Histogram) -> float:
+        return histogram.percentile(self.percentile) if self.method == "percentile" else histogram.maximum
+
+    def _input_range(self) -> float:
+        inputs, noise = self.seen.inputs, self.layer.profile.noise
+        if self.method in ("maximum", "percentile") or not self.dac_levels:
+            return self._own(inputs)
+        if self.method == "mse" or not (noise.output or isinstance(self.layer.profile.adc.full_scale, float)):
+            return best_scale(inputs, self.dac_levels)
+        fixed, tiles = self.layer.profile.adc.full_scale, len(self.seen.sums)
+
+        def error(alphas: np.ndarray) -> np.ndarray:
+            total = self.seen.row_power * conversion_error(inputs, alphas, self.dac_levels)
+            for index, alpha in enumerate(alphas):
+                sigma = math.sqrt(self.variance(float(alpha)))
+                if isinstance(fixed, float):
+                    adc = float(self._adc_error(self.sums, np.array([alpha * fixed]), sigma)[0])
+                else:
+                    adc = 0.0 if fixed is None else least_error(self.sums, self.adc_levels, sigma)[1]
+                total[index] += self.seen.gain_power * tiles * (sigma**2 + adc)
+            return total
+
+        # Coarse first: every candidate needs the best full scale beside it.
+        grid = inputs.maximum * np.geomspace(2.0**-8, 1, 25)
+        near = int(np.argmin(error(grid)))
+        grid = np.geomspace(grid[max(near - 1, 0)], grid[min(near + 1, len(grid) - 1)], 13)
+        return float(grid[int(np.argmin(error(grid)))])
+
+    def variance(self, alpha: float, tile: int | None = None) -> float:
+        """V(α): variance of the noise on a partial sum, units of u²; without a tile, the mean over tiles."""
+        noise = self.layer.profile.noise
+        sums = self.sums if tile is None else self.seen.sums[tile]
+        norms = np.array(self.seen.norms if tile is None else [self.seen.norms[tile]], float).sum(0)
+        length2 = norms[0] / norms[1] if norms[1] else 0.0
+        return (alpha * noise.output) ** 2 + noise.read**2 * length2 + noise.multiplicative**2 * sums.mean_square
+
+    def _adc_error(self, sums: Histogram, scales: np.ndarray, sigma: float) -> np.ndarray:
+        return conversion_error(sums, scales, self.adc_levels, sigma)
+
+    def full_scale(self, tile: int | None = None) -> float:
+        """F of the layer or of one tile, normalised units."""
+        sums = self.sums if tile is None else self.seen.sums[tile]
+        if self.method in ("maximum", "percentile"):
+            # A tile that saw only zeros converts only zeros: any full scale does.
+            return (self._own(sums) or self._own(self.sums)) / self.alpha
+        sigma = math.sqrt(self.variance(self.alpha, tile)) if self.method == "noise-aware" else 0.0
+        return (best_scale(sums, self.adc_levels, sigma) or self.sums.maximum) / self.alpha
+
+    def full_scales(self) -> list[float]:
+        """F of every tile."""
+        return [self.full_scale(tile) for tile in range(len(self.seen.sums))]
+
+    def relative_error(self, scales: np.ndarray) -> np.ndarray:
+        """Error of the ADC at full scales F (S,), relative to the power of the partial sums."""
+        sigma = math.sqrt(self.variance(self.alpha)) if self.method == "noise-aware" else 0.0
+        return self._adc_error(self.sums, scales * self.alpha, sigma) / self.sums.mean_square
+
+    def store(self, full_scale: float | list[float]) -> dict[str, Any]:
+        """Write the ranges into the layer; return its line of the report."""
+        device = self.layer.adc_full_scale.device
+        with torch.no_grad():
+            self.layer.input_range.fill_(self.top)
+        self.layer.adc_full_scale = torch.tensor(full_scale, dtype=torch.float32, device=device)
+        result: dict[str, Any] = {"input_range": self.top, "adc_full_scale": full_scale}
+        rule = self.layer.profile.adc.full_scale
+        limits = np.broadcast_to(full_scale if rule == "calibrated" else rule or math.inf, len(self.seen.sums))
+        if self.seen.inputs.binned:
+            clipped = [one.above(float(top) * self.alpha) * one.number for one, top in zip(self.seen.sums, limits)]
+            return result | {
+                "input_clipped": self.seen.inputs.above(self.alpha) if self.dac_levels else 0.0,
+                "adc_clipped": sum(clipped) / self.sums.number,
+            }
+        return result | {"input_clipped": 0.0, "adc_clipped": 0.0}
+
+
+def _common(layers: list[_Layer]) -> float:
+    """Return the one full scale of several layers."""
+    own = [layer.full_scale() for layer in layers]
+    if layers[0].method in ("maximum", "percentile"):
+        return max(own)
+    return least(lambda scales: np.sum([layer.relative_error(scales) for layer in layers], axis=0), max(own))[0]

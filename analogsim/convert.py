@@ -158,7 +158,8 @@ def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
     if old.dac.input_range != profile.dac.input_range or old.weight != profile.weight or old.tile != profile.tile:
         layer.adc_full_scale = torch.full((), math.nan, device=layer.adc_full_scale.device)
     if old.dac.input_range != profile.dac.input_range:
-        layer.input_range.fill_(math.nan)
+        with torch.no_grad():
+            layer.input_range.fill_(math.nan)
 
 
 def _copied(model: nn.Module) -> nn.Module:

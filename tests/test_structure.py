@@ -20,6 +20,8 @@ FLOORS = {
     "noise": 3,
     "qat": 3,
     "midpoint": 3,
+    "ranges": 4,
+    "learned": 4,
     "curve": 3,
     "convert": 4,
     "calibrate": 4,

@@ -43,7 +43,8 @@ class _AnalogConv(AnalogLayer):
                     raise ShapeError(f"{self._where()}: input {tuple(x.shape)} is smaller than the kernel")
             geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
             plan = self.plan(inputs, weight)
-            return CrossbarConv.apply(inputs, weight, bias, geometry, self.profile.tile.mapping, *plan).to(x.dtype)
+            mapping, learned = self.profile.tile.mapping, self.learned_range
+            return CrossbarConv.apply(inputs, weight, bias, geometry, mapping, *plan, learned).to(x.dtype)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pad here what the kernel's own symmetric zero padding cannot; return the padding left for the kernel."""

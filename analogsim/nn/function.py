@@ -21,7 +21,8 @@ class CrossbarLinear(torch.autograd.Function):
         ∂x = [x not clipped by the DAC] · Σ_t (g·m_t) W_t        ∂W_t = (g·m_t)ᵀ (α·x̂_t)        ∂b = Σ_m g
 
     W = ŵ·w_max are the weights as programmed; w_max and noise count as constants. x̂ is computed anew in backward: kept
-    are what a digital layer keeps, and one bit a tile and output.
+    are what a digital layer keeps, and one bit a tile and output. A learned input range keeps y too; its gradient is
+    `range_gradient`.
     """
 
     @staticmethod
@@ -38,11 +39,13 @@ class CrossbarLinear(torch.autograd.Function):
         seed: int,
         stream: int,
         differentiable: bool,
+        alpha: Tensor | None = None,
     ) -> Tensor:
         """Run the kernel; keep x, the weights and the ADC's clip bits."""
-        record = differentiable and spec.adc_full_scale is not None and any(ctx.needs_input_grad[:2])
+        wanted = differentiable and any((*ctx.needs_input_grad[:2], alpha is not None))
+        record = wanted and spec.adc_full_scale is not None
         out, clips = kernel.matmul(x, programmed, spec, seed, stream, scale, bias, record)
-        ctx.save_for_backward(x, weight, w_eff)
+        ctx.save_for_backward(x, weight, w_eff, *(() if alpha is None else (out.clone(), bias)))
         ctx.kernel, ctx.spec, ctx.clips = kernel, spec, clips
         return out
 
@@ -51,10 +54,11 @@ class CrossbarLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients stated above."""
         (g,) = grads
-        x, weight, w_eff = ctx.saved_tensors
+        x, weight, w_eff, *kept = ctx.saved_tensors
         w = weight if w_eff is None else w_eff
         spec, clips = ctx.spec, ctx.clips
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
+        need_x = need_x or bool(kept)
         tiles = spec.tiles(x.shape[1])
         if clips is None or not any(clips.counts):
             tiles, counts = [(0, x.shape[1])], [0]
@@ -73,7 +77,32 @@ class CrossbarLinear(torch.autograd.Function):
             grad_w *= spec.input_range
         if grad_x is not None and spec.dac_levels:
             grad_x.masked_fill_(dac_clipped(x, spec), 0)
-        return (grad_x, grad_w, g.sum(0) if need_b else None, *[None] * 8)
+        grad_alpha = range_gradient(g, x, grad_x, spec, *kept) if kept and grad_x is not None else None
+        return (grad_x, grad_w, g.sum(0) if need_b else None, *[None] * 8, grad_alpha)
+
+
+def range_gradient(g: Tensor, x: Tensor, grad_x: Tensor, spec: MatmulSpec, out: Tensor, bias: Tensor | None) -> Tensor:
+    r"""Return the gradient of the input range α, straight through rounding.
+
+    y - b = α·S(x̂) with S what the crossbars give, and by the straight-through rule dx̂_k/dα is -x_k/α² where the DAC did
+    not clip and 0 where it did, so that with m_t and g as in `CrossbarLinear`
+
+        ∂α = Σ g·(y - b)/α  -  Σ_t Σ (g·m_t)·W_t·x_t·[not clipped]/α  =  (Σ g·(y - b) - Σ x·∂x) / α.
+
+    For ADCs and noise that do nothing this is LSQ's rule, ∂y/∂α = W·(x̂ - [not clipped]·x/α); without rounding either,
+    it is PACT's, W·[x clipped].
+
+    References
+    ----------
+    S. K. Esser et al., *Learned Step Size Quantization*, ICLR 2020, equation 3. J. Choi et al., *PACT: Parameterized
+    Clipping Activation for Quantized Neural Networks*, arXiv 1805.06085, section 3.
+    """
+    if spec.dac_levels:  # what clipped has no gradient, but may be infinite
+        x = x.clamp(-spec.input_range, spec.input_range)
+    total = (g * out).sum(dtype=torch.float64) - (x * grad_x).sum(dtype=torch.float64)
+    if bias is not None:
+        total = total - (g.transpose(0, 1).flatten(1).sum(1) * bias).sum(dtype=torch.float64)
+    return (total / spec.input_range).float()
 
 
 def dac_clipped(x: Tensor, spec: MatmulSpec) -> Tensor:
@@ -102,11 +131,13 @@ class CrossbarConv(torch.autograd.Function):
         seed: int,
         stream: int,
         differentiable: bool,
+        alpha: Tensor | None = None,
     ) -> Tensor:
         """Run the kernel; keep x, the weights and the ADC's clip bits."""
-        record = differentiable and spec.adc_full_scale is not None and any(ctx.needs_input_grad[:2])
+        wanted = differentiable and any((*ctx.needs_input_grad[:2], alpha is not None))
+        record = wanted and spec.adc_full_scale is not None
         out, clips = convolve(kernel, x, programmed, spec, geometry, seed, stream, mapping, scale, bias, record)
-        ctx.save_for_backward(x, weight, w_eff)
+        ctx.save_for_backward(x, weight, w_eff, *(() if alpha is None else (out.clone(), bias)))
         ctx.geometry, ctx.mapping, ctx.kernel, ctx.spec, ctx.clips = geometry, mapping, kernel, spec, clips
         return out
 
@@ -115,8 +146,9 @@ class CrossbarConv(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients by the kernels' own backward."""
         (g,) = grads
-        x, weight, w_eff = ctx.saved_tensors
+        x, weight, w_eff, *kept = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
+        need_x = need_x or bool(kept)
         grad_x, grad_w = convolve_backward(
             ctx.kernel,
             g,
@@ -129,7 +161,8 @@ class CrossbarConv(torch.autograd.Function):
             (need_x, need_w),
         )
         grad_b = g.sum((0, *range(2, g.ndim))) if need_b else None
-        return (grad_x, grad_w, grad_b, *[None] * 10)
+        grad_alpha = range_gradient(g, x, grad_x, ctx.spec, *kept) if kept and grad_x is not None else None
+        return (grad_x, grad_w, grad_b, *[None] * 10, grad_alpha)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from ..errors import CalibrationError, ConversionError, NonFiniteError, ProfileE
 from ..kernels import Backend, MatmulSpec, choose, uncompiled
 from ..profile import HardwareProfile
 from .function import CrossbarLinear, exact_dtype
-from .observer import Observer
 
 RANGES = ("input_range", "adc_full_scale")
 
@@ -57,7 +56,7 @@ class AnalogLayer(nn.Module):
         self.stream = 0
         self.seed: int | None = None
         self.calls = 0
-        self._observer: Observer | None = None
+        self._observer: Any = None  # a backend that takes notes (see `observer.py`)
 
     @classmethod
     def from_digital(cls, module: nn.Module, profile: HardwareProfile) -> Self:
@@ -151,7 +150,7 @@ class AnalogLayer(nn.Module):
             Activation units, of x's dtype.
         """
         with exact_dtype(x, weight, bias) as (rows, w, b):
-            out = CrossbarLinear.apply(rows.reshape(-1, rows.shape[-1]), w, b, *self.plan(rows, w))
+            out = CrossbarLinear.apply(rows.reshape(-1, rows.shape[-1]), w, b, *self.plan(rows, w), self.learned_range)
             return out.reshape(*x.shape[:-1], len(weight)).to(x.dtype)
 
     def plan(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int, bool]:
@@ -165,6 +164,8 @@ class AnalogLayer(nn.Module):
         w_max = self.weight_scale(weight)
         programmed = self.program(weight, w_max)
         exact = self.programs_exactly or self._observer is not None
+        if self._observer is not None:
+            self._observer.written(weight, programmed, w_max)
         return programmed, w_max, None if exact else programmed * w_max.reshape(-1, *[1] * (weight.ndim - 1))
 
     def read(
@@ -172,8 +173,7 @@ class AnalogLayer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int, bool]:
         """Return what one call on what `write` programmed needs; as `plan`."""
         if self._observer is not None:
-            spec = MatmulSpec(rows=self.profile.tile.rows)
-            return programmed, w_max, None, self._observer, spec, 0, 0, False
+            return programmed, w_max, None, self._observer, self._observer.spec(self, x), 0, 0, False
         spec = self.spec(x)
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
@@ -186,6 +186,13 @@ class AnalogLayer(nn.Module):
             *self.draw(spec),
             differentiable,
         )
+
+    @property
+    def learned_range(self) -> Tensor | None:
+        """α as a parameter, where training shall learn it (`learn_ranges`)."""
+        alpha = self.input_range
+        wanted = alpha.requires_grad and torch.is_grad_enabled() and self.profile.dac.input_range == "calibrated"
+        return alpha if wanted and self._observer is None else None
 
     def _input_range(self, x: Tensor) -> float:
         rule = self.profile.dac.input_range
@@ -237,10 +244,15 @@ class AnalogLayer(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # The ranges follow the layer's device and keep their precision: half() would round α and may overflow.
+        learned = {name: getattr(self, name).detach().clone() for name in RANGES if name in self._parameters}
         ranges = {name: getattr(self, name) for name in RANGES}
         super()._apply(fn, recurse)
         for name, value in ranges.items():
             device = getattr(self, name).device
+            if name in learned:  # the same parameter, for the optimiser that holds it
+                with torch.no_grad():
+                    getattr(self, name).data = learned[name].to(device)
+                continue
             moved = torch.full(value.shape, math.nan, device=device) if value.is_meta else value.to(device)
             setattr(self, name, moved)
         return self

@@ -1,52 +1,46 @@
 """A kernel that computes exactly and takes notes: the magnitudes of inputs and of partial sums, for calibration."""
 
-import math
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..kernels import Clips, MatmulSpec
-
-SAMPLE = 2**16  # magnitudes kept of one batch and layer
-
-
-class Sample:
-    """Magnitudes of a stream of tensors: their maximum, and a uniform sample of each for percentiles."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self.maximum = 0.0
-        self.values: list[Tensor] = []
-        self.generator = generator
-
-    def add(self, values: Tensor, keep: int = SAMPLE) -> None:
-        """Take note of |values|; at most `keep` of them are remembered."""
-        values = values.detach().flatten()
-        if not len(values):
-            return
-        low, high = torch.aminmax(values)
-        top = float(torch.maximum(high, -low))
-        if top > self.maximum or math.isnan(top):  # once NaN, it stays NaN
-            self.maximum = top
-        if len(values) > keep:
-            values = values[torch.randint(len(values), (keep,), generator=self.generator).to(values.device)]
-        self.values.append(values.abs().cpu())
-
-    def percentile(self, percent: float) -> float:
-        """Return the magnitude below which `percent` % of the sample lies."""
-        values = torch.cat(self.values)
-        return float(values.kthvalue(max(1, round(percent / 100 * len(values)))).values)
+from ..profile import HardwareProfile
+from .histogram import Histogram
 
 
 class Observer:
     """A backend (the functions `matmul`, `dac`, `accumulate`) without converters and noise that records as it computes.
 
     Partial sums are recorded for α = 1: in normalised units they are these divided by α.
+
+    Attributes
+    ----------
+    inputs : Histogram
+        Activation units.
+    sums : list of Histogram
+        Of each tile, in activation units times normalised weights.
+    norms : list of [float, int]
+        Of each tile: Σ ‖x_t‖² (where the profile has read noise) and of how many.
+    row_power, gain_power : float
+        Means over outputs of ‖W_j‖² and of w_max², weight units.
     """
 
-    def __init__(self, seed: int = 0, signed: bool = True) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.signed = signed
-        self.inputs, self.sums = Sample(generator), Sample(generator)
+    def __init__(self, profile: HardwareProfile, binned: bool = True) -> None:
+        self.profile, self.binned = profile, binned
+        self.inputs = Histogram(binned)
+        self.sums: list[Histogram] = []
+        self.norms: list[list[float]] = []
+        self.row_power = self.gain_power = 1.0
+
+    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor) -> None:
+        """Take note of a matrix: digital, as programmed, and its scale (N,)."""
+        self.row_power = float(weight.detach().flatten(1).double().square().sum(1).mean())
+        self.gain_power = float(w_max.double().square().mean())
+
+    def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
+        """Return the scalars to compute with: exact; read noise only asks for ‖x_t‖²."""
+        return MatmulSpec(rows=self.profile.tile.rows, noise_read=self.profile.noise.read)
 
     def matmul(
         self,
@@ -62,22 +56,43 @@ class Observer:
         """Multiply tile by tile, exactly."""
         x = self.dac(x, spec)
         out = x.new_zeros(len(x), len(w))
-        tiles = spec.tiles(x.shape[1])
-        for start, stop in tiles:
-            partial = x[:, start:stop] @ w[:, start:stop].T
-            self.sums.add(partial, SAMPLE // len(tiles))
+        for tile, (start, stop) in enumerate(spec.tiles(x.shape[1])):
+            part = x[:, start:stop]
+            partial = part @ w[:, start:stop].T
+            self._record(partial, part.square().sum(1) if spec.noise_read else None, tile)
             out += partial
         if scale is not None:
             out = out * scale
         return out if bias is None else out + bias, None
 
-    def dac(self, x: Tensor, spec: MatmulSpec, *_: object) -> Tensor:
+    def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Record inputs (of an unsigned DAC only what it can convert) and pass them on."""
-        self.inputs.add(x if self.signed else x.clamp(min=0))
+        self.inputs.add(x if self.profile.dac.signed else x.clamp(min=0))
         return x
 
-    def accumulate(self, out: Tensor, partial: Tensor, *rest: object) -> int:
-        """Record partial sums and add them; the last argument says whether they are the first."""
-        self.sums.add(partial)
-        out.copy_(partial) if rest[-1] else out.add_(partial)
+    def accumulate(
+        self,
+        out: Tensor,
+        partial: Tensor,
+        norm2: Tensor | None,
+        spec: MatmulSpec,
+        seed: int,
+        stream: int,
+        tile: int,
+        offset: int,
+        bits: Tensor | None,
+        first: bool = False,
+    ) -> int:
+        """Record a tile's partial sums and add them to `out`; `first` overwrites it."""
+        self._record(partial, norm2, tile)
+        out.copy_(partial) if first else out.add_(partial)
         return 0
+
+    def _record(self, partial: Tensor, norm2: Tensor | None, tile: int) -> None:
+        while len(self.sums) <= tile:
+            self.sums.append(Histogram(self.binned))
+            self.norms.append([0.0, 0])
+        self.sums[tile].add(partial)
+        if norm2 is not None:
+            self.norms[tile][0] += float(norm2.double().sum())
+            self.norms[tile][1] += norm2.numel()

@@ -64,7 +64,7 @@ class _AnalogConvTranspose(AnalogLayer):
                 effective = None if w_eff is None else w_eff[own]
                 seed, stream = self.draw(spec) if group else drawn
                 device = programmed[own], gain[own], effective, kernel, spec, seed, stream, differentiable
-                sums.append(CrossbarLinear.apply(rows[:, group], matrix[own], None, *device))
+                sums.append(CrossbarLinear.apply(rows[:, group], matrix[own], None, *device, self.learned_range))
             products = torch.cat(sums, 1) if groups > 1 else sums[0]
             products = products.reshape(len(x), *x.shape[2:], -1).movedim(-1, 1)
             out = overlap_add(products, conv.kernel_size, conv.stride, conv.dilation)
