@@ -10,14 +10,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 
 
-def bar(show: bool = True) -> Progress:
-    """Return a rich progress bar; a disabled one where `show` is False or standard error is no terminal."""
+def bar(show: bool = True, remaining: bool = True) -> Progress:
+    """Return a rich progress bar; a disabled one where `show` is False or standard error is no terminal.
+
+    `remaining` adds rich's estimate of the time that is left, which forgets steps older than 30 seconds.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        *([TimeRemainingColumn()] * remaining),
         console=Console(stderr=True),
         disable=not (show and sys.stderr.isatty()),
     )

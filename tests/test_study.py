@@ -24,6 +24,7 @@ from analogsim.errors import BackendError, StudyError
 from analogsim.study import load_results, load_study, run_study, summarise
 from analogsim.study.grid import Study
 from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP
+from analogsim.study.run import time_left
 from analogsim.study.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -178,6 +179,23 @@ def test_a_failing_job_is_recorded_and_stops_no_other(ran):
     status = " ".join(call("status", out).output.split())
     assert "2 failed" in status
     assert "(got 'median')" in status
+
+
+def test_progress_tells_jobs_and_the_time_to_go(ran):
+    _, _, result = ran
+    lines = re.findall(r"\((\d+) jobs done, (\d) running, (\d+) left, (.*)\)\n", result.stderr)
+    assert [int(done) for done, *_ in lines] == list(range(1, 11))
+    assert all(int(done) + int(running) + int(left) == 10 for done, running, left, _ in lines)
+    assert lines[-1][3] == "2 failed, no epoch to go"
+    assert any(re.search(r"about \d+:\d\d:\d\d to go", rest) for *_, rest in lines[:-1])
+
+
+@pytest.mark.parametrize(
+    ("trained", "left", "seconds", "words"),
+    [(10, 30, 1200, "1:00:00 to go"), (0, 30, 5, "not known yet"), (40, 0, 9, "no epoch"), (-3, 7, 9, "not known yet")],
+)
+def test_the_time_to_go_is_that_of_the_epochs_so_far(trained, left, seconds, words):
+    assert words in time_left(trained, left, seconds)
 
 
 def test_only_what_failed_is_run_again_and_only_if_asked(ran, tmp_path):

@@ -1,6 +1,5 @@
 """A study's pictures as files: accuracy curves with their fits and µ, peak against µ, learning curves."""
 
-import colorsys
 import math
 import re
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart also by the colour-blind; one a method, lighter from variant to variant.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999933")
-LIGHTEST = 0.78  # lightness of a method's last variant
+LIGHTEST = 0.5  # share of white in the colour of a method's last variant
 FORMATS = ("png", "svg")
 
 
@@ -93,10 +92,10 @@ def slug(name: str) -> str:
 
 
 def _lighter(color: str, share: float) -> str:
-    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    hue, light, saturation = colorsys.rgb_to_hls(red, green, blue)
-    mixed = colorsys.hls_to_rgb(hue, light + share * max(0.0, LIGHTEST - light), saturation)
-    return "#" + "".join(f"{round(255 * part):02x}" for part in mixed)
+    # Towards white, not by lightness alone: that would turn a muted colour into a glaring one.
+    white = 255 * LIGHTEST * share
+    parts = (int(color[i : i + 2], 16) * (1 - LIGHTEST * share) + white for i in (1, 3, 5))
+    return "#" + "".join(f"{round(part):02x}" for part in parts)
 
 
 def _draw(paint: Any, variants: Sequence[Variant], colors: dict[Any, str], stem: Path, title: str) -> list[Path]:
@@ -148,6 +147,7 @@ def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -
         axes.set_xlabel(QUANTITIES[first.quantity])
         axes.set_ylim(0, None)
         axes.set_xlim(*sigma_range(variants))
+        _plain_ticks(axes, (1.0,))
 
 
 def _tradeoff(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
@@ -162,9 +162,13 @@ def _tradeoff(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str])
         color = colors[cell.method, cell.variant]
         x, y = [fit.midpoint for fit in fits], [fit.peak for fit in fits]
         axes.plot(x, y, "o-", color=color, linewidth=1, label=name)
+        for fit in fits:
+            if not math.isnan(fit.ci[0]):
+                axes.plot(fit.ci, (fit.peak, fit.peak), "-", color=color, alpha=0.35, linewidth=3, zorder=1)
         for variant, fit in zip(line, fits):
             text = variant.cell.variant + _marks(variant)
             axes.annotate(text, (fit.midpoint, fit.peak), (5, 5), textcoords="offset points", fontsize="x-small")
+    _plain_ticks(axes, (1.0, 2.0, 5.0))
 
 
 def _learning(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
@@ -176,6 +180,15 @@ def _learning(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str])
             color = colors[variant.cell.method, variant.cell.variant]
             axes.plot(points[:, 0], points[:, 1], color=color, linewidth=1.3, label=variant.name)
             axes.fill_between(points[:, 0], points[:, 2], points[:, 3], color=color, alpha=0.15, linewidth=0)
+
+
+def _plain_ticks(axes: "Axes", digits: Sequence[float]) -> None:
+    """Write a logarithmic axis as 0.5, 1, 2, where matplotlib writes powers, and lets those of a short axis overlap."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=digits))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _marks(variant: Variant) -> str:

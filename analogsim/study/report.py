@@ -12,7 +12,7 @@ import numpy as np
 
 from ..curve import QUANTITIES
 from ..errors import StudyError
-from ..midpoint import midpoint_texts
+from ..midpoint import MidpointFit, midpoint_texts
 from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
 from .file import study_text
 from .job import RESULT, read_json
@@ -126,13 +126,10 @@ def curves_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], str
             hoverinfo="skip",
             **common,
         )
-        error: dict[str, Any] = {"type": "data", "symmetric": False, "color": "black", "thickness": 1}
-        if not math.isnan(fit.ci[0]):
-            error |= {"array": [fit.ci[1] - fit.midpoint], "arrayminus": [fit.midpoint - fit.ci[0]]}
         figure.add_scatter(
             x=[fit.midpoint],
             y=[float(fit.predict(fit.midpoint))],
-            error_x=error,
+            error_x=_intervals([fit]) | {"color": "black"},
             mode="markers",
             marker={"color": color, "symbol": "diamond", "size": 10, "line": {"color": "black", "width": 1}},
             hovertemplate=str(fit),
@@ -161,6 +158,7 @@ def tradeoff_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], s
         figure.add_scatter(
             x=[fit.midpoint for fit in fits],
             y=[fit.peak for fit in fits],
+            error_x=_intervals(fits),
             text=[variant.cell.variant + "*" * bool(variant.flags) for variant in line],
             customdata=[f"{variant.name}: {fit}" for variant, fit in zip(line, fits)],
             mode="markers+lines+text",
@@ -170,7 +168,7 @@ def tradeoff_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], s
             hovertemplate="%{customdata}, peak %{y:.3f}<extra></extra>",
             **common,
         )
-    figure.update_xaxes(type="log", title="µ, the midpoint noise level", tickformat="~g", nticks=8)
+    figure.update_xaxes(type="log", title="µ, the midpoint noise level", tickformat="~g", dtick="D2")
     figure.update_yaxes(title="peak accuracy")
     return _styled(figure)
 
@@ -206,6 +204,14 @@ def _common(variant: Variant, colors: dict[tuple[str, str], str]) -> dict[str, A
         "legendgroup": f"{cell.model}, {variant.name}",
         "color": colors[cell.method, cell.variant],
     }
+
+
+def _intervals(fits: Sequence[MidpointFit]) -> dict[str, Any]:
+    """Return plotly's error bars from the 95 % intervals of µ; none where an interval is not known."""
+    known = [(fit.midpoint, fit.midpoint) if math.isnan(fit.ci[0]) else fit.ci for fit in fits]
+    above = [high - fit.midpoint for fit, (_, high) in zip(fits, known)]
+    below = [fit.midpoint - low for fit, (low, _) in zip(fits, known)]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
 
 
 def _styled(figure: "Figure") -> "Figure":

@@ -1,9 +1,11 @@
 """Running a study: what is left to do, given to an engine, watched, and put into tables."""
 
 import os
+import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 from ..errors import StudyError
@@ -54,7 +56,8 @@ def run_study(
     cpus, gpus : float
         "ray": share of CPUs and GPUs of one job; gpus=0.25 puts four jobs on a GPU.
     progress : bool
-        Show a progress bar where standard error is a terminal, and a line for each job that ends.
+        Say on standard error how many jobs are done, running and left, and how long it will take: in a line for each
+        job that ends, and where it is a terminal in a progress bar.
     command : str, optional
         What is recorded as the command of this run.
 
@@ -112,31 +115,61 @@ def _watch(
     """Follow an engine; after each job make the table of results anew."""
     names = {entry.job: entry for entry in reversed(entries)}
     epochs = {task.job.id: task.job.train.epochs for task in tasks}
-    done = {job: min(store.epochs(job), epochs[job]) for job in epochs}
-    open_, failed, total = set(epochs), 0, len(names)
-    with bar(progress) as shown:
+    before = {job: min(store.epochs(job), epochs[job]) for job in epochs}
+    done, open_, failed, total = dict(before), set(epochs), 0, len(names)
+    started = time.monotonic()
+    # rich's own estimate knows the last 30 seconds only, in which a large network ends no epoch.
+    with bar(progress, remaining=False) as shown:
         line = shown.add_task("", total=sum(epochs.values()), completed=sum(done.values()))
         if progress:
             shown.console.print(f"{total} jobs: {total - len(tasks)} done before, {len(tasks)} to do")
         for task in events:
             if task is not None:
-                job = task.job.id
-                open_.discard(job)
-                done[job] = epochs[job]
+                open_.discard(task.job.id)
                 (task.folder / RUNNING).unlink(missing_ok=True)
                 write_results(store)
-                state = store.state(job)
-                failed += state == "failed"
-                if progress:
-                    why = f": {store.error(job).get('message', '')}" if state == "failed" else ""
-                    text = f"{total - len(open_)}/{total} {names[job].title}: {state}{why}"
-                    shown.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            running = [job for job in open_ if (store.folder(job) / RUNNING).exists()]
-            for job in running:
+                failed += store.state(task.job.id) == "failed"
+            running = {job for job in open_ if (store.folder(job) / RUNNING).exists()}
+            for job in running | ({task.job.id} if task else set()):
                 done[job] = min(store.epochs(job), epochs[job])
+            trained = sum(done.values()) - sum(before.values())
+            left = sum(epochs[job] - done[job] for job in open_)
             parts = [f"{total - len(open_)} jobs done", f"{len(running)} running", f"{len(open_) - len(running)} left"]
-            parts += [f"[red]{failed} failed[/]"] * bool(failed)
-            shown.update(line, completed=sum(done.values()), description=", ".join(parts) + "; epochs")
+            parts += [f"{failed} failed"] * bool(failed) + [time_left(trained, left, time.monotonic() - started)]
+            if task is not None and progress:
+                state = store.state(task.job.id)
+                why = f": {store.error(task.job.id).get('message', '')}" if state == "failed" else ""
+                text = f"{names[task.job.id].title}: {state}{why} ({', '.join(parts)})"
+                shown.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            # What ended early, collapsed or failed, has no epochs left.
+            ended = sum(epochs[job] for job in epochs if job not in open_)
+            shown.update(
+                line,
+                completed=ended + sum(done[job] for job in open_),
+                description=", ".join(parts) + "; epochs",
+            )
+
+
+def time_left(trained: int, left: int, seconds: float) -> str:
+    """Say how long the remaining epochs take at the pace so far, all of a study's epochs counting as equal.
+
+    Parameters
+    ----------
+    trained, left : int
+        Epochs of this run that are behind and ahead.
+    seconds : float
+        Of this run so far.
+
+    Examples
+    --------
+    >>> time_left(trained=40, left=60, seconds=7200)
+    'about 3:00:00 to go'
+    """
+    if not left:
+        return "no epoch to go"
+    if trained <= 0:
+        return "time to go not known yet"
+    return f"about {timedelta(seconds=round(seconds * left / trained))} to go"
 
 
 def _devices(device: str) -> list[str]:
