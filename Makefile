@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint types bench bench-peers lock clean
+.PHONY: help venv demo test test-slow browser lint types bench bench-peers lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -21,8 +21,15 @@ $(READY): pyproject.toml constraints.txt
 test: $(READY) ## the test suite (without the slow tests)
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-test-slow: $(READY) ## the tests marked slow
+test-slow: $(READY) ## the tests marked slow; installs Ray, which they need
+	$(BIN)/python -c 'import ray' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
 	$(BIN)/python -m pytest -m slow
+
+browser: ## chromium for the test of the report (Debian and root; elsewhere that test is skipped unless there is one)
+	@for name in chromium chromium-browser google-chrome chrome; do command -v $$name && exit; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	else echo 'no chromium, and no right to install it: the report is not looked at in a browser'; fi
 
 lint: $(READY) ## ruff: style and format
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ from analogsim.curve import RobustnessCurve
 from analogsim.errors import BackendError, StudyError
 from analogsim.study import load_results, load_study, run_study, summarise
 from analogsim.study.grid import Study
-from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP
+from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task
 from analogsim.study.run import time_left
 from analogsim.study.store import Store
 
@@ -490,46 +490,89 @@ def test_a_browser_shows_hovers_and_filters_it_without_a_network(page, tmp_path)
 # Ray
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'analogsim[ray]'"
-)
-@pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_a_ray_cluster_survives_the_death_of_a_node(tmp_path, monkeypatch):
+def ray_test(function):
+    missing = importlib.util.find_spec("ray") is None
+    function = pytest.mark.skipif(missing, reason="Ray is not installed: pip install 'analogsim[ray]'")(function)
+    # Warnings are Ray's own.
+    return pytest.mark.slow(pytest.mark.filterwarnings("ignore")(function))
+
+
+@pytest.fixture
+def cluster():
+    """A Ray cluster without a node: every test adds its own."""
     import ray
     from ray.cluster_utils import Cluster
 
+    made = Cluster(initialize_head=False)
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def ray_tasks(store, made):
+    _, jobs = made.expand()
+    return [Task(job, store.folder(name), str(ROOT), "cpu", 1) for name, job in jobs.items()]
+
+
+def running(store):
+    return [path.parent for path in store.root.glob(f"jobs/*/{RUNNING}")]
+
+
+@ray_test
+def test_a_ray_cluster_survives_the_death_of_a_node(tmp_path, monkeypatch, cluster):
+    import ray
+
     from analogsim.study.engine_ray import run_ray
-    from analogsim.study.job import Task
 
     monkeypatch.chdir(ROOT)
     made = study(train={"epochs": 8, "batch_size": 16, "lr": 2e-3}, seeds=4)
-    entries, jobs = made.expand()
     store = Store(tmp_path / "out")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        victim = cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
-        ray.init(address=cluster.address, log_to_driver=False)
-        tasks = [Task(job, store.folder(name), str(ROOT), "cpu", 1) for name, job in jobs.items()]
-        ended, killed = [], False
-        for task in run_ray(tasks, cpus=1):
-            running = list(store.root.glob(f"jobs/*/{RUNNING}"))
-            begun = list(store.root.glob("jobs/*/checkpoint.pt"))
-            if not killed and len(running) == 2 and len(begun) == 2:
-                cluster.remove_node(victim, allow_graceful=False)
-                killed = True
-            ended += [task] if task else []
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    assert killed
-    assert len(ended) == len(set(task.job.id for task in ended)) == 4
+    cluster.add_node(num_cpus=1, include_dashboard=False)
+    victim = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False)
+    ended, lost, history = [], None, []
+    for task in run_ray(ray_tasks(store, made), cpus=1):
+        begun = [folder for folder in running(store) if (folder / "checkpoint.pt").exists()]
+        if lost is None and len(begun) == 2:
+            owners = {json.loads((folder / RUNNING).read_text())["process"]: folder for folder in begun}
+            cluster.remove_node(victim, allow_graceful=False)
+            wait_until(lambda pids=tuple(owners): not all(map(alive, pids)), seconds=20)
+            (lost,) = (folder for pid, folder in owners.items() if not alive(pid))
+            history = [json.loads(line) for line in (lost / "history.jsonl").read_text().splitlines()]
+        ended += [task] if task else []
+    assert len(ended) == len({task.job.id for task in ended}) == 4
     assert all((task.folder / RESULT).exists() for task in ended), [store.error(task.job.id) for task in ended]
+    # Another node went on with what the dead one had done: the seconds that its epochs took were not measured again.
+    assert lost is not None
+    assert history
+    assert json.loads((lost / RESULT).read_text())["history"][: len(history)] == history
     run_study(made, store.root, workers=2, device="cpu", progress=False)
     run_study(made, tmp_path / "whole", workers=2, device="cpu", progress=False)
     frames = [without_times(folder) for folder in (store.root, tmp_path / "whole")]
     pd.testing.assert_frame_equal(*frames, rtol=1e-6)
+
+
+@ray_test
+def test_ray_jobs_share_a_gpu_by_fractions(tmp_path, monkeypatch, cluster):
+    from analogsim.study.engine_ray import run_ray
+
+    monkeypatch.chdir(ROOT)
+    # A GPU of which only Ray knows: it counts shares, and the jobs compute on the CPU.
+    cluster.add_node(num_cpus=4, num_gpus=1, include_dashboard=False)
+    store = Store(tmp_path / "out")
+    made = study(train={"epochs": 8, "batch_size": 16, "lr": 2e-3}, seeds=4)
+    with pytest.raises(BackendError, match=r"a job needs 1 CPU and 2 GPU, no node has that \(4 CPU, 1 GPU\)"):
+        next(run_ray(ray_tasks(store, made), address=cluster.address, gpus=2))
+    tasks, seen, ended = ray_tasks(store, made), [], 0
+    for task in run_ray(tasks, address=cluster.address, cpus=0.1, gpus=0.5):
+        seen.append(len(running(store)))
+        ended += task is not None
+    assert ended == 4
+    assert all((task.folder / RESULT).exists() for task in tasks)
+    assert max(seen) == 2
 
 
 def test_a_study_file_read_from_python(tmp_path):
