@@ -1,8 +1,9 @@
 """The paper's abstract noise: Gaussian, on a network's input and on the output of its layers, or on its weights.
 
-Reproducibility: on the CPU noise comes from `kernels.add_noise`, so a seed gives the same numbers on every machine and
-for every number of threads. On other devices it comes from torch's own generator, seeded with the same key: a run
-replays on the same kind of device, but its numbers are not those of the CPU.
+Reproducibility: on the CPU, and on CUDA devices where Triton is installed, noise comes from `kernels.add_noise`, so a
+seed gives the same numbers on every machine and for every number of threads. Elsewhere (and for float64 on a GPU) it
+comes from torch's own generator, seeded with the same key: a run replays on the same kind of device, but its numbers
+are not those of the CPU.
 """
 
 import copy
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
-from .kernels import add_noise, uncompiled
+from .kernels import add_noise, resolve, uncompiled
 from .profile import explain
 
 __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
@@ -417,6 +418,8 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _draw(x: Tensor, sigma: Sigma, multiplicative: Sigma, seed: int, stream: int) -> Tensor:
+    if resolve(x.device.type, x.dtype) == "triton":  # half precision too: it computes in float32
+        return add_noise(x, sigma, multiplicative, seed, stream)
     wide = x.to(_wide(x.dtype))
     if x.device.type in ("cpu", "meta"):
         return add_noise(wide, sigma, multiplicative, seed, stream).to(x.dtype)

@@ -11,7 +11,7 @@ import typer
 from ..machine import processor, usable_cores
 from .base import out, plain
 
-LIBRARIES = ("torch", "numba", "brevitas", "numpy", "scipy")
+LIBRARIES = ("torch", "numba", "triton", "brevitas", "numpy", "scipy")
 
 
 def info(
@@ -65,10 +65,17 @@ def gather() -> dict[str, Any]:
         except BackendError as error:
             backends[name] = str(error)
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        resolve("cuda", torch.float32, "triton")
+        backends["triton"] = None if cuda else "torch sees no CUDA GPU here"
+    except BackendError as error:
+        backends["triton"] = str(error)
     cases = {
         "float32 on the CPU": ("cpu", torch.float32),
         "float64 on the CPU": ("cpu", torch.float64),
         "float32 on CUDA": ("cuda", torch.float32),
+        "bfloat16 on CUDA": ("cuda", torch.bfloat16),
+        "float64 on CUDA": ("cuda", torch.float64),
     }
     return {
         "versions": versions,

@@ -5,13 +5,15 @@ backend       what it is
 ============  =========================================================================
 `reference`   plain torch, any device, float32 and float64: the statement of the meaning
 `numba`       CPU, float32: a BLAS call per tile and one fused pass over each partial sum
+`triton`      CUDA, float32, bfloat16, float16: one kernel for the whole product (docs/gpu.md)
 ============  =========================================================================
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, wraps
 from importlib import import_module, util
 from types import ModuleType
 from typing import Literal, ParamSpec, TypeVar
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError, NonFiniteError, ShapeError
+from .precision import Precision
 from .spec import MatmulSpec
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "Clips",
     "ConvGeometry",
     "MatmulSpec",
+    "Precision",
     "add_noise",
     "choose",
     "resolve",
@@ -35,7 +39,9 @@ __all__ = [
     "uncompiled",
 ]
 
-Backend = Literal["auto", "reference", "numba"]
+Backend = Literal["auto", "reference", "numba", "triton"]
+MODULES = {"reference": ".plain", "numba": ".cpu", "triton": ".gpu"}
+HALF = (torch.bfloat16, torch.float16)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -48,12 +54,12 @@ class Clips:
     ----------
     bits : Tensor (ceil(T/8), *output shape), uint8
         Bit t % 8 of plane t // 8 is set where tile t clipped.
-    counts : list of int
-        Clipped conversions of each of the T tiles.
+    counts : sequence of int
+        Clipped conversions of each of the T tiles. After a GPU's kernel, reading them waits for it.
     """
 
     bits: Tensor
-    counts: list[int]
+    counts: Sequence[int]
 
     def mask(self, tile: int) -> Tensor:
         """Return where this tile clipped (bool, the output's shape)."""
@@ -97,7 +103,8 @@ def tiled_matmul(
     Parameters
     ----------
     x : Tensor (M, K)
-        Inputs in activation units, float32 (float64: reference only).
+        Inputs in activation units: float32; float64 (reference only); bfloat16 or float16 (triton only: products and
+        sums are float32, the result is rounded to x's dtype).
     w : Tensor (N, K)
         Programmed weights in normalised units, of x's dtype and device.
     spec : MatmulSpec
@@ -107,7 +114,7 @@ def tiled_matmul(
         Digital gain of each column (usually α·w_max) and offset, activation units.
     record_clips : bool
         Also return where each tile's ADC clipped (None where the ADC does not clip).
-    backend : {"auto", "reference", "numba"}
+    backend : {"auto", "reference", "numba", "triton"}
 
     Returns
     -------
@@ -170,7 +177,14 @@ def tiled_conv(
             f"with groups={geometry.groups}"
         )
     _same_kind(x, w)
-    return convolve(choose(x, backend), x, w, spec, geometry, seed, stream, mapping, scale, bias, record_clips)
+    kernel = choose(x, backend)
+    if x.dtype not in HALF:
+        return convolve(kernel, x, w, spec, geometry, seed, stream, mapping, scale, bias, record_clips)
+    # cuDNN would round a tile's sums to half precision. TF32 holds half precision's operands, and sums in float32.
+    spec, (gain, offset) = replace(spec, precision="tf32"), (v if v is None else v.float() for v in (scale, bias))
+    rest = seed, stream, mapping, gain, offset, record_clips
+    out, clips = convolve(kernel, x.float(), w.float(), spec, geometry, *rest)
+    return out.to(x.dtype), clips
 
 
 def add_noise(
@@ -191,7 +205,7 @@ def add_noise(
     sigma, multiplicative : float or Tensor
         Standard deviations, in units of x and relative; a tensor has one value per sample: shape (len(x), 1, …, 1).
     seed, stream : int
-    backend : {"auto", "reference", "numba"}
+    backend : {"auto", "reference", "numba", "triton"}
 
     Raises
     ------
@@ -212,31 +226,37 @@ def choose(x: Tensor, backend: Backend = "auto") -> ModuleType:
     BackendError
         The backend asked for by name cannot run on this device, dtype or installation.
     """
-    return import_module({"numba": ".cpu", "reference": ".plain"}[resolve(x.device.type, x.dtype, backend)], __name__)
+    return import_module(MODULES[resolve(x.device.type, x.dtype, backend)], __name__)
 
 
 def resolve(device: str, dtype: torch.dtype, backend: Backend = "auto") -> str:
     """Return the name of the backend that will compute on tensors of this kind, without loading it.
 
-    `auto` takes numba for float32 on the CPU where Numba is installed, and the reference for everything else.
+    `auto` takes numba for float32 on the CPU, triton for float32 and half precision on CUDA devices, each where it is
+    installed, and the reference for everything else.
 
     Parameters
     ----------
     device : str
         Its type: "cpu", "cuda", …
     dtype : torch.dtype
-    backend : {"auto", "reference", "numba"}
+    backend : {"auto", "reference", "numba", "triton"}
 
     Raises
     ------
     BackendError
         The backend asked for by name cannot run on this device, dtype or installation.
     """
-    if backend not in ("auto", "reference", "numba"):
-        raise BackendError(f"no backend {backend!r}: choose auto, reference or numba")
+    if backend != "auto" and backend not in MODULES:
+        raise BackendError(f"no backend {backend!r}: choose auto, {', '.join(MODULES)}")
     fits_numba = device == "cpu" and dtype == torch.float32
+    fits_triton = device == "cuda" and dtype in (torch.float32, *HALF)
     if backend == "auto":
+        if fits_triton and triton_installed():
+            return "triton"
         return "numba" if fits_numba and numba_installed() else "reference"
+    if backend == "triton":
+        return _triton(device, dtype)
     if backend == "numba" and not numba_installed():
         raise BackendError("backend 'numba': Numba is not installed (pip install numba), or use backend='reference'")
     if backend == "numba" and not fits_numba:
@@ -244,9 +264,33 @@ def resolve(device: str, dtype: torch.dtype, backend: Backend = "auto") -> str:
     return backend
 
 
+def _triton(device: str, dtype: torch.dtype) -> str:
+    if not triton_installed():
+        raise BackendError("backend 'triton': Triton is not installed (it comes with torch for CUDA)")
+    if device != "cuda" and not (device == "cpu" and interpreting()):
+        raise BackendError(
+            f"backend 'triton' computes on CUDA devices, not on {device}; use 'auto' (TRITON_INTERPRET=1, set before "
+            "Python starts, runs it on the CPU in Triton's interpreter: to test it, very slowly)"
+        )
+    if dtype not in (torch.float32, *HALF):
+        raise BackendError(f"backend 'triton' computes float32, bfloat16 and float16, not {dtype}; use 'reference'")
+    return "triton"
+
+
 def numba_installed() -> bool:
     """Return whether Numba can be imported (without importing it)."""
     return util.find_spec("numba") is not None
+
+
+@cache
+def triton_installed() -> bool:
+    """Return whether Triton can be imported (without importing it)."""
+    return util.find_spec("triton") is not None
+
+
+def interpreting() -> bool:
+    """Return whether Triton is told to run kernels in its interpreter, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -265,8 +309,9 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _same_kind(x: Tensor, w: Tensor) -> None:
-    if x.dtype != w.dtype or x.device != w.device or x.dtype not in (torch.float32, torch.float64):
+    half = HALF if x.is_cuda or interpreting() else ()
+    if x.dtype != w.dtype or x.device != w.device or x.dtype not in (torch.float32, torch.float64, *half):
         raise ShapeError(
-            f"x and w must be float32 or float64, of one dtype on one device; got {x.dtype} on {x.device} and "
-            f"{w.dtype} on {w.device}"
+            "x and w must be float32 or float64 (bfloat16 and float16 only by the triton backend), of one dtype on one "
+            f"device; got {x.dtype} on {x.device} and {w.dtype} on {w.device}"
         )

@@ -14,6 +14,7 @@ from . import Clips, ConvGeometry
 from .conv_backward import convolve_backward
 from .conv_tiles import Tile, cut
 from .philox import check_extent
+from .precision import float32_precision
 from .spec import MatmulSpec
 
 __all__ = ["convolve", "convolve_backward"]
@@ -44,7 +45,8 @@ def convolve(
     """
     if spec.exact and isinstance(kernel, ModuleType):  # an observer is no module: it wants the partial sums
         gain = 1 / spec.input_range if scale is None else scale.view(-1, *[1] * (w.ndim - 1)) / spec.input_range
-        return CONVS[x.ndim - 2](x, w * gain, bias, *_walk(geometry)), None
+        with float32_precision(x.device, spec.precision):
+            return CONVS[x.ndim - 2](x, w * gain, bias, *_walk(geometry)), None
     job = Job(kernel, x.contiguous(), cut(w, spec, mapping), w, spec, geometry, seed, stream, scale, bias)
     spec.check_tiles(len(job.tiles))
     check_extent(math.prod(job.shape))
@@ -79,10 +81,10 @@ class Job:
         spatial = [(n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k, stride, padding, dilation in walk]
         return (len(self.x), len(self.w), *spatial)
 
-    def chunks(self) -> list[slice]:
-        """Cut the batch: as many images as fill CHUNK."""
+    def chunks(self, most: int = CHUNK) -> list[slice]:
+        """Cut the batch: as many images as fill `most`."""
         images, per_image = len(self.x), max(*map(math.prod, (self.shape[1:], self.x.shape[1:])), 1)
-        count = max(1, min(images, -(-images * per_image // CHUNK)))
+        count = max(1, min(images, -(-images * per_image // most)))
         size = max(1, -(-images // count))
         return [slice(start, min(start + size, images)) for start in range(0, images, size)]
 
@@ -119,12 +121,16 @@ class Job:
 
 
 def _runner(job: Job) -> Callable[[Job, Tensor, Tensor | None], list[int]]:
-    """Return who computes: the numba backend's own machine code, or native convolutions."""
-    if getattr(job.kernel, "__name__", "").endswith(".cpu"):
+    """Return who computes: a backend's own way, or native convolutions."""
+    name = getattr(job.kernel, "__name__", "")
+    if name.endswith(".cpu"):
         from . import conv_cpu
 
-        if conv_cpu.fits(job):
-            return conv_cpu.run
+        return conv_cpu.run if conv_cpu.fits(job) else run_generic
+    if name.endswith(".gpu"):
+        from . import conv_gpu
+
+        return conv_gpu.run
     return run_generic
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import Clips, ConvGeometry
 from .conv_tiles import cut
+from .precision import float32_precision
 from .spec import MatmulSpec
 
 
@@ -48,10 +49,11 @@ def convolve_backward(
         With respect to x in activation units and to w in digital weight units (w_max and noise being constants).
     """
     x_hat = kernel.dac(x.contiguous(), spec) if needs[1] else x
-    if clips is None or not any(clips.counts):
-        grad_x, grad_w = _digital(grad, x_hat, w, geometry, needs)
-    else:
-        grad_x, grad_w = _by_tile(grad, x_hat, w, spec, geometry, mapping, clips, needs)
+    with float32_precision(x.device, spec.precision):
+        if clips is None or not any(clips.counts):
+            grad_x, grad_w = _digital(grad, x_hat, w, geometry, needs)
+        else:
+            grad_x, grad_w = _by_tile(grad, x_hat, w, spec, geometry, mapping, clips, needs)
     if grad_w is not None and spec.input_range != 1:
         grad_w *= spec.input_range
     if grad_x is not None and spec.dac_levels:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import ProfileError
 from ..profile import HardwareProfile
+from .precision import PRECISIONS, Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class MatmulSpec:
         None does not round.
     noise_output, noise_read, noise_multiplicative : float
         σ_out (normalised units at the ADC), σ_r (of the largest weight), σ_m (relative).
+    precision : {"ieee", "tf32", "tf32x3"}
+        How a GPU multiplies float32 (see `precision.py`); nothing to do with the hardware that is simulated.
     """
 
     rows: int | None = None
@@ -38,10 +41,13 @@ class MatmulSpec:
     noise_output: float = 0.0
     noise_read: float = 0.0
     noise_multiplicative: float = 0.0
+    precision: Precision = "ieee"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.input_range) and self.input_range > 0):
             raise ProfileError(f"input_range: must be positive and finite (got {self.input_range!r})")
+        if self.precision not in PRECISIONS:
+            raise ProfileError(f"precision: must be one of {', '.join(PRECISIONS)} (got {self.precision!r})")
         for scale in self.full_scales:
             if not (math.isfinite(scale) and scale > 0):
                 raise ProfileError(f"adc.full_scale: must be positive and finite (got {scale!r})")
@@ -54,8 +60,9 @@ class MatmulSpec:
         profile: HardwareProfile,
         input_range: float = 1.0,
         adc_full_scale: float | tuple[float, ...] | None = None,
+        precision: Precision = "ieee",
     ) -> "MatmulSpec":
-        """Take the scalars of a profile, with the two ranges that a layer may hold itself."""
+        """Take the scalars of a profile, with the two ranges that a layer may hold itself, and its precision."""
         return cls(
             profile.tile.rows,
             input_range,
@@ -66,6 +73,7 @@ class MatmulSpec:
             profile.noise.output,
             profile.noise.read,
             profile.noise.multiplicative,
+            precision,
         )
 
     @property

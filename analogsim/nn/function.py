@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import ShapeError
-from ..kernels import ConvGeometry, MatmulSpec
+from ..kernels import Clips, ConvGeometry, MatmulSpec
 from ..kernels.conv import convolve, convolve_backward
 
 
@@ -38,7 +38,7 @@ class CrossbarLinear(torch.autograd.Function):
         spec: MatmulSpec,
         seed: int,
         stream: int,
-        differentiable: bool,
+        differentiable: bool = True,
         alpha: Tensor | None = None,
     ) -> Tensor:
         """Run the kernel; keep x, the weights and the ADC's clip bits."""
@@ -58,27 +58,36 @@ class CrossbarLinear(torch.autograd.Function):
         w = weight if w_eff is None else w_eff
         spec, clips = ctx.spec, ctx.clips
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
-        need_x = need_x or bool(kept)
-        tiles = spec.tiles(x.shape[1])
-        if clips is None or not any(clips.counts):
-            tiles, counts = [(0, x.shape[1])], [0]
+        needs = need_x or bool(kept), need_w
+        if hasattr(ctx.kernel, "matmul_backward"):
+            grad_x, grad_w = ctx.kernel.matmul_backward(g, x, w, spec, clips, needs)
         else:
-            counts = clips.counts
-        grad_x = torch.empty_like(x) if need_x else None
-        grad_w = torch.empty_like(weight) if need_w else None
-        x_hat = ctx.kernel.dac(x, spec) if need_w else x
-        for tile, ((start, stop), clipped) in enumerate(zip(tiles, counts, strict=True)):
-            g_t = g.masked_fill(ctx.clips.mask(tile), 0) if clipped else g
-            if grad_x is not None:
-                torch.mm(g_t, w[:, start:stop], out=grad_x[:, start:stop])
-            if grad_w is not None:
-                torch.mm(g_t.T, x_hat[:, start:stop], out=grad_w[:, start:stop])
-        if grad_w is not None and spec.input_range != 1:
-            grad_w *= spec.input_range
-        if grad_x is not None and spec.dac_levels:
-            grad_x.masked_fill_(dac_clipped(x, spec), 0)
+            grad_x, grad_w = _by_tile(ctx.kernel, g, x, w, spec, clips, needs)
         grad_alpha = range_gradient(g, x, grad_x, spec, *kept) if kept and grad_x is not None else None
         return (grad_x, grad_w, g.sum(0) if need_b else None, *[None] * 8, grad_alpha)
+
+
+def _by_tile(
+    kernel: Any, g: Tensor, x: Tensor, w: Tensor, spec: MatmulSpec, clips: Clips | None, needs: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return `CrossbarLinear`'s gradients of x and w as products of each tile."""
+    tiles = spec.tiles(x.shape[1])
+    if clips is None or not any(clips.counts):
+        tiles, clips = [(0, x.shape[1])], None
+    grad_x = torch.empty_like(x) if needs[0] else None
+    grad_w = torch.empty_like(w) if needs[1] else None
+    x_hat = kernel.dac(x, spec) if needs[1] else x
+    for tile, (start, stop) in enumerate(tiles):
+        g_t = g.masked_fill(clips.mask(tile), 0) if clips is not None and clips.counts[tile] else g
+        if grad_x is not None:
+            torch.mm(g_t, w[:, start:stop], out=grad_x[:, start:stop])
+        if grad_w is not None:
+            torch.mm(g_t.T, x_hat[:, start:stop], out=grad_w[:, start:stop])
+    if grad_w is not None and spec.input_range != 1:
+        grad_w *= spec.input_range
+    if grad_x is not None and spec.dac_levels:
+        grad_x.masked_fill_(dac_clipped(x, spec), 0)
+    return grad_x, grad_w
 
 
 def range_gradient(g: Tensor, x: Tensor, grad_x: Tensor, spec: MatmulSpec, out: Tensor, bias: Tensor | None) -> Tensor:
@@ -130,7 +139,7 @@ class CrossbarConv(torch.autograd.Function):
         spec: MatmulSpec,
         seed: int,
         stream: int,
-        differentiable: bool,
+        differentiable: bool = True,
         alpha: Tensor | None = None,
     ) -> Tensor:
         """Run the kernel; keep x, the weights and the ADC's clip bits."""

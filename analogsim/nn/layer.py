@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import CalibrationError, ConversionError, NonFiniteError, ProfileError, ShapeError
-from ..kernels import Backend, MatmulSpec, choose, uncompiled
+from ..kernels import Backend, MatmulSpec, Precision, choose, uncompiled
 from ..profile import HardwareProfile
 from .function import CrossbarLinear, exact_dtype
 
@@ -31,8 +31,10 @@ class AnalogLayer(nn.Module):
     adc_full_scale : Tensor () or (tiles,), buffer
         Normalised units, one for the layer or one for each cut of its rows into tiles (column tiles and groups share
         it); NaN until calibrated. Used where the profile's `adc.full_scale` is "calibrated".
-    backend : {"auto", "reference", "numba"}
+    backend : {"auto", "reference", "numba", "triton"}
         Which kernel computes; see `analogsim.kernels`.
+    precision : {"ieee", "tf32", "tf32x3"}
+        How a GPU multiplies float32; see `analogsim.kernels.precision`.
     layer_name : str
         The layer's name in the model that `convert` found it in, for messages.
     """
@@ -52,6 +54,7 @@ class AnalogLayer(nn.Module):
         for name in RANGES:
             self.register_buffer(name, torch.full((), math.nan, device=device))
         self.backend: Backend = "auto"
+        self.precision: Precision = "ieee"
         self.layer_name = ""
         self.stream = 0
         self.seed: int | None = None
@@ -77,7 +80,7 @@ class AnalogLayer(nn.Module):
         """Turn this layer, itself, back into its digital twin; parameters, hooks and parametrisations stay."""
         for name in RANGES:
             delattr(self, name)
-        for name in ("profile", "backend", "layer_name", "stream", "seed", "calls", "_observer"):
+        for name in ("profile", "backend", "precision", "layer_name", "stream", "seed", "calls", "_observer"):
             delattr(self, name)
         for key in [key for key, hook in self._forward_pre_hooks.items() if hook is _forbid_fused_inference]:
             del self._forward_pre_hooks[key]
@@ -95,7 +98,7 @@ class AnalogLayer(nn.Module):
             The range is "dynamic" and the input holds NaN or an infinity. (With a constant range NaN passes on, as in
             torch, and an infinity is clipped.)
         """
-        return MatmulSpec.of(self.profile, self._input_range(x), self._full_scale())
+        return MatmulSpec.of(self.profile, self._input_range(x), self._full_scale(), self.precision)
 
     def weight_scale(self, weight: Tensor) -> Tensor:
         """Return w_max, weight units: per output (N,), never 0 (an all-zero column is programmed as zeros)."""

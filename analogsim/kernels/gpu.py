@@ -1,0 +1,366 @@
+"""The `triton` backend: one kernel for the whole tiled product, one for a convolution tile's partial sums.
+
+docs/gpu.md tells what runs where, what it costs by count, and what of it was measured.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton import cdiv
+
+from . import Clips, gpu_jit, interpreting
+from .philox import PANEL, check_extent
+from .precision import float32_precision
+from .spec import MatmulSpec
+
+CHUNK = 2**22  # elements of a convolution's partial sums at a time: 16 MiB, which stay in the second-level cache
+ELEMENTS = 4096  # that a program of an elementwise kernel takes
+CONVERT_FIRST = 1024  # columns from which inputs are converted by a kernel of their own, once instead of once a block
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How a matrix product is cut: rows, columns and depth of a program's block, warps, stages of the pipeline."""
+
+    m: int = 64
+    n: int = 128
+    k: int = 32
+    warps: int = 4
+    stages: int = 3
+
+    def fit(self, m: int, n: int, rows: int) -> "Blocks":
+        """Return blocks no wider than n columns, and no deeper than a tile's rows, need.
+
+        Where random numbers do not come in whole panels a thread has eight times the work a number: with more than
+        32 columns its registers spill (ptxas, sm_90).
+        """
+        cut = replace(self, n=max(16, min(self.n, _power(n))), k=max(16, min(self.k, _power(rows))))
+        return cut if in_panels(m, n, cut) else replace(cut, n=min(cut.n, 32))
+
+
+class DeviceCounts(Sequence[int]):
+    """Counts that stay on the device until somebody asks, which waits for the GPU."""
+
+    def __init__(self, counts: Tensor) -> None:
+        self._counts = counts
+        self._list: list[int] | None = None
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._list is None:
+            self._list = self._counts.tolist()
+        return self._list[index]
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], like: Tensor, *arguments: Any, **constants: Any) -> None:
+    """Run a kernel on the device of its first argument; a·b + c is one instruction, as on the CPU."""
+    with torch.cuda.device_of(like):
+        kernel[grid](like, *arguments, **constants, enable_fp_fusion=True)
+
+
+@torch.no_grad()
+def matmul(
+    x: Tensor,
+    w: Tensor,
+    spec: MatmulSpec,
+    seed: int,
+    stream: int,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    record_clips: bool,
+    blocks: Blocks | None = None,
+) -> tuple[Tensor, Clips | None]:
+    """Compute `tiled_matmul`."""
+    (m, k), n = x.shape, len(w)
+    check_extent(m * n)
+    tiles = len(spec.tiles(k))
+    record = record_clips and spec.adc_full_scale is not None
+    bits = x.new_empty((cdiv(tiles, 8), m, n), dtype=torch.uint8) if record else None
+    counts = x.new_zeros(tiles, dtype=torch.int32) if record else None
+    if not m * k * n:
+        out = x.new_zeros(m, n)
+        return out if bias is None else out + bias, _clips(bits, counts)
+    width = min(spec.rows or k, k)
+    cut = (blocks or Blocks()).fit(m, n, width)
+    gain, low, high, unit = _dac_scalars(spec)
+    converts = spec.dac_levels > 0
+    x, w, out = _in_rows(x), _in_rows(w), x.new_empty(m, n)
+    if converts and n >= CONVERT_FIRST:
+        x, converts = _convert(x, spec, unit=1.0), False
+    launch(
+        gpu_jit.matmul_kernel,
+        (cdiv(m, cut.m) * cdiv(n, cut.n),),
+        *(x, w, out, _or(bits, out), _or(counts, out), _adc_scalars(spec, tiles, x.device)),
+        *(_or(scale, out), _or(bias, out), m, n, k, width, tiles, x.stride(0), w.stride(0)),
+        *(gain, low, high, unit, spec.noise_output, spec.noise_read, spec.noise_multiplicative),
+        *key(seed, stream),
+        CONVERT=converts,
+        **_stages(spec),
+        RECORD=record,
+        SCALE=scale is not None,
+        BIAS=bias is not None,
+        PANELS=in_panels(m, n, cut),
+        EVEN=width % cut.k == 0 and k % width == 0,
+        WIDEN=interpreting(),
+        PRECISION=spec.precision,
+        BM=cut.m,
+        BN=cut.n,
+        BK=cut.k,
+        GROUP=8,
+        num_warps=cut.warps,
+        num_stages=cut.stages,
+    )
+    return out, _clips(bits, counts)
+
+
+def in_panels(m: int, n: int, blocks: Blocks) -> bool:
+    """Return whether a block of outputs consists of whole panels of random numbers."""
+    whole_rows = blocks.n == n and blocks.m * n % PANEL == 0
+    return whole_rows or (n % PANEL == 0 and blocks.n % PANEL == 0)
+
+
+@torch.no_grad()
+def matmul_backward(
+    grad: Tensor,
+    x: Tensor,
+    w: Tensor,
+    spec: MatmulSpec,
+    clips: Clips | None,
+    needs: tuple[bool, bool],
+    blocks: Blocks | None = None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of x and of w, with each tile's clipped outputs left out (design section 3, Gradients).
+
+    Parameters
+    ----------
+    grad : Tensor (M, N)
+        Gradient with respect to the output, its scale divided out: w is in digital weight units.
+    x : Tensor (M, K)
+        Inputs as given to the layer, activation units.
+    w : Tensor (N, K)
+        Weights as programmed, in digital weight units.
+    clips : Clips or None
+        Where the forward's ADCs clipped.
+    needs : (bool, bool)
+        Whether the gradients of x and of w are wanted.
+
+    Notes
+    -----
+    Masks are applied as the gradient is loaded: a tile's masked gradient is never written.
+    """
+    (m, n), k = grad.shape, x.shape[1]
+    if clips is None or not m * n * k:
+        return _plain_backward(grad, x, w, spec, needs)
+    width = min(spec.rows or k, k)
+    tiles = cdiv(k, width)
+    cut = blocks or Blocks(64, 64, 64)
+    a_tile = cdiv(width, cut.k)
+    gain, low, high, unit = _dac_scalars(spec)
+    grad, x, w = grad.contiguous(), _in_rows(x), _in_rows(w)
+    shared = {"CONVERT": spec.dac_levels > 0, "PRECISION": spec.precision}
+    shared |= {"num_warps": cut.warps, "num_stages": cut.stages}
+    grad_x = grad_w = None
+    if needs[0]:
+        lowest = -spec.input_range if spec.dac_signed else 0.0
+        grad_x = x.new_empty(m, k)
+        launch(
+            gpu_jit.grad_x_kernel,
+            (cdiv(m, cut.m), tiles * a_tile),
+            *(grad, w, clips.bits, x, grad_x, m, n, k, width, a_tile, x.stride(0), w.stride(0)),
+            *(lowest, spec.input_range),
+            BM=cut.m,
+            BN=min(cut.n, 32),
+            BK=cut.k,
+            **shared,
+        )
+    if needs[1]:
+        # Few weights and many rows leave most of the GPU idle: several programs then share the rows of a block.
+        programs = cdiv(n, cut.n) * tiles * a_tile
+        splits = max(1, min(cdiv(m, 1024), 264 // programs))
+        depth = cdiv(cdiv(m, splits), cut.m) * cut.m
+        parts = x.new_empty(cdiv(m, depth), n, k)
+        launch(
+            gpu_jit.grad_w_kernel,
+            (cdiv(n, cut.n), tiles * a_tile, len(parts)),
+            *(grad, x, clips.bits, parts, m, n, k, width, a_tile, depth, x.stride(0)),
+            *(gain, low, high, unit * spec.input_range),
+            BM=min(cut.m, 32),
+            BN=cut.n,
+            BK=cut.k,
+            **shared,
+        )
+        grad_w = parts[0] if len(parts) == 1 else parts.sum(0)
+    return grad_x, grad_w
+
+
+def _plain_backward(
+    grad: Tensor, x: Tensor, w: Tensor, spec: MatmulSpec, needs: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients where no ADC clips."""
+    grad_x = grad_w = None
+    with float32_precision(x.device, spec.precision):
+        if needs[0]:
+            grad_x = torch.mm(grad, w)
+            if spec.dac_levels:
+                clipped = x.abs() > spec.input_range if spec.dac_signed else (x < 0) | (x > spec.input_range)
+                grad_x.masked_fill_(clipped, 0)
+        if needs[1]:
+            grad_w = torch.mm(grad.T, dac(x, spec))
+            if spec.input_range != 1:
+                grad_w *= spec.input_range
+    return grad_x, grad_w
+
+
+@torch.no_grad()
+def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
+    """Convert inputs to normalised units (`reference.dac`)."""
+    return _convert(x.contiguous(), spec, _dac_scalars(spec)[3])
+
+
+def _convert(x: Tensor, spec: MatmulSpec, unit: float) -> Tensor:
+    """Convert inputs to codes times `unit`."""
+    gain, low, high, _ = _dac_scalars(spec)
+    x = x if x.is_contiguous() else x.contiguous()
+    out = torch.empty_like(x)
+    if x.numel():
+        arguments, rounds = (x, out, x.numel(), gain, low, high, unit), spec.dac_levels > 0
+        launch(gpu_jit.dac_kernel, (cdiv(x.numel(), ELEMENTS),), *arguments, ROUND=rounds, BLOCK=ELEMENTS)
+    return out
+
+
+@torch.no_grad()
+def accumulate(
+    out: Tensor,
+    partial: Tensor,
+    norm2: Tensor | None,
+    spec: MatmulSpec,
+    seed: int,
+    stream: int,
+    tile: int,
+    offset: int,
+    bits: Tensor | None,
+    first: bool = False,
+    *,
+    count: Tensor | None = None,
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> int:
+    """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous.
+
+    Parameters
+    ----------
+    count : Tensor (1,), int32, optional
+        Where to count what clipped, without waiting for the GPU: 0 is returned then.
+    scale, bias : Tensor (N,), optional
+        Gain and offset of each channel of `out` (B, N, *spatial), applied after the sum: for the last tile.
+    """
+    if not out.numel():
+        return 0
+    number = out.new_zeros(1, dtype=torch.int32) if count is None else count
+    squares = norm2.expand_as(partial).contiguous() if spec.noise_read and norm2 is not None else None
+    positions = math.prod(out.shape[2:])
+    panel, lead = divmod(offset, PANEL)
+    panels = ELEMENTS // PANEL
+    launch(
+        gpu_jit.accumulate_kernel,
+        (cdiv(lead + out.numel(), ELEMENTS),),
+        *(out, partial, _or(squares, out), _or(bits, out), number, _adc_scalars(spec, tile + 1, out.device)),
+        *(_or(scale, out), _or(bias, out), out.numel(), panel, lead, tile, positions, out.shape[1]),
+        *(spec.noise_output, spec.noise_read, spec.noise_multiplicative, *key(seed, stream)),
+        **_stages(spec),
+        RECORD=bits is not None,
+        FIRST=first,
+        SCALE=scale is not None,
+        BIAS=bias is not None,
+        RUNS=positions % 16 == 0 and lead % 16 == 0,
+        PANELS=panels,
+    )
+    return int(number) if bits is not None and count is None else 0
+
+
+@torch.no_grad()
+def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
+    """Compute `reference.add_noise` in one pass, in float32 whatever x is."""
+    x = x.contiguous()
+    check_extent(x.numel())
+    out = torch.empty_like(x)
+    if not x.numel():
+        return out
+    given = sigma, multiplicative
+    levels = [s.to(x.device, torch.float32).flatten() if isinstance(s, Tensor) else None for s in given]
+    samples = max(1, *(0 if level is None else len(level) for level in levels))
+    a, b = (out if level is None else level.expand(samples).contiguous() for level in levels)
+    per_sample = x.numel() // samples
+    launch(
+        gpu_jit.noise_kernel,
+        (cdiv(x.numel(), ELEMENTS),),
+        *(x, out, a, b, *(0.0 if isinstance(s, Tensor) else float(s) for s in given)),
+        *(x.numel(), per_sample, *key(seed, stream)),
+        ADDITIVE=levels[0] is not None or sigma != 0,
+        MULTIPLIED=levels[1] is not None or multiplicative != 0,
+        SIGMAS=levels[0] is not None,
+        RELATIVES=levels[1] is not None,
+        WIDE=per_sample > 2**30,
+        PANELS=ELEMENTS // PANEL,
+    )
+    return out
+
+
+def key(seed: int, stream: int) -> list[int]:
+    """Return seed and stream as four words, each the int32 of the same bits: one type, so one compilation."""
+    words = (v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32))
+    return [v - (v >> 31 << 32) for v in words]
+
+
+def _clips(bits: Tensor | None, counts: Tensor | None) -> Clips | None:
+    return None if bits is None or counts is None else Clips(bits, DeviceCounts(counts))
+
+
+def _power(n: int) -> int:
+    """Return the least power of two that is not below n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """Return a pointer that will not be followed, where there is no tensor."""
+    return other if tensor is None else tensor.detach()
+
+
+def _in_rows(matrix: Tensor) -> Tensor:
+    """Return a matrix whose rows are contiguous."""
+    return matrix if matrix.stride(1) == 1 and len(matrix) > 1 else matrix.contiguous()
+
+
+def _stages(spec: MatmulSpec) -> dict[str, bool]:
+    """Return which parts of a read and of an ADC the kernels are compiled with."""
+    return {
+        "NOISY": spec.noisy,
+        "READ": spec.noise_read > 0,
+        "RELATIVE": spec.noise_multiplicative > 0,
+        "CLIP": spec.adc_full_scale is not None,
+        "ROUND": spec.adc_levels > 0,
+    }
+
+
+def _dac_scalars(spec: MatmulSpec) -> tuple[float, float, float, float]:
+    """Return gain, lowest and highest code, and what a code (or an unconverted input) is in normalised units."""
+    levels = spec.dac_levels
+    if not levels:
+        return 1.0, 0.0, 0.0, 1 / spec.input_range
+    return levels / spec.input_range, float(-levels * spec.dac_signed), float(levels), 1 / levels
+
+
+@lru_cache(maxsize=256)
+def _adc_scalars(spec: MatmulSpec, tiles: int, device: torch.device) -> Tensor:
+    """Return full scale, gain and step of each tile's ADC, on the device: (tiles, 3)."""
+    levels = spec.adc_levels
+    scales = [math.inf if (scale := spec.full_scale(tile)) is None else scale for tile in range(tiles)]
+    rows = [(scale, levels / scale, scale / levels) if levels else (scale, 1.0, 0.0) for scale in scales]
+    return torch.tensor(rows, device=device)

@@ -1,0 +1,122 @@
+"""Without a GPU: the Triton kernels run in Triton's interpreter, and are compiled for an H100 (sm_90)."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from analogsim.errors import BackendError, ShapeError
+from analogsim.kernels import MatmulSpec, interpreting, resolve, tiled_matmul, triton_installed
+
+ROOT = Path(__file__).parents[1]
+needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed (it comes with CUDA's torch)")
+
+
+@needs_triton
+def test_the_gpu_tests_pass_in_the_interpreter():
+    # A process of its own: the interpreter replaces Triton's decorators as they are imported.
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_gpu.py"]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 50
+
+
+FLAGS = {"CONVERT": True, "NOISY": True, "READ": False, "RELATIVE": False, "CLIP": True, "ROUND": True}
+ENDS = {"SCALE": True, "BIAS": True, "RECORD": True}
+PRODUCT = FLAGS | ENDS | {"PANELS": True, "EVEN": True, "WIDEN": False, "BM": 64, "BN": 128, "BK": 32, "GROUP": 8}
+SUMS = {key: value for key, value in (FLAGS | ENDS).items() if key != "CONVERT"}
+BACKWARD = {"CONVERT": True, "PRECISION": "tf32", "BM": 64, "BN": 32, "BK": 64}
+POINTERS = {"x", "w", "out", "partial", "squares", "adc", "scale", "bias", "g", "sigmas", "relatives"}
+NUMBERS = {"gain", "low", "high", "unit", "step", "sigma", "read", "relative", "multiplicative"}
+# Kernel, dtype, constants, and the most bytes of registers that may spill (ptxas 13; none of it within a loop over K).
+BUILDS = {
+    "matmul, tf32": ("matmul_kernel", "fp32", PRODUCT | {"PRECISION": "tf32"}, 512),
+    "matmul, ieee": ("matmul_kernel", "fp32", PRODUCT | {"PRECISION": "ieee"}, 1024),
+    "matmul, bf16": ("matmul_kernel", "bf16", PRODUCT | {"PRECISION": "tf32"}, 512),
+    "matmul, ragged": (
+        "matmul_kernel",
+        "fp32",
+        PRODUCT | {"PRECISION": "tf32x3", "PANELS": False, "EVEN": False, "READ": True, "BN": 32},
+        512,
+    ),
+    "grad_x": ("grad_x_kernel", "fp32", BACKWARD, 0),
+    "grad_w": ("grad_w_kernel", "fp32", BACKWARD | {"BM": 32, "BN": 64}, 0),
+    "accumulate": ("accumulate_kernel", "fp32", SUMS | {"FIRST": False, "RUNS": True, "PANELS": 32}, 0),
+    "noise": (
+        "noise_kernel",
+        "bf16",
+        {"ADDITIVE": True, "MULTIPLIED": True, "SIGMAS": True, "RELATIVES": False, "WIDE": False, "PANELS": 32},
+        0,
+    ),
+    "dac": ("dac_kernel", "fp32", {"ROUND": True, "BLOCK": 4096}, 0),
+}
+
+
+def compiled(name, dtype, constants):
+    """Compile a kernel for sm_90, which needs no GPU, with pointers and sizes that are multiples of 16."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from analogsim.kernels import gpu_jit
+
+    kernel = getattr(gpu_jit, name)
+    signature, aligned = {}, {}
+    for position, argument in enumerate(kernel.arg_names):
+        if argument in constants:
+            signature[argument] = "constexpr"
+            continue
+        kinds = {"bits": "*u8", "counts": "*i32", "count_of": "*i32"}
+        kinds |= dict.fromkeys(POINTERS, f"*{dtype}") | dict.fromkeys(NUMBERS, "fp32")
+        kinds |= dict.fromkeys(("adc", "squares", "sigmas", "relatives"), "*fp32")
+        signature[argument] = kinds.get(argument, "i32")
+        if signature[argument].startswith("*") or argument in ("M", "N", "K", "width", "x_stride", "w_stride", "count"):
+            aligned[position,] = [["tt.divisibility", 16]]
+    constexprs = {(kernel.arg_names.index(key),): value for key, value in constants.items()}
+    source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=aligned)
+    options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+
+
+def spilled(ptx, folder):
+    """Return the bytes that ptxas says are spilled."""
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    (folder / "kernel.ptx").write_text(ptx)
+    command = [get_ptxas(90).path, "-v", "-arch=sm_90a", str(folder / "kernel.ptx"), "-o", str(folder / "kernel.cubin")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(re.findall(r"(\d+) bytes spill stores", done.stdout + done.stderr)[-1])
+
+
+@needs_triton
+@pytest.mark.skipif(interpreting(), reason="Triton's interpreter has replaced its compiler")
+@pytest.mark.slow
+@pytest.mark.parametrize("build", BUILDS)
+def test_the_kernels_compile_for_an_h100_without_surprises(build, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    name, dtype, constants, most = BUILDS[build]
+    ptx = compiled(name, dtype, constants).asm["ptx"]
+    assert not re.search(r"\.f64\b", ptx), "double precision"
+    # Divisions of the program's first element only, never of each element.
+    assert len(re.findall(r"(div|rem)\.[su]64", ptx)) <= 2
+    if name == "matmul_kernel" and constants["PRECISION"] == "tf32":
+        assert "wgmma.mma_async" in ptx
+    if constants.get("PANELS") is True:
+        # 8 Philox blocks a thread, 20 products each: nothing is computed twice.
+        assert len(re.findall(r"mul\.hi\.u32", ptx)) <= 8 * 20
+    assert spilled(ptx, tmp_path) <= most
+
+
+def test_it_is_refused_where_it_cannot_run():
+    x = torch.zeros(2, 3)
+    assert resolve("cuda", torch.float32) == ("triton" if triton_installed() else "reference")
+    assert resolve("cuda", torch.float64) == "reference"
+    if not interpreting():
+        with pytest.raises(BackendError, match="CUDA" if triton_installed() else "not installed"):
+            tiled_matmul(x, x, MatmulSpec(), backend="triton")
+        with pytest.raises(ShapeError, match="bfloat16"):
+            tiled_matmul(x.bfloat16(), x.bfloat16(), MatmulSpec())
