@@ -10,6 +10,7 @@ from .profile import HardwareProfile, presets  # isort: skip
 from .convert import convert, to_digital  # isort: skip
 from .calibrate import calibrate  # isort: skip
 from .learned import learn_ranges  # isort: skip
+from .program import at_time, program  # isort: skip
 from .nn import (  # isort: skip
     AnalogConv1d,
     AnalogConv2d,
@@ -47,6 +48,8 @@ __all__ = [
     "to_digital",
     "calibrate",
     "learn_ranges",
+    "program",
+    "at_time",
     "set_seed",
     # abstract noise
     "NoiseSpec",

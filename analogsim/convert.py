@@ -47,7 +47,7 @@ def convert(
     ----------
     model : nn.Module
         Any network. Layers that are already analog get the new profile; their calibrated ranges are forgotten where
-        its tiles, weights or input range make them another quantity.
+        its tiles, weights, slices or input range make them another quantity, and so is what was programmed.
     profile : HardwareProfile
     keep_digital : rule or iterable of rules
         What to leave as it is: a layer's name or a pattern ("head", "features.*"), a module class, or a function of
@@ -155,7 +155,10 @@ def _check_kind(name: str, module: nn.Module) -> None:
 def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
     old = layer.profile
     layer.profile = profile
-    if old.dac.input_range != profile.dac.input_range or old.weight != profile.weight or old.tile != profile.tile:
+    layer.chip_seed = layer.chip_seconds = None
+    slices = old.cells != profile.cells or old.dac.step_bits != profile.dac.step_bits
+    ranges = old.dac.input_range != profile.dac.input_range
+    if ranges or slices or old.weight != profile.weight or old.tile != profile.tile:
         layer.adc_full_scale = torch.full((), math.nan, device=layer.adc_full_scale.device)
     if old.dac.input_range != profile.dac.input_range:
         with torch.no_grad():

@@ -29,6 +29,10 @@ class CalibrationError(AnalogSimError, RuntimeError):
     """A layer whose constant full-scale ranges were never set, or data they cannot be set from."""
 
 
+class ProgrammingError(AnalogSimError, RuntimeError):
+    """A layer that must be programmed before it is evaluated, or cannot be."""
+
+
 class ConversionError(AnalogSimError, TypeError):
     """A model, or a part of it, that cannot be converted."""
 

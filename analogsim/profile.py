@@ -12,33 +12,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from .device_profile import Cells, Drift, Faults, Flicker, NonNegative, Part, Positive, Programming, Wires
 from .errors import ProfileError
 
 Bits = Annotated[int, Field(ge=1, le=16)]
 SignedBits = Annotated[int, Field(ge=2, le=16)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Tile(_Part):
+class Tile(Part):
     """How a weight matrix is cut into crossbars."""
 
     rows: Annotated[int, Field(ge=1)] | None = 256
     """Inputs (word lines) of one crossbar; each tile has its own ADC conversion. null: one tile holds every row."""
     cols: Annotated[int, Field(ge=1)] | None = 256
-    """Outputs (bit lines) of one crossbar. It decides how many tiles there are, never the result. null: unlimited."""
+    """Outputs (bit lines) of one crossbar. Decides how many tiles there are; the result only with wires, dead rows or
+    reference columns. null: unlimited."""
     mapping: Literal["channel", "im2col"] = "channel"
     """Convolutions only. channel: a tile holds floor(rows / kernel size) whole input channels (at least one).
     im2col: a tile holds `rows` consecutive rows of the unfolded weight, wherever a channel ends."""
 
 
-class DAC(_Part):
+class DAC(Part):
     """Digital-to-analog converter at the crossbar's inputs."""
 
     bits: Bits | None = None
@@ -50,14 +46,20 @@ class DAC(_Part):
     """Input full scale α in activation units: a constant, `calibrated` (constant, stored in each layer by calibrate()),
     or `dynamic` (absolute maximum of each batch; for comparison, no chip does this)."""
 
+    step_bits: Bits | None = None
+    """Bits converted at once: the DAC's bits (of a signed one, its magnitude's) are applied in slices of this many, the
+    lowest first, each converted by the ADC and added up digitally with its power of two. null: all at once."""
+
     @model_validator(mode="after")
-    def _a_signed_bit_needs_two(self) -> Self:
+    def _bits_fit_together(self) -> Self:
         if self.signed and self.bits == 1:
             raise ValueError("a signed DAC needs at least 2 bits (1 bit leaves no level but 0)")
+        if self.step_bits is not None and (self.bits is None or self.step_bits > self.bits - self.signed):
+            raise ValueError(f"step_bits must be at most the DAC's own bits of magnitude (got {self.step_bits})")
         return self
 
 
-class Weight(_Part):
+class Weight(Part):
     """How weights become conductances."""
 
     bits: SignedBits | None = None
@@ -67,8 +69,8 @@ class Weight(_Part):
     (larger weights clip)."""
 
 
-class Noise(_Part):
-    """Gaussian noise drawn anew at every read; all three are standard deviations."""
+class Noise(Part):
+    """Noise drawn anew at every read; all are standard deviations."""
 
     output: NonNegative = 0.0
     """σ_out, normalised units at the ADC's input: added to every tile's partial sum."""
@@ -76,9 +78,16 @@ class Noise(_Part):
     """σ_r, fraction of the largest conductance: independent on every weight, hence σ_r·‖x̂‖ on a tile's partial sum."""
     multiplicative: NonNegative = 0.0
     """σ_m, fraction (no unit): a partial sum s becomes s·(1 + N(0, σ_m²))."""
+    distribution: Literal["gaussian", "uniform", "laplace"] = "gaussian"
+    """Shape of a partial sum's total noise; its variance is that of the contributions, whatever the shape."""
+    wander: NonNegative = 0.0
+    """Standard deviation, normalised units, of an offset at each ADC that changes slowly from one conversion to the
+    next: Gaussian, with correlation exp(-n/wander_length) between conversions n apart."""
+    wander_length: Positive = 100.0
+    """Conversions after which the slow offset's correlation has fallen to 1/e."""
 
 
-class ADC(_Part):
+class ADC(Part):
     """Analog-to-digital converter at the crossbar's outputs, one conversion per tile and column."""
 
     bits: SignedBits | None = None
@@ -90,14 +99,46 @@ class ADC(_Part):
     """Which ADCs share one calibrated full_scale: all of the network's, a layer's, or a tile's (one cut of a layer's
     rows; its column tiles and groups share it). It matters only where full_scale is `calibrated`."""
 
+    signed: bool = True
+    """false: partial sums clip to [0, full_scale], step full_scale/(2^bits-1)."""
+    gain_error: NonNegative = 0.0
+    """Standard deviation between ADCs (one each tile and column) of their gain, fraction; drawn once for a chip."""
+    offset_error: NonNegative = 0.0
+    """Standard deviation between ADCs of their offset, fraction of full scale; drawn once for a chip."""
+    kind: Literal["ideal", "sar", "ramp"] = "ideal"
+    """Where the thresholds are: ideal: evenly spaced. sar: of a capacitive DAC in each ADC, searched bit by bit.
+    ramp: of one capacitive DAC a tile, whose ramp all its columns are compared with."""
+    capacitor_mismatch: NonNegative = 0.0
+    """sar and ramp: standard deviation of a unit capacitor, fraction; a capacitor of n units has this over √n."""
+    inl: float = 0.0
+    """ramp: integral non-linearity, LSB: thresholds are shifted by inl·(1 - z²), z from -1 to 1 over the range."""
+
     @model_validator(mode="after")
-    def _levels_need_a_scale(self) -> Self:
+    def _fields_fit_together(self) -> Self:
         if self.bits is not None and self.full_scale is None:
             raise ValueError("an ADC with bits needs a full_scale (a positive number, or 'calibrated')")
+        if self.kind != "ideal" and self.bits is None:
+            raise ValueError(f"an ADC of kind {self.kind!r} needs bits")
+        if self.capacitor_mismatch and self.kind == "ideal":
+            raise ValueError("capacitor_mismatch is of a kind 'sar' or 'ramp'")
+        if self.inl and self.kind != "ramp":
+            raise ValueError("inl is of a kind 'ramp'")
+        if (self.offset_error or not self.signed) and self.full_scale is None:
+            raise ValueError("offset_error and an unsigned range need a full_scale")
         return self
 
+    @property
+    def is_plain(self) -> bool:
+        """True for the ideal quantizer with a symmetric range."""
+        return self.signed and self.kind == "ideal" and not self.has_errors
 
-class HardwareProfile(_Part):
+    @property
+    def has_errors(self) -> bool:
+        """True where ADCs differ from each other."""
+        return bool(self.gain_error or self.offset_error or self.capacitor_mismatch)
+
+
+class HardwareProfile(Part):
     """One analog accelerator: tiles, converters, weights and noise. A value: immutable, comparable, hashable."""
 
     name: Annotated[str, Field(min_length=1)] = "custom"
@@ -109,6 +150,19 @@ class HardwareProfile(_Part):
     weight: Weight = Weight()
     noise: Noise = Noise()
     adc: ADC = ADC(full_scale=None)
+    cells: Cells = Cells()
+    programming: Programming = Programming()
+    drift: Drift = Drift()
+    flicker: Flicker = Flicker()
+    faults: Faults = Faults()
+    wires: Wires = Wires()
+
+    @model_validator(mode="after")
+    def _slices_cut_bits(self) -> Self:
+        bits, each = self.weight.bits, self.cells.bits
+        if each is not None and (bits is None or each > bits - 1):
+            raise ValueError(f"cells.bits: needs weight.bits, and at most weight.bits - 1 (got {each} and {bits})")
+        return self
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -146,7 +200,7 @@ class HardwareProfile(_Part):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the profile as YAML, or as JSON where the path ends in `.json`; never leaves half a file."""
         path = Path(path)
-        values = self.model_dump()
+        values = self.model_dump(mode="json")
         text = (
             json.dumps(values, indent=2) + "\n" if path.suffix == ".json" else yaml.safe_dump(values, sort_keys=False)
         )
@@ -171,9 +225,38 @@ class HardwareProfile(_Part):
     @property
     def is_ideal(self) -> bool:
         """True where every stage is exact, so that a layer computes what its digital twin computes."""
+        if self.is_deep:
+            return False
         exact = (self.dac.bits, self.weight.bits, self.adc.bits, self.adc.full_scale) == (None,) * 4
         noisy = self.noise.output or self.noise.read or self.noise.multiplicative
         return exact and not noisy and not isinstance(self.weight.w_max, float)
+
+    def without_variation(self) -> "HardwareProfile":
+        """Return the profile of a chip that is as it was wanted: nothing drawn, nothing aged, no wire resistance."""
+        adc = self.adc.model_copy(update={"gain_error": 0.0, "offset_error": 0.0, "capacitor_mismatch": 0.0})
+        parts = {"programming": Programming(), "drift": Drift(), "flicker": Flicker(), "faults": Faults()}
+        return self.model_copy(update=parts | {"wires": Wires(), "adc": adc})
+
+    @property
+    def is_drawn(self) -> bool:
+        """True where one chip differs from another, so that a layer must be programmed before it is evaluated."""
+        drift = (self.drift.nu, self.drift.nu_sigma) != (0, 0)
+        return (
+            self.programming.draws
+            or drift
+            or self.flicker.amplitude > 0
+            or self.faults != Faults()
+            or self.adc.has_errors
+        )
+
+    @property
+    def is_deep(self) -> bool:
+        """True where more than the plain kernel's model is used (docs/devices.md): cells, programming, ageing, faults,
+        wires, slices, an ADC that is no ideal quantizer, or noise that is not Gaussian and white.
+        """
+        cells = self.cells != Cells() or self.wires != Wires() or self.dac.step_bits is not None
+        noise = self.noise.distribution != "gaussian" or self.noise.wander > 0
+        return self.is_drawn or cells or noise or not self.adc.is_plain
 
 
 def presets() -> list[str]:

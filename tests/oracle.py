@@ -33,3 +33,149 @@ def quantize(v, bits, signed):
     """Clip to full scale 1 and round to the levels."""
     levels = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
     return round(min(1.0, max(-1.0 if signed else 0.0, v)) * levels) / levels
+
+
+# --- one chip's cells; every standard normal that is drawn is given --------------------------------------------------
+
+
+def cell(target, *, polynomial, n_program, nu, nu_sigma, n_drift, t0, seconds, g_min, stuck_off, stuck_on, u, negative):
+    """Return the conductance of one cell: programmed, aged, stuck; nu and nu_sigma are functions of the target."""
+    if u < stuck_off:
+        return g_min
+    if u >= 1 - stuck_on:
+        return 1.0
+    sigma = max(0.0, sum(c * target**i for i, c in enumerate(polynomial)))
+    g = target + sigma * n_program
+    if not negative:
+        g = max(g, 0.0)
+    exponent = abs(nu(target) + nu_sigma(target) * n_drift)
+    return g * ((t0 + seconds) / t0) ** (-exponent)
+
+
+def log_law(constant, slope, low, high):
+    """Return the function clip(constant + slope·ln(g), low, high)."""
+    return lambda g: min(high, max(low, constant + slope * math.log(max(g, 1e-7))))
+
+
+def flicker(now, programmed, *, amplitude, exponent, maximum, read_time, time):
+    """Return the standard deviation of one cell's 1/f noise."""
+    q = min(maximum, amplitude * max(programmed, 1e-7) ** -exponent)
+    return now * q * math.sqrt(math.log((time + read_time) / (2 * read_time)))
+
+
+def digits(value, count, each):
+    """Return the base-2^each digits of a non-negative integer, the lowest first."""
+    out = []
+    for _ in range(count):
+        out.append(value % 2**each)
+        value //= 2**each
+    return out
+
+
+def sliced(x, w, *, rows, alpha, dac_bits, step_bits, weight_bits, cell_bits, digital, full_scale, adc_bits):
+    """Return Σ over weight slices, input steps (and signs, where subtraction is digital) of what ADCs convert.
+
+    x (M, K) signed, w (N, K) in [-1, 1].
+    """
+    m, k = x.shape
+    n = len(w)
+    x_levels, w_levels = 2 ** (dac_bits - 1) - 1, 2 ** (weight_bits - 1) - 1
+    x_each, w_each = 2**step_bits - 1, 2**cell_bits - 1
+    steps, cells = math.ceil((dac_bits - 1) / step_bits), math.ceil((weight_bits - 1) / cell_bits)
+    out = np.zeros((m, n))
+    for i in range(m):
+        codes = [round(quantize(float(v) / alpha, dac_bits, True) * x_levels) for v in x[i]]
+        for j in range(n):
+            weights = [round(float(v) * w_levels) for v in w[j]]
+            for first in range(0, k, rows):
+                part = range(first, min(k, first + rows))
+                for s in range(steps):
+                    for c in range(cells):
+                        terms = []
+                        for r in part:
+                            xs = math.copysign(digits(abs(codes[r]), steps, step_bits)[s], codes[r]) / x_each
+                            ws = math.copysign(digits(abs(weights[r]), cells, cell_bits)[c], weights[r]) / w_each
+                            terms.append((xs, ws))
+                        if digital:
+                            plus = sum(xs * max(ws, 0) for xs, ws in terms)
+                            minus = sum(xs * max(-ws, 0) for xs, ws in terms)
+                            sums = [(1, plus), (-1, minus)]
+                        else:
+                            sums = [(1, sum(xs * ws for xs, ws in terms))]
+                        for sign, total in sums:
+                            converted = full_scale * quantize(total / full_scale, adc_bits, True)
+                            weight = 2 ** (step_bits * s) * x_each / x_levels * 2 ** (cell_bits * c) * w_each / w_levels
+                            out[i, j] += sign * weight * converted
+    return out
+
+
+# --- converters ------------------------------------------------------------------------------------------------------
+
+
+def capacitive_levels(bits, mismatch, normals):
+    """Return the voltage of each code 0 … 2^bits - 1, in LSB, of a DAC of binary capacitors and a terminating unit."""
+    capacitors = [2**b + mismatch * math.sqrt(2**b) * normals[b] for b in range(bits)]
+    end = 1 + mismatch * normals[bits]
+    total = sum(capacitors) + end
+    return [2**bits * sum(capacitors[b] for b in range(bits) if code >> b & 1) / total for code in range(2**bits)]
+
+
+def sar(value, levels, bits):
+    """Return the code that a binary search for `value` (LSB above the lowest level) ends at."""
+    code = 0
+    for b in reversed(range(bits)):
+        if value >= levels[code + 2**b] - 0.5:
+            code += 2**b
+    return code
+
+
+def ramp(value, levels):
+    """Return how many codes a rising ramp has counted when it first exceeds `value`."""
+    code, top = 0, -math.inf
+    for level in levels[1:]:
+        top = max(top, level - 0.5)
+        if top > value:
+            break
+        code += 1
+    return code
+
+
+# --- wires -----------------------------------------------------------------------------------------------------------
+
+
+def network(g, x, row, column):
+    """Return the column currents of a resistive crossbar, by solving Kirchhoff's equations exactly.
+
+    g (R, C) conductances and x (R,) driver voltages; a segment of a row (column) has the resistance `row` (`column`).
+    Row r's driver stands one segment before column 0; column c ends, one segment after row R - 1, at 0 V.
+    """
+    from scipy.sparse import lil_matrix
+    from scipy.sparse.linalg import spsolve
+
+    rows, columns = g.shape
+    matrix, current = lil_matrix((2 * rows * columns, 2 * rows * columns)), np.zeros(2 * rows * columns)
+
+    def word(r, c):
+        return r * columns + c
+
+    def bit(r, c):
+        return rows * columns + r * columns + c
+
+    def resistor(a, b, conductance):
+        for p, q in ((a, b), (b, a)):
+            matrix[p, p] += conductance
+            matrix[p, q] -= conductance
+
+    for r in range(rows):
+        for c in range(columns):
+            resistor(word(r, c), bit(r, c), g[r, c])
+            if c:
+                resistor(word(r, c - 1), word(r, c), 1 / row)
+            if r:
+                resistor(bit(r - 1, c), bit(r, c), 1 / column)
+        matrix[word(r, 0), word(r, 0)] += 1 / row
+        current[word(r, 0)] += x[r] / row
+    for c in range(columns):
+        matrix[bit(rows - 1, c), bit(rows - 1, c)] += 1 / column
+    voltage = spsolve(matrix.tocsr(), current)
+    return np.array([voltage[bit(rows - 1, c)] / column for c in range(columns)])

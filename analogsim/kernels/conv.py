@@ -120,7 +120,7 @@ class Job:
         return self.kernel.accumulate(out, partial, norm2, *drawn, plane, tile == 0)
 
 
-def _runner(job: Job) -> Callable[[Job, Tensor, Tensor | None], list[int]]:
+def _runner(job: Job) -> Callable[[Job, Tensor, Tensor | None], Sequence[int]]:
     """Return who computes: a backend's own way, or native convolutions."""
     name = getattr(job.kernel, "__name__", "")
     if name.endswith(".cpu"):

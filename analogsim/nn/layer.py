@@ -8,12 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..errors import CalibrationError, ConversionError, NonFiniteError, ProfileError, ShapeError
+from ..device import Chip, DeviceKernel, Layout, build, derive
+from ..errors import (
+    BackendError,
+    CalibrationError,
+    ConversionError,
+    NonFiniteError,
+    ProfileError,
+    ProgrammingError,
+    ShapeError,
+)
 from ..kernels import Backend, MatmulSpec, Precision, choose, uncompiled
+from ..kernels.conv_tiles import cut
 from ..profile import HardwareProfile
 from .function import CrossbarLinear, exact_dtype
 
 RANGES = ("input_range", "adc_full_scale")
+CHIP = ("chip_seed", "chip_seconds")
+# What one read needs: ŵ, the digital gain, W as programmed, the kernel, its scalars, the seed, the stream and whether a
+# backward may follow.
+Plan = tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int, bool]
 
 
 class AnalogLayer(nn.Module):
@@ -31,6 +45,10 @@ class AnalogLayer(nn.Module):
     adc_full_scale : Tensor () or (tiles,), buffer
         Normalised units, one for the layer or one for each cut of its rows into tiles (column tiles and groups share
         it); NaN until calibrated. Used where the profile's `adc.full_scale` is "calibrated".
+    chip_seed : Tensor (), int64 buffer, or None
+        What was drawn when the layer was programmed (`analogsim.program`), as a seed; None until then.
+    chip_seconds : Tensor (), float64 buffer, or None
+        The chip's age in seconds since its first read (`analogsim.at_time`).
     backend : {"auto", "reference", "numba", "triton"}
         Which kernel computes; see `analogsim.kernels`.
     precision : {"ieee", "tf32", "tf32x3"}
@@ -42,6 +60,8 @@ class AnalogLayer(nn.Module):
     digital: type[nn.Module]
     input_range: Tensor
     adc_full_scale: Tensor
+    chip_seed: Tensor | None
+    chip_seconds: Tensor | None
 
     def _init_analog(self, profile: HardwareProfile | None, device: torch.device | None = None) -> None:
         if profile is not None and not isinstance(profile, HardwareProfile):
@@ -53,6 +73,8 @@ class AnalogLayer(nn.Module):
         device = device or next(self.parameters()).device
         for name in RANGES:
             self.register_buffer(name, torch.full((), math.nan, device=device))
+        for name in CHIP:
+            self.register_buffer(name, None)
         self.backend: Backend = "auto"
         self.precision: Precision = "ieee"
         self.layer_name = ""
@@ -60,6 +82,7 @@ class AnalogLayer(nn.Module):
         self.seed: int | None = None
         self.calls = 0
         self._observer: Any = None  # a backend that takes notes (see `observer.py`)
+        self._built: tuple[Any, Tensor, Chip] | None = None
 
     @classmethod
     def from_digital(cls, module: nn.Module, profile: HardwareProfile) -> Self:
@@ -78,9 +101,9 @@ class AnalogLayer(nn.Module):
 
     def to_digital(self) -> nn.Module:
         """Turn this layer, itself, back into its digital twin; parameters, hooks and parametrisations stay."""
-        for name in RANGES:
+        for name in (*RANGES, *CHIP):
             delattr(self, name)
-        for name in ("profile", "backend", "precision", "layer_name", "stream", "seed", "calls", "_observer"):
+        for name in ("profile", "backend", "precision", "layer_name", "stream", "seed", "calls", "_observer", "_built"):
             delattr(self, name)
         for key in [key for key, hook in self._forward_pre_hooks.items() if hook is _forbid_fused_inference]:
             del self._forward_pre_hooks[key]
@@ -129,7 +152,7 @@ class AnalogLayer(nn.Module):
 
     def draw(self, spec: MatmulSpec) -> tuple[int, int]:
         """Return (seed, stream) for one call: drawn from torch's generator, or the explicit seed and a call count."""
-        if not spec.noisy:
+        if not (spec.noisy or self.profile.flicker.amplitude or self.profile.noise.wander):
             return 0, 0
         if self.seed is None:
             return int(torch.randint(2**63 - 1, ()).item()), self.stream << 32
@@ -156,39 +179,77 @@ class AnalogLayer(nn.Module):
             out = CrossbarLinear.apply(rows.reshape(-1, rows.shape[-1]), w, b, *self.plan(rows, w), self.learned_range)
             return out.reshape(*x.shape[:-1], len(weight)).to(x.dtype)
 
-    def plan(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int, bool]:
+    def plan(self, x: Tensor, weight: Tensor) -> Plan:
         """Return what one call needs: ŵ, the digital gain α·w_max (N,), W as programmed where it is not `weight`,
         the kernel, its scalars, the seed, the stream, and whether a backward may follow.
         """
         return self.read(x, *self.write(weight))
 
-    def write(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Program a matrix: return ŵ, w_max (N,), and W as programmed where it is not `weight`."""
+    def write(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Chip | None]:
+        """Program a matrix: return ŵ, w_max (N,), W as programmed where it is not `weight`, and the cells where the
+        profile has any.
+        """
         w_max = self.weight_scale(weight)
         programmed = self.program(weight, w_max)
-        exact = self.programs_exactly or self._observer is not None
+        chip = self.chip(programmed) if self.profile.is_deep else None
+        if chip is not None:
+            programmed, w_max = chip.weight, w_max * chip.gain
         if self._observer is not None:
             self._observer.written(weight, programmed, w_max)
-        return programmed, w_max, None if exact else programmed * w_max.reshape(-1, *[1] * (weight.ndim - 1))
+        exact = (self.programs_exactly and chip is None) or self._observer is not None
+        w_eff = None if exact else programmed * w_max.reshape(-1, *[1] * (weight.ndim - 1))
+        return programmed, w_max, w_eff, chip
+
+    def chip(self, programmed: Tensor) -> Chip:
+        """Return the cells that ŵ (N, K, …) is on: as programmed; in training, on a new chip at every call.
+
+        Raises
+        ------
+        ProgrammingError
+            In evaluation, the profile has something that differs between chips, and the layer was never programmed.
+        """
+        profile, seed, seconds = self.profile, 0, 0.0
+        if self._observer is not None:
+            profile = profile.without_variation()  # ranges are found for the chip that was wanted
+        elif profile.is_drawn and self.training:
+            seed = self._training_chip()
+        elif profile.is_drawn:
+            if self.chip_seed is None or self.chip_seconds is None:
+                raise ProgrammingError(
+                    f"{self._where()}: its profile has programming noise, ageing, faults or converter errors, drawn "
+                    "once for a chip: run program(model, seed) before evaluating (in training they are drawn anew at "
+                    "each call)"
+                )
+            seed, seconds = int(self.chip_seed), float(self.chip_seconds)
+        key = profile, seed, seconds
+        if self._built is not None and self._built[0] == key and torch.equal(self._built[1], programmed):
+            return self._built[2]
+        chip = build(programmed, profile, self._layout(programmed), seed, seconds)
+        keeps = not self.training and self._observer is None
+        self._built = (key, programmed, chip) if keeps else None
+        return chip
 
     def read(
-        self, x: Tensor, programmed: Tensor, w_max: Tensor, w_eff: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int, bool]:
+        self, x: Tensor, programmed: Tensor, w_max: Tensor, w_eff: Tensor | None, chip: Chip | None = None
+    ) -> Plan:
         """Return what one call on what `write` programmed needs; as `plan`."""
         if self._observer is not None:
-            return programmed, w_max, None, self._observer, self._observer.spec(self, x), 0, 0, False
+            kernel = self._observer
+            if chip is not None and DeviceKernel.needed(chip, self.profile):
+                kernel = DeviceKernel(kernel, chip, self.profile, observer=True)
+            return programmed, w_max, None, kernel, self._observer.spec(self, x), 0, 0, False
         spec = self.spec(x)
+        kernel = choose(x, self.backend)
+        if chip is not None and DeviceKernel.needed(chip, self.profile):
+            kernel = DeviceKernel(kernel, chip, self.profile)
+            if kernel.converters is not None and self.backend == "numba":
+                raise BackendError(
+                    f"{self._where()}: backend 'numba' has no ADC errors, unsigned ADC, wander or noise that is not "
+                    "Gaussian; use 'auto' or 'reference'"
+                )
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
-        return (
-            programmed,
-            w_max * spec.input_range,
-            w_eff,
-            choose(x, self.backend),
-            spec,
-            *self.draw(spec),
-            differentiable,
-        )
+        return programmed, w_max * spec.input_range, w_eff, kernel, spec, *self.draw(spec), differentiable
 
     @property
     def learned_range(self) -> Tensor | None:
@@ -197,11 +258,28 @@ class AnalogLayer(nn.Module):
         wanted = alpha.requires_grad and torch.is_grad_enabled() and self.profile.dac.input_range == "calibrated"
         return alpha if wanted and self._observer is None else None
 
+    def _training_chip(self) -> int:
+        """Return the seed of a chip for one training call."""
+        if self.seed is None:
+            return int(torch.randint(2**63 - 1, ()).item())
+        self.calls += 1
+        return derive(self.seed, self.stream, self.calls)
+
+    def _layout(self, programmed: Tensor) -> Layout:
+        """Return where the cells of ŵ (N, K, …) are."""
+        tile, spec = self.profile.tile, MatmulSpec(rows=self.profile.tile.rows)
+        if programmed.ndim == 2:
+            tiles = spec.tiles(programmed.shape[1])
+        else:
+            tiles = [(part.start, part.stop) for part in cut(programmed, spec, tile.mapping)]
+        return Layout.of(tiles, len(programmed), getattr(self, "groups", 1), tile.cols)
+
     def _input_range(self, x: Tensor) -> float:
         rule = self.profile.dac.input_range
         if isinstance(rule, float):
             return rule
-        if self.profile.dac.bits is None and self.profile.adc.full_scale is None and not self.profile.noise.output:
+        noise = self.profile.noise
+        if self.profile.dac.bits is None and self.profile.adc.full_scale is None and not (noise.output or noise.wander):
             return 1.0  # α cancels
         if rule == "dynamic":
             top = float(x.detach().abs().amax()) if x.numel() else 1.0
@@ -246,18 +324,20 @@ class AnalogLayer(nn.Module):
         )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # The ranges follow the layer's device and keep their precision: half() would round α and may overflow.
+        # The scalars follow the layer's device and keep their precision: half() would round α and may overflow.
         learned = {name: getattr(self, name).detach().clone() for name in RANGES if name in self._parameters}
-        ranges = {name: getattr(self, name) for name in RANGES}
+        scalars = {name: getattr(self, name) for name in (*RANGES, *CHIP) if getattr(self, name) is not None}
         super()._apply(fn, recurse)
-        for name, value in ranges.items():
+        for name, value in scalars.items():
             device = getattr(self, name).device
             if name in learned:  # the same parameter, for the optimiser that holds it
                 with torch.no_grad():
                     getattr(self, name).data = learned[name].to(device)
                 continue
-            moved = torch.full(value.shape, math.nan, device=device) if value.is_meta else value.to(device)
+            lost = math.nan if value.is_floating_point() else 0
+            moved = value.new_full(value.shape, lost, device=device) if value.is_meta else value.to(device)
             setattr(self, name, moved)
+        self._built = None
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -267,6 +347,14 @@ class AnalogLayer(nn.Module):
             given = state_dict.setdefault(prefix + name, own)
             if given.shape != own.shape:  # one full scale for the layer, or one for each tile
                 setattr(self, name, own.new_full(given.shape, math.nan))
+        # A chip's buffers exist where it was programmed, here or in the layer that was saved.
+        for name in CHIP:
+            own, saved = getattr(self, name), state_dict.get(prefix + name)
+            if own is None and saved is not None:
+                setattr(self, name, torch.zeros_like(saved, device=self.input_range.device))
+            elif own is not None and saved is None:
+                state_dict[prefix + name] = own
+        self._built = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..device import DeviceKernel
 from ..errors import ShapeError
 from ..kernels import uncompiled
 from ..profile import HardwareProfile
@@ -63,7 +64,8 @@ class _AnalogConvTranspose(AnalogLayer):
                 own = slice(group * columns, (group + 1) * columns)
                 effective = None if w_eff is None else w_eff[own]
                 seed, stream = self.draw(spec) if group else drawn
-                device = programmed[own], gain[own], effective, kernel, spec, seed, stream, differentiable
+                part = kernel.part(own) if isinstance(kernel, DeviceKernel) else kernel
+                device = programmed[own], gain[own], effective, part, spec, seed, stream, differentiable
                 sums.append(CrossbarLinear.apply(rows[:, group], matrix[own], None, *device, self.learned_range))
             products = torch.cat(sums, 1) if groups > 1 else sums[0]
             products = products.reshape(len(x), *x.shape[2:], -1).movedim(-1, 1)

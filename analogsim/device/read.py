@@ -1,0 +1,265 @@
+"""Reading a chip: a backend made of another one, for slices of weights and inputs, cells' own noise, and real ADCs."""
+
+import copy
+import math
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kernels import Clips, ConvGeometry, MatmulSpec, plain
+from ..kernels.conv import CHUNK, Job, convolve, run_generic
+from ..kernels.conv_tiles import Tile, cut
+from ..kernels.philox import check_extent
+from ..profile import HardwareProfile
+from .chip import Chip, Plane
+from .converters import Converters, steps
+from .draw import derive
+
+
+class DeviceKernel:
+    """A backend (the functions `matmul`, `convolve`, `dac`) that reads one layer's chip through another backend.
+
+        y = scale · Σ_planes Σ_steps c_p d_j · Σ_t ADC(x_j,t ŵ_p,tᵀ + noise) + bias
+
+    Every plane and step is one call of the plain tiled product, where that can express it; ADCs that are no ideal
+    quantizers, noise that is not white and Gaussian, and cells with noise of their own take a tile at a time here.
+
+    Parameters
+    ----------
+    base : module or Observer
+        The backend that multiplies.
+    chip : Chip
+    profile : HardwareProfile
+    observer : bool
+        `base` takes notes of what the converters would see, for calibration.
+    """
+
+    def __init__(self, base: ModuleType | Any, chip: Chip, profile: HardwareProfile, *, observer: bool = False) -> None:
+        self.base, self.chip, self.profile, self.observer = base, chip, profile, observer
+        noise, adc = profile.noise, profile.adc
+        extended = not adc.is_plain or noise.distribution != "gaussian" or noise.wander > 0
+        self.converters = Converters(adc, noise, chip.seed) if extended and not observer else None
+
+    @staticmethod
+    def needed(chip: Chip, profile: HardwareProfile) -> bool:
+        """Return whether the plain backend alone cannot read this chip."""
+        noise = profile.noise.distribution != "gaussian" or profile.noise.wander > 0
+        planes = len(chip.planes) > 1 or chip.planes[0].coefficient != 1 or chip.planes[0].variance is not None
+        return planes or noise or profile.dac.step_bits is not None or not profile.adc.is_plain
+
+    def part(self, outputs: slice) -> "DeviceKernel":
+        """Return the kernel of some outputs."""
+        planes = [plane.part(outputs) for plane in self.chip.planes]
+        # Other outputs are other ADCs.
+        chip = Chip(planes, self.chip.gain, derive(self.chip.seed, outputs.start) if outputs.start else self.chip.seed)
+        return DeviceKernel(self.base, chip, self.profile, observer=self.observer)
+
+    def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
+        """Convert inputs to normalised units, all bits at once (what the gradients see)."""
+        return self.base.dac(x, spec)
+
+    def matmul(
+        self,
+        x: Tensor,
+        w: Tensor,
+        spec: MatmulSpec,
+        seed: int,
+        stream: int,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        record_clips: bool,
+    ) -> tuple[Tensor, Clips | None]:
+        """Compute as a backend's `matmul`; `w`, the sum of the planes, is not used."""
+        read = _Matmul(self, record_clips)
+        return self._sum(x, spec, seed, stream, scale, bias, read)
+
+    def convolve(
+        self,
+        x: Tensor,
+        w: Tensor,
+        spec: MatmulSpec,
+        geometry: ConvGeometry,
+        seed: int,
+        stream: int,
+        mapping: str,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        record_clips: bool,
+    ) -> tuple[Tensor, Clips | None]:
+        """Compute as `kernels.conv.convolve`; `w`, the sum of the planes, is not used."""
+        read = _Convolve(self, record_clips, geometry, mapping)
+        return self._sum(x, spec, seed, stream, scale, bias, read)
+
+    def _sum(
+        self,
+        x: Tensor,
+        spec: MatmulSpec,
+        seed: int,
+        stream: int,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        read: "_Matmul | _Convolve",
+    ) -> tuple[Tensor, Clips | None]:
+        out, masks = None, None
+        inner = replace(spec, input_range=1.0, dac_bits=None)
+        base, inputs = self._inputs(x, spec)
+        for i, plane in enumerate(self.chip.planes):
+            for j, (weight, step) in enumerate(inputs):
+                own = derive(seed, i, j) if i or j else seed
+                part, clips = read(base, step, plane, inner, own, stream)
+                part = part * (plane.coefficient * weight)
+                out = part if out is None else out.add_(part)
+                masks = clips if masks is None or clips is None else _either(masks, clips)
+        assert out is not None  # noqa: S101 - a chip has a plane, and an input a step
+        columns = (-1, *[1] * (out.ndim - 2))
+        if scale is not None:
+            out = out * scale.view(columns)
+        return out if bias is None else out + bias.view(columns), masks
+
+    def _inputs(self, x: Tensor, spec: MatmulSpec) -> tuple[Any, list[tuple[float, Tensor]]]:
+        """Return the backend that multiplies, and what is applied to the rows: (weight, normalised units) a step."""
+        bits = self.profile.dac.step_bits
+        if not self.observer:
+            converted = self.base.dac(x.contiguous(), spec)
+            return self.base, [(1.0, converted)] if bits is None else steps(converted, spec, bits)
+        if bits is None:
+            return self.base, [(1.0, x)]
+        # Steps depend on α, which is not known yet: take the batch's. Sums are noted for α = 1, as all are.
+        self.base.dac(x, spec)
+        top = float(x.abs().amax()) if x.numel() else 1.0
+        alpha = top if math.isfinite(top) and top > 0 else 1.0
+        coded = replace(spec, input_range=alpha, dac_bits=self.profile.dac.bits, dac_signed=self.profile.dac.signed)
+        quiet: Any = copy.copy(self.base)
+        quiet.inputs = copy.deepcopy(self.base.inputs)
+        return quiet, [(d, step * alpha) for d, step in steps(plain.dac(x, coded), coded, bits)]
+
+
+@dataclass(frozen=True)
+class _Read:
+    kernel: DeviceKernel
+    record: bool
+
+    def with_noise_of_cells(self, spec: MatmulSpec, plane: Plane) -> MatmulSpec:
+        """Return the scalars for a ‖x̂‖² that holds σ_r² and the cells' own variances already."""
+        return spec if plane.variance is None or self.kernel.observer else replace(spec, noise_read=1.0)
+
+    def backend(self, base: Any) -> Any:
+        """Return what converts a tile's sums."""
+        return base if self.kernel.converters is None else _Epilogue(self.kernel.converters)
+
+
+class _Matmul(_Read):
+    """One plane and one step of rows x (M, K)."""
+
+    def __call__(
+        self, base: Any, x: Tensor, plane: Plane, spec: MatmulSpec, seed: int, stream: int
+    ) -> tuple[Tensor, Clips | None]:
+        w = plane.weight
+        if self.kernel.observer or (self.kernel.converters is None and plane.variance is None):
+            return base.matmul(x, w, spec, seed, stream, None, None, self.record)
+        own, backend = self.with_noise_of_cells(spec, plane), self.backend(base)
+        out = x.new_empty(len(x), len(w))
+        check_extent(out.numel())
+        tiles = spec.tiles(x.shape[1])
+        record = self.record and spec.adc_full_scale is not None
+        bits = torch.zeros(-(-len(tiles) // 8), *out.shape, dtype=torch.uint8, device=x.device) if record else None
+        counts = []
+        for tile, (start, stop) in enumerate(tiles):
+            part = x[:, start:stop]
+            squares = part.square()
+            norm2 = squares.sum(1, keepdim=True)
+            if plane.variance is not None:
+                norm2 = spec.noise_read**2 * norm2 + squares @ plane.variance[:, start:stop].T
+            into = None if bits is None else bits[tile // 8]
+            partial = part @ w[:, start:stop].T
+            counts.append(backend.accumulate(out, partial, norm2, own, seed, stream, tile, 0, into, tile == 0))
+        return (out if tiles else out.zero_()), None if bits is None else Clips(bits, counts)
+
+
+@dataclass(frozen=True)
+class _Convolve(_Read):
+    """One plane and one step of a convolution's input (B, C, *spatial)."""
+
+    geometry: ConvGeometry
+    mapping: str
+
+    def __call__(
+        self, base: Any, x: Tensor, plane: Plane, spec: MatmulSpec, seed: int, stream: int
+    ) -> tuple[Tensor, Clips | None]:
+        w, geometry = plane.weight, self.geometry
+        if self.kernel.observer or (self.kernel.converters is None and plane.variance is None):
+            return convolve(base, x, w, spec, geometry, seed, stream, self.mapping, None, None, self.record)
+        own, tiles = self.with_noise_of_cells(spec, plane), cut(w, spec, self.mapping)
+        tiled = self.backend(base), x.contiguous(), tiles, w, own, geometry, seed, stream, None, None
+        job = _DeviceJob(*tiled, variance=plane.variance, noise_read=spec.noise_read)
+        check_extent(math.prod(job.shape))
+        out = x.new_empty(job.shape)
+        record = self.record and spec.adc_full_scale is not None
+        planes = -(-len(tiles) // 8)
+        bits = torch.zeros((planes, *job.shape), dtype=torch.uint8, device=x.device) if record else None
+        counts = run_generic(job, out, bits)
+        return out, None if bits is None else Clips(bits, counts)
+
+
+@dataclass(frozen=True)
+class _DeviceJob(Job):
+    """A convolution whose cells have noise of their own."""
+
+    variance: Tensor | None = None
+    noise_read: float = 0.0
+
+    def chunks(self, most: int = CHUNK) -> list[slice]:
+        """Leave the batch whole where an ADC's offset wanders from one image to the next."""
+        wanders = isinstance(self.kernel, _Epilogue) and self.kernel.converters.noise.wander
+        return [slice(0, len(self.x))] if wanders else super().chunks(most)
+
+    def squared_lengths(self, x: Tensor, tile: Tile) -> Tensor | None:
+        """Return what stands for ‖x̂_t‖²: with cells' variances v, σ_r²·‖x̂_t‖² + Σ x̂² v."""
+        norm2 = super().squared_lengths(x, tile) if self.noise_read else None
+        if self.variance is None:
+            return norm2
+        own = self.convolve(x.square(), tile.of(self.variance).contiguous())
+        return own if norm2 is None else own + self.noise_read**2 * norm2
+
+
+@dataclass(frozen=True)
+class _Epilogue:
+    """A backend's `dac` and `accumulate` for inputs that are converted and ADCs that are no ideal quantizers."""
+
+    converters: Converters
+
+    def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
+        """Pass on: converted already."""
+        return x
+
+    def accumulate(
+        self,
+        out: Tensor,
+        partial: Tensor,
+        norm2: Tensor | None,
+        spec: MatmulSpec,
+        seed: int,
+        stream: int,
+        tile: int,
+        offset: int,
+        bits: Tensor | None,
+        first: bool = False,
+    ) -> int:
+        """Add one tile's converted sums to `out`; as `plain.accumulate`."""
+        norm2 = partial.new_zeros(()) if norm2 is None else norm2
+        noisy = self.converters.noisy(partial, norm2, spec, seed, stream, tile, offset)
+        converted, clipped = self.converters.convert(noisy, spec.full_scale(tile), tile)
+        out.copy_(converted) if first else out.add_(converted)
+        if bits is not None:
+            bits |= clipped.to(bits.dtype) << tile % 8
+        return int(clipped.sum())
+
+
+def _either(a: Clips, b: Clips) -> Clips:
+    """Return where one of two conversions clipped."""
+    bits = a.bits | b.bits
+    counts = [int((bits[tile // 8] >> tile % 8 & 1).sum()) for tile in range(len(a.counts))]
+    return Clips(bits, counts)

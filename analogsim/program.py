@@ -1,0 +1,95 @@
+"""Put a converted network on one chip, and let that chip age."""
+
+import math
+
+import torch
+from torch import nn
+
+from .device import derive
+from .errors import ConversionError, ProgrammingError
+from .nn import analog_layers
+
+
+def program(model: nn.Module, seed: int | None = None) -> int:
+    """Program every analog layer: draw, once, all that differs between chips.
+
+    That is programming noise, drift exponents, faults, and the errors of the ADCs, wherever the layers' profiles have
+    them. The chip starts at its first read (`at_time(model, 0)`).
+
+    Parameters
+    ----------
+    model : nn.Module
+        A converted network; changed in place.
+    seed : int or None
+        Of the chip, 63 bits; None draws one from torch's default generator.
+
+    Returns
+    -------
+    int
+        The seed.
+
+    Raises
+    ------
+    ConversionError
+        The model has no analog layer.
+    ProgrammingError
+        The seed is negative or too large.
+
+    Notes
+    -----
+    What is kept is a seed and a time for each layer, in its `state_dict`: all that is drawn is a pure function of them,
+    so a saved network is loaded on the same chip. Weights that change afterwards are programmed with the same random
+    numbers. In training mode a layer ignores the chip and draws a new one at each call: hardware-aware training,
+    for any chip.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> profile = an.HardwareProfile(programming={"sigma": 0.02}, cells={"mapping": "differential"})
+    >>> layer = an.AnalogLinear(8, 3, profile=profile).eval()
+    >>> an.program(layer, seed=1)
+    1
+    >>> an.at_time(layer, 3600)
+    >>> layer(torch.ones(5, 8)).shape
+    torch.Size([5, 3])
+    """
+    if seed is None:
+        seed = int(torch.randint(2**63 - 1, ()).item())
+    if not 0 <= seed < 2**63:
+        raise ProgrammingError(f"seed: must be in [0, 2^63) (got {seed})")
+    layers = list(analog_layers(model))
+    if not layers:
+        raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
+    for number, (_, layer) in enumerate(layers):
+        device = layer.input_range.device
+        layer.chip_seed = torch.tensor(derive(seed, number), dtype=torch.int64, device=device)
+        layer.chip_seconds = torch.zeros((), dtype=torch.float64, device=device)
+    return seed
+
+
+def at_time(model: nn.Module, seconds: float) -> None:
+    """Set the age of a programmed chip; its conductances are those of that time, whatever was asked before.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Programmed; changed in place.
+    seconds : float
+        Since the first read, `drift.t0` seconds after programming: conductances are g·((t0 + seconds)/t0)^(-ν).
+
+    Raises
+    ------
+    ProgrammingError
+        A layer was never programmed, or the time is negative or not finite.
+    """
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ProgrammingError(f"seconds: must be finite and not negative (got {seconds!r})")
+    layers = list(analog_layers(model))
+    for name, layer in layers:
+        if layer.chip_seconds is None:
+            raise ProgrammingError(f"{name or type(layer).__name__}: never programmed; run program(model, seed) first")
+    if not layers:
+        raise ProgrammingError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
+    for _, layer in layers:
+        assert layer.chip_seconds is not None  # noqa: S101 - checked above
+        layer.chip_seconds.fill_(seconds)
