@@ -89,7 +89,7 @@ def test_every_preset_loads_and_says_where_it_comes_from(name):
 
 
 def test_presets_are_the_three_of_the_documentation():
-    assert presets() == ["8bit", "ideal", "noisy"]
+    assert presets() == ["8bit", "brainscales2", "ideal", "noisy", "pcm", "reram", "sonos", "sram"]
     assert HardwareProfile.load("ideal").is_ideal
     assert not HardwareProfile.load("8bit").is_ideal
 
