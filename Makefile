@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow browser lint types bench bench-peers lock clean
+.PHONY: help venv demo test test-slow browser lint types bench peers bench-peers test-peers lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ browser: ## chromium for the test of the report (Debian and root; elsewhere that
 	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
 	else echo 'no chromium, and no right to install it: the report is not looked at in a browser'; fi
 
+test-peers: peers ## agreement with aihwkit, and with CrossSim where PYTHONPATH=… leads to it
+	$(PEERS)/bin/python -m pytest tests/test_peers.py
+
 lint: $(READY) ## ruff: style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,11 +58,13 @@ bench: $(READY) ## measure speed against plain torch and write the tables (20 mi
 	$(BIN)/python -m benchmarks.tables
 
 PEERS := .venv-peers
-bench-peers: $(READY) ## measure other simulators beside ours, in an environment of their own (.venv-peers)
+peers: $(READY) ## make .venv-peers: this environment, and other simulators beside it
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$($(PEERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/analogsim.pth
 	-$(PEERS)/bin/pip install --quiet --no-deps --only-binary :all: aihwkit
 	-$(PEERS)/bin/pip install --quiet --no-deps --only-binary :all: aihwkit-lightning
+
+bench-peers: peers ## measure other simulators beside ours
 	$(PEERS)/bin/python -m benchmarks.peers --out $(SPEED)/peers.json
 	$(BIN)/python -m benchmarks.tables
 

@@ -107,7 +107,7 @@ def test_a_file_that_is_no_profile_is_named(tmp_path, text, message):
 
 
 def test_an_unknown_name_lists_the_presets():
-    with pytest.raises(ProfileError, match="8bit, ideal, noisy"):
+    with pytest.raises(ProfileError, match="8bit, brainscales2, ideal, noisy"):
         HardwareProfile.load("nosuch")
 
 

@@ -1,0 +1,213 @@
+"""Agreement with independent simulators, where they can be imported: IBM's aihwkit and Sandia's CrossSim.
+
+Neither is a dependency. `make bench-peers` installs aihwkit beside this package; CrossSim is found on PYTHONPATH.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import analogsim as an
+from analogsim.nn import AnalogLinear
+from analogsim.profile import HardwareProfile
+
+TIMES = {"1 s": 1.0, "1 hour": 3600.0, "1 day": 86_400.0, "1 year": 31_536_000.0}
+
+
+# --- aihwkit: phase-change memory ------------------------------------------------------------------------------------
+
+
+def pcm_model():
+    inference = pytest.importorskip("aihwkit.inference", reason="aihwkit is not installed: make bench-peers")
+    return inference.PCMLikeNoiseModel(g_max=25.0)
+
+
+def ours(target, seconds, cells, mapping):
+    """Weights of `cells` cells (or pairs) of our `pcm` preset, programmed to one target, as one read sees them."""
+    whole = HardwareProfile.load("pcm")
+    profile = HardwareProfile(
+        dac={"input_range": 1.0},
+        weight={"w_max": 1.0},
+        cells={"mapping": mapping},
+        programming=whole.programming,
+        drift=whole.drift.model_copy(update={"compensation": "none"}),
+        flicker=whole.flicker,
+    )
+    layer = AnalogLinear(1, cells, bias=False, profile=profile).eval()
+    layer.weight.data.fill_(target)
+    an.program(layer, 7)
+    an.at_time(layer, seconds)
+    an.set_seed(layer, 8)
+    with torch.no_grad():
+        return layer(torch.ones(1, 1)).double().numpy().ravel()
+
+
+def theirs(model, target, seconds, cells, seed=9):
+    """Conductances of aihwkit's cells, fractions of g_max (its weights forget the programming noise of the idle half)."""
+    torch.manual_seed(seed)
+    wanted = torch.full((cells,), 25.0 * target)
+    programmed = model.apply_programming_noise_to_conductance(wanted.clone())
+    exponents = model.generate_drift_coefficients(wanted)
+    return model.apply_drift_noise_to_conductance(programmed, exponents, seconds).double().numpy() / 25.0
+
+
+def agreement(a, b):
+    """The p values of the hypotheses that two samples have the same mean (Welch) and variance (by fourth moments)."""
+    mean = stats.ttest_ind(a, b, equal_var=False).pvalue
+    # var's standard error is √((m4 - var²)/n), whatever the distribution.
+    spread = [((x - x.mean()) ** 4).mean() - x.var() ** 2 for x in (a, b)]
+    z = (a.var() - b.var()) / math.sqrt(spread[0] / len(a) + spread[1] / len(b))
+    return mean, 2 * stats.norm.sf(abs(z))
+
+
+@pytest.mark.parametrize("seconds", TIMES.values(), ids=TIMES.keys())
+def test_pcm_cells_age_as_aihwkits(seconds):
+    """200 000 cells at each of 4 targets; false-alarm rate 1e-3 over the 8 tests of a time (Bonferroni).
+
+    A spread 2 % off, or a mean 0.02·σ off, must be rejected. (aihwkit's conductances stop at 0 after the 1/f noise too;
+    at these targets that is over 4 σ away.)
+    """
+    model = pcm_model()
+    cells, alpha = 200_000, 1e-3 / 8
+    for target in (0.2, 0.4, 0.7, 1.0):
+        a, b = ours(target, seconds, cells, "signed"), theirs(model, target, seconds, cells)
+        assert min(agreement(a, b)) > alpha, (target, a.mean(), b.mean(), a.std(), b.std())
+        wide = a.mean() + (a - a.mean()) * 1.02
+        assert agreement(wide, b)[1] < alpha
+        assert agreement(a + 0.02 * a.std(), b)[0] < alpha
+
+
+@pytest.mark.parametrize("seconds", TIMES.values(), ids=TIMES.keys())
+def test_pcm_pairs_age_as_two_of_aihwkits_cells(seconds):
+    """The idle half is at 0, where aihwkit cuts the 1/f noise off and we do not: 0.001 of the range, 2 % of the spread."""
+    model, cells = pcm_model(), 200_000
+    a = ours(0.5, seconds, cells, "differential")
+    b = theirs(model, 0.5, seconds, cells) - theirs(model, 0.0, seconds, cells, seed=10)
+    assert a.mean() == pytest.approx(b.mean(), abs=0.001)
+    assert a.std() == pytest.approx(b.std(), rel=0.02)
+
+
+def test_drift_coefficients_are_aihwkits():
+    """Conductances at 1e6 s over those at 0 s, without noise: Kolmogorov-Smirnov, α = 1e-4, two times 20 000 cells."""
+    model = pcm_model()
+    model.prog_noise_scale = model.read_noise_scale = 0.0
+    for target in (0.05, 0.3, 0.9):
+        layer = AnalogLinear(1, 20_000, bias=False, dtype=torch.float64).eval()
+        drift = HardwareProfile.load("pcm").drift.model_copy(update={"compensation": "none"})
+        layer.profile = HardwareProfile(weight={"w_max": 1.0}, drift=drift)
+        layer.weight.data.fill_(target)
+        an.program(layer, 1)
+        an.at_time(layer, 1e6)
+        with torch.no_grad():
+            mine = layer(torch.ones(1, 1, dtype=torch.float64)).numpy().ravel() / target
+        other = theirs(model, target, 1e6, 20_000) / target
+        assert stats.kstest(mine, other).pvalue > 1e-4
+        assert stats.kstest(mine * 1.03, other).pvalue < 1e-4
+
+
+# --- CrossSim: converters and mappings -------------------------------------------------------------------------------
+
+
+def crosssim():
+    return pytest.importorskip("simulator", reason="CrossSim is not on PYTHONPATH")
+
+
+def core(simulator, w, *, style, dac_bits=0, step_bits=None, weight_bits=0, slices=None, adc_bits=0, full_scale=1.0):
+    """A CrossSim core that holds w (N, K) in [-1, 1], with a fixed ADC range in units of its normalised sums."""
+    params = simulator.CrossSimParameters()
+    params.core.style = style
+    params.core.weight_bits = weight_bits
+    params.core.mapping.weights.percentile = None
+    params.core.mapping.weights.min, params.core.mapping.weights.max = -1.0, 1.0
+    params.xbar.device.infinite_on_off_ratio = True
+    if weight_bits and slices is None:
+        params.xbar.device.cell_bits = weight_bits - 1
+    if slices is not None:
+        params.core.bit_sliced.num_slices = slices
+        params.xbar.device.cell_bits = math.ceil((weight_bits - 1) / slices)
+    if dac_bits:
+        params.xbar.dac.mvm.model = "SignMagnitudeDAC"
+        params.xbar.dac.mvm.bits = dac_bits
+        params.xbar.dac.mvm.signed = True
+        params.xbar.dac.mvm.input_bitslicing = step_bits is not None
+        params.xbar.dac.mvm.slice_size = step_bits or 1
+    if adc_bits:
+        params.xbar.adc.mvm.model = "SignMagnitudeADC"
+        params.xbar.adc.mvm.bits = adc_bits
+        params.xbar.adc.mvm.adc_per_ibit = step_bits is not None
+        limits = [-full_scale, full_scale]
+        params.xbar.adc.mvm.calibrated_range = [limits] * slices if slices is not None else limits
+    return simulator.AnalogCore(w, params=params)
+
+
+def matrices(m=40, k=48, n=20):
+    generator = np.random.default_rng(0)
+    w = generator.uniform(-1, 1, (n, k))
+    w[0, 0] = 1.0  # CrossSim may scale by the largest weight
+    return generator.uniform(-1, 1, (m, k)), w
+
+
+def layer_of(w, profile):
+    layer = AnalogLinear(w.shape[1], len(w), bias=False, dtype=torch.float64, profile=profile).eval()
+    layer.weight.data.copy_(torch.from_numpy(w))
+    return layer
+
+
+def compare(theirs, mine, step):
+    """Equal to float rounding, but where a value was within rounding of a threshold: rarely, and then by one step."""
+    difference = np.abs(theirs - mine)
+    assert difference.max() <= step * 1.001 + 1e-6
+    assert (difference > 1e-5).mean() < 0.002
+
+
+BASE = {"tile": {"rows": None, "cols": None}, "weight": {"w_max": 1.0}}
+
+
+@pytest.mark.parametrize(("dac_bits", "adc_bits"), [(8, 8), (4, 6), (6, 10)])
+def test_quantization_with_fixed_ranges_is_crosssims(dac_bits, adc_bits):
+    simulator = crosssim()
+    x, w = matrices()
+    other = core(simulator, w, style="BALANCED", dac_bits=dac_bits, adc_bits=adc_bits, full_scale=6.0)
+    profile = HardwareProfile(
+        **BASE,
+        dac={"bits": dac_bits, "input_range": 1.0},
+        cells={"mapping": "differential"},
+        adc={"bits": adc_bits, "full_scale": 6.0},
+    )
+    mine = layer_of(w, profile)(torch.from_numpy(x)).detach().numpy()
+    compare(other.matmat(x.T).T, mine, 6.0 / (2 ** (adc_bits - 1) - 1))
+    assert np.abs(mine - x @ w.T).max() > 1e-3
+
+
+def test_differential_mapping_of_limited_conductances_is_crosssims():
+    simulator = crosssim()
+    x, w = matrices()
+    other = core(simulator, w, style="BALANCED", weight_bits=5)
+    profile = HardwareProfile(
+        **(BASE | {"weight": {"w_max": 1.0, "bits": 5}}), dac={"input_range": 1.0}, cells={"mapping": "differential"}
+    )
+    mine = layer_of(w, profile)(torch.from_numpy(x)).detach().numpy()
+    compare(other.matmat(x.T).T, mine, 1e-5)
+    assert np.abs(mine - x @ w.T).max() > 1e-3
+
+
+@pytest.mark.parametrize(("weight_bits", "cell_bits", "step_bits"), [(9, 4, None), (7, 2, None), (9, 4, 1), (7, 3, 2)])
+def test_slices_are_crosssims(weight_bits, cell_bits, step_bits):
+    """Weights in slices with an ADC for each, and inputs bit by bit."""
+    simulator = crosssim()
+    x, w = matrices()
+    slices = (weight_bits - 1) // cell_bits
+    options = {"dac_bits": 7, "step_bits": step_bits, "adc_bits": 8, "full_scale": 9.0}
+    other = core(simulator, w, style="BITSLICED", weight_bits=weight_bits, slices=slices, **options)
+    profile = HardwareProfile(
+        **(BASE | {"weight": {"w_max": 1.0, "bits": weight_bits}}),
+        dac={"bits": 7, "input_range": 1.0, "step_bits": step_bits},
+        cells={"mapping": "differential", "bits": cell_bits},
+        adc={"bits": 8, "full_scale": 9.0},
+    )
+    mine = layer_of(w, profile)(torch.from_numpy(x)).detach().numpy()
+    compare(other.matmat(x.T).T, mine, 9.0 / 127)
+    assert np.abs(mine - x @ w.T).max() > 1e-3
