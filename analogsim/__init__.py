@@ -11,6 +11,7 @@ from .convert import convert, to_digital  # isort: skip
 from .calibrate import calibrate  # isort: skip
 from .learned import learn_ranges  # isort: skip
 from .program import at_time, program  # isort: skip
+from .budget import LayerBudget, NoiseBudget, noise_budget  # isort: skip
 from .nn import (  # isort: skip
     AnalogConv1d,
     AnalogConv2d,
@@ -63,6 +64,9 @@ __all__ = [
     "freeze_quantization",
     # how much noise is survived
     "noise_sweep",
+    "noise_budget",
+    "NoiseBudget",
+    "LayerBudget",
     "fit_midpoint",
     "RobustnessCurve",
     "MidpointFit",

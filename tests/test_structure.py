@@ -23,6 +23,7 @@ FLOORS = {
     "qat": 4,
     "midpoint": 4,
     "ranges": 5,
+    "budget": 5,
     "learned": 5,
     "curve": 4,
     "convert": 5,

@@ -7,6 +7,8 @@ import typer
 from .base import EXIT_CODES, Group
 from .bench import EPILOG as BENCH_EPILOG
 from .bench import bench
+from .budget import EPILOG as BUDGET_EPILOG
+from .budget import budget
 from .info import info
 from .plot import EPILOG as PLOT_EPILOG
 from .plot import plot
@@ -54,5 +56,6 @@ app.command(epilog="[bold]Example:[/] analogsim info --json | jq .auto")(info)
 app.command(epilog=TRAIN_EPILOG)(train)
 app.command(epilog=SWEEP_EPILOG)(sweep)
 app.command(epilog=PLOT_EPILOG)(plot)
+app.command(epilog=BUDGET_EPILOG)(budget)
 app.add_typer(study_app, name="study")
 app.command(epilog=BENCH_EPILOG)(bench)

@@ -1,7 +1,7 @@
 """`analogsim sweep`: one trained network over a noise grid, and its midpoint noise level µ."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,13 +9,9 @@ from ..errors import DataError
 from ..machine import choose_device
 from .base import EXIT_CODES, note, out, plain
 from .curves import draw, table
+from .hardware import Percentile, RangesOption, check_ranges, on_hardware
 from .network import WEIGHTS, Run
 from .values import sigma_grid, use_threads
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from ..study.data import DataSet
 
 EPILOG = (
     "[bold]Examples:[/]\n\n"
@@ -57,10 +53,8 @@ def sweep(
     calibration: Annotated[
         int, typer.Option(metavar="N", min=1, help="Training images that the ranges are taken from.")
     ] = 1024,
-    percentile: Annotated[
-        float | None,
-        typer.Option(metavar="P", min=0, max=100, help="Ranges at this percentile instead of the maximum."),
-    ] = None,
+    ranges: RangesOption = None,
+    percentile: Percentile = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -93,6 +87,7 @@ def sweep(
 ) -> None:
     """Measure a trained network's accuracy over a grid of noise, and its midpoint noise level µ."""
     grid = sigma_grid(sigmas)
+    check_ranges(ranges, percentile)
     what: str = quantity or ("noise.output" if profile else "activation")
     if what.startswith("noise.") and profile is None:
         raise typer.BadParameter(f"{what} is a field of the hardware: give --profile too", param_hint="--quantity")
@@ -112,7 +107,7 @@ def sweep(
     images = load_data(data or about.data).subset(test=test_subset or (about.test_subset if data is None else None))
     check_fit(network, images)
     if profile is not None:
-        network = on_hardware(network, profile, images, calibration, percentile)
+        network = on_hardware(network, profile, images, calibration, percentile, ranges)
     # Always naming the most frequent class: guessing at its best.
     chance = float(images.test_y.bincount().max()) / len(images.test_y)
     curve = noise_sweep(
@@ -139,21 +134,3 @@ def default_name(quantity: str, profile: str | None) -> str:
     """Return the file's name: sweep.json for noise on activations; others say what they are."""
     hardware = "" if profile is None else f"-{Path(profile).stem}"
     return f"sweep{hardware}.json" if quantity == "activation" else f"sweep{hardware}-{quantity}.json"
-
-
-def on_hardware(
-    network: "nn.Module", profile: str, images: "DataSet", calibration: int, percentile: float | None
-) -> "nn.Module":
-    """Convert the network and calibrate its ranges on training images."""
-    from ..calibrate import calibrate
-    from ..convert import convert
-    from ..profile import HardwareProfile
-
-    analog = convert(network, HardwareProfile.load(profile))
-    sample = images.subset(train=calibration).train_x
-    batches = [images.normalise(part) for part in sample.split(256)]
-    if percentile is None:
-        calibrate(analog, batches)
-    else:
-        calibrate(analog, batches, "percentile", percentile=percentile)
-    return analog

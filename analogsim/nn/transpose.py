@@ -63,6 +63,8 @@ class _AnalogConvTranspose(AnalogLayer):
             for group in range(groups):
                 own = slice(group * columns, (group + 1) * columns)
                 effective = None if w_eff is None else w_eff[own]
+                if self._observer is not None:
+                    self._observer.written(matrix[own], programmed[own], gain[own])
                 seed, stream = self.draw(spec) if group else drawn
                 part = kernel.part(own) if isinstance(kernel, DeviceKernel) else kernel
                 device = programmed[own], gain[own], effective, part, spec, seed, stream, differentiable

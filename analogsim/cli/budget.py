@@ -1,0 +1,118 @@
+"""`analogsim budget`: which stage of the hardware adds how much error to a trained network, layer by layer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import DataError
+from .base import EXIT_CODES, note, out, plain
+from .hardware import (
+    Calibration,
+    Data,
+    Model,
+    Percentile,
+    Profile,
+    RangesOption,
+    RunPath,
+    Threads,
+    check_ranges,
+    load_run,
+    on_hardware,
+    write_picture,
+    write_table,
+)
+from .values import use_threads
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..budget import NoiseBudget
+
+EPILOG = (
+    "[bold]How to read it:[/] each number is a standard deviation in activation units of the layer's output, so it "
+    "compares directly with the σ of `analogsim sweep`. The largest stage is the one to spend bits or quieter cells "
+    "on. The last line is the network's: the σ of noise on all activations that disturbs its output as much as this "
+    "hardware does; beside µ of `analogsim sweep` it says how far the network is from failing.\n\n"
+    "[bold]Examples:[/]\n\n"
+    "analogsim budget runs/plain --profile 8bit\n\n"
+    "analogsim budget runs/plain --profile noisy --ranges noise-aware --out noisy.json\n\n"
+    f"{EXIT_CODES}"
+)
+
+
+def budget(
+    run: RunPath,
+    profile: Profile,
+    ranges: RangesOption = None,
+    percentile: Percentile = None,
+    calibration: Calibration = 1024,
+    images: Annotated[int, typer.Option(metavar="N", min=1, help="Test images that the errors are measured on.")] = 256,
+    repeats: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Simulated reads that the prediction is compared with.")
+    ] = 4,
+    data: Data = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides the simulated noise.")] = 0,
+    threads: Threads = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="JSON to write; .csv and .png go beside it. Default: budget-PROFILE.json in the run.",
+        ),
+    ] = None,
+) -> None:
+    """Say which stage of the hardware (DAC, weights, noise, ADC) adds how much error to every layer's output."""
+    check_ranges(ranges, percentile)
+    if target is not None and target.suffix != ".json":
+        raise typer.BadParameter(f"{target}: the name must end in .json", param_hint="--out")
+
+    from ..budget import noise_budget
+
+    use_threads(threads)
+    file, network, pictures = load_run(run, model, data)
+    analog = on_hardware(network, profile, pictures, calibration, percentile, ranges)
+    batch = pictures.normalise(pictures.subset(test=images).test_x)
+    result = noise_budget(analog, batch, repeats=repeats, seed=seed)
+    stem = target or file.parent / f"budget-{Path(profile).stem}.json"
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        result.save(stem)
+    except OSError as error:
+        raise DataError(f"{stem}: cannot be written: {error.strerror}") from None
+    csv, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")
+    write_table(result.to_frame(), csv)
+    draw(result, picture)
+    out().print(table(result))
+    out().print(f"equivalent σ of the network: {result.equivalent_sigma:.3g} (profile {plain(result.profile)})")
+    note(f"written: {plain(stem)}, {plain(csv.name)}, {plain(picture.name)}")
+
+
+def table(budget: "NoiseBudget") -> "Table":
+    """Return a row a layer: the standard deviation that each stage adds, σ predicted and simulated, SNR, clipping."""
+    from rich.table import Table
+
+    stages = [stage for stage in budget.layers[0].stages if any(layer.stages[stage] for layer in budget.layers)]
+    result = Table()
+    result.add_column("layer", no_wrap=True)
+    titles = [stage.replace("noise_", "").replace("_", " ") for stage in stages]
+    for title in (*titles, "σ", "simulated", "SNR dB", "DAC clips", "ADC clips"):
+        result.add_column(title, justify="right")
+    for layer in budget.layers:
+        figures = [layer.stages[stage] ** 0.5 for stage in stages]
+        figures += [layer.equivalent_sigma, layer.measured**0.5]
+        clipped = f"{layer.input_clipped:.2%}", f"{layer.adc_clipped:.2%}"
+        result.add_row(plain(layer.name), *(f"{value:.3g}" for value in figures), f"{layer.snr:.1f}", *clipped)
+    return result
+
+
+def draw(budget: "NoiseBudget", path: Path) -> None:
+    """Draw the stacked bars."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 + 1.1 * len(budget.layers), 4.6), dpi=150, layout="constrained")
+    budget.plot(figure.subplots())
+    write_picture(figure, path)

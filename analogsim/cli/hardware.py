@@ -1,0 +1,133 @@
+"""What the commands share that put a trained network on hardware: options, conversion and calibration, pictures."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import DataError
+from .network import WEIGHTS, Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..profile import HardwareProfile
+    from ..study.data import DataSet
+
+Ranges = Literal["maximum", "percentile", "mse", "noise-aware"]
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model.safetensors.")]
+Profile = Annotated[
+    str, typer.Option("--profile", metavar="NAME|FILE", help="The hardware: a shipped profile, YAML or JSON.")
+]
+RangesOption = Annotated[
+    Ranges | None,
+    typer.Option(
+        "--ranges",
+        metavar="METHOD",
+        help="How converters' ranges follow from data: maximum (the default), percentile, mse (least error of each "
+        "converter), noise-aware (least output error under the profile's noise).",
+    ),
+]
+Percentile = Annotated[
+    float | None,
+    typer.Option("--percentile", metavar="P", min=0, max=100, help="Ranges at this percentile instead of the maximum."),
+]
+Calibration = Annotated[
+    int, typer.Option("--calibration", metavar="N", min=1, help="Training images that the ranges are taken from.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME",
+        help="Data set to use: digits, cifar10, npz:PATH, folder:PATH. Default: the run's.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:NAME",
+        help="Import path to build the network from, instead of the one in the file.",
+    ),
+]
+Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads. Default: torch's.")]
+
+
+def load_run(
+    run: Path, model: str | None, data: str | None, test_subset: int | None = None
+) -> tuple[Path, "nn.Module", "DataSet"]:
+    """Return a run's weights file, its network and its data."""
+    from ..study.data import load_data
+    from ..study.network import check_fit
+
+    file = run / WEIGHTS if run.is_dir() else run
+    about = Run.load(file)
+    network = about.network(file, model)
+    images = load_data(data or about.data).subset(test=test_subset or (about.test_subset if data is None else None))
+    check_fit(network, images)
+    return file, network, images
+
+
+def check_ranges(ranges: str | None, percentile: float | None) -> None:
+    """Refuse a percentile beside another method."""
+    if percentile is not None and ranges not in (None, "percentile"):
+        raise typer.BadParameter(f"{ranges} takes no percentile; leave one out", param_hint="--percentile")
+
+
+def on_hardware(
+    network: "nn.Module",
+    profile: "str | HardwareProfile",
+    images: "DataSet",
+    calibration: int,
+    percentile: float | None = None,
+    ranges: Ranges | None = None,
+) -> "nn.Module":
+    """Convert the network and calibrate its ranges on training images."""
+    from ..calibrate import calibrate
+    from ..convert import convert
+    from ..profile import HardwareProfile
+
+    analog = convert(network, HardwareProfile.load(profile) if isinstance(profile, str) else profile)
+    sample = images.subset(train=calibration).train_x
+    batches = [images.normalise(part) for part in sample.split(256)]
+    method = ranges or ("maximum" if percentile is None else "percentile")
+    calibrate(analog, batches, method, percentile=99.9 if percentile is None else percentile)
+    return analog
+
+
+def write_picture(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure; aside, then renamed.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    aside = path.with_name(path.name + ".part")
+    kind = path.suffix[1:].lower()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(aside, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind))
+        os.replace(aside, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write_table(frame: Any, path: Path) -> None:
+    """Write a pandas frame as CSV; aside, then renamed.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    aside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(aside, index=False, float_format="%.6g")
+        os.replace(aside, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None

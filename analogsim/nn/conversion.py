@@ -1,0 +1,102 @@
+"""Moments of what an ADC clips and rounds away, given the sum it converts and the variance of the noise on it."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_DIRECT = 0.02  # noise below this part of a step moves no mean
+_TERMS = 32
+
+
+class Moments(NamedTuple):
+    """Of c = clip(v) - v and r = Q(clip(v)) - clip(v) with v = s + n, n ~ N(0, τ²); each of the shape of s.
+
+    `with_noise` is E[n·(c + r)], `clipped` the probability that v is beyond the full scale.
+    """
+
+    clip_mean: Tensor
+    clip_square: Tensor
+    round_mean: Tensor
+    round_square: Tensor
+    with_noise: Tensor
+    clipped: Tensor
+
+
+def adc_moments(s: Tensor, variance: Tensor, full_scale: float, levels: int) -> Moments:
+    r"""Return the moments of an ADC's two errors.
+
+    Clipping, with d = ±s - F for either side, φ and Φ the normal's density and distribution:
+
+        E[(v - F)₊] = d·Φ(d/τ) + τ·φ(d/τ)      E[(v - F)₊²] = (d² + τ²)·Φ(d/τ) + d·τ·φ(d/τ)      E[n·c] = -τ²·P(clipped)
+
+    (the last by Stein's lemma, E[n·f(s + n)] = τ²·E[f′(s + n)]). Rounding to steps Δ by the Fourier series of the
+    sawtooth, each harmonic damped by the noise's characteristic function ψ_k = exp(-2π²k²τ²/Δ²):
+
+        E[r] = Δ·Σ_k (-1)^k ψ_k sin(2πks/Δ)/(πk)      E[r²] = Δ²/12 + Δ²·Σ_k (-1)^k ψ_k cos(2πks/Δ)/(πk)²
+        E[n·r] = τ²·2·Σ_k (-1)^k ψ_k cos(2πks/Δ)
+
+    each times the probability of not being clipped. Noise below 2 % of a step leaves r what it is without.
+
+    Parameters
+    ----------
+    s : Tensor
+        Partial sums, normalised units.
+    variance : Tensor, broadcastable to s
+        τ².
+    full_scale : float
+        F, normalised units.
+    levels : int
+        Δ = F/levels; 0 does not round.
+
+    References
+    ----------
+    B. Widrow and I. Kollár, *Quantization Noise*, Cambridge University Press 2008.
+    """
+    tau = variance.sqrt()
+    upper, lower = s - full_scale, -s - full_scale
+    (mean_up, square_up, up), (mean_low, square_low, low) = _beyond(upper, tau), _beyond(lower, tau)
+    clipped = up + low
+    zero = torch.zeros_like(s)
+    mean, square, slope = _rounding(s, tau, full_scale / levels) if levels else (zero, zero, zero)
+    kept = 1 - clipped
+    with_noise = variance * (kept * slope - clipped)
+    return Moments(mean_low - mean_up, square_up + square_low, kept * mean, kept * square, with_noise, clipped)
+
+
+def _beyond(d: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return E[(d + n)₊], E[(d + n)₊²] and P(d + n > 0)."""
+    if not tau.any():
+        over = d.clamp(min=0)
+        return over, over.square(), (d > 0).to(d.dtype)
+    z = d / tau.clamp(min=1e-20)
+    below = torch.special.ndtr(z)
+    density = tau * torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+    mean = (d * below + density).clamp(min=0)
+    return mean, ((d.square() + tau.square()) * below + d * density).clamp(min=0), below
+
+
+def _rounding(s: Tensor, tau: Tensor, step: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return E[r], E[r²] and dE[r]/ds without clipping."""
+    plain = (s / step).round() * step - s
+    ratio = tau / step
+    if float(ratio.amax()) < _DIRECT:
+        return plain, plain.square(), torch.zeros_like(s)
+    noisy = ratio >= _DIRECT
+    least = float(ratio[noisy].amin())
+    angle = s * (2 * math.pi / step)
+    mean, square, slope = torch.zeros_like(s), torch.full_like(s, step**2 / 12), torch.zeros_like(s)
+    for k in range(1, min(_TERMS, math.ceil(0.6 / least)) + 1):
+        damping = (-1) ** k * torch.exp(-2 * (math.pi * k * ratio) ** 2)
+        cosine = damping * torch.cos(k * angle)
+        mean += damping * torch.sin(k * angle) * (step / (math.pi * k))
+        square += cosine * (step / (math.pi * k)) ** 2
+        slope += 2 * cosine
+    if bool(noisy.all()):
+        return mean, square, slope
+    return (
+        torch.where(noisy, mean, plain),
+        torch.where(noisy, square, plain.square()),
+        torch.where(noisy, slope, torch.zeros_like(s)),
+    )
