@@ -33,6 +33,7 @@ from .nn import (  # isort: skip
 )
 from .noise import NoiseSpec, inject_noise, noise_sites, remove_noise, set_noise  # isort: skip
 from .qat import QATSpec, freeze_quantization, prepare_qat  # isort: skip
+from .cost import LayerCost, NetworkCost, cost  # isort: skip
 from .robustness import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
 from .midpoint import MidpointFit, fit_midpoint  # isort: skip
 from .errors import AnalogSimError  # isort: skip
@@ -67,6 +68,10 @@ __all__ = [
     "noise_budget",
     "NoiseBudget",
     "LayerBudget",
+    # what it costs
+    "cost",
+    "NetworkCost",
+    "LayerCost",
     "fit_midpoint",
     "RobustnessCurve",
     "MidpointFit",

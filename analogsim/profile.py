@@ -138,6 +138,29 @@ class ADC(Part):
         return bool(self.gain_error or self.offset_error or self.capacitor_mismatch)
 
 
+class Cost(Part):
+    """What conversions and products cost; null: unknown, and so are the totals of `analogsim cost` that need it."""
+
+    dac_energy: NonNegative | None = None
+    """Energy of one input's conversion, pJ."""
+    dac_fom: NonNegative | None = None
+    """DAC figure of merit, fJ a step: where dac_energy is null, a conversion of b bits takes dac_fom·2^b."""
+    adc_energy: NonNegative | None = None
+    """Energy of one output's conversion, pJ."""
+    adc_fom: NonNegative | None = None
+    """ADC figure of merit (Walden's), fJ a step: where adc_energy is null, a conversion of b bits takes adc_fom·2^b."""
+    mac_energy: NonNegative | None = None
+    """Energy of one multiplication and addition in the array, fJ."""
+    dac_latency: NonNegative | None = None
+    """Time of the inputs' conversion, which happens for all rows at once, ns."""
+    array_latency: NonNegative | None = None
+    """Time in which a tile's sums settle or integrate, ns."""
+    adc_latency: NonNegative | None = None
+    """Time of one output's conversion, ns."""
+    adcs_per_tile: Annotated[int, Field(ge=1)] | None = None
+    """ADCs that the columns of a tile take turns at. null: one for each column."""
+
+
 class HardwareProfile(Part):
     """One analog accelerator: tiles, converters, weights and noise. A value: immutable, comparable, hashable."""
 
@@ -156,6 +179,7 @@ class HardwareProfile(Part):
     flicker: Flicker = Flicker()
     faults: Faults = Faults()
     wires: Wires = Wires()
+    cost: Cost = Cost()
 
     @model_validator(mode="after")
     def _slices_cut_bits(self) -> Self:

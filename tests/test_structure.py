@@ -24,6 +24,7 @@ FLOORS = {
     "midpoint": 4,
     "ranges": 5,
     "budget": 5,
+    "cost": 5,
     "learned": 5,
     "curve": 4,
     "convert": 5,

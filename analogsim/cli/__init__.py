@@ -9,6 +9,8 @@ from .bench import EPILOG as BENCH_EPILOG
 from .bench import bench
 from .budget import EPILOG as BUDGET_EPILOG
 from .budget import budget
+from .cost import EPILOG as COST_EPILOG
+from .cost import cost
 from .info import info
 from .plot import EPILOG as PLOT_EPILOG
 from .plot import plot
@@ -57,5 +59,6 @@ app.command(epilog=TRAIN_EPILOG)(train)
 app.command(epilog=SWEEP_EPILOG)(sweep)
 app.command(epilog=PLOT_EPILOG)(plot)
 app.command(epilog=BUDGET_EPILOG)(budget)
+app.command(epilog=COST_EPILOG)(cost)
 app.add_typer(study_app, name="study")
 app.command(epilog=BENCH_EPILOG)(bench)

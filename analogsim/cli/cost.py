@@ -1,0 +1,67 @@
+"""`analogsim cost`: tiles, conversions, energy and latency of a network on the hardware."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .base import EXIT_CODES, note, out, plain
+from .hardware import Data, Model, Profile, RunPath, load_run, write_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..cost import NetworkCost
+
+EPILOG = (
+    "[bold]How to read it:[/] all counts are for one input. ADC conversions are usually what costs most: larger tiles "
+    "need fewer of them, but convert larger sums. Energy and latency appear where the profile's part `cost` gives "
+    "energies and latencies of conversions and MACs (`analogsim profile schema` lists its fields and units).\n\n"
+    "[bold]Examples:[/]\n\n"
+    "analogsim cost runs/plain --profile 8bit\n\n"
+    "analogsim cost runs/plain --profile mychip.yaml --out cost.csv\n\n"
+    f"{EXIT_CODES}"
+)
+
+
+def cost(
+    run: RunPath,
+    profile: Profile,
+    data: Data = None,
+    model: Model = None,
+    target: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV to write too.")] = None,
+) -> None:
+    """Count tiles, products and conversions of every layer on the hardware; energy and latency where it has them."""
+    if target is not None and target.suffix != ".csv":
+        raise typer.BadParameter(f"{target}: the name must end in .csv", param_hint="--out")
+
+    from ..cost import cost as count
+    from ..profile import HardwareProfile
+
+    _, network, images = load_run(run, model, data)
+    result = count(network, HardwareProfile.load(profile), tuple(images.test_x.shape[1:]))
+    out().print(table(result))
+    if target is not None:
+        write_table(result.to_frame(), target)
+        note(f"written: {plain(target)}")
+
+
+def table(cost: "NetworkCost") -> "Table":
+    """Return a row a layer, and the total."""
+    from rich.table import Table
+
+    total = cost.total
+    energy, latency = not math.isnan(total.energy), not math.isnan(total.latency)
+    result = Table()
+    result.add_column("layer", no_wrap=True)
+    titles = ["rows × columns", "tiles", "used", "products", "DAC conv.", "ADC conv.", "MACs"]
+    for title in (*titles, *["energy (nJ)"] * energy, *["latency (µs)"] * latency):
+        result.add_column(title, justify="right")
+    for layer in (*cost.layers, total):
+        size = "" if layer is total else f"{layer.rows} × {layer.columns}"
+        counts = layer.products, layer.dac_conversions, layer.adc_conversions, layer.macs
+        figures = [f"{layer.energy / 1000:.4g}"] * energy + [f"{layer.latency / 1000:.4g}"] * latency
+        row = size, str(layer.tiles), f"{layer.utilisation:.1%}", *(f"{count:,}" for count in counts), *figures
+        result.add_row(plain(layer.name), *row, end_section=layer is cost.layers[-1])
+    return result

@@ -1,0 +1,241 @@
+"""What a network costs on the hardware: tiles, products, conversions, and energy and latency where the profile says."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .calibrate import observed
+from .convert import convert
+from .errors import ConversionError, ShapeError
+from .kernels import Clips, ConvGeometry, MatmulSpec
+from .kernels.conv import Job
+from .kernels.conv_tiles import cut
+from .profile import HardwareProfile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    r"""Counts of one layer for one input of the network, and what they amount to.
+
+    With K rows (of a group), N columns in G groups, M products, row tiles t of k_t rows, and C = ⌈(N/G) / cols⌉:
+
+        tiles = G·T·C     utilisation = K·N / (tiles·rows·cols)     tile_reads = M·tiles
+        dac_conversions = M·G·C·Σ_t k_t     adc_conversions = M·T·N     macs = M·K·N
+        energy = dac_conversions·E_dac + adc_conversions·E_adc + macs·E_mac
+        latency = M·(t_dac + t_array + t_adc·⌈columns of a tile / adcs_per_tile⌉)
+
+    where a tile converts its own inputs, a converter of b bits costs E = FOM·2^b if only its figure of merit is
+    given (Walden, with all bits effective), all tiles of a layer work at the same time, the columns of a tile take turns at its
+    ADCs (as in ISAAC), and a layer's products are made one after the other.
+
+    Attributes
+    ----------
+    name : str
+    rows, columns, groups : int
+        K, N, G.
+    tiles : int
+    utilisation : float
+        Share of the tiles' cells that hold a weight. Where the profile sets no limit, a tile is as large as need be.
+    products : int
+        M, matrix-vector products: output positions of a convolution, rows of a linear layer, steps of a recurrent one.
+    tile_reads, dac_conversions, adc_conversions, macs : int
+    conversion_steps : float
+        dac_conversions·2^b_dac + adc_conversions·2^b_adc: energy in units of one figure of merit. NaN for ideal
+        converters.
+    energy : float
+        pJ; NaN where the profile's `cost` lacks a part of it.
+    latency : float
+        ns; NaN likewise.
+
+    References
+    ----------
+    R. H. Walden, *Analog-to-digital converter survey and analysis*, IEEE Journal on Selected Areas in Communications
+    17(4), 1999. A. Shafiee et al., *ISAAC: A Convolutional Neural Network Accelerator with In-Situ Analog Arithmetic in
+    Crossbars*, ISCA 2016.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    groups: int
+    tiles: int
+    utilisation: float
+    products: int
+    tile_reads: int
+    dac_conversions: int
+    adc_conversions: int
+    macs: int
+    conversion_steps: float
+    energy: float
+    latency: float
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """The cost of one input of a network.
+
+    Attributes
+    ----------
+    layers : tuple of LayerCost
+    profile : str
+    """
+
+    layers: tuple[LayerCost, ...]
+    profile: str
+
+    @property
+    def total(self) -> LayerCost:
+        """Sums over layers, which work one after the other; utilisation is that of all tiles together."""
+        summed = {
+            field.name: sum(getattr(layer, field.name) for layer in self.layers)
+            for field in fields(LayerCost)
+            if field.name not in ("name", "utilisation")
+        }
+        cells = sum(layer.rows * layer.columns / layer.utilisation for layer in self.layers)
+        weights = sum(layer.rows * layer.columns for layer in self.layers)
+        return LayerCost(name="total", utilisation=weights / cells, **summed)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row a layer, and the total."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(layer) for layer in (*self.layers, self.total)])
+
+
+def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...]) -> NetworkCost:
+    """Count what one input of a network needs on the hardware.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Digital or converted; it stays as it is.
+    profile : HardwareProfile
+        Its `cost` gives energies and latencies, where there are any.
+    input_shape : tuple of int
+        Of one input, without the batch: (channels, height, width) of an image. A network whose input is no float tensor
+        with the batch first is none for this function.
+
+    Returns
+    -------
+    NetworkCost
+
+    Raises
+    ------
+    ConversionError
+        The network has no layer for crossbars.
+    ShapeError
+        It does not take inputs of this shape.
+    """
+    analog = convert(model, profile)
+    parameter = next(analog.parameters())
+    blank = torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device)
+    with observed(analog, lambda layer: _Counter(layer)) as seen, torch.no_grad():
+        try:
+            analog(blank)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ShapeError(f"input_shape {tuple(input_shape)}: {type(model).__name__} refuses it: {error}") from None
+    layers = tuple(counter.cost(name or "the layer") for name, _, counter in seen if counter.products)
+    if not layers:
+        raise ConversionError(f"{type(model).__name__}: no layer on crossbars was used")
+    return NetworkCost(layers, profile.name)
+
+
+class _Counter:
+    """A backend that computes digitally and counts."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer, self.profile = layer, layer.profile
+        self.rows = self.columns = self.groups = self.row_tiles = 1
+        self.products = 0.0
+
+    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor) -> None:
+        """Do nothing."""
+
+    def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
+        """Return the tiles."""
+        return MatmulSpec(rows=self.profile.tile.rows)
+
+    def matmul(
+        self,
+        x: Tensor,
+        w: Tensor,
+        spec: MatmulSpec,
+        seed: int,
+        stream: int,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        record_clips: bool,
+    ) -> tuple[Tensor, Clips | None]:
+        """Multiply rows; a transposed convolution does so for each of its groups."""
+        self.groups = getattr(self.layer, "groups", 1)
+        self.rows, self.columns = x.shape[1], len(w) * self.groups
+        self.row_tiles = len(spec.tiles(self.rows))
+        self.products += len(x) / self.groups
+        out = x @ w.T
+        out = out if scale is None else out * scale
+        return out if bias is None else out + bias, None
+
+    def convolve(
+        self, x: Tensor, w: Tensor, spec: MatmulSpec, geometry: ConvGeometry, mapping: str, scale: Tensor | None
+    ) -> Tensor:
+        """Convolve."""
+        tiles = cut(w, spec, mapping)
+        job = Job(self, x, tiles, w, spec, geometry, 0, 0, None, None)
+        self.groups, self.rows, self.columns = geometry.groups, math.prod(w.shape[1:]), len(w)
+        self.row_tiles = len(tiles)
+        self.products += len(x) * math.prod(job.shape[2:])
+        out = job.convolve(x, w)
+        return out if scale is None else out * scale.view(-1, *[1] * (x.ndim - 2))
+
+    def cost(self, name: str) -> LayerCost:
+        """Return what was counted."""
+        tile, dac, adc, given = self.profile.tile, self.profile.dac, self.profile.adc, self.profile.cost
+        width = self.columns // self.groups
+        column_tiles = -(-width // (tile.cols or width))
+        tiles, products = self.groups * self.row_tiles * column_tiles, round(self.products)
+        cells = tiles * (tile.rows or self.rows) * (tile.cols or width)
+        inputs = products * self.groups * column_tiles * self.rows
+        outputs = products * self.row_tiles * self.columns
+        macs = products * self.rows * self.columns
+        steps = math.nan if None in (dac.bits, adc.bits) else inputs * 2**dac.bits + outputs * 2**adc.bits
+        turns = -(-min(width, tile.cols or width) // (given.adcs_per_tile or width))
+        each = (
+            _each(given.dac_energy, given.dac_fom, dac.bits),
+            _each(given.adc_energy, given.adc_fom, adc.bits),
+            _given(given.mac_energy) / 1000,
+        )
+        return LayerCost(
+            name=name,
+            rows=self.rows,
+            columns=self.columns,
+            groups=self.groups,
+            tiles=tiles,
+            # A channel-aligned tile may hold one channel of more rows than it has.
+            utilisation=min(1.0, self.rows * self.columns / cells),
+            products=products,
+            tile_reads=products * tiles,
+            dac_conversions=inputs,
+            adc_conversions=outputs,
+            macs=macs,
+            conversion_steps=float(steps),
+            energy=inputs * each[0] + outputs * each[1] + macs * each[2],
+            latency=products
+            * (_given(given.dac_latency) + _given(given.array_latency) + _given(given.adc_latency) * turns),
+        )
+
+
+def _each(energy: float | None, fom: float | None, bits: int | None) -> float:
+    """Return one conversion's energy in pJ: as given, or by the figure of merit in fJ a step."""
+    if energy is None and fom is not None and bits is not None:
+        return fom * 2**bits / 1000
+    return _given(energy)
+
+
+def _given(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,128 @@
+"""Costs: every count against an enumeration of single conversions and products; energies and latencies by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from analogsim import HardwareProfile, convert, cost
+from analogsim.errors import ConversionError, ShapeError
+from models.lenet import LeNet5
+
+SMALL = HardwareProfile(
+    tile={"rows": 10, "cols": 3}, dac={"bits": 6, "input_range": 1.0}, adc={"bits": 5, "full_scale": 1.0}
+)
+
+
+def enumerate_convolution(conv, size, tile_rows, tile_cols, mapping):
+    """Walk over every output position, group, tile, row and column, and count one by one."""
+    kernel = math.prod(conv.kernel_size)
+    k = conv.in_channels // conv.groups * kernel
+    n = conv.out_channels // conv.groups
+    step = max(1, tile_rows // kernel) * kernel if mapping == "channel" else tile_rows
+    positions = conv(torch.zeros(1, conv.in_channels, *size)).shape[2:].numel()
+    dac = adc = macs = reads = 0
+    tiles = set()
+    for _ in range(positions):
+        for group in range(conv.groups):
+            for first in range(0, k, step):
+                for left in range(0, n, tile_cols):
+                    tiles.add((group, first, left))
+                    reads += 1
+                    for _ in range(first, min(k, first + step)):
+                        dac += 1
+                        for _ in range(left, min(n, left + tile_cols)):
+                            macs += 1
+                    for _ in range(left, min(n, left + tile_cols)):
+                        adc += 1
+    return {"tiles": len(tiles), "tile_reads": reads, "dac_conversions": dac, "adc_conversions": adc, "macs": macs}
+
+
+@pytest.mark.parametrize("mapping", ["channel", "im2col"])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.Conv2d(4, 8, 3, stride=2, groups=2),
+        nn.Conv2d(6, 6, 3, groups=6),
+        nn.Conv2d(4, 7, 1),
+    ],
+    ids=["plain", "groups", "depthwise", "1x1"],
+)
+def test_convolutions(conv, mapping):
+    profile = SMALL.varied(tile={"mapping": mapping})
+    (layer,) = cost(conv, profile, (conv.in_channels, 7, 6)).layers
+    want = enumerate_convolution(conv, (7, 6), 10, 3, mapping)
+    assert {key: getattr(layer, key) for key in want} == want
+    assert layer.utilisation == pytest.approx(conv.weight.numel() / (want["tiles"] * 30))
+    assert layer.conversion_steps == want["dac_conversions"] * 64 + want["adc_conversions"] * 32
+
+
+def test_linear_layers():
+    (layer,) = cost(nn.Linear(25, 7), SMALL, (4, 25)).layers
+    # 3 row tiles (10, 10, 5), 3 column tiles (3, 3, 1), 4 vectors.
+    assert (layer.tiles, layer.products, layer.tile_reads) == (9, 4, 36)
+    assert (layer.dac_conversions, layer.adc_conversions, layer.macs) == (4 * 3 * 25, 4 * 3 * 7, 4 * 25 * 7)
+    assert layer.utilisation == pytest.approx(25 * 7 / (9 * 30))
+
+
+def test_transposed_and_recurrent_layers():
+    (layer,) = cost(nn.ConvTranspose2d(6, 4, 2, groups=2), SMALL, (6, 5, 5)).layers
+    # Each of 25 positions has 3 channels a group in, and 2·4 columns a group out: 1 row tile, 3 column tiles, 2 groups.
+    assert (layer.products, layer.tiles, layer.columns) == (25, 6, 16)
+    assert (layer.dac_conversions, layer.adc_conversions, layer.macs) == (25 * 2 * 3 * 3, 25 * 16, 25 * 3 * 16)
+    layers = cost(nn.LSTM(6, 5, batch_first=True), SMALL, (9, 6)).layers
+    assert [one.products for one in layers] == [9, 9]
+    assert [one.macs for one in layers] == [9 * 6 * 20, 9 * 5 * 20]
+
+
+def test_lenet():
+    result = cost(LeNet5(channels=1), HardwareProfile.load("8bit"), (1, 32, 32))
+    by_name = {layer.name: layer for layer in result.layers}
+    assert list(by_name) == [
+        "features.conv1",
+        "features.conv2",
+        "classifier.linear1",
+        "classifier.linear2",
+        "classifier.linear3",
+    ]
+    assert [layer.products for layer in result.layers] == [784, 100, 1, 1, 1]
+    # The published 416,520 multiplications with one input channel: 117,600 + 240,000 + 48,000 + 10,080 + 840.
+    assert result.total.macs == 416_520
+    assert by_name["classifier.linear1"].tiles == 2
+    assert result.total.utilisation == pytest.approx(61_470 / (6 * 256 * 256))
+    assert math.isnan(result.total.energy)
+    assert math.isnan(result.total.latency)
+    frame = result.to_frame()
+    assert list(frame["name"])[-1] == "total"
+    assert frame["adc_conversions"].iloc[:-1].sum() == frame["adc_conversions"].iloc[-1]
+
+
+def test_energy_and_latency():
+    prices = {"dac_fom": 2.0, "adc_energy": 1.5, "mac_energy": 8.0}
+    times = {"dac_latency": 1.0, "array_latency": 10.0, "adc_latency": 2.0, "adcs_per_tile": 2}
+    (layer,) = cost(nn.Linear(25, 7), SMALL.varied(cost=prices | times), (25,)).layers
+    assert layer.energy == pytest.approx(75 * 2 * 64 / 1000 + 21 * 1.5 + 175 * 8 / 1000)
+    assert layer.latency == pytest.approx(1 + 10 + 2 * 2)  # the three columns of a tile take turns at two ADCs
+    (own,) = cost(nn.Linear(25, 7), SMALL.varied(cost=times | {"adcs_per_tile": None}), (25,)).layers
+    assert own.latency == pytest.approx(1 + 10 + 2)
+    assert math.isnan(own.energy)
+    (walden,) = cost(nn.Linear(25, 7), SMALL.varied(cost=prices | {"adc_energy": None, "adc_fom": 3.0}), (25,)).layers
+    assert walden.energy == pytest.approx(75 * 2 * 64 / 1000 + 21 * 3 * 32 / 1000 + 175 * 8 / 1000)
+
+
+def test_the_model_stays_as_it_was_and_may_be_analog():
+    model = nn.Sequential(nn.Linear(25, 7)).train()
+    analog = convert(model, HardwareProfile())
+    assert repr(cost(analog, SMALL, (25,))) == repr(cost(model, SMALL, (25,)))
+    assert analog[0].profile == HardwareProfile()
+    assert model.training
+    assert type(model[0]) is nn.Linear
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ShapeError, match=r"input_shape \(3, 8\)"):
+        cost(nn.Linear(25, 7), SMALL, (3, 8))
+    with pytest.raises(ConversionError, match="nothing to convert"):
+        cost(nn.ReLU(), SMALL, (3,))
