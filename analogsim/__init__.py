@@ -35,6 +35,7 @@ from .noise import NoiseSpec, inject_noise, noise_sites, remove_noise, set_noise
 from .qat import QATSpec, freeze_quantization, prepare_qat  # isort: skip
 from .cost import LayerCost, NetworkCost, cost  # isort: skip
 from .robustness import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
+from .search import Design, DesignSearch, design_search  # isort: skip
 from .midpoint import MidpointFit, fit_midpoint  # isort: skip
 from .errors import AnalogSimError  # isort: skip
 from .kernels import MatmulSpec, tiled_matmul  # isort: skip
@@ -72,6 +73,9 @@ __all__ = [
     "cost",
     "NetworkCost",
     "LayerCost",
+    "design_search",
+    "DesignSearch",
+    "Design",
     "fit_midpoint",
     "RobustnessCurve",
     "MidpointFit",

@@ -31,8 +31,8 @@ class LayerCost:
         latency = M·(t_dac + t_array + t_adc·⌈columns of a tile / adcs_per_tile⌉)
 
     where a tile converts its own inputs, a converter of b bits costs E = FOM·2^b if only its figure of merit is
-    given (Walden, with all bits effective), all tiles of a layer work at the same time, the columns of a tile take turns at its
-    ADCs (as in ISAAC), and a layer's products are made one after the other.
+    given (Walden, with all bits effective), all tiles of a layer work at the same time, the columns of a tile take
+    turns at its ADCs (as in ISAAC), and a layer's products are made one after the other.
 
     Attributes
     ----------

@@ -53,5 +53,9 @@ class DivergenceError(AnalogSimError, RuntimeError):
     """A training whose loss became NaN or infinite."""
 
 
+class SearchError(AnalogSimError, RuntimeError):
+    """A design search that cannot be made or resumed."""
+
+
 class StudyError(AnalogSimError, RuntimeError):
     """A study that cannot be expanded, run or reported."""

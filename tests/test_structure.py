@@ -31,6 +31,7 @@ FLOORS = {
     "calibrate": 5,
     "program": 5,
     "robustness": 5,
+    "search": 6,
     "study": 6,
     "bench": 6,
     "cli": 7,
@@ -47,6 +48,7 @@ HEAVY = [
     "sklearn",
     "torchvision",
     "ray",
+    "optuna",
     "typer",
 ]
 

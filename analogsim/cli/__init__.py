@@ -15,6 +15,8 @@ from .info import info
 from .plot import EPILOG as PLOT_EPILOG
 from .plot import plot
 from .profile import app as profile_app
+from .search import EPILOG as SEARCH_EPILOG
+from .search import search
 from .study import app as study_app
 from .sweep import EPILOG as SWEEP_EPILOG
 from .sweep import sweep
@@ -60,5 +62,6 @@ app.command(epilog=SWEEP_EPILOG)(sweep)
 app.command(epilog=PLOT_EPILOG)(plot)
 app.command(epilog=BUDGET_EPILOG)(budget)
 app.command(epilog=COST_EPILOG)(cost)
+app.command(epilog=SEARCH_EPILOG)(search)
 app.add_typer(study_app, name="study")
 app.command(epilog=BENCH_EPILOG)(bench)

@@ -1,0 +1,132 @@
+"""`analogsim search`: the cheapest hardware on which a trained network stays accurate."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ..errors import DataError
+from .base import EXIT_CODES, note, out, plain
+from .hardware import Calibration, Data, Model, RunPath, Threads, load_run, write_picture, write_table
+from .values import use_threads
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..search import DesignSearch
+
+EPILOG = (
+    "[bold]What it does:[/] it tries designs (ADC and DAC bits, rows of a tile, how ranges are calibrated, or whatever "
+    "fields of the profile --space names), each on the test images, and keeps the cheapest whose accuracy is "
+    "within --drop of the digital network's. Every design goes into a journal in the output folder: the same command "
+    "goes on where it was interrupted, and with more --trials it searches on. Needs Optuna: pip install "
+    "'analogsim\\[search]'.\n\n"
+    "[bold]Examples:[/]\n\n"
+    "analogsim search runs/plain --drop 0.005\n\n"
+    "analogsim search runs/plain --space adc.bits=4-8 --space tile.rows=64,128,256 --trials 100\n\n"
+    "analogsim search runs/plain --profile mychip.yaml --objective energy   (needs the profile's part cost)\n\n"
+    f"{EXIT_CODES}"
+)
+
+
+def search(
+    run: RunPath,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUES",
+            help="A field of the profile and its values, 4-8 or 64,128,256; calibration=maximum,mse for the method. "
+            "May be given several times. Default: adc.bits=3-10 dac.bits=3-8 tile.rows=64,128,256,512 "
+            "calibration=maximum,percentile,mse.",
+        ),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="The hardware that the space varies: a shipped profile or a file.")
+    ] = "8bit",
+    objective: Annotated[
+        Literal["conversion_steps", "energy", "latency", "adc_conversions"],
+        typer.Option(
+            metavar="NAME",
+            help="What is to be low: conversion_steps (conversions times 2^bits, which energy grows with), energy, "
+            "latency, adc_conversions.",
+        ),
+    ] = "conversion_steps",
+    drop: Annotated[
+        float, typer.Option(metavar="P", min=0, max=0.99, help="Allowed loss of accuracy; 0.01 is one point.")
+    ] = 0.01,
+    trials: Annotated[int, typer.Option(metavar="N", min=1, help="Designs to try in all.")] = 60,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Evaluations of each design, if it is noisy.")] = 1,
+    calibration: Calibration = 512,
+    data: Data = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides noise and proposals.")] = 0,
+    threads: Threads = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            help="Gets search.journal, designs.csv, pareto.png, best.yaml. Default: search in the run.",
+        ),
+    ] = None,
+) -> None:
+    """Find the cheapest hardware (converter bits, tile rows, ranges) on which the network stays accurate."""
+    from ..profile import HardwareProfile
+    from ..search import design_search, read_space, write_profile
+
+    use_threads(threads)
+    base, choices = HardwareProfile.load(profile), read_space(space) if space else None
+    file, network, images = load_run(run, model, data)
+    folder = target or file.parent / "search"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made: {error.strerror}") from None
+    sample = images.subset(train=calibration).train_x
+    result = design_search(
+        network,
+        list(images.test_batches()),
+        choices,
+        objective,
+        calibration=[images.normalise(part) for part in sample.split(256)],
+        base=base,
+        max_drop=drop,
+        trials=trials,
+        repeats=repeats,
+        seed=seed,
+        storage=folder / "search.journal",
+    )
+    write_table(result.to_frame(), folder / "designs.csv")
+    draw(result, folder / "pareto.png")
+    out().print(table(result))
+    if result.best is None:
+        note(f"[yellow]no design keeps within {drop:.1%} of {result.accuracy:.1%}[/]: allow more, or search wider")
+        note(f"written: {plain(folder)}: designs.csv, pareto.png, search.journal")
+        return
+    write_profile(result, folder / "best.yaml")
+    note(f"written: {plain(folder)}: best.yaml, designs.csv, pareto.png, search.journal")
+
+
+def table(search: "DesignSearch") -> "Table":
+    """Return the Pareto front by rising cost, the cheapest allowed design marked."""
+    from rich.table import Table
+
+    result = Table(caption=f"digital network: {search.accuracy:.4f}; {len(search.designs)} designs; ✓ the one to take")
+    result.add_column("")
+    for title in (*search.designs[0].values, search.objective.replace("_", " "), "accuracy"):
+        result.add_column(plain(title), justify="right")
+    for design in search.pareto:
+        mark = "✓" if design is search.best else ""
+        values = (plain(value) for value in design.values.values())
+        result.add_row(mark, *values, f"{design.cost:,.6g}", f"{design.accuracy:.4f}")
+    return result
+
+
+def draw(search: "DesignSearch", path: Path) -> None:
+    """Draw the Pareto front."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
+    search.plot(figure.subplots())
+    write_picture(figure, path)
