@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow browser lint types bench peers bench-peers test-peers lock clean
+.PHONY: help venv demo test test-slow test-gpu browser lint types bench bench-gpu peers bench-peers test-peers lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,13 @@ bench: $(READY) ## measure speed against plain torch and write the tables (20 mi
 	$(BIN)/python -m benchmarks.startup --out $(SPEED)/startup.json
 	$(BIN)/python -m benchmarks.scaling --out $(SPEED)/scaling.json
 	$(BIN)/python -m benchmarks.tables
+
+bench-gpu: $(READY) ## measure the Triton kernels against torch, on a machine with a CUDA GPU
+	$(BIN)/python -m benchmarks.gpu --out $(SPEED)/gpu.json
+	$(BIN)/python -m benchmarks.tables
+
+test-gpu: $(READY) ## the tests that need a CUDA GPU
+	$(BIN)/python -m pytest -m gpu -p no:xdist
 
 PEERS := .venv-peers
 peers: $(READY) ## make .venv-peers: this environment, and other simulators beside it

@@ -204,12 +204,13 @@ def compare(
 def machine() -> dict[str, Any]:
     """Describe processor, cores, versions, and the commit of a git checkout ("-dirty": the library was changed)."""
     versions: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("analogsim", "numba", "numpy"):
+    for name in ("analogsim", "numba", "numpy", "triton"):
         versions[name] = None
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": _processor(), "cores": cores, "versions": versions, "commit": _commit()}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": _processor(), "cores": cores, "gpu": gpu, "versions": versions, "commit": _commit()}
 
 
 def _processor() -> str:

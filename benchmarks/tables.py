@@ -10,7 +10,7 @@ from analogsim.bench import Case, Report, Result, Spread
 
 from .common import RESULTS, ROOT
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "gpu.md")
 MARKER = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -143,6 +143,20 @@ def scaling() -> str:
     return picture + lines + source(report, "python -m benchmarks.scaling")
 
 
+def gpu() -> str:
+    """Every case of the GPU's benchmark with its candidates' ratios; or that nobody has run it."""
+    if not (RESULTS / "gpu.json").exists():
+        return "Not yet measured on a GPU: `make bench-gpu`, where there is one, writes this table.\n"
+    report = Report.load(RESULTS / "gpu.json")
+    rows = []
+    for case in report.cases:
+        ratios = "; ".join(f"{r.name} {judged(r)}" for r in case.results if r.name != case.baseline)
+        rows.append([case.name, ratios, str(case.baseline)])
+    notes = "".join(f"* {note}\n" for note in report.notes)
+    where = f"\n{report.machine['gpu']}; host:{source(report, 'make bench-gpu').strip()}\n\n"
+    return grid(["", "ratios", "to"], rows) + where + notes
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "readme": readme,
     "kernels": kernels,
@@ -151,6 +165,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "startup": startup,
     "scaling": scaling,
+    "gpu": gpu,
 }
 
 

@@ -13,6 +13,7 @@ from scipy import stats
 
 import analogsim as an
 from analogsim import kernels
+from analogsim.bench import timed
 from analogsim.errors import BackendError
 from analogsim.kernels import ConvGeometry, MatmulSpec, add_noise, philox, precision, tiled_conv, tiled_matmul
 from analogsim.nn.function import CrossbarConv, CrossbarLinear
@@ -294,6 +295,24 @@ def test_a_layer_trains_on_it():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_every_case_of_the_benchmark_runs():
+    from benchmarks import gpu as bench
+
+    short = bench.Bench(rounds=1, device=DEVICE, measure=timed)
+    shape = (16, 64, 128, 32)
+    product = bench.product_case(shape, "bfloat16", short)
+    cases = [
+        product,
+        bench.product_case(shape, "tf32", short),
+        bench.backward_case(shape, "ieee", short),
+        bench.convolution_case((3, 4, 3, 1, 8), 18, "tf32", True, short),
+    ]
+    for case in cases:
+        assert all(result.value.median > 0 for result in case.results)
+    notes = bench.floors([(shape, "bfloat16", product)], short)
+    assert "16 × 64 → 128, tile 32, bfloat16: matrix" in notes[1]
 
 
 def test_keys_keep_every_bit_within_int32():

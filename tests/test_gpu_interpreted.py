@@ -11,6 +11,7 @@ import torch
 
 from analogsim.errors import BackendError, ShapeError
 from analogsim.kernels import MatmulSpec, interpreting, resolve, tiled_matmul, triton_installed
+from benchmarks import gpu as gpu_bench
 
 ROOT = Path(__file__).parents[1]
 needs_triton = pytest.mark.skipif(not triton_installed(), reason="Triton is not installed (it comes with CUDA's torch)")
@@ -109,6 +110,25 @@ def test_the_kernels_compile_for_an_h100_without_surprises(build, tmp_path, monk
         # 8 Philox blocks a thread, 20 products each: nothing is computed twice.
         assert len(re.findall(r"mul\.hi\.u32", ptx)) <= 8 * 20
     assert spilled(ptx, tmp_path) <= most
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_benchmark_refuses_without_a_gpu(tmp_path):
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, "-m", "benchmarks.gpu", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "needs a CUDA GPU" in done.stdout
+    assert not out.exists()
+
+
+def test_the_floor_is_counted_by_hand():
+    work = gpu_bench.Work.of((4, 10, 6, 4), 4, record=True)
+    assert work.flops == 2 * 4 * 10 * 6
+    assert work.moved == 4 * (4 * 10 + 6 * 10 + 4 * 6) + 4 * 6
+    assert work.normals == 3 * 4 * 6
+    ceilings = gpu_bench.Ceilings({"ieee": 480.0}, 100.0, 36.0)
+    assert ceilings.floor(work, "ieee") == (1.0, 5.2, 2.0)
 
 
 def test_it_is_refused_where_it_cannot_run():
