@@ -31,19 +31,27 @@ FLAGS = {"CONVERT": True, "NOISY": True, "READ": False, "RELATIVE": False, "CLIP
 ENDS = {"SCALE": True, "BIAS": True, "RECORD": True}
 PRODUCT = FLAGS | ENDS | {"PANELS": True, "EVEN": True, "WIDEN": False, "BM": 64, "BN": 128, "BK": 32, "GROUP": 8}
 SUMS = {key: value for key, value in (FLAGS | ENDS).items() if key != "CONVERT"}
-BACKWARD = {"CONVERT": True, "PRECISION": "tf32", "BM": 64, "BN": 32, "BK": 64}
+BACKWARD = {"CONVERT": True, "PRECISION": "tf32", "BM": 64, "BN": 32, "BK": 128}
+SINGLE = dict.fromkeys(("M", "N", "K", "width", "tiles", "x_stride", "w_stride"), 1)
 POINTERS = {"x", "w", "out", "partial", "squares", "adc", "scale", "bias", "g", "sigmas", "relatives"}
 NUMBERS = {"gain", "low", "high", "unit", "step", "sigma", "read", "relative", "multiplicative"}
+ONES = ("tile", "positions", "channels", "count", "lead")  # Triton makes constants of sizes that are 1
 # Kernel, dtype, constants, and the most bytes of registers that may spill (ptxas 13; none of it within a loop over K).
 BUILDS = {
     "matmul, tf32": ("matmul_kernel", "fp32", PRODUCT | {"PRECISION": "tf32"}, 512),
     "matmul, ieee": ("matmul_kernel", "fp32", PRODUCT | {"PRECISION": "ieee"}, 1024),
-    "matmul, bf16": ("matmul_kernel", "bf16", PRODUCT | {"PRECISION": "tf32"}, 512),
+    "matmul, bf16": ("matmul_kernel", "bf16", PRODUCT | {"PRECISION": "tf32", "BK": 64}, 512),
     "matmul, ragged": (
         "matmul_kernel",
         "fp32",
         PRODUCT | {"PRECISION": "tf32x3", "PANELS": False, "EVEN": False, "READ": True, "BN": 32},
         512,
+    ),
+    "matmul, one of all": (
+        "matmul_kernel",
+        "fp32",
+        PRODUCT | {"PRECISION": "tf32", "PANELS": False, "EVEN": False, "BN": 16, "BK": 16} | SINGLE,
+        0,
     ),
     "grad_x": ("grad_x_kernel", "fp32", BACKWARD, 0),
     "grad_w": ("grad_w_kernel", "fp32", BACKWARD | {"BM": 32, "BN": 64}, 0),
@@ -52,6 +60,12 @@ BUILDS = {
         "noise_kernel",
         "bf16",
         {"ADDITIVE": True, "MULTIPLIED": True, "SIGMAS": True, "RELATIVES": False, "WIDE": False, "PANELS": 32},
+        0,
+    ),
+    "accumulate, one image": (
+        "accumulate_kernel",
+        "fp32",
+        SUMS | {"FIRST": True, "RUNS": False, "PANELS": 32, "READ": True, "RELATIVE": True} | dict.fromkeys(ONES, 1),
         0,
     ),
     "dac": ("dac_kernel", "fp32", {"ROUND": True, "BLOCK": 4096}, 0),

@@ -88,7 +88,7 @@ def matmul(
         out = x.new_zeros(m, n)
         return out if bias is None else out + bias, _clips(bits, counts)
     width = min(spec.rows or k, k)
-    cut = (blocks or Blocks()).fit(m, n, width)
+    cut = (blocks or Blocks(k=128 // x.element_size())).fit(m, n, width)
     gain, low, high, unit = _dac_scalars(spec)
     converts = spec.dac_levels > 0
     x, w, out = _in_rows(x), _in_rows(w), x.new_empty(m, n)
@@ -160,7 +160,7 @@ def matmul_backward(
         return _plain_backward(grad, x, w, spec, needs)
     width = min(spec.rows or k, k)
     tiles = cdiv(k, width)
-    cut = blocks or Blocks(64, 64, 64)
+    cut = blocks or Blocks(n=64, k=max(16, min(128, _power(width))))
     a_tile = cdiv(width, cut.k)
     gain, low, high, unit = _dac_scalars(spec)
     grad, x, w = grad.contiguous(), _in_rows(x), _in_rows(w)
