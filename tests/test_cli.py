@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from analogsim.cli import app
 from analogsim.cli.values import sigma_grid
 from analogsim.curve import RobustnessCurve
+from analogsim.kernels import triton_installed
 from analogsim.profile import HardwareProfile, presets
 
 ROOT = Path(__file__).parents[1]
@@ -133,6 +134,8 @@ def test_info():
     assert {"analogsim", "python", "numba", "brevitas", "numpy", "scipy"} < set(facts["versions"])
     assert facts["backends"]["reference"] is None
     assert facts["auto"]["float64 on the CPU"] == "reference"
+    assert facts["auto"]["float32 on CUDA"] == ("triton" if triton_installed() else "reference")
+    assert (facts["backends"]["triton"] is None) == (triton_installed() and torch.cuda.is_available())
     assert facts["machine"]["torch_threads"] == torch.get_num_threads()
     table = done("info").stdout
     assert facts["auto"]["float32 on the CPU"] in table
