@@ -286,6 +286,9 @@ def test_divergence_and_collapse_have_their_exit_code(tmp_path):
     assert collapsed.exit_code == 3
     assert "collapsed" in collapsed.stderr
     assert call("train", LENET, "digits", *small, "--lr", "1e-9", "--out", tmp_path / "b").exit_code == 3
+    early = ["--epochs", "9", "--stop-on-collapse", "2", "--train-subset", "200", "--lr", "1e-9", *FAST]
+    assert call("train", LENET, "digits", *early, "--out", tmp_path / "c").exit_code == 3
+    assert len((tmp_path / "c" / "history.jsonl").read_text().splitlines()) == 2
 
 
 def test_corrupt_and_foreign_files_are_refused(run, tmp_path):

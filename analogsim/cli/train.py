@@ -46,6 +46,9 @@ def train(
     ramp_epochs: Annotated[
         int, typer.Option(metavar="N", min=0, help="Epochs over which σ rises linearly to its value.")
     ] = 0,
+    stop_on_collapse: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Stop after N epochs in a row no better than guessing.")
+    ] = None,
     train_subset: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Train on N images drawn at random only.")
     ] = None,
@@ -78,7 +81,15 @@ def train(
     from ..study.train import TrainSpec
     from ..study.train import train as run_training
 
-    spec = TrainSpec(epochs=epochs, lr=lr, batch_size=batch_size, sigma=sigma, ramp_epochs=ramp_epochs, seed=seed)
+    spec = TrainSpec(
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        sigma=sigma,
+        ramp_epochs=ramp_epochs,
+        stop_on_collapse=stop_on_collapse,
+        seed=seed,
+    )
     use_threads(threads)
     where = choose_device(device)
     factory = find(model)
