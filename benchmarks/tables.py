@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/performance.md from the benchmarks' JSON files, between their markers."""
+"""Write the tables of README.md, docs/performance.md and docs/paper.md from the results, between their markers."""
 
 import re
 from collections.abc import Callable
@@ -8,9 +8,11 @@ import typer
 
 from analogsim.bench import Case, Report, Result, Spread
 
+from . import findings
 from .common import RESULTS, ROOT
+from .findings import grid
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "gpu.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in ("performance", "gpu", "paper")))
 MARKER = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -24,12 +26,6 @@ def judged(result: Result) -> str:
     assert result.ratio is not None
     text = number(result.ratio)
     return text if result.met is not False else f"**{text}**"
-
-
-def grid(header: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def source(report: Report, command: str) -> str:
@@ -166,6 +162,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "startup": startup,
     "scaling": scaling,
     "gpu": gpu,
+    **findings.TABLES,
 }
 
 
@@ -179,7 +176,7 @@ def fill(page: Path) -> None:
 
 
 def main() -> None:
-    """Write the tables of README.md and docs/performance.md from benchmarks/results/speed/*.json."""
+    """Write every page's tables anew from benchmarks/results/."""
     for page in PAGES:
         fill(page)
         print(f"written: {page.relative_to(ROOT)}")

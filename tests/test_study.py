@@ -23,7 +23,7 @@ from analogsim.curve import RobustnessCurve
 from analogsim.errors import BackendError, StudyError
 from analogsim.study import load_results, load_study, run_study, summarise
 from analogsim.study.grid import Study
-from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task
+from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task, run_job
 from analogsim.study.run import time_left
 from analogsim.study.store import Store
 
@@ -573,6 +573,47 @@ def test_ray_jobs_share_a_gpu_by_fractions(tmp_path, monkeypatch, cluster):
     assert ended == 4
     assert all((task.folder / RESULT).exists() for task in tasks)
     assert max(seen) == 2
+
+
+# The documentation
+
+PAGE = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^(analogsim study run benchmarks/\S+) --data cifar10\b", PAGE, re.M)
+
+
+def test_the_page_s_example_is_a_study(tmp_path):
+    example, method = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    made = Study(**(yaml.safe_load(example) | {"data": "digits", "train": {"epochs": 20, "lr": 2e-3}}))
+    assert len(made.expand()[1]) == 3 * 4
+    (tmp_path / "study.yaml").write_text(example + "\n")
+    assert (
+        load_study(tmp_path / "study.yaml").expand()[1].keys()
+        == made.model_copy(update={"train": {"epochs": 20, "lr": 2e-3, "batch_size": 32}}).expand()[1].keys()
+    )
+    (job,) = study(methods=yaml.safe_load(method)).expand()[1].values()
+    assert job.qat.layer("classifier.relu3", "classifier").act_bits == 8
+    assert job.qat.layer("features.conv1").weight_bits == 8
+    assert job.qat.layer("features.relu1").act_bits == 4
+
+
+def test_the_onboarding_s_experiments_are_three_commands():
+    assert [Path(command.split()[-1]).stem for command in COMMANDS] == ["baseline", "scaling", "noisy"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_of_the_onboarding_runs(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    file = command.split()[-1]
+    whole = call("run", file, "--data", "digits", "--dry-run", "--out", tmp_path)
+    assert whole.exit_code == 0, whole.output
+    # Its jobs smaller, and in this process; in every other respect as they stand.
+    smaller = {"seeds": 1, "train_subset": 64, "test_subset": 60, "train": {"epochs": 1}}
+    made = load_study(file, data="digits", sweep={"sigmas": "0.03,0.3,3,30", "repeats": 1}, **smaller)
+    _, jobs = made.expand()
+    assert len(jobs) == {"baseline": 1, "scaling": 6, "noisy": 4}[Path(file).stem]
+    for name, job in jobs.items():
+        run_job(job, tmp_path / name, "cpu")
+        assert json.loads((tmp_path / name / RESULT).read_text())["status"] in ("finished", "collapsed")
 
 
 def test_a_study_file_read_from_python(tmp_path):

@@ -1,0 +1,245 @@
+"""The tables of docs/paper.md, from the studies in benchmarks/results/paper/; `benchmarks.tables` puts them there."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analogsim.curve import RobustnessCurve
+from analogsim.midpoint import midpoint_texts
+from analogsim.study.job import RESULT, SWEEP
+from analogsim.study.store import Store
+
+from .common import ROOT
+
+PAPER = ROOT / "benchmarks" / "results" / "paper"
+NETWORKS = ("lenet5", "vgg11", "resnet18")
+MISSING = "*Not measured yet.*\n"
+Rows = list[dict[str, Any]]
+TEXTS = ("variant", "flags", "scaling", "claim", "data")
+
+
+def grid(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def load(folder: Path) -> tuple[Rows, Rows] | None:
+    """Return a study's summary (one row a variant) and results (one row a training); None where it was not run."""
+    if not (folder / "summary.csv").is_file():
+        return None
+    return read_table(folder / "summary.csv"), read_table(folder / "results.csv")
+
+
+def read_table(path: Path) -> Rows:
+    """Read a study's table; a text that is missing is an empty one, a number that is missing NaN."""
+    frame = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
+    texts = frame.columns.intersection(TEXTS)
+    return frame.assign(**{name: frame[name].fillna("") for name in texts}).to_dict("records")  # type: ignore[return-value]
+
+
+def methods(name: str) -> str:
+    """Tell everything that a study measured."""
+    found = load(PAPER / name)
+    if found is None:
+        return MISSING
+    summary, results = found
+    several = len({row["model"] for row in summary}) > 1
+    rows = []
+    for row in summary:
+        own = trainings(results, row)
+        mus = [training["midpoint"] for training in own if np.isfinite(training["midpoint"])]
+        # With one training its own µ is the one beside it.
+        seeds = ", ".join(f"{mu:#.3g}" for mu in mus) if len(own) > 1 else ""
+        midpoint, interval = midpoint_texts(row["midpoint"], row["ci_low"], row["ci_high"])
+        cells = [title(row), number(row["noise_free"]), number(row["peak"]), midpoint, interval, seeds, row["flags"]]
+        rows.append(([row["model"]] if several else []) + cells)
+    header = ["method", "noise-free", "peak", "µ", "95 % interval", "µ of each seed", "flags"]
+    return grid(["network"] * several + header, rows) + made(name, results)
+
+
+def made(name: str, results: Rows) -> str:
+    """Say on what data, how long and with which code a study was run."""
+    store = Store(PAPER / name)
+    study = store.study()
+    facts = [read(store.folder(job) / RESULT) for job in (r["job"] for r in results if r["status"] != "failed")]
+    commits = ", ".join(dict.fromkeys(str(fact["commit"]) for fact in facts))
+    epochs = sorted({row["epochs"] for row in results})
+    seeds = len({row["seed"] for row in results})
+    data = ", ".join(dict.fromkeys(filter(None, (row["data"] for row in results))))
+    hours = np.nansum([row["seconds"] for row in results]) / 3600
+    commands = "; ".join(f"`{run['command']}`" for run in store.runs() if run.get("command"))
+    return (
+        f"\n{data}; {', '.join(map(str, epochs))} epochs, {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"{study.sweep.repeats} evaluations at each σ. {study.about} {commands}, "
+        f"{hours:.1f} hours of jobs on {facts[0]['processor']} ({facts[0]['device']}), "
+        f"torch {facts[0]['versions']['torch']}, commit {commits}.\n"
+    )
+
+
+def claims() -> str:
+    """Put the numbers of every network beside each claim."""
+    rows: list[list[str]] = []
+    studies = {name: found for name in NETWORKS if (found := load(PAPER / name))}
+    for text, judge in CLAIMS.items():
+        for summary, results in studies.values():
+            for model in dict.fromkeys(row["model"] for row in summary):
+                own, ran = ([row for row in rows_ if row["model"] == model] for rows_ in (summary, results))
+                evidence = judge(own, ran)
+                if evidence:
+                    rows.append([text, model, evidence])
+    return grid(["claim", "network", "measured"], rows)
+
+
+def noisy_is_best(summary: Rows, results: Rows) -> str:
+    """Compare the best of noisy training with the best of everything without noise in training."""
+    noisy, others = (best([row for row in summary if (row["sigma"] > 0) == wanted]) for wanted in (True, False))
+    return f"highest µ: {told(noisy)}; without noise in training {told(others)}" if noisy and others else ""
+
+
+def resnet_is_best(summary: Rows, results: Rows) -> str:
+    """Tell the µ that networks are compared by."""
+    plain, noisy = only(summary, "float"), best([row for row in summary if row["sigma"] > 0])
+    return f"float {short(plain)}; {told(noisy)}" if plain and noisy else ""
+
+
+def grows_with_s(summary: Rows, results: Rows) -> str:
+    """Tell µ and peak over s."""
+    rows = sorted((row for row in summary if row["method"] == "constant scaling"), key=lambda row: row["s"])
+    steps = ", ".join(f"{row['s']:g}" for row in rows)
+    mus, peaks = " → ".join(map(short, rows)), " → ".join(number(row["peak"]) for row in rows)
+    return f"s = {steps}: µ {mus}, peak {peaks}" if rows else ""
+
+
+def dynamic_below_float(summary: Rows, results: Rows) -> str:
+    """Compare dynamic scaling with the baseline, seed by seed."""
+    plain, dynamic = only(summary, "float"), only(summary, "dynamic scaling")
+    if not (plain and dynamic):
+        return ""
+    first, second = (
+        {row["seed"]: row["midpoint"] for row in results if row["method"] == name}
+        for name in ("dynamic scaling", "float")
+    )
+    ratios = [first[seed] / second[seed] for seed in sorted(first.keys() & second.keys())]
+    seeds = f"; µ by seed × {', '.join(f'{ratio:.2f}' for ratio in ratios)}" if len(ratios) > 1 else ""
+    peaks = f"peak {number(dynamic['peak'])} against {number(plain['peak'])}"
+    return f"µ {short(dynamic)} against {short(plain)}{seeds}; {peaks}"
+
+
+def quantization_adds_nothing(summary: Rows, results: Rows) -> str:
+    """Compare noisy training with and without quantizers, at the same σ."""
+    quantized = only(summary, "noisy training, quantized")
+    if quantized is None:
+        return ""
+    plain = only([row for row in summary if row["sigma"] == quantized["sigma"]], "noisy training")
+    if plain is None:
+        return ""
+    peaks = f"peak {number(quantized['peak'])} against {number(plain['peak'])}"
+    return f"σ = {quantized['sigma']:g}: µ {short(quantized)} against {short(plain)}; {peaks}"
+
+
+def vgg_collapses(summary: Rows, results: Rows) -> str:
+    """Tell the peak at each s of VGG-11."""
+    rows = [row for row in summary if row["method"] == "constant scaling" and row["model"].startswith("VGG")]
+    return "; ".join(f"s = {row['s']:g}: peak {number(row['peak'])}{flagged(row)}" for row in rows)
+
+
+CLAIMS: dict[str, Callable[[Rows, Rows], str]] = {
+    "1 noisy training beats every other method": noisy_is_best,
+    "2 ResNet-18 has the highest µ": resnet_is_best,
+    "3 µ grows with s while peak accuracy falls": grows_with_s,
+    "4 dynamic scaling is below the baseline": dynamic_below_float,
+    "5 quantization adds nothing to noisy training": quantization_adds_nothing,
+    "6 VGG-11 collapses where s is too large": vgg_collapses,
+}
+
+
+def mismatch() -> str:
+    """Tell the accuracy at every σ of inference for every σ of training; the best of each column in bold."""
+    folder = PAPER / "lenet5"
+    if load(folder) is None:
+        return MISSING
+    curves: dict[float, list[RobustnessCurve]] = {}
+    for cell in Store(folder).plan():
+        path = folder / "jobs" / cell.job / SWEEP
+        if cell.bits is None and path.exists():
+            curves.setdefault(cell.sigma, []).append(RobustnessCurve.load(path))
+    sigmas = next(iter(curves.values()))[0].sigmas
+    shown = [0, *(place for place, sigma in enumerate(sigmas) if 0.09 < sigma < 6)]
+    means = {sigma: np.stack([curve.mean for curve in own]) for sigma, own in sorted(curves.items())}
+    table = np.stack([values.mean(0)[shown] for values in means.values()])
+    spread = max(values.std(0, ddof=1).max() for values in means.values())
+    rows = []
+    for sigma, line in zip(means, table):
+        best_ = line == table.max(0)
+        cells = [f"**{value:.3f}**" if top else f"{value:.3f}" for value, top in zip(line, best_)]
+        rows.append([f"trained at {sigma:g}" if sigma else "trained without noise", *cells])
+    count = len(next(iter(curves.values())))
+    about = f"Mean of {count} trainings of LeNet-5, CIFAR-10 (JPEG re-encoded); "
+    about += f"their standard deviation is at most {spread:.3f}.\n"
+    return grid(["σ at inference", *(f"{sigmas[place]:.2g}" for place in shown)], rows) + "\n" + about
+
+
+def digits(name: str) -> Callable[[], str]:
+    """Return a table of one of the small studies."""
+    return lambda: methods(f"open/{name}")
+
+
+def trainings(results: Rows, row: dict[str, Any]) -> Rows:
+    """Return the trainings behind a row of the summary, by seed."""
+    same = [one for one in results if all(one[key] == row[key] for key in ("model", "method", "variant"))]
+    return sorted(same, key=lambda one: one["seed"])
+
+
+def best(summary: Rows) -> dict[str, Any] | None:
+    """Return the row of the highest µ that is a number."""
+    known = [row for row in summary if np.isfinite(row["midpoint"])]
+    return max(known, key=lambda row: row["midpoint"], default=None)
+
+
+def only(summary: Rows, method: str) -> dict[str, Any] | None:
+    """Return the row of a method that has one."""
+    return next((row for row in summary if row["method"] == method), None)
+
+
+def told(row: dict[str, Any] | None) -> str:
+    """Say which variant it is, with µ and peak."""
+    return f"{title(row)}, µ {short(row)}, peak {number(row['peak'])}" if row else "none"
+
+
+def short(row: dict[str, Any]) -> str:
+    """Return µ with its flags."""
+    return midpoint_texts(row["midpoint"], row["ci_low"], row["ci_high"])[0] + flagged(row)
+
+
+def flagged(row: dict[str, Any]) -> str:
+    """Return a row's flags in parentheses."""
+    return f" ({row['flags']})" if row["flags"] else ""
+
+
+def title(row: dict[str, Any]) -> str:
+    """Name a variant."""
+    return ", ".join(filter(None, (row["method"], row["variant"])))
+
+
+def number(value: float) -> str:
+    """Return an accuracy; a hyphen where there is none."""
+    return "-" if value != value else f"{value:.3f}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    **{name: (lambda name=name: methods(name)) for name in NETWORKS},
+    "claims": claims,
+    "mismatch": mismatch,
+    "kinds": digits("noise-kinds"),
+    "kinds_weights": digits("noise-kinds-weights"),
+}
