@@ -240,6 +240,48 @@ def quantized_weight(module: nn.Module) -> Tensor:
     return getattr(weight, "value", weight).detach()
 
 
+def weight_quantizer(module: nn.Module) -> tuple[int, bool, float] | None:
+    """Return bits, whether there is a scale per channel, and the smallest scale, of a layer's weight quantizer.
+
+    None where the weight is not quantized.
+
+    Raises
+    ------
+    ConversionError
+        Its input is quantized.
+    """
+    layer: Any = module
+    if not hasattr(layer, "weight_quant"):
+        return None
+    if layer.input_quant.is_quant_enabled:
+        raise ConversionError("its input is quantized with a range that it learns")
+    if not layer.weight_quant.is_quant_enabled:
+        return None
+    clamp = layer.weight_quant.tensor_quant.scaling_impl.stats_scaling_impl.clamp_scaling.clamp_min_ste
+    smallest = float(clamp.min_val) if hasattr(clamp, "min_val") else 0.0
+    return round(float(layer.weight_quant.bit_width())), layer.weight_quant.scale().numel() > 1, smallest
+
+
+def activation_quantizer(module: "QuantReLU") -> tuple[float, int | None]:
+    """Return the step (activation units) and the bits of a ReLU's quantizer of constant range; (0, None) without one.
+
+    Raises
+    ------
+    ConversionError
+        Its range is dynamic.
+    """
+    proxy = _quantizer(module)
+    if not proxy.is_quant_enabled:
+        return 0.0, None
+    if any(True for _ in proxy.parameters()) or "Const" not in type(_scaling(proxy)).__name__:
+        raise ConversionError("its quantizer's range is dynamic")
+    return float(proxy.scale()), round(float(proxy.bit_width()))
+
+
+def _scaling(proxy: Any) -> Any:
+    return proxy.fused_activation_quant_proxy.tensor_quant.scaling_impl
+
+
 def freeze_quantization(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """End quantization-aware training: a plain torch network that computes the same as the quantized one in evaluation.
 

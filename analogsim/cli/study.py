@@ -43,6 +43,12 @@ RUN_EPILOG = (
 )
 
 
+def _group(text: str) -> str:
+    if text != "auto" and not (text.isdecimal() and int(text) >= 1):
+        raise typer.BadParameter(f"'auto' or a whole number from 1 is needed, got {text!r}")
+    return text
+
+
 @app.command(epilog=RUN_EPILOG)
 def run(
     file: File,
@@ -65,6 +71,18 @@ def run(
     ] = None,
     cpus: Annotated[float, typer.Option(metavar="X", min=0, help="ray: CPUs of one job.")] = 1.0,
     gpus: Annotated[float, typer.Option(metavar="X", min=0, help="ray: GPUs of one job; 0.25: four share one.")] = 0.0,
+    group: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|N",
+            callback=_group,
+            help="Jobs that differ in seed, σ or s are trained together, up to N as one network; 1: each by itself. "
+            "auto: 32 on a GPU, 1 on the CPU.",
+        ),
+    ] = "auto",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Groups: compile the training step (CUDA graphs on a GPU).")
+    ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run again what failed before.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
@@ -98,6 +116,8 @@ def run(
             address=address,
             cpus=cpus,
             gpus=gpus,
+            group="auto" if group == "auto" else int(group),
+            compile=compile,
             command=command,
         )
     except KeyboardInterrupt:

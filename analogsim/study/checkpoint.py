@@ -141,19 +141,21 @@ def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
     return about
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file aside, then rename it.
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Write a text file aside, then rename it; `durable` as in `write_aside`.
 
     Raises
     ------
     CheckpointError
         The file cannot be written.
     """
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"), durable)
 
 
-def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
+def write_aside(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:
     """Let a file be written aside, then rename it: there is the old one or the new one, whenever the process dies.
+
+    `durable`: even if the power fails.
 
     Raises
     ------
@@ -164,9 +166,10 @@ def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(aside)
-        with aside.open("rb") as file:
-            # On the disk before it has its name, so that a power failure leaves no empty file.
-            os.fsync(file.fileno())
+        if durable:
+            with aside.open("rb") as file:
+                # On the disk before it has its name, so that a power failure leaves no empty file.
+                os.fsync(file.fileno())
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:
         with suppress(OSError):

@@ -9,25 +9,27 @@ from collections.abc import Generator, Sequence
 from multiprocessing import connection
 from typing import Any
 
-from .job import ERROR, RESULT, Task, attempt, record_failure
+from .group_job import GroupTask, attempt_unit, left_over
+from .job import Task, record_failure
 
 RETRIES = 1  # of a job whose worker died: it may have been the machine's fault (memory), or the job's
 TICK = 0.5  # seconds
 
 
-def run_local(tasks: Sequence[Task], workers: int) -> Generator[Task | None]:
+def run_local(tasks: Sequence[Task | GroupTask], workers: int) -> Generator[Task | GroupTask | None]:
     """Do jobs in parallel.
 
     Parameters
     ----------
-    tasks : sequence of Task
+    tasks : sequence of Task or GroupTask
     workers : int
         Processes at a time.
 
     Yields
     ------
-    Task or None
-        A task that has ended, finished or failed; None at least twice a second, to look around.
+    Task, GroupTask or None
+        A task that has ended, finished or failed; None at least twice a second, to look around. Jobs that a group
+        leaves undone (it cannot be one, or its worker died twice) come singly after it.
 
     Notes
     -----
@@ -36,7 +38,7 @@ def run_local(tasks: Sequence[Task], workers: int) -> Generator[Task | None]:
     """
     queue = deque((task, RETRIES) for task in tasks)
     idle: list[_Worker] = []
-    busy: dict[Any, tuple[_Worker, Task, int]] = {}
+    busy: dict[Any, tuple[_Worker, Task | GroupTask, int]] = {}
     try:
         while queue or busy:
             while queue and len(busy) < workers:
@@ -50,10 +52,12 @@ def run_local(tasks: Sequence[Task], workers: int) -> Generator[Task | None]:
                 code = worker.outcome()
                 if code is None:
                     idle.append(worker)
-                elif retries and not (task.folder / RESULT).exists():
+                elif retries and left_over(task):
                     queue.appendleft((task, retries - 1))
                     continue
-                elif not (task.folder / RESULT).exists() and not (task.folder / ERROR).exists():
+                if isinstance(task, GroupTask):
+                    queue.extend((single, RETRIES) for single in left_over(task))
+                elif code is not None and left_over(task):
                     reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
                     record_failure(
                         task.folder,
@@ -76,7 +80,7 @@ class _Worker:
         # Else the pipe would stay open when the worker dies, and nobody would notice.
         other.close()
 
-    def give(self, task: Task) -> None:
+    def give(self, task: Task | GroupTask) -> None:
         # What cannot be sent is a worker that died between two jobs: `outcome` finds it so.
         try:
             self.pipe.send(task)
@@ -109,7 +113,7 @@ def _serve(pipe: Any) -> None:
     while True:
         try:
             task = pipe.recv()
-            attempt(task)
+            attempt_unit(task)
             pipe.send(None)
         except (EOFError, OSError):
             return

@@ -5,20 +5,21 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import BackendError
-from .job import RESULT, Task, attempt, record_failure
+from .group_job import GroupTask, attempt_unit, left_over
+from .job import RESULT, Task, record_failure
 
 RETRIES = 3  # of a job whose worker died
 TICK = 0.5  # seconds
 
 
 def run_ray(
-    tasks: Sequence[Task], *, address: str | None = None, cpus: float = 1.0, gpus: float = 0.0
-) -> Generator[Task | None]:
+    tasks: Sequence[Task | GroupTask], *, address: str | None = None, cpus: float = 1.0, gpus: float = 0.0
+) -> Generator[Task | GroupTask | None]:
     """Do jobs on a Ray cluster.
 
     Parameters
     ----------
-    tasks : sequence of Task
+    tasks : sequence of Task or GroupTask
         Their folders must be the same files on every node, as must be the networks' modules and the data.
     address : str, optional
         Of an existing cluster ("auto", "HOST:PORT", "ray://…"); default: the one that RAY_ADDRESS names, else a new one
@@ -28,8 +29,9 @@ def run_ray(
 
     Yields
     ------
-    Task or None
-        A task that has ended, finished or failed; None at least twice a second, to look around.
+    Task, GroupTask or None
+        A task that has ended, finished or failed; None at least twice a second, to look around. Jobs that a group
+        leaves undone come singly after it.
 
     Raises
     ------
@@ -40,11 +42,17 @@ def run_ray(
     ours = not ray.is_initialized()
     if ours:
         _connect(ray, address)
-    waiting: dict[Any, Task] = {}
+    waiting: dict[Any, Task | GroupTask] = {}
     try:
         _check_resources(ray, cpus, gpus)
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(attempt)
-        waiting = {remote.options(name=task.job.id).remote(task): task for task in tasks}
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(attempt_unit)
+
+        def submit(task: Task | GroupTask) -> None:
+            name = task.folder.name
+            waiting[remote.options(name=name).remote(task)] = task
+
+        for task in tasks:
+            submit(task)
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=TICK)
             for reference in ready:
@@ -53,8 +61,11 @@ def run_ray(
                     ray.get(reference)
                 except ray.exceptions.RayError as error:
                     # A retry may have been lost after it had finished the job.
-                    if not (task.folder / RESULT).exists():
+                    if isinstance(task, Task) and not (task.folder / RESULT).exists():
                         record_failure(task.folder, f"the Ray task was lost: {_first_line(error)}", str(error))
+                if isinstance(task, GroupTask):
+                    for single in left_over(task):
+                        submit(single)
                 yield task
             if not ready:
                 yield None

@@ -27,7 +27,7 @@ from .grid import Job
 from .network import build, check_fit, find, with_data
 from .train import CHECKPOINT, HISTORY, train
 
-ABOUT, RUNNING, SWEEP, RESULT, ERROR, LOG, LOCK = (
+ABOUT, RUNNING, SWEEP, RESULT, ERROR, LOG, LOCK, GROUPED = (
     "job.json",  # what the job is
     "running.json",  # who is at it
     "sweep.json",  # the robustness curve
@@ -35,6 +35,7 @@ ABOUT, RUNNING, SWEEP, RESULT, ERROR, LOG, LOCK = (
     "error.json",
     "log.txt",
     "lock",
+    "grouped.json",  # in which group it was trained
 )
 PATIENCE = 60.0  # seconds to wait for another process to leave the job's folder
 LIBRARIES = ("analogsim", "torch", "brevitas", "numpy", "numba", "scipy")
@@ -64,8 +65,11 @@ class Task:
     threads: int | None = None
 
 
-def attempt(task: Task) -> bool:
-    """Do a job; whatever goes wrong is recorded with its traceback in `error.json`. Say whether it is finished."""
+def attempt(task: Task, diverged: str = "") -> bool:
+    """Do a job; whatever goes wrong is recorded with its traceback in `error.json`. Say whether it is finished.
+
+    `diverged`: why its training was stopped, where that is known already.
+    """
     folder = task.folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -73,15 +77,17 @@ def attempt(task: Task) -> bool:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 if task.threads:
                     torch.set_num_threads(task.threads)
-                run_job(task.job, folder, task.device)
+                run_job(task.job, folder, task.device, diverged)
     except Exception as error:
         record_failure(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
         return False
     return True
 
 
-def run_job(job: Job, folder: Path, device: str = "auto") -> None:
+def run_job(job: Job, folder: Path, device: str = "auto", diverged: str = "") -> None:
     """Train a job's network and sweep it; continue where an earlier attempt was killed.
+
+    `diverged`: as in `attempt`.
 
     Raises
     ------
@@ -93,29 +99,26 @@ def run_job(job: Job, folder: Path, device: str = "auto") -> None:
     try:
         with FileLock(folder / LOCK, timeout=PATIENCE):
             if not (folder / RESULT).exists():
-                _run(job, folder, choose_device(device))
+                _run(job, folder, choose_device(device), diverged)
     except Timeout:
         raise StudyError(f"{folder}: another process is at this job ({_holder(folder)}); end it, or wait") from None
 
 
-def _run(job: Job, folder: Path, device: str) -> None:
+def _run(job: Job, folder: Path, device: str, diverged: str) -> None:
     started = datetime.now(UTC)
-    clock = time.perf_counter()
-    write_text(folder / ABOUT, json.dumps(job.identity, indent=1) + "\n")
-    write_text(
-        folder / RUNNING,
-        json.dumps({"process": os.getpid(), "host": platform.node(), "device": device, "since": _iso(started)}),
-    )
+    announce(job, folder, device)
     try:
-        data = _data(job.data, job.train_subset, job.test_subset)
+        data = job_data(job)
         network = job_network(job, data)
         about: dict[str, Any] = {"job": job.identity, "data": data.label, "fingerprint": data.fingerprint}
         try:
+            if diverged:
+                raise DivergenceError(diverged)
             trained = train(network, data, job.train, out=folder, device=device, progress=False)
         except DivergenceError as error:
             about |= {"status": "diverged", "message": str(error), "history": read_history(folder)}
         else:
-            trained_in = time.perf_counter() - clock
+            clock = time.perf_counter()
             curve = noise_sweep(
                 network,
                 list(data.test_batches()),
@@ -128,9 +131,13 @@ def _run(job: Job, folder: Path, device: str) -> None:
                 progress=False,
             )
             curve.save(folder / SWEEP)
+            # Of all epochs, also those before a kill, or the job's share of a group's.
+            trained_in, swept_in = sum(epoch["seconds"] for epoch in trained.history), time.perf_counter() - clock
             about |= {"status": trained.status, "message": "", "history": trained.history}
-            about |= {"seconds": {"training": round(trained_in, 2), "all": round(time.perf_counter() - clock, 2)}}
+            about |= {"seconds": {"training": round(trained_in, 2), "all": round(trained_in + swept_in, 2)}}
         about |= {"started": _iso(started), "finished": _iso(datetime.now(UTC)), **provenance(device)}
+        if group := read_json(folder / GROUPED):
+            about["grouped"] = group
         write_text(folder / RESULT, json.dumps(about, indent=1) + "\n")
         # Only now: all that it held is in the result. Of a divergence the last good epoch stays, to look at.
         if about["status"] != "diverged":
@@ -138,6 +145,13 @@ def _run(job: Job, folder: Path, device: str) -> None:
         (folder / ERROR).unlink(missing_ok=True)
     finally:
         (folder / RUNNING).unlink(missing_ok=True)
+
+
+def announce(job: Job, folder: Path, device: str) -> None:
+    """Write down what a job is, and that this process is at it."""
+    write_text(folder / ABOUT, json.dumps(job.identity, indent=1) + "\n")
+    who = {"process": os.getpid(), "host": platform.node(), "device": device, "since": _iso(datetime.now(UTC))}
+    write_text(folder / RUNNING, json.dumps(who))
 
 
 def job_network(job: Job, data: DataSet) -> nn.Module:
@@ -148,6 +162,11 @@ def job_network(job: Job, data: DataSet) -> nn.Module:
     network = build(factory, args)
     check_fit(network, data)
     return network if job.qat is None else prepare_qat(network, job.qat, inplace=True)
+
+
+def job_data(job: Job) -> DataSet:
+    """Return the images that a job is trained and tested on."""
+    return _data(job.data, job.train_subset, job.test_subset)
 
 
 @lru_cache(maxsize=2)

@@ -5,13 +5,16 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from ..errors import StudyError
-from ..machine import usable_cores
+from ..machine import choose_device, usable_cores
 from ..progress import bar
 from .grid import Entry, Study
+from .group_job import AUTO, GroupTask, assign, left_over, refusal, tasks_of
 from .job import RUNNING, Task, commit, versions
 from .results import write_results, write_summary
 from .store import DONE, Store
@@ -30,6 +33,8 @@ def run_study(
     address: str | None = None,
     cpus: float = 1.0,
     gpus: float = 0.0,
+    group: int | Literal["auto"] = "auto",
+    compile: bool = False,
     progress: bool = True,
     command: str | None = None,
 ) -> Counter[str]:
@@ -55,6 +60,13 @@ def run_study(
         "ray": of an existing cluster; default: the one that RAY_ADDRESS names, or one of this machine's own.
     cpus, gpus : float
         "ray": share of CPUs and GPUs of one job; gpus=0.25 puts four jobs on a GPU.
+    group : int or "auto"
+        Largest number of jobs that are trained together as one batched network; 1: none are. Jobs go together that
+        differ in seed, in the σ of training (or multiplicative, layers, ramp_epochs, variance) and in s of constant
+        scaling alone; dynamic scaling is trained singly. "auto": 32 on a GPU, 1 on the CPU. A group that was
+        interrupted goes on as it is, whatever is asked for now.
+    compile : bool
+        Groups: forward and backward by torch.compile, CUDA graphs included; a step that cannot be compiled is not.
     progress : bool
         Say on standard error how many jobs are done, running and left, and how long it will take: in a line for each
         job that ends, and where it is a terminal in a progress bar.
@@ -69,12 +81,15 @@ def run_study(
     Raises
     ------
     StudyError
-        The study cannot be expanded, another run is at work in the directory, or it holds another study.
+        The study cannot be expanded, `group` is no such number, another run is at work in the directory, or it holds
+        another study.
     BackendError
         Ray is not installed, or there is no cluster at the address.
     """
     if engine not in ENGINES:
         raise StudyError(f"engine: no {engine!r}; choose {' or '.join(ENGINES)}")
+    if group != "auto" and group < 1:
+        raise StudyError(f"group: 'auto', or at least 1 job, got {group}")
     entries, jobs = study.expand()
     store = Store(Path(out).absolute())
     with store.held(command):
@@ -84,25 +99,29 @@ def run_study(
         left = [job for job, state in states.items() if state not in kept]
         for job in left:
             store.forget_failure(job)
-        # Not by what is left to do: a run goes on with as many threads as it began with, to give the same to the bit.
-        cores = usable_cores()
-        threads = max(1, cores // (workers or cores)) if engine == "local" else max(1, int(cpus))
         places = _devices(device) if engine == "local" else [device]
-        tasks = [
-            Task(jobs[job], store.folder(job), os.getcwd(), places[number % len(places)], threads)
-            for number, job in enumerate(left)
+        on_gpu = gpus > 0 if engine == "ray" else choose_device(places[0]).startswith("cuda")
+        size = (AUTO if on_gpu else 1) if group == "auto" else group
+        # Groups fill a GPU; singly, several processes share it.
+        workers = workers or (len(places) if on_gpu and size > 1 else usable_cores())
+        # Not by what is left to do: a run goes on with as many threads as it began with, to give the same to the bit.
+        threads = max(1, usable_cores() // workers) if engine == "local" else max(1, int(cpus))
+        tasks = [Task(jobs[job], store.folder(job), os.getcwd(), device, threads) for job in left]
+        units = [
+            _placed(unit, places[number % len(places)], compile)
+            for number, unit in enumerate(assign(tasks, jobs, store.root, size))
         ]
         if engine == "ray":
             from .engine_ray import run_ray
 
-            events = run_ray(tasks, address=address, cpus=cpus, gpus=gpus)
+            events = run_ray(units, address=address, cpus=cpus, gpus=gpus)
         else:
             from .engine_local import run_local
 
-            events = run_local(tasks, workers or cores)
+            events = run_local(units, workers)
         try:
             with closing(events):
-                _watch(store, entries, tasks, events, progress)
+                _watch(store, entries, units, events, progress)
         finally:
             write_results(store)
             write_summary(store)
@@ -110,42 +129,60 @@ def run_study(
 
 
 def _watch(
-    store: Store, entries: list[Entry], tasks: list[Task], events: Generator[Task | None], progress: bool
+    store: Store,
+    entries: list[Entry],
+    units: list[Task | GroupTask],
+    events: Generator[Task | GroupTask | None],
+    progress: bool,
 ) -> None:
     """Follow an engine; after each job make the table of results anew."""
     names = {entry.job: entry for entry in reversed(entries)}
-    epochs = {task.job.id: task.job.train.epochs for task in tasks}
+    tasks = [task for unit in units for task in tasks_of(unit)]
+    open_ = {task.job.id: task for task in tasks}
+    epochs = {job: task.job.train.epochs for job, task in open_.items()}
     before = {job: min(store.epochs(job), epochs[job]) for job in epochs}
-    done, open_, failed, total = dict(before), set(epochs), 0, len(names)
+    done, failed, total = dict(before), 0, len(names)
     started = time.monotonic()
     # rich's own estimate knows the last 30 seconds only, in which a large network ends no epoch.
     with bar(progress, remaining=False) as shown:
         line = shown.add_task("", total=sum(epochs.values()), completed=sum(done.values()))
-        if progress:
-            shown.console.print(f"{total} jobs: {total - len(tasks)} done before, {len(tasks)} to do")
-        for task in events:
-            if task is not None:
-                open_.discard(task.job.id)
-                (task.folder / RUNNING).unlink(missing_ok=True)
-                write_results(store)
-                failed += store.state(task.job.id) == "failed"
-            running = {job for job in open_ if (store.folder(job) / RUNNING).exists()}
-            for job in running | ({task.job.id} if task else set()):
+
+        def say(text: str) -> None:
+            if progress:
+                shown.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        groups = [len(unit.tasks) for unit in units if isinstance(unit, GroupTask)]
+        how = f", {sum(groups)} of them in {len(groups)} groups, the others singly" if groups else ""
+        say(f"{total} jobs: {total - len(tasks)} done before, {len(tasks)} to do{how}")
+        for unit in events:
+            if unit is not None:
+                for task in tasks_of(unit):
+                    (task.folder / RUNNING).unlink(missing_ok=True)
+                if why := refusal(unit):
+                    say(f"a group of {len(tasks_of(unit))} is trained singly: {why}")
+            # Of a group some end before the others.
+            ended = [job for job, task in open_.items() if not left_over(task)]
+            for job in ended:
+                del open_[job]
+            running = [job for job in open_ if (store.folder(job) / RUNNING).exists()]
+            for job in (*running, *ended):
                 done[job] = min(store.epochs(job), epochs[job])
+            if ended:
+                write_results(store)
+                failed += sum(store.state(job) == "failed" for job in ended)
             trained = sum(done.values()) - sum(before.values())
             left = sum(epochs[job] - done[job] for job in open_)
             parts = [f"{total - len(open_)} jobs done", f"{len(running)} running", f"{len(open_) - len(running)} left"]
             parts += [f"{failed} failed"] * bool(failed) + [time_left(trained, left, time.monotonic() - started)]
-            if task is not None and progress:
-                state = store.state(task.job.id)
-                why = f": {store.error(task.job.id).get('message', '')}" if state == "failed" else ""
-                text = f"{names[task.job.id].title}: {state}{why} ({', '.join(parts)})"
-                shown.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            for job in ended:
+                state = store.state(job)
+                why = f": {store.error(job).get('message', '')}" if state == "failed" else ""
+                say(f"{names[job].title}: {state}{why} ({', '.join(parts)})")
             # What ended early, collapsed or failed, has no epochs left.
-            ended = sum(epochs[job] for job in epochs if job not in open_)
+            over = sum(epochs[job] for job in epochs if job not in open_)
             shown.update(
                 line,
-                completed=ended + sum(done[job] for job in open_),
+                completed=over + sum(done[job] for job in open_),
                 description=", ".join(parts) + "; epochs",
             )
 
@@ -170,6 +207,12 @@ def time_left(trained: int, left: int, seconds: float) -> str:
     if trained <= 0:
         return "time to go not known yet"
     return f"about {timedelta(seconds=round(seconds * left / trained))} to go"
+
+
+def _placed(unit: Task | GroupTask, device: str, compile: bool) -> Task | GroupTask:
+    if isinstance(unit, Task):
+        return replace(unit, device=device)
+    return replace(unit, tasks=tuple(replace(task, device=device) for task in unit.tasks), compile=compile)
 
 
 def _devices(device: str) -> list[str]:

@@ -5,6 +5,7 @@ study.yaml         the study as it was last run
 plan.json          the cells of its grid, and their jobs
 runs.jsonl         every run: when, command, engine, versions, commit
 jobs/ID/           one folder a job: result.json and sweep.json, or error.json, or checkpoint.pt
+groups/ID/         one folder a group of jobs that are trained together; see group_job
 results.csv        one row a training; summary.csv: one row a method, over its seeds. Derived: made anew from
                    the jobs whenever one ends
 lock, lock.json    held while a run is at work, and by whom
@@ -25,7 +26,7 @@ from ..errors import CheckpointError, StudyError
 from .checkpoint import write_text
 from .file import load_study, study_text
 from .grid import Entry, Study
-from .job import ABOUT, ERROR, RESULT, RUNNING, read_json
+from .job import ABOUT, ERROR, GROUPED, RESULT, RUNNING, read_json
 from .train import CHECKPOINT, HISTORY
 
 STUDY, PLAN, RUNS, JOBS = "study.yaml", "plan.json", "runs.jsonl", "jobs"
@@ -103,6 +104,7 @@ class Store:
         folder = self.folder(job)
         if "Checkpoint" in self.error(job).get("message", ""):
             (folder / CHECKPOINT).unlink(missing_ok=True)
+            (folder / GROUPED).unlink(missing_ok=True)
         (folder / ERROR).unlink(missing_ok=True)
 
     def busy(self) -> bool:

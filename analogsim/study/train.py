@@ -123,10 +123,10 @@ def train(
             if path is not None:
                 # The history may be of one epoch less than the checkpoint after a kill, which holds it too.
                 save_checkpoint(path, loop.identity, loop.state())
-                _write_history(path.with_name(HISTORY), loop.history)
+                write_history(path.with_name(HISTORY), loop.history)
     if path is not None:
-        _write_history(path.with_name(HISTORY), loop.history)
-    return TrainResult(model, loop.history, "collapsed" if loop.guessing() else "finished")
+        write_history(path.with_name(HISTORY), loop.history)
+    return TrainResult(model, loop.history, "collapsed" if guessed(loop.history, data) else "finished")
 
 
 @torch.no_grad()
@@ -156,7 +156,7 @@ class _Loop:
         self.model, self.data, self.spec, self.device = model.to(device), data, spec, device
         # Both before anything is injected or learned.
         self.own_sites = [site for target in ("activations", "weights") for site in noise_sites(model, target).values()]
-        self.identity = {"spec": spec.model_dump(mode="json"), "data": _describe_data(data), "model": describe(model)}
+        self.identity = identity(model, describe_data(data), spec)
         self.noise = TrainingNoise(model, spec)
         self.optimiser = torch.optim.Adam(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
         self.order = torch.Generator()
@@ -168,18 +168,12 @@ class _Loop:
     @property
     def ended(self) -> bool:
         """Whether all epochs are done, or the training collapsed and is to stop then."""
-        patience = self.spec.stop_on_collapse
-        return self.epoch >= self.spec.epochs or bool(patience and self.guessing(patience))
-
-    def guessing(self, epochs: int = 1) -> bool:
-        """Return whether so many epochs, the last ones, were all no better than guessing."""
-        last = self.history[-epochs:]
-        return len(last) == epochs and all(is_guessing(entry["test_accuracy"], self.data) for entry in last)
+        return has_ended(self.spec, self.history, self.data)
 
     def run_epoch(self, tell: Callable[[str], None]) -> None:
         """Train one epoch and test; `tell` is called after every step with a line on how it goes."""
         started, spec, data = time.perf_counter(), self.spec, self.data
-        rate = spec.lr * (1 + math.cos(math.pi * self.epoch / spec.epochs)) / 2
+        rate = learning_rate(spec, self.epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         loss_sum, right = torch.zeros(2, device=self.device, dtype=torch.float64)
@@ -206,18 +200,11 @@ class _Loop:
                 tell(line)
             self._check(*self.model.parameters())
             test_accuracy = accuracy(self.model, data, self.device)
-        self.epoch += 1
+        seconds, images = time.perf_counter() - started, len(self.labels)
         self.history.append(
-            {
-                "epoch": self.epoch,
-                "loss": loss_sum.item() / len(self.labels),
-                "train_accuracy": right.item() / len(self.labels),
-                "test_accuracy": test_accuracy,
-                "lr": rate,
-                "sigma": spec.sigma * spec.ramp(self.epoch - 1),
-                "seconds": round(time.perf_counter() - started, 3),
-            }
+            record(spec, self.epoch, loss_sum.item() / images, right.item() / images, test_accuracy, seconds)
         )
+        self.epoch += 1
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
@@ -233,11 +220,7 @@ class _Loop:
 
     def _check(self, *tensors: Tensor) -> None:
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-            noise = "" if self.spec.silent else ", or the noise, or raise it slowly by ramp_epochs"
-            raise DivergenceError(
-                f"the training diverged in epoch {self.epoch + 1}: its loss or weights are no longer finite; lower the "
-                f"learning rate (now {self.spec.lr:g}){noise}"
-            )
+            raise divergence(self.spec, self.epoch)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -260,6 +243,52 @@ class _Loop:
         return [*self.own_sites, *(layer for _, layer in analog_layers(self.model))]
 
 
+def learning_rate(spec: TrainSpec, epoch: int) -> float:
+    """Return Adam's learning rate in an epoch (from 0): a cosine from spec.lr towards 0."""
+    return spec.lr * (1 + math.cos(math.pi * epoch / spec.epochs)) / 2
+
+
+def record(
+    spec: TrainSpec, epoch: int, loss: float, train_accuracy: float, test_accuracy: float, seconds: float
+) -> dict[str, float]:
+    """Return what a history says of an epoch (from 0)."""
+    return {
+        "epoch": epoch + 1,
+        "loss": loss,
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
+        "lr": learning_rate(spec, epoch),
+        "sigma": spec.sigma * spec.ramp(epoch),
+        "seconds": round(seconds, 3),
+    }
+
+
+def guessed(history: list[dict[str, float]], data: DataSet, epochs: int = 1) -> bool:
+    """Return whether so many epochs, the last ones, were all no better than guessing."""
+    last = history[-epochs:]
+    return len(last) == epochs and all(is_guessing(entry["test_accuracy"], data) for entry in last)
+
+
+def has_ended(spec: TrainSpec, history: list[dict[str, float]], data: DataSet) -> bool:
+    """Return whether all epochs are done, or the training collapsed and is to stop then."""
+    patience = spec.stop_on_collapse
+    return len(history) >= spec.epochs or bool(patience and guessed(history, data, patience))
+
+
+def divergence(spec: TrainSpec, epoch: int) -> DivergenceError:
+    """Return what is to be said of a training that is no longer finite in an epoch (from 0)."""
+    noise = "" if spec.silent else ", or the noise, or raise it slowly by ramp_epochs"
+    return DivergenceError(
+        f"the training diverged in epoch {epoch + 1}: its loss or weights are no longer finite; lower the "
+        f"learning rate (now {spec.lr:g}){noise}"
+    )
+
+
+def identity(model: nn.Module, data: dict[str, Any], spec: TrainSpec) -> dict[str, Any]:
+    """Say which training it is, for its checkpoint; `data` is `describe_data`'s."""
+    return {"spec": spec.model_dump(mode="json"), "data": data, "model": describe(model)}
+
+
 def describe(model: nn.Module) -> dict[str, str]:
     """Say what a network is, module by module: a resume must find the same, or it would train something else."""
     parts = {name or type(model).__name__: f"{type(m).__name__}({m.extra_repr()})" for name, m in model.named_modules()}
@@ -272,10 +301,12 @@ def describe(model: nn.Module) -> dict[str, str]:
     return {name: re.sub(r" at 0x[0-9a-f]+", "", text) for name, text in parts.items()}
 
 
-def _describe_data(data: DataSet) -> dict[str, Any]:
+def describe_data(data: DataSet) -> dict[str, Any]:
+    """Say what data are trained on."""
     sizes = {"label": data.label, "images": [*data.train_x.shape], "test_images": [*data.test_x.shape]}
     return sizes | {"fingerprint": data.fingerprint, "augmentation": data.augmentation.model_dump()}
 
 
-def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    write_text(path, "".join(json.dumps(entry) + "\n" for entry in history))
+def write_history(path: Path, history: list[dict[str, float]], durable: bool = True) -> None:
+    """Write one line of JSON an epoch; `durable` as in `write_text`."""
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in history), durable)

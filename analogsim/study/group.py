@@ -1,0 +1,310 @@
+"""Many trainings at once: networks that differ in seed and noise alone, as one packed network."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .augment import NONE, Crops, cut, draw_crops
+from .data import DataSet
+from .pack import Convolve, check_pack, join, pack, split
+from .pack_noise import PackedNoise, site_sigmas
+from .spec import TrainSpec
+from .train import divergence, has_ended, learning_rate, record
+
+EVALUATED = 500  # images of all networks together in one step of the evaluation, but at least LEAST of each
+LEAST = 50
+
+
+@dataclass
+class Member:
+    """One training of a group.
+
+    Attributes
+    ----------
+    name : str
+    network : nn.Module
+        As it is before training; it stays so.
+    spec : TrainSpec
+        Those of a group differ in seed, sigma, multiplicative, layers, ramp_epochs and variance at most.
+    state : dict
+        After its last whole epoch, as `train` keeps it in a checkpoint: model, optimiser, epoch, history, calls. Empty
+        before the first.
+    diverged : str
+        Why it was stopped; "": it was not.
+    """
+
+    name: str
+    network: nn.Module
+    spec: TrainSpec
+    state: dict[str, Any] = field(default_factory=dict)
+    diverged: str = ""
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One entry an epoch, as `TrainResult.history`."""
+        return self.state.get("history", [])
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What all networks see in one epoch: of image number i of network g.
+
+    Attributes
+    ----------
+    images : Tensor (N, G), int64
+        Which training image.
+    crops : Crops
+        Of (N·G, 1), network by network within an image.
+    z : Tensor (N, G)
+        |z| of variance-aware noise.
+    """
+
+    images: Tensor
+    crops: Crops
+    z: Tensor
+
+    @classmethod
+    def draw(cls, specs: Sequence[TrainSpec], epoch: int, data: DataSet) -> "Plan":
+        """Draw an epoch's: the numbers that `train` draws for each of these trainings singly."""
+        parts = [_own_plan(spec, epoch, data) for spec in specs]
+        images, rows, columns, mirrored, z = (torch.stack(column, 1) for column in zip(*parts))
+        return cls(images, Crops(*(x.reshape(-1, 1) for x in (rows, columns, mirrored))), z)
+
+    def to(self, device: torch.device) -> "Plan":
+        """Return it on a device."""
+        crops = Crops(*(x.to(device) for x in (self.crops.rows, self.crops.columns, self.crops.mirrored)))
+        return Plan(self.images.to(device), crops, self.z.to(device))
+
+    def part(self, start: int, stop: int) -> "Plan":
+        """Return that of one step."""
+        n = self.images.shape[1]
+        crops = (x[start * n : stop * n] for x in (self.crops.rows, self.crops.columns, self.crops.mirrored))
+        return Plan(self.images[start:stop], Crops(*crops), self.z[start:stop])
+
+
+class Group:
+    """Trainings at the same epoch, in one packed network.
+
+    Parameters
+    ----------
+    members : list of Member
+    data : DataSet
+    device : torch.device
+    how : {"grouped", "separate"}, optional
+        Convolutions; default: grouped on a GPU.
+    fused : bool, optional
+        Noise by `kernels.add_noise`; default: on the CPU.
+    compile : bool
+        Forward and backward by torch.compile(mode="reduce-overhead"), which is CUDA graphs there.
+
+    Raises
+    ------
+    ConversionError
+        The networks cannot be packed, or there is a training whose noise has no place in them.
+
+    Notes
+    -----
+    Order of the images, crops and variance-aware σ are each training's own, to the bit those of training it singly;
+    dropout and noise are drawn for all at once from a seed made of all seeds and the epoch. So a training in a group is
+    another sample of the same training (without noise and dropout, the same up to rounding), and a group that is run
+    again gives the same to the bit (on the CPU, with as many threads).
+    """
+
+    def __init__(
+        self,
+        members: list[Member],
+        data: DataSet,
+        device: torch.device,
+        *,
+        how: Convolve | None = None,
+        fused: bool | None = None,
+        compile: bool = False,
+    ) -> None:
+        cuda = device.type == "cuda"
+        self.how: Convolve = how or ("grouped" if cuda else "separate")
+        self.fused = not cuda if fused is None else fused
+        self.data, self.device, self.compile = data, device, compile
+        self.sigmas = {member.name: site_sigmas(member.network, member.spec) for member in members}
+        check_pack([member.network for member in members], self.how, data.normalise(data.train_x[:4]), device)
+        self.images, self.labels = data.train_x.to(device), data.train_y.to(device)
+        size = max(LEAST, EVALUATED // len(members))
+        self.tests = list(data.test_batches(size, device))
+        self.members = members
+        self._gather()
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return len(self.members[0].history)
+
+    def run_epoch(self, tell: Callable[[float], None] = lambda done: None) -> list[Member]:
+        """Train one epoch and test; return, and leave out from now on, the trainings that diverged or have ended.
+
+        Parameters
+        ----------
+        tell : callable
+            Called after every step with the share of the epoch that is done.
+        """
+        started, members, spec, data = time.perf_counter(), self.members, self.members[0].spec, self.data
+        epoch, count, n = self.epoch, len(self.labels), len(self.members)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(spec, epoch)
+        loss_sum, right = torch.zeros(2, n, device=self.device, dtype=torch.float64)
+        plan = Plan.draw([member.spec for member in members], epoch, data).to(self.device)
+        with self._seeded(epoch):
+            self.packed.train()
+            for start in range(0, count, spec.batch_size):
+                stop = min(start + spec.batch_size, count)
+                step = plan.part(start, stop)
+                self.noise.draw(epoch, step.z)
+                losses, hits = self._differentiated(*self._batch(step))
+                self.optimiser.step()
+                loss_sum += losses.detach() * (stop - start)
+                right += hits
+                tell(stop / count)
+            finite = (loss_sum.isfinite() & self._finite()).tolist()
+            accuracies = (self._right() / len(data.test_y)).tolist()
+        # Each one's share, so that sums over trainings mean something.
+        seconds = (time.perf_counter() - started) / n
+        results = zip((loss_sum / count).tolist(), (right / count).tolist(), accuracies)
+        states = self._scatter()
+        for member, good, result, state in zip(members, finite, results, states):
+            if good:
+                history = [*member.history, record(member.spec, epoch, *result, seconds)]
+                member.state = state | {"epoch": epoch + 1, "history": history, "calls": []}
+            else:
+                member.diverged = str(divergence(member.spec, epoch))
+        left = [m for m in members if m.diverged or has_ended(m.spec, m.history, data)]
+        if left:
+            self.members = [member for member in members if member not in left]
+            self._gather()
+        return left
+
+    def _differentiated(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute, and set the gradients."""
+        compute = self._compute
+        # What is compiled is for whole batches.
+        if self.compiled is not None and len(labels) == self.members[0].spec.batch_size:
+            compute = self.compiled
+        self.optimiser.zero_grad()
+        try:
+            losses, hits = compute(images, labels)
+            losses.sum().backward()
+        except Exception as error:
+            if self.compiled is None or compute is not self.compiled:
+                raise
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            print(f"the step cannot be compiled, and is not: {line}", flush=True)
+            self.compiled = None
+            return self._differentiated(images, labels)
+        return losses, hits
+
+    def _compute(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return every network's mean loss, and how often it is right: (G,) each."""
+        logits = self.packed(images).view(*labels.shape, -1)
+        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+        return losses.mean(0), (logits.detach().argmax(2) == labels).sum(0)
+
+    def _batch(self, step: Plan) -> tuple[Tensor, Tensor]:
+        """Return images (B, G·C, H, W), normalised, and labels (B, G)."""
+        how = self.members[0].spec.augment or self.data.augmentation
+        images = self.images[step.images]
+        shape = images.shape
+        cropped = images.flatten(0, 1) if how == NONE else cut(images.flatten(0, 1), step.crops, how)
+        return self.data.normalise(cropped).view(shape[0], -1, *shape[3:]), self.labels[step.images]
+
+    @torch.no_grad()
+    def _right(self) -> Tensor:
+        """Return how many test images each network names right, in evaluation mode."""
+        self.packed.eval()
+        right = torch.zeros(len(self.members), device=self.device, dtype=torch.float64)
+        for x, y in self.tests:
+            logits = self.packed(x.repeat(1, len(self.members), *[1] * (x.ndim - 2)))
+            right += (logits.view(len(y), len(self.members), -1).argmax(2) == y[:, None]).sum(0)
+        return right
+
+    def _finite(self) -> Tensor:
+        """Say of each network whether its weights are finite."""
+        n = len(self.members)
+        parts = [p.detach().view(n, -1).isfinite().all(1) for p in self.packed.parameters()]
+        return torch.stack(parts).all(0)
+
+    @contextmanager
+    def _seeded(self, epoch: int) -> Iterator[None]:
+        """Start torch's generators from all seeds and the epoch; give them back as they were."""
+        cuda = self.device.type == "cuda"
+        seeds = [word for member in self.members for word in (member.spec.seed % 2**32, member.spec.seed >> 32)]
+        noise = int(np.random.SeedSequence([*seeds, epoch]).generate_state(1, np.uint64)[0])
+        with torch.random.fork_rng([self.device] if cuda else []):
+            torch.default_generator.manual_seed(noise)
+            if cuda:
+                with torch.cuda.device(self.device):
+                    torch.cuda.manual_seed(noise)
+            yield
+
+    def _gather(self) -> None:
+        """Pack the members, as they are after their last epoch."""
+        members = self.members
+        if not members:
+            return
+        spec = members[0].spec
+        self.packed = pack([member.network for member in members], self.how).to(self.device)
+        parameters = list(self.packed.parameters())
+        self.optimiser = torch.optim.Adam(
+            parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=self.device.type == "cuda" or None
+        )
+        if states := [member.state for member in members if member.state]:
+            self.packed.load_state_dict(join([state["model"] for state in states]))
+            slots = [state["optimiser"]["state"] for state in states]
+            whole = {index: join([slot[index] for slot in slots]) for index in range(len(parameters))}
+            self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": whole})
+        sigmas = [self.sigmas[member.name] for member in members]
+        self.noise = PackedNoise(self.packed, [m.spec for m in members], sigmas, self.device, self.fused)
+        self.compiled = torch.compile(self._compute, mode="reduce-overhead") if self.compile else None
+
+    def _scatter(self) -> list[dict[str, Any]]:
+        """Return each network's weights and its optimiser's state, as if it had been trained singly."""
+        n = len(self.members)
+        models = split(self.packed.state_dict(), n)
+        whole = self.optimiser.state_dict()
+        # Those of a single optimiser; "fused" is no part of what a training is.
+        settings = [{**group, "fused": None} for group in whole["param_groups"]]
+        slots = {index: split(slot, n) for index, slot in whole["state"].items()}
+        return [
+            {
+                "model": model,
+                "optimiser": {
+                    "state": {index: parts[number] for index, parts in slots.items()},
+                    "param_groups": settings,
+                },
+            }
+            for number, model in enumerate(models)
+        ]
+
+
+def _own_plan(spec: TrainSpec, epoch: int, data: DataSet) -> tuple[Tensor, ...]:
+    """Return one training's images, rows, columns, mirrored and z (N,), drawn in the order of `train`."""
+    seed, _ = np.random.SeedSequence((spec.seed, epoch)).generate_state(2, np.uint64).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(data.train_y), generator=generator)
+    how, variance = spec.augment or data.augmentation, spec.variance
+    crops: list[Crops] = []
+    z: list[Tensor] = []
+    for batch in order.split(spec.batch_size):
+        crops.append(draw_crops(len(batch), generator, how))
+        if variance is None:
+            z.append(torch.zeros(len(batch)))
+        else:
+            draws = torch.randn(len(batch) if variance.per == "image" else 1, generator=generator).abs()
+            z.append(draws.expand(len(batch)))
+    rows, columns, mirrored = (
+        torch.cat(parts)[:, 0] for parts in zip(*((c.rows, c.columns, c.mirrored) for c in crops))
+    )
+    return order, rows, columns, mirrored, torch.cat(z)
