@@ -130,8 +130,8 @@ def tiled_matmul(
     """
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
         raise ShapeError(f"x (M, K) and w (N, K) needed, got {tuple(x.shape)} and {tuple(w.shape)}")
-    _same_kind(x, w)
     kernel = choose(x, backend)
+    _same_kind(x, w, kernel)
     return kernel.matmul(x, w, spec, seed, stream, scale, bias, record_clips)
 
 
@@ -176,8 +176,8 @@ def tiled_conv(
             f"x (B, C, *spatial) and w (N, C/groups, *kernel) needed, got {tuple(x.shape)} and {tuple(w.shape)} "
             f"with groups={geometry.groups}"
         )
-    _same_kind(x, w)
     kernel = choose(x, backend)
+    _same_kind(x, w, kernel)
     if x.dtype not in HALF:
         return convolve(kernel, x, w, spec, geometry, seed, stream, mapping, scale, bias, record_clips)
     # cuDNN would round a tile's sums to half precision. TF32 holds half precision's operands, and sums in float32.
@@ -308,8 +308,8 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
     return inner
 
 
-def _same_kind(x: Tensor, w: Tensor) -> None:
-    half = HALF if x.is_cuda or interpreting() else ()
+def _same_kind(x: Tensor, w: Tensor, kernel: ModuleType) -> None:
+    half = HALF if kernel.__name__.endswith(MODULES["triton"]) else ()
     if x.dtype != w.dtype or x.device != w.device or x.dtype not in (torch.float32, torch.float64, *half):
         raise ShapeError(
             "x and w must be float32 or float64 (bfloat16 and float16 only by the triton backend), of one dtype on one "
