@@ -7,6 +7,7 @@ conductance, so a partial sum of 1 is one full-scale input through one full-scal
 import json
 import os
 import re
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -261,7 +262,14 @@ class HardwareProfile(Part):
         parts = {"programming": Programming(), "drift": Drift(), "flicker": Flicker(), "faults": Faults()}
         return self.model_copy(update=parts | {"wires": Wires(), "adc": adc})
 
-    @property
+    def model_copy(self, **options: Any) -> Self:
+        """As pydantic's; forgets what was computed from the fields."""
+        copied = super().model_copy(**options)
+        for name in ("is_drawn", "is_deep"):
+            vars(copied).pop(name, None)
+        return copied
+
+    @cached_property  # asked at every call of every layer
     def is_drawn(self) -> bool:
         """True where one chip differs from another, so that a layer must be programmed before it is evaluated."""
         drift = (self.drift.nu, self.drift.nu_sigma) != (0, 0)
@@ -273,7 +281,7 @@ class HardwareProfile(Part):
             or self.adc.has_errors
         )
 
-    @property
+    @cached_property
     def is_deep(self) -> bool:
         """True where more than the plain kernel's model is used (docs/devices.md): cells, programming, ageing, faults,
         wires, slices, an ADC that is no ideal quantizer, or noise that is not Gaussian and white.

@@ -660,6 +660,20 @@ def test_deep_profiles_survive_a_round_trip(tmp_path):
     assert hash(profile) == hash(DEEP.varied(programming={"sigma": POLYNOMIAL}, flicker={"amplitude": 0.01}))
 
 
+def test_what_a_profile_knows_of_itself_is_no_part_of_it():
+    """Asking whether it is deep changes neither equality, hash, dump nor what a copy knows."""
+    asked, fresh = (HardwareProfile(programming={"sigma": 0.1}) for _ in range(2))
+    assert asked.is_deep
+    assert asked.is_drawn
+    assert asked == fresh
+    assert hash(asked) == hash(fresh)
+    assert asked.model_dump() == fresh.model_dump()
+    assert not asked.without_variation().is_deep
+    assert not asked.without_variation().is_drawn
+    assert asked.varied(name="again").is_deep
+    assert copy.deepcopy(asked) == fresh
+
+
 @given(st.integers(1, 9), st.integers(1, 4), st.none() | st.integers(1, 5), st.integers(1, 20), st.integers(1, 7))
 def test_arrays_hold_every_weight_once(width, groups, cols, k, rows):
     n = width * groups

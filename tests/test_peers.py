@@ -21,7 +21,7 @@ TIMES = {"1 s": 1.0, "1 hour": 3600.0, "1 day": 86_400.0, "1 year": 31_536_000.0
 
 
 def pcm_model():
-    inference = pytest.importorskip("aihwkit.inference", reason="aihwkit is not installed: make bench-peers")
+    inference = pytest.importorskip("aihwkit.inference", reason="aihwkit is not installed: make test-peers")
     return inference.PCMLikeNoiseModel(g_max=25.0)
 
 
@@ -46,7 +46,7 @@ def ours(target, seconds, cells, mapping):
 
 
 def theirs(model, target, seconds, cells, seed=9):
-    """Conductances of aihwkit's cells, fractions of g_max (its weights forget the programming noise of the idle half)."""
+    """Conductances of aihwkit's cells, fractions of g_max (its weights forget the idle half's programming noise)."""
     torch.manual_seed(seed)
     wanted = torch.full((cells,), 25.0 * target)
     programmed = model.apply_programming_noise_to_conductance(wanted.clone())
@@ -82,7 +82,7 @@ def test_pcm_cells_age_as_aihwkits(seconds):
 
 @pytest.mark.parametrize("seconds", TIMES.values(), ids=TIMES.keys())
 def test_pcm_pairs_age_as_two_of_aihwkits_cells(seconds):
-    """The idle half is at 0, where aihwkit cuts the 1/f noise off and we do not: 0.001 of the range, 2 % of the spread."""
+    """The idle half is at 0, where aihwkit cuts the 1/f noise off and we do not: 0.001 in mean, 2 % in spread."""
     model, cells = pcm_model(), 200_000
     a = ours(0.5, seconds, cells, "differential")
     b = theirs(model, 0.5, seconds, cells) - theirs(model, 0.0, seconds, cells, seed=10)
