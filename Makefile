@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-gpu browser lint types bench bench-gpu peers bench-peers test-peers lock clean
+.PHONY: help venv demo test test-slow test-gpu browser lint types bench bench-gpu bench-group peers bench-peers test-peers lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ bench-gpu: $(READY) ## measure the Triton kernels against torch, on a machine wi
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu -p no:xdist
+
+bench-group: $(READY) ## measure groups of networks against one process a network (leave the machine alone)
+	$(BIN)/python -m benchmarks.group --out $(SPEED)/group.json
 
 PEERS := .venv-peers
 peers: $(READY) ## make .venv-peers: this environment, and other simulators beside it
