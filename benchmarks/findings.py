@@ -50,7 +50,7 @@ def methods(name: str) -> str:
     summary, results = found
     several = len({row["model"] for row in summary}) > 1
     rows = []
-    for row in summary:
+    for row in filter(ended, summary):
         own = trainings(results, row)
         mus = [training["midpoint"] for training in own if np.isfinite(training["midpoint"])]
         # With one training its own µ is the one beside it.
@@ -59,7 +59,8 @@ def methods(name: str) -> str:
         cells = [title(row), number(row["noise_free"]), number(row["peak"]), midpoint, interval, seeds, row["flags"]]
         rows.append(([row["model"]] if several else []) + cells)
     header = ["method", "noise-free", "peak", "µ", "95 % interval", "µ of each seed", "flags"]
-    return grid(["network"] * several + header, rows) + made(name, results)
+    open_ = ", ".join(title(row) for row in summary if not ended(row))
+    return grid(["network"] * several + header, rows) + f"\nNot run: {open_}.\n" * bool(open_) + made(name, results)
 
 
 def made(name: str, results: Rows) -> str:
@@ -86,7 +87,8 @@ def claims() -> str:
     rows: list[list[str]] = []
     studies = {name: found for name in NETWORKS if (found := load(PAPER / name))}
     for text, judge in CLAIMS.items():
-        for summary, results in studies.values():
+        for everything, results in studies.values():
+            summary = [row for row in everything if ended(row)]
             for model in dict.fromkeys(row["model"] for row in summary):
                 own, ran = ([row for row in rows_ if row["model"] == model] for rows_ in (summary, results))
                 evidence = judge(own, ran)
@@ -193,6 +195,11 @@ def trainings(results: Rows, row: dict[str, Any]) -> Rows:
     """Return the trainings behind a row of the summary, by seed."""
     same = [one for one in results if all(one[key] == row[key] for key in ("model", "method", "variant"))]
     return sorted(same, key=lambda one: one["seed"])
+
+
+def ended(row: dict[str, Any]) -> bool:
+    """Say whether a variant has a result, be it only that its trainings diverged."""
+    return bool(row["trainings"] or row["flags"])
 
 
 def best(summary: Rows) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The committed results of the paper's studies say what their sweeps say, by another fit; the page's tables."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ def fitted(sigmas, accuracies, free, chance):
         [(np.log10(low[0]), np.log10(high[0])), *zip(low[1:], high[1:])],
         seed=0,
         maxiter=30,
+        popsize=8,
         polish=False,
     ).x
     start = np.clip([10 ** rough[0], *rough[1:]], np.array(low) + 1e-12, np.array(high) - 1e-12)
@@ -120,6 +122,21 @@ def test_a_study_that_was_not_run_is_said_so(tmp_path, monkeypatch):
     monkeypatch.setattr(findings, "PAPER", tmp_path)
     assert findings.methods("vgg11") == findings.MISSING
     assert findings.mismatch() == findings.MISSING
+
+
+def test_what_has_not_ended_is_left_out(tmp_path, monkeypatch):
+    whole = findings.PAPER / "lenet5"
+    copy = tmp_path / "lenet5"
+    shutil.copytree(whole, copy)
+    text = (copy / "summary.csv").read_text(encoding="utf-8").splitlines()
+    number = next(number for number, line in enumerate(text) if line.startswith("LeNet-5,dynamic scaling"))
+    text[number] = "LeNet-5,dynamic scaling,,0,8,dynamic,,0,3,,,,,,,,,"
+    (copy / "summary.csv").write_text("\n".join(text) + "\n", encoding="utf-8")
+    monkeypatch.setattr(findings, "PAPER", tmp_path)
+    assert "| 4 dynamic" not in findings.claims()
+    assert "| 3 µ grows" in findings.claims()
+    assert "| dynamic scaling |" not in findings.methods("lenet5")
+    assert "\nNot run: dynamic scaling.\n" in findings.methods("lenet5")
 
 
 def row(method, **values):
