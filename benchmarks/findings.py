@@ -16,6 +16,7 @@ from analogsim.study.store import Store
 from .common import ROOT
 
 PAPER = ROOT / "benchmarks" / "results" / "paper"
+KINDS = PAPER / "open" / "noise-kinds"
 NETWORKS = ("lenet5", "vgg11", "resnet18")
 MISSING = "*Not measured yet.*\n"
 Rows = list[dict[str, Any]]
@@ -73,7 +74,8 @@ def made(name: str, results: Rows) -> str:
     seeds = len({row["seed"] for row in results})
     data = ", ".join(dict.fromkeys(filter(None, (row["data"] for row in results))))
     hours = np.nansum([row["seconds"] for row in results]) / 3600
-    commands = "; ".join(f"`{run['command']}`" for run in store.runs() if run.get("command"))
+    # An interrupted study was run by the same command again.
+    commands = "; ".join(dict.fromkeys(f"`{run['command']}`" for run in store.runs() if run.get("command")))
     return (
         f"\n{data}; {', '.join(map(str, epochs))} epochs, {seeds} seed{'s' if seeds > 1 else ''}, "
         f"{study.sweep.repeats} evaluations at each σ. {study.about} {commands}, "
@@ -186,6 +188,41 @@ def mismatch() -> str:
     return grid(["σ at inference", *(f"{sigmas[place]:.2g}" for place in shown)], rows) + "\n" + about
 
 
+def clipping() -> str:
+    """Tell µ where range and step of the quantizers come apart."""
+    found = load(KINDS)
+    if found is None:
+        return MISSING
+    rows = []
+    for row in sorted((r for r in found[0] if r["method"] == "constant scaling"), key=lambda r: (r["s"], r["bits"])):
+        bits, s = int(row["bits"]), row["s"]
+        mus = ", ".join(f"{mu:#.3g}" for mu in by_seed(found[1], row).values())
+        rows.append([f"{bits} bits", f"{2**bits * s:g}", f"{s:g}", mus])
+    return grid(["activations", "range, 2^b · s", "s, about the step", "µ of each seed"], rows)
+
+
+def order() -> str:
+    """Tell what quantizers cost, by whether noise comes before or after them."""
+    found = load(KINDS)
+    if found is None:
+        return MISSING
+    summary, results = found
+    rows = []
+    for quantized, plain in (("dynamic scaling", "float"), ("noise on activations, quantized", "noise on activations")):
+        cells = []
+        base = by_seed(results, next(row for row in summary if row["method"] == plain))
+        for variant in ("relu_noise=before", "relu_noise=after"):
+            own = by_seed(results, {"model": "LeNet-5", "method": quantized, "variant": variant})
+            cells.append(", ".join(f"{own[seed] / base[seed]:.2f}" for seed in own.keys() & base.keys()))
+        rows.append([f"{quantized} / {plain}", *cells])
+    return grid(["ratio of µ, by seed", "noise, then quantizer", "quantizer, then noise"], rows)
+
+
+def by_seed(results: Rows, row: dict[str, Any]) -> dict[int, float]:
+    """Return seed → µ of a variant's trainings."""
+    return {one["seed"]: one["midpoint"] for one in trainings(results, row)}
+
+
 def digits(name: str) -> Callable[[], str]:
     """Return a table of one of the small studies."""
     return lambda: methods(f"open/{name}")
@@ -247,6 +284,8 @@ TABLES: dict[str, Callable[[], str]] = {
     **{name: (lambda name=name: methods(name)) for name in NETWORKS},
     "claims": claims,
     "mismatch": mismatch,
+    "clipping": clipping,
+    "order": order,
     "kinds": digits("noise-kinds"),
     "kinds_weights": digits("noise-kinds-weights"),
 }
