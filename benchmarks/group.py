@@ -180,7 +180,7 @@ def measured(settings: dict[str, dict[str, Any]], baseline: str | None, rounds: 
             stack.callback(crew.close)
             calls[key] = crew.epoch
         goals = dict.fromkeys(calls, GOAL) if "cuda" in name and baseline else {}
-        goals.pop(baseline, None)
+        goals = {key: goal for key, goal in goals.items() if key != baseline}
         return compare(calls, baseline, rounds, name=name, measure=per_network, goals=goals)
 
 
