@@ -422,7 +422,7 @@ def test_a_job_s_folder_is_as_always(grouped, tmp_path):
 
 def test_a_killed_group_goes_on_and_gives_what_an_unbroken_one_gives(tmp_path):
     methods = [{"name": "noisy", "grid": {"train.sigma": [0.2, 0.4]}}]
-    settings = {"methods": methods, "train": {"epochs": 40, "batch_size": 16, "lr": 2e-3}, "sweep": TINY["sweep"]}
+    settings = {"methods": methods, "train": {"epochs": 25, "batch_size": 16, "lr": 2e-3}, "sweep": TINY["sweep"]}
     study = made(**settings)
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(TINY | {"train_subset": 128, "test_subset": 60, "seeds": 2} | settings))
