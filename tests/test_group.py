@@ -386,7 +386,7 @@ METHODS = [
 def grouped(tmp_path_factory):
     """A study in groups: with a training that diverges, and one that fails, beside others."""
     out = tmp_path_factory.mktemp("grouped") / "out"
-    counts = run_study(made(methods=METHODS), out, workers=1, device="cpu", group=8, progress=False)
+    counts = run_study(made(methods=METHODS), out, workers=2, device="cpu", group=8, progress=False)
     return out, counts
 
 
@@ -407,7 +407,7 @@ def test_one_that_diverges_or_fails_stops_no_other(grouped):
 def test_a_job_s_folder_is_as_always(grouped, tmp_path):
     out, _ = grouped
     study = made(methods=METHODS[:1], seeds=1)
-    run_study(study, tmp_path, workers=1, device="cpu", progress=False)
+    run_study(study, tmp_path, workers=2, device="cpu", progress=False)
     (single,) = (tmp_path / "jobs").iterdir()
     ours = out / "jobs" / single.name
     assert {p.name for p in ours.iterdir()} == {p.name for p in single.iterdir()} | {GROUPED}
@@ -427,7 +427,7 @@ def test_a_killed_group_goes_on_and_gives_what_an_unbroken_one_gives(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(TINY | {"train_subset": 128, "test_subset": 60, "seeds": 2} | settings))
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    process = start("run", file, "--out", broken, "--workers", 1, "--device", "cpu", "--group", 4)
+    process = start("run", file, "--out", broken, "--workers", 2, "--device", "cpu", "--group", 4)
     wait_until(lambda: list(broken.glob(f"{GROUPS}/*/{CHECKPOINT}")), process, seconds=300)
     workers = {json.loads(path.read_text())["process"] for path in broken.glob("jobs/*/running.json")}
     process.send_signal(signal.SIGKILL)
@@ -435,8 +435,8 @@ def test_a_killed_group_goes_on_and_gives_what_an_unbroken_one_gives(tmp_path):
     wait_until(lambda: not any(map(alive, workers)), seconds=60)
     assert not list(broken.glob(f"jobs/*/{RESULT}"))
     # Whatever is asked for now, it goes on as the group that it was; with as many threads.
-    run_study(study, broken, workers=1, device="cpu", group=1, progress=False)
-    run_study(study, whole, workers=1, device="cpu", group=4, progress=False)
+    run_study(study, broken, workers=2, device="cpu", group=1, progress=False)
+    run_study(study, whole, workers=2, device="cpu", group=4, progress=False)
     frames = [load_results(folder).drop(columns="seconds") for folder in (broken, whole)]
     pd.testing.assert_frame_equal(*frames)
     assert len({row["job"] for row in frames[0].to_dict("records")}) == 4
@@ -455,7 +455,7 @@ def test_a_group_that_cannot_be_is_trained_singly(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(root)
     study = made(models={"mixing": "mixing_networks:Mixing"}, train={"epochs": 1})
-    counts = run_study(study, tmp_path / "out", workers=1, device="cpu", group=2, progress=False)
+    counts = run_study(study, tmp_path / "out", workers=2, device="cpu", group=2, progress=False)
     assert counts.total() == 2
     assert counts["failed"] == 0
     (refused,) = (tmp_path / "out").glob(f"{GROUPS}/*/{REFUSED}")
@@ -467,7 +467,7 @@ def test_a_group_that_cannot_be_is_trained_singly(tmp_path, monkeypatch):
 def test_a_collapse_is_left_out_when_it_is_to_stop(tmp_path):
     methods = [{"name": "noisy", "train": {"stop_on_collapse": 1}, "grid": {"train.sigma": [0.0, 1e4]}}]
     study = made(methods=methods, seeds=1, train={"epochs": 8, "batch_size": 16, "lr": 3e-3}, train_subset=None)
-    run_study(study, tmp_path, workers=1, device="cpu", group=2, progress=False)
+    run_study(study, tmp_path, workers=2, device="cpu", group=2, progress=False)
     frame = load_results(tmp_path).set_index("sigma")
     assert frame["status"].to_dict() == {0.0: "finished", 1e4: "collapsed"}
     assert frame["epochs"][1e4] < frame["epochs"][0.0] == 8
@@ -484,6 +484,6 @@ def test_a_group_s_size_is_checked(tmp_path):
 
 
 def test_on_the_cpu_auto_makes_no_groups(tmp_path):
-    run_study(made(train={"epochs": 1}), tmp_path, workers=1, device="cpu", progress=False)
+    run_study(made(train={"epochs": 1}), tmp_path, workers=2, device="cpu", progress=False)
     assert not (tmp_path / GROUPS).exists()
     assert set(Store(tmp_path).state(entry.job) for entry in Store(tmp_path).plan()) <= {"finished", "collapsed"}
