@@ -379,6 +379,16 @@ def test_sweep_on_hardware(run, tmp_path):
     assert RobustnessCurve.load(run / "sweep-8bit.json").quantity == "activation"
 
 
+def test_sweep_on_an_aged_chip(run, tmp_path):
+    options = ["--test-subset", "200", "--calibration", "200", "--sigmas", "0.01,100", "--repeats", "1", *FAST]
+    curves = []
+    for name, age in (("fresh", "0"), ("again", "0"), ("aged", "1e9")):
+        done("sweep", run, "--profile", "pcm", "--age", age, *options, "--out", tmp_path / f"{name}.json")
+        curves.append(RobustnessCurve.load(tmp_path / f"{name}.json").noise_free)
+    assert curves[0] == curves[1] > 0.4
+    assert curves[2] != curves[0]
+
+
 def test_sweep_refuses(run, tmp_path):
     assert "no readable safetensors" in refused("sweep", tmp_path / "nothing.safetensors")
     assert "no readable safetensors" in refused("sweep", tmp_path)

@@ -50,6 +50,10 @@ def sweep(
             help="Put the network on this hardware first (shipped profile, YAML or JSON) and calibrate it.",
         ),
     ] = None,
+    age: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, help="The chip's age since its first read (for drift)."),
+    ] = 0.0,
     calibration: Annotated[
         int, typer.Option(metavar="N", min=1, help="Training images that the ranges are taken from.")
     ] = 1024,
@@ -70,7 +74,7 @@ def sweep(
             metavar="MODULE:NAME", help="Import path to build the network from, instead of the one in the file."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides all noise.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides all noise, and the chip.")] = 0,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
     ] = "auto",
@@ -96,6 +100,7 @@ def sweep(
     if stem.suffix != ".json":
         raise typer.BadParameter(f"{stem}: the name must end in .json", param_hint="--out")
 
+    from ..program import at_time, program
     from ..robustness import noise_sweep
     from ..study.data import load_data
     from ..study.network import check_fit
@@ -108,6 +113,8 @@ def sweep(
     check_fit(network, images)
     if profile is not None:
         network = on_hardware(network, profile, images, calibration, percentile, ranges)
+        program(network, seed)
+        at_time(network, age)
     # Always naming the most frequent class: guessing at its best.
     chance = float(images.test_y.bincount().max()) / len(images.test_y)
     curve = noise_sweep(
