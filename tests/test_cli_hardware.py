@@ -14,7 +14,8 @@ TINY = ["--epochs", "2", "--lr", "0.003", "--batch-size", "32", "--threads", "1"
 
 
 def call(*args):
-    return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="analogsim")
+    # A table's width follows the terminal; wide enough for every column.
+    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(arg) for arg in args], prog_name="analogsim")
 
 
 def done(*args):
