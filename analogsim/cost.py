@@ -182,16 +182,27 @@ class _Counter:
         return out if bias is None else out + bias, None
 
     def convolve(
-        self, x: Tensor, w: Tensor, spec: MatmulSpec, geometry: ConvGeometry, mapping: str, scale: Tensor | None
-    ) -> Tensor:
+        self,
+        x: Tensor,
+        w: Tensor,
+        spec: MatmulSpec,
+        geometry: ConvGeometry,
+        seed: int,
+        stream: int,
+        mapping: str,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        record_clips: bool,
+    ) -> tuple[Tensor, Clips | None]:
         """Convolve."""
         tiles = cut(w, spec, mapping)
         job = Job(self, x, tiles, w, spec, geometry, 0, 0, None, None)
         self.groups, self.rows, self.columns = geometry.groups, math.prod(w.shape[1:]), len(w)
         self.row_tiles = len(tiles)
         self.products += len(x) * math.prod(job.shape[2:])
-        out = job.convolve(x, w)
-        return out if scale is None else out * scale.view(-1, *[1] * (x.ndim - 2))
+        out, columns = job.convolve(x, w), (-1, *[1] * (x.ndim - 2))
+        out = out if scale is None else out * scale.view(columns)
+        return (out if bias is None else out + bias.view(columns)), None
 
     def cost(self, name: str) -> LayerCost:
         """Return what was counted."""

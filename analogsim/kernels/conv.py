@@ -43,9 +43,8 @@ def convolve(
     Noise follows the flat index in the contiguous (B, N, *output spatial) tensor. The result does not depend on how the
     batch is cut into chunks, but for the order in which oneDNN may add.
     """
-    if hasattr(kernel, "convolve"):  # one that takes notes of whole convolutions
-        out = kernel.convolve(x, w, spec, geometry, mapping, scale)
-        return (out if bias is None else out + bias.view(-1, *[1] * (x.ndim - 2))), None
+    if hasattr(kernel, "convolve"):  # it has a way of its own: a chip of several planes, or one that takes notes
+        return kernel.convolve(x, w, spec, geometry, seed, stream, mapping, scale, bias, record_clips)
     if spec.exact and isinstance(kernel, ModuleType):  # an observer is no module: it wants the partial sums
         gain = 1 / spec.input_range if scale is None else scale.view(-1, *[1] * (w.ndim - 1)) / spec.input_range
         with float32_precision(x.device, spec.precision):

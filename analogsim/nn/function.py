@@ -145,9 +145,7 @@ class CrossbarConv(torch.autograd.Function):
         """Run the kernel; keep x, the weights and the ADC's clip bits."""
         wanted = differentiable and any((*ctx.needs_input_grad[:2], alpha is not None))
         record = wanted and spec.adc_full_scale is not None
-        job = x, programmed, spec, geometry, seed, stream, mapping, scale, bias, record
-        own = getattr(kernel, "convolve", None)  # of a chip whose cells need more than one plain convolution
-        out, clips = convolve(kernel, *job) if own is None else own(*job)
+        out, clips = convolve(kernel, x, programmed, spec, geometry, seed, stream, mapping, scale, bias, record)
         ctx.save_for_backward(x, weight, w_eff, *(() if alpha is None else (out.clone(), bias)))
         ctx.geometry, ctx.mapping, ctx.kernel, ctx.spec, ctx.clips = geometry, mapping, kernel, spec, clips
         return out

@@ -73,14 +73,24 @@ class Meter:
         record_clips: bool,
     ) -> tuple[Tensor, Clips | None]:
         """Multiply rows (M, K) by the digital matrix."""
-        out = self.convolve(x[..., None], w[..., None], spec, _ROWS, "im2col", scale)[..., 0]
-        return out if bias is None else out + bias, None
+        rest = seed, stream, "im2col", scale, bias, False
+        return self.convolve(x[..., None], w[..., None], spec, _ROWS, *rest)[0][..., 0], None
 
     def convolve(
-        self, x: Tensor, w: Tensor, spec: MatmulSpec, geometry: ConvGeometry, mapping: str, w_max: Tensor | None
-    ) -> Tensor:
-        """Convolve with the digital weights, and add up what the hardware would add; w is ŵ, w_max (N,) its scale."""
-        assert self.weight is not None and w_max is not None  # noqa: S101, PT018 - `written` comes first
+        self,
+        x: Tensor,
+        w: Tensor,
+        spec: MatmulSpec,
+        geometry: ConvGeometry,
+        seed: int,
+        stream: int,
+        mapping: str,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        record_clips: bool,
+    ) -> tuple[Tensor, Clips | None]:
+        """Convolve with the digital weights, and add up what the hardware would add; w is ŵ, `scale` (N,) its w_max."""
+        assert self.weight is not None and scale is not None  # noqa: S101, PT018 - `written` comes first
         tiles, weight = cut(w, spec, mapping), self.weight.reshape(w.shape)
         spec.check_tiles(len(tiles))
         outputs = []
@@ -88,9 +98,10 @@ class Meter:
         images = max(1, _PART // max(1, math.prod(whole.shape[1:])))
         for part in x.split(images):
             job = Job(self, part.contiguous(), tiles, w, spec, geometry, 0, 0, None, None)
-            outputs.append(self._measure(job, weight, w_max, mapping))
+            outputs.append(self._measure(job, weight, scale, mapping))
         self.calls += 1
-        return torch.cat(outputs) if outputs else x.new_zeros(whole.shape)
+        out = torch.cat(outputs) if outputs else x.new_zeros(whole.shape)
+        return (out if bias is None else out + bias.view(-1, *[1] * (x.ndim - 2))), None
 
     def _measure(self, job: Job, weight: Tensor, w_max: Tensor, mapping: str) -> Tensor:
         spec, x = job.spec, job.x
