@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 class LayerCost:
     r"""Counts of one layer for one input of the network, and what they amount to.
 
-    With K rows (of a group), N columns in G groups, M products, row tiles t of k_t rows, and C = ⌈(N/G) / cols⌉:
+    With K rows (of a group), N columns in G groups, M products and T row tiles t of k_t rows; S slices of a weight,
+    each in P cells (2 of a differential pair) with D conversions (2 of a pair that is subtracted digitally); J
+    steps of an input; and C = ⌈(N/G)·S·P / cols⌉:
 
-        tiles = G·T·C     utilisation = K·N / (tiles·rows·cols)     tile_reads = M·tiles
-        dac_conversions = M·G·C·Σ_t k_t     adc_conversions = M·T·N     macs = M·K·N
+        tiles = G·T·C     utilisation = K·N·S·P / (tiles·rows·cols)     tile_reads = M·J·tiles
+        dac_conversions = M·J·G·C·Σ_t k_t     adc_conversions = M·J·T·N·S·D     macs = M·J·K·N·S·P
         energy = dac_conversions·E_dac + adc_conversions·E_adc + macs·E_mac
-        latency = M·(t_dac + t_array + t_adc·⌈columns of a tile / adcs_per_tile⌉)
+        latency = M·J·(t_dac + t_array + t_adc·⌈conversions of a tile / adcs_per_tile⌉)
 
     where a tile converts its own inputs, a converter of b bits costs E = FOM·2^b if only its figure of merit is
     given (Walden, with all bits effective), all tiles of a layer work at the same time, the columns of a tile take
@@ -45,6 +47,7 @@ class LayerCost:
     products : int
         M, matrix-vector products: output positions of a convolution, rows of a linear layer, steps of a recurrent one.
     tile_reads, dac_conversions, adc_conversions, macs : int
+        `macs` are those of cells. Reference columns (of an offset mapping) are not counted.
     conversion_steps : float
         dac_conversions·2^b_dac + adc_conversions·2^b_adc: energy in units of one figure of merit. NaN for ideal
         converters.
@@ -97,9 +100,9 @@ class NetworkCost:
             for field in fields(LayerCost)
             if field.name not in ("name", "utilisation")
         }
-        cells = sum(layer.rows * layer.columns / layer.utilisation for layer in self.layers)
+        room = sum(layer.rows * layer.columns / layer.utilisation for layer in self.layers)
         weights = sum(layer.rows * layer.columns for layer in self.layers)
-        return LayerCost(name="total", utilisation=weights / cells, **summed)
+        return LayerCost(name="total", utilisation=weights / room, **summed)
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row a layer, and the total."""
@@ -148,6 +151,8 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
 
 class _Counter:
     """A backend that computes digitally and counts."""
+
+    reads_chips, wants_the_chip = False, False
 
     def __init__(self, layer: Any) -> None:
         self.layer, self.profile = layer, layer.profile
@@ -207,17 +212,21 @@ class _Counter:
     def cost(self, name: str) -> LayerCost:
         """Return what was counted."""
         tile, dac, adc, given = self.profile.tile, self.profile.dac, self.profile.adc, self.profile.cost
-        width = self.columns // self.groups
+        slices, cells, conversions = _columns_of_a_weight(self.profile)
+        bits = dac.bits if dac.step_bits is None else dac.step_bits
+        reads = 1 if dac.step_bits is None or dac.bits is None else -(-(dac.bits - dac.signed) // dac.step_bits)
+        width = self.columns // self.groups * slices * cells
         column_tiles = -(-width // (tile.cols or width))
-        tiles, products = self.groups * self.row_tiles * column_tiles, round(self.products)
-        cells = tiles * (tile.rows or self.rows) * (tile.cols or width)
+        tiles, products = self.groups * self.row_tiles * column_tiles, round(self.products) * reads
+        room = tiles * (tile.rows or self.rows) * (tile.cols or width)
         inputs = products * self.groups * column_tiles * self.rows
-        outputs = products * self.row_tiles * self.columns
-        macs = products * self.rows * self.columns
-        steps = math.nan if None in (dac.bits, adc.bits) else inputs * 2**dac.bits + outputs * 2**adc.bits
-        turns = -(-min(width, tile.cols or width) // (given.adcs_per_tile or width))
+        outputs = products * self.row_tiles * self.columns * slices * conversions
+        macs = products * self.rows * self.columns * slices * cells
+        steps = math.nan if bits is None or adc.bits is None else inputs * 2**bits + outputs * 2**adc.bits
+        of_a_tile = -(-min(width, tile.cols or width) * conversions // cells)
+        turns = -(-of_a_tile // (given.adcs_per_tile or of_a_tile))
         each = (
-            _each(given.dac_energy, given.dac_fom, dac.bits),
+            _each(given.dac_energy, given.dac_fom, bits),
             _each(given.adc_energy, given.adc_fom, adc.bits),
             _given(given.mac_energy) / 1000,
         )
@@ -228,8 +237,8 @@ class _Counter:
             groups=self.groups,
             tiles=tiles,
             # A channel-aligned tile may hold one channel of more rows than it has.
-            utilisation=min(1.0, self.rows * self.columns / cells),
-            products=products,
+            utilisation=min(1.0, self.rows * self.columns * slices * cells / room),
+            products=round(self.products),
             tile_reads=products * tiles,
             dac_conversions=inputs,
             adc_conversions=outputs,
@@ -239,6 +248,13 @@ class _Counter:
             latency=products
             * (_given(given.dac_latency) + _given(given.array_latency) + _given(given.adc_latency) * turns),
         )
+
+
+def _columns_of_a_weight(profile: HardwareProfile) -> tuple[int, int, int]:
+    """Return slices of a weight, cells of a slice, and conversions of a slice."""
+    cells, bits = profile.cells, profile.weight.bits
+    slices = 1 if cells.bits is None or bits is None else -(-(bits - 1) // cells.bits)
+    return slices, 1 + (cells.mapping == "differential"), 1 + (cells.subtraction == "digital")
 
 
 def _each(energy: float | None, fom: float | None, bits: int | None) -> float:

@@ -290,6 +290,14 @@ class HardwareProfile(Part):
         noise = self.noise.distribution != "gaussian" or self.noise.wander > 0
         return self.is_drawn or cells or noise or not self.adc.is_plain
 
+    @property
+    def reads_at_once(self) -> bool:
+        """True where a tile's sum is one conversion of an ideal ADC, with white Gaussian noise alike for all cells."""
+        cells, noise = self.cells, self.noise
+        whole = cells.bits is None and cells.subtraction == "analog" and self.dac.step_bits is None
+        plain_noise = noise.distribution == "gaussian" and not noise.wander and not self.flicker.amplitude
+        return whole and plain_noise and self.adc.is_plain
+
 
 def presets() -> list[str]:
     """Return the names of the shipped profiles."""

@@ -15,10 +15,11 @@ from analogsim import (
     convert,
     inject_noise,
     noise_budget,
+    program,
     set_seed,
     to_digital,
 )
-from analogsim.errors import CalibrationError, ConversionError
+from analogsim.errors import CalibrationError, ConversionError, ProfileError, ProgrammingError
 from analogsim.nn.conversion import adc_moments
 from analogsim.nn.meter import STAGES
 from analogsim.study.data import load_data
@@ -224,3 +225,35 @@ def test_what_cannot_be_is_refused():
         noise_budget(convert(nn.Linear(2, 2), EIGHT), torch.randn(3, 2))
     with pytest.raises(CalibrationError, match="repeats"):
         noise_budget(convert(nn.Linear(2, 2), EIGHT), torch.randn(3, 2), repeats=-1)
+
+
+def test_programming_is_a_stage_of_a_programmed_chip(lenet):
+    model, images, _ = lenet
+    profile = HardwareProfile(dac={"bits": 8}, programming={"sigma": 0.02}, adc={"bits": 8})
+    analog = convert(model, profile)
+    calibrate(analog, images, progress=False)
+    with pytest.raises(ProgrammingError, match="program"):
+        noise_budget(analog, images, progress=False)
+    program(analog, 3)
+    budget = noise_budget(analog, images, repeats=1, progress=False)
+    for layer in budget.layers:
+        assert layer.stages["weight"] > layer.stages["adc_rounding"]
+        assert layer.total == pytest.approx(layer.measured, rel=0.03)
+    # Twice the spread is four times the variance: what would pass with a stage that is not the chip's does not.
+    analog = convert(model, profile.varied(programming={"sigma": 0.04}))
+    calibrate(analog, images, progress=False)
+    program(analog, 3)
+    doubled = noise_budget(analog, images, repeats=0, progress=False)
+    for layer, twice in zip(budget.layers, doubled.layers, strict=True):
+        assert twice.stages["weight"] / layer.stages["weight"] == pytest.approx(4, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "part", [{"cells": {"bits": 2}, "weight": {"bits": 8}}, {"noise": {"distribution": "laplace"}}]
+)
+def test_a_chip_that_it_does_not_know_is_refused(lenet, part):
+    model, images, _ = lenet
+    analog = convert(model, HardwareProfile(dac={"bits": 8}, adc={"bits": 8}, **part))
+    calibrate(analog, images, progress=False)
+    with pytest.raises(ProfileError, match="budget"):
+        noise_budget(analog, images, progress=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from analogsim import HardwareProfile, convert, cost
+from analogsim import HardwareProfile, convert, cost, presets
 from analogsim.errors import ConversionError, ShapeError
 from models.lenet import LeNet5
 
@@ -126,3 +126,32 @@ def test_what_cannot_be_is_refused():
         cost(nn.Linear(25, 7), SMALL, (3, 8))
     with pytest.raises(ConversionError, match="nothing to convert"):
         cost(nn.ReLU(), SMALL, (3,))
+
+
+def test_slices_pairs_and_steps_are_counted():
+    """Walk over every slice, step and half of a pair as well."""
+    conv = nn.Conv2d(4, 6, 3, padding=1)
+    profile = HardwareProfile(
+        tile={"rows": 20, "cols": 10},
+        dac={"bits": 8, "step_bits": 3, "input_range": 1.0},
+        weight={"bits": 8},
+        cells={"bits": 2, "mapping": "differential", "subtraction": "digital"},
+        adc={"bits": 6, "full_scale": 1.0},
+    )
+    layer = cost(conv, profile, (4, 5, 5)).layers[0]
+    slices, steps = 4, 3  # 7 bits of magnitude in cells of 2, and in steps of 3
+    counted = enumerate_convolution(nn.Conv2d(4, 6 * slices * 2, 3, padding=1), (5, 5), 20, 10, "channel")
+    assert layer.tiles == counted["tiles"]
+    for name in ("tile_reads", "dac_conversions", "adc_conversions", "macs"):
+        assert getattr(layer, name) == steps * counted[name], name
+    assert layer.conversion_steps == layer.dac_conversions * 2**3 + layer.adc_conversions * 2**6
+    together = profile.varied(cells={"subtraction": "analog"})
+    assert cost(conv, together, (4, 5, 5)).layers[0].adc_conversions == layer.adc_conversions // 2
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_counted(name):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    total = cost(network, HardwareProfile.load(name), (1, 8, 8)).total
+    assert total.tiles >= 2
+    assert total.macs >= 4 * 9 * 36 + 1440

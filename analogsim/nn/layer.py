@@ -148,7 +148,11 @@ class AnalogLayer(nn.Module):
     @property
     def programs_exactly(self) -> bool:
         """True where ŵ·w_max is the digital weight itself."""
-        return self.profile.weight.bits is None and not isinstance(self.profile.weight.w_max, float)
+        return (
+            not self.profile.is_deep
+            and self.profile.weight.bits is None
+            and not isinstance(self.profile.weight.w_max, float)
+        )
 
     def draw(self, spec: MatmulSpec) -> tuple[int, int]:
         """Return (seed, stream) for one call: drawn from torch's generator, or the explicit seed and a call count."""
@@ -209,7 +213,7 @@ class AnalogLayer(nn.Module):
             In evaluation, the profile has something that differs between chips, and the layer was never programmed.
         """
         profile, seed, seconds = self.profile, 0, 0.0
-        if self._observer is not None:
+        if self._observer is not None and not self._observer.wants_the_chip:
             profile = profile.without_variation()  # ranges are found for the chip that was wanted
         elif profile.is_drawn and self.training:
             seed = self._training_chip()
@@ -235,7 +239,7 @@ class AnalogLayer(nn.Module):
         """Return what one call on what `write` programmed needs; as `plan`."""
         if self._observer is not None:
             kernel = self._observer
-            if chip is not None and DeviceKernel.needed(chip, self.profile):
+            if kernel.reads_chips and chip is not None and DeviceKernel.needed(chip, self.profile):
                 kernel = DeviceKernel(kernel, chip, self.profile, observer=True)
             return programmed, w_max, None, kernel, self._observer.spec(self, x), 0, 0, False
         spec = self.spec(x)

@@ -45,6 +45,8 @@ class Meter:
     outputs : int
     """
 
+    reads_chips, wants_the_chip = False, True
+
     def __init__(self, layer: Any, number: int, repeats: int, seed: int) -> None:
         self.layer, self.number, self.repeats, self.seed = layer, number, repeats, seed
         self.weight: Tensor | None = None

@@ -26,6 +26,9 @@ class Observer:
         Means over outputs of ‖W_j‖² and of w_max², weight units.
     """
 
+    reads_chips = True  # every plane of cells and step of inputs by itself
+    wants_the_chip = False  # as programmed, not as it was wanted
+
     def __init__(self, profile: HardwareProfile, binned: bool = True) -> None:
         self.profile, self.binned = profile, binned
         self.inputs = Histogram(binned)
