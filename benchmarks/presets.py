@@ -1,0 +1,111 @@
+"""The paper's LeNet-5 and ResNet-18 on every shipped profile: accuracy against a chip's age, and against ADC bits."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import nn
+
+from analogsim import HardwareProfile, at_time, calibrate, convert, presets, program, set_seed
+from analogsim.bench import machine
+from analogsim.progress import track
+from analogsim.study.data import DataSet, load_data
+from analogsim.study.job import commit
+from analogsim.study.train import TrainSpec, accuracy, train
+from models.lenet import LeNet5
+from models.resnet import ResNet18
+
+from .common import IMAGES, ROOT
+
+RESULT = ROOT / "benchmarks" / "results" / "presets.json"
+DATA = "npz:../shared/data/cifar10-jpeg.npz"
+AGES = {"1 s": 1.0, "1 hour": 3600.0, "1 day": 86400.0, "1 month": 2.6e6, "1 year": 3.15e7}
+BITS = range(3, 11)
+CHIPS = 3
+# As the reduced studies train them: all images for LeNet-5, a tenth for ResNet-18.
+NETWORKS = {
+    "LeNet-5": (LeNet5, {}, TrainSpec(epochs=10), None),
+    "ResNet-18": (ResNet18, {"batch_norm": True}, TrainSpec(epochs=6, lr=1e-3), 5000),
+}
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
+
+
+def measure(network: nn.Module, profile: HardwareProfile, data: DataSet, chip: int, age: float) -> float:
+    """Return the test accuracy of one chip of some age; ranges by the 99.9th percentile of 256 training images."""
+    torch.manual_seed(chip)
+    analog = convert(network, profile).eval()
+    calibrate(analog, [data.normalise(data.train_x[:256])], "percentile", progress=False)
+    program(analog, chip)
+    at_time(analog, age)
+    set_seed(analog, chip)
+    return accuracy(analog, data)
+
+
+def main(
+    name: Annotated[str, typer.Option("--data", help="Data set.")] = DATA,
+    images: Annotated[int, typer.Option(help="Test images.")] = 500,
+    runs: Annotated[Path, typer.Option(help="Where trainings are kept, and resumed from.")] = Path("runs/presets"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write.")] = RESULT,
+) -> None:
+    """Train both networks, put them on three chips of every profile, and draw accuracy against age and ADC bits."""
+    torch.manual_seed(0)
+    report = {"machine": machine(), "commit": commit(), "images": images, "chips": CHIPS, "networks": {}}
+    for title, (factory, arguments, spec, subset) in NETWORKS.items():
+        data = load_data(name).subset(train=subset, test=images)
+        torch.manual_seed(spec.seed)
+        network = train(factory(**arguments), data, spec, out=runs / title).model.eval()
+        found: dict[str, dict[str, dict[str, list[float]]]] = {"age": {}, "adc.bits": {}}
+        for preset in track(presets(), title):
+            profile = HardwareProfile.load(preset)
+            chips = range(CHIPS if profile.is_drawn or profile.noise.output or profile.noise.read else 1)
+            ages = AGES if profile.drift.nu != 0 else {"1 s": 1.0}
+            found["age"][preset] = {
+                label: [measure(network, profile, data, chip, seconds) for chip in chips]
+                for label, seconds in ages.items()
+            }
+            if profile.adc.bits is not None:
+                found["adc.bits"][preset] = {
+                    str(bits): [measure(network, profile.varied(adc={"bits": bits}), data, chip, 1.0) for chip in chips]
+                    for bits in BITS
+                }
+        report["networks"][title] = {"digital": accuracy(network, data), "label": data.label, **found}
+    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    draw(report, IMAGES / "presets.png")
+
+
+def draw(report: dict, path: Path) -> None:
+    """Draw a row of two pictures a network."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4 * len(report["networks"])), layout="constrained")
+    axes = figure.subplots(len(report["networks"]), 2, sharey="row", squeeze=False)
+    for row, (title, found) in zip(axes, report["networks"].items()):
+        for ax, what, label in zip(row, ("age", "adc.bits"), ("age of the chip", "ADC, bits")):
+            for color, preset in zip(COLORS, presets()):
+                points = found[what].get(preset)
+                if not points:
+                    continue
+                places = [list(AGES).index(key) for key in points] if what == "age" else [int(key) for key in points]
+                means = [sum(values) / len(values) for values in points.values()]
+                if len(places) == 1:  # does not age
+                    places, means = list(range(len(AGES))), means * len(AGES)
+                ax.plot(places, means, "o-" if len(points) > 1 else ":", color=color, label=preset)
+                for place, values in zip(places, points.values()):
+                    ax.plot([place] * len(values), values, ".", color=color, markersize=3)
+            ax.axhline(found["digital"], color="0.5", linewidth=0.8, linestyle="--")
+            ax.set_xlabel(label)
+            ax.grid(True, color="0.92")
+            ax.spines[["top", "right"]].set_visible(False)
+            if what == "age":
+                ax.set_xticks(range(len(AGES)), list(AGES))
+        row[0].set_ylabel("accuracy")
+        row[0].set_title(f"{title}, {found['label']}")
+        row[1].set_title("3 chips each (small dots); dashed: digital")
+        row[1].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    typer.run(main)
