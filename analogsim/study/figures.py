@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart also by the colour-blind; one a method, lighter from variant to variant.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999933")
+MARKERS = "osD^vP"  # of networks, where one picture has several
 LIGHTEST = 0.5  # share of white in the colour of a method's last variant
 FORMATS = ("png", "svg")
 
@@ -154,14 +155,16 @@ def _tradeoff(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str])
     axes.set_xscale("log")
     axes.set_xlabel("µ, the midpoint noise level")
     axes.set_ylabel("peak accuracy")
-    several = len({variant.cell.model for variant in variants}) > 1
+    models = list(dict.fromkeys(variant.cell.model for variant in variants))
+    several = len(models) > 1
     for line in tradeoff_lines(variants):
         cell = line[0].cell
         fits = [fit for fit in map(has_midpoint, line) if fit]
         name = f"{cell.model}, {cell.method}" if several else cell.method
         color = colors[cell.method, cell.variant]
         x, y = [fit.midpoint for fit in fits], [fit.peak for fit in fits]
-        axes.plot(x, y, "o-", color=color, linewidth=1, label=name)
+        marker = MARKERS[models.index(cell.model) % len(MARKERS)]
+        axes.plot(x, y, f"{marker}-", color=color, linewidth=1, label=name)
         for fit in fits:
             if not math.isnan(fit.ci[0]):
                 axes.plot(fit.ci, (fit.peak, fit.peak), "-", color=color, alpha=0.35, linewidth=3, zorder=1)
