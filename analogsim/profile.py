@@ -108,11 +108,11 @@ class ADC(Part):
     """Standard deviation between ADCs of their offset, fraction of full scale; drawn once for a chip."""
     kind: Literal["ideal", "sar", "ramp"] = "ideal"
     """Where the thresholds are: ideal: evenly spaced. sar: of a capacitive DAC in each ADC, searched bit by bit.
-    ramp: of one capacitive DAC a tile, whose ramp all its columns are compared with."""
+    ramp: between the levels of one capacitive DAC a tile, whose ramp all its columns are compared with."""
     capacitor_mismatch: NonNegative = 0.0
     """sar and ramp: standard deviation of a unit capacitor, fraction; a capacitor of n units has this over √n."""
     inl: float = 0.0
-    """ramp: integral non-linearity, LSB: thresholds are shifted by inl·(1 - z²), z from -1 to 1 over the range."""
+    """ramp: integral non-linearity, LSB: levels are shifted by inl·(1 - z²), z from -1 to 1 over the range."""
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:

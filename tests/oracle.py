@@ -112,32 +112,29 @@ def sliced(x, w, *, rows, alpha, dac_bits, step_bits, weight_bits, cell_bits, di
 # --- converters ------------------------------------------------------------------------------------------------------
 
 
-def capacitive_levels(bits, mismatch, normals):
-    """Return the voltage of each code 0 … 2^bits - 1, in LSB, of a DAC of binary capacitors and a terminating unit."""
-    capacitors = [2**b + mismatch * math.sqrt(2**b) * normals[b] for b in range(bits)]
-    end = 1 + mismatch * normals[bits]
-    total = sum(capacitors) + end
-    return [2**bits * sum(capacitors[b] for b in range(bits) if code >> b & 1) / total for code in range(2**bits)]
+def capacitive_level(code, bits, signed, mismatch, normals):
+    """Return the voltage, in LSB, of a code: its magnitude's binary capacitors against the largest."""
+    count = bits - 1 if signed else bits
+    capacitors = [2**i + mismatch * math.sqrt(2**i) * normals[i] for i in range(count + 1)]
+    magnitude = abs(code)
+    used = sum(capacitors[i] for i in range(count + 1) if magnitude >> i & 1)
+    return math.copysign(2**count * used / capacitors[count], code)
 
 
-def sar(value, levels, bits):
-    """Return the code that a binary search for `value` (LSB above the lowest level) ends at."""
+def sar(value, level, bits, signed):
+    """Return the code that a binary search for `value` (LSB) ends at."""
+    lowest = -(2 ** (bits - 1)) if signed else 0
     code = 0
     for b in reversed(range(bits)):
-        if value >= levels[code + 2**b] - 0.5:
+        if value >= level(code + 2**b + lowest) - 0.5:
             code += 2**b
-    return code
+    return code + lowest
 
 
-def ramp(value, levels):
-    """Return how many codes a rising ramp has counted when it first exceeds `value`."""
-    code, top = 0, -math.inf
-    for level in levels[1:]:
-        top = max(top, level - 0.5)
-        if top > value:
-            break
-        code += 1
-    return code
+def ramp(value, level, bits, signed):
+    """Return the code whose level is nearest to `value` (LSB), that with the higher level of two."""
+    lowest = -(2 ** (bits - 1)) if signed else 0
+    return min(range(lowest, lowest + 2**bits), key=lambda code: (abs(level(code) - value), -level(code)))
 
 
 # --- wires -----------------------------------------------------------------------------------------------------------

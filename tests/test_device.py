@@ -1,6 +1,7 @@
 """The device model above the plain kernel, each effect against a naive float64 oracle; chips that replay."""
 
 import copy
+import functools
 import math
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 import analogsim as an
 from analogsim.device import Layout, converters, derive, draw
 from analogsim.errors import AnalogSimError, BackendError, ConversionError, ProfileError, ProgrammingError
-from analogsim.kernels import MatmulSpec, philox
+from analogsim.kernels import MatmulSpec, cpu, philox, plain
 from analogsim.nn import AnalogConv2d, AnalogConvTranspose2d, AnalogLinear, AnalogLSTM
 from analogsim.profile import ADC, HardwareProfile, Noise
 
@@ -365,40 +366,74 @@ def test_adcs_are_the_oracles(kind, bits, signed, mismatch, error):
         offset_error=error,
     )
     x = torch.linspace(-2.6, 2.6, 301, dtype=torch.float64)[:, None].expand(301, 3).contiguous()
-    got, clipped = converters.Converters(adc, Noise(), 9).convert(x, 2.0, 4)
+    chip = converters.Converters(adc, Noise(), 9)
+    got, clipped = chip.convert(x, 2.0, 4)
     gains, offsets = (drawn((3,), 9, what, 4) for what in (draw.ADC_GAIN, draw.ADC_OFFSET))
     own = 1 if kind == "ramp" else 3
-    capacitors = drawn((own, bits + 1), 9, draw.CAPACITORS, 4)
+    capacitors = drawn((own, bits - signed + 1), 9, draw.CAPACITORS, 4)
     levels = 2 ** (bits - signed) - 1
-    lowest = -levels if signed else 0
     for i, c in np.ndindex(301, 3):
         value = float(x[i, c]) * (1 + error * gains[c]) + error * 2.0 * offsets[c]
         out_of_range = abs(value) > 2 if signed else not 0 <= value <= 2
         assert bool(clipped[i, c]) == out_of_range
         value = min(2.0, max(-2.0 if signed else 0.0, value)) / 2.0 * levels
-        if kind == "ideal":
-            code = round(value)
-        else:
-            steps = oracle.capacitive_levels(bits, adc.capacitor_mismatch, capacitors[c % own])
-            at = value - lowest
-            found = oracle.sar(at, steps, bits) if kind == "sar" else oracle.ramp(at, steps)
-            code = min(found, levels - lowest) + lowest
+        level = functools.partial(
+            oracle.capacitive_level,
+            bits=bits,
+            signed=signed,
+            mismatch=adc.capacitor_mismatch,
+            normals=capacitors[c % own],
+        )
+        search = {"sar": oracle.sar, "ramp": oracle.ramp}.get(kind)
+        code = round(value) if search is None else max(search(value, level, bits, signed), -levels)
         at_threshold = abs(value % 1 - 0.5) < 1e-9 and not mismatch
         assert at_threshold or float(got[i, c]) == pytest.approx(code * 2.0 / levels, abs=1e-12)
+    # The CPU backend, in float32: but where a sum is within rounding of a threshold, the same numbers and marks.
+    out, bits_ = torch.full((301, 3), 7.0), torch.zeros(301, 3, dtype=torch.uint8)
+    spec = MatmulSpec(rows=None, adc_bits=bits, adc_full_scale=2.0)
+    count = chip.accumulate(cpu, out, x.float(), torch.zeros(()), spec, 0, 0, 4, 0, bits_, True)
+    assert count == int((bits_ >> 4).sum())
+    assert (bits_.bool() != clipped).sum() <= 3
+    difference = (out.double() - got).abs()
+    assert (difference > 1e-5).double().mean() < 0.02
+    chip.accumulate(cpu, out, x.float(), torch.zeros(()), spec, 0, 0, 4, 0, None, False)
+    torch.testing.assert_close(out[difference < 1e-5].double(), 2 * got[difference < 1e-5], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(70, 33), (5, 6, 7, 9), (2, 3, 40, 41)])
+@pytest.mark.parametrize("kind", ["ideal", "sar", "ramp"])
+def test_both_backends_convert_the_same(shape, kind):
+    """Noise, errors of each ADC and their places: images, columns, positions; several threads' worth."""
+    mismatch = 0.0 if kind == "ideal" else 0.1
+    adc = ADC(bits=7, full_scale=3.0, kind=kind, gain_error=0.05, offset_error=0.05, capacitor_mismatch=mismatch)
+    chip = converters.Converters(adc, Noise(), 3)
+    spec = MatmulSpec(rows=None, noise_output=0.2, noise_read=0.1, adc_bits=7, adc_full_scale=3.0)
+    sums = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    norm2 = torch.rand(shape, generator=torch.Generator().manual_seed(2))
+    outs, marks = [], []
+    for base in (plain, cpu):
+        out, bits = torch.zeros(shape), torch.zeros(shape, dtype=torch.uint8)
+        count = chip.accumulate(base, out, sums, norm2, spec, 11, 12, 2, 0, bits, False)
+        assert count == int((bits >> 2).sum())
+        outs.append(out)
+        marks.append(bits)
+    assert ((outs[0] - outs[1]).abs() > 1e-5).double().mean() < 0.003
+    assert (marks[0] != marks[1]).double().mean() < 0.001
+    assert len(outs[0].unique()) <= 127
 
 
 def test_ramp_nonlinearity_is_a_bow():
-    """inl of 2 LSB moves the middle thresholds by 2 and the outer ones by nothing."""
-    like = torch.zeros(1, dtype=torch.float64)
+    """inl of 2 LSB moves the middle level by 2 and the outer ones by nothing; thresholds are half way between."""
+    like = torch.zeros(1, 1, dtype=torch.float64)
     bowed, straight = (
-        converters.Converters(ADC(bits=8, full_scale=1.0, kind="ramp", inl=inl), Noise(), 0).thresholds(1, 0, like)[0]
+        converters.Converters(ADC(bits=8, full_scale=127.0, kind="ramp", inl=inl), Noise(), 0).transfer(127.0, 0, like)
         for inl in (2.0, 0.0)
     )
-    shift = bowed - straight
-    assert shift[126] == pytest.approx(2.0)
-    np.testing.assert_allclose(straight.numpy(), np.arange(1, 256) - 0.5, atol=1e-12)
-    z = (np.arange(1, 256) - 127) / 127
-    np.testing.assert_allclose(shift.numpy(), 2 * (1 - z**2), atol=1e-12)
+    np.testing.assert_allclose(straight[0][0].numpy(), np.arange(-127, 128) - 0.5, atol=1e-12)
+    z = np.arange(-128, 128) / 127
+    bow = 2 * (1 - z**2)
+    np.testing.assert_allclose((bowed[0] - straight[0])[0].numpy(), (bow[1:] + bow[:-1]) / 2, atol=1e-12)
+    np.testing.assert_array_equal(bowed[1], straight[1])
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "laplace"])
@@ -581,15 +616,18 @@ def test_what_a_profile_does_not_use_costs_nothing():
 
 
 def test_backend_by_name():
-    profile = IDEAL.varied(adc={"full_scale": 2.0, "gain_error": 0.1})
-    layer = AnalogLinear(5, 3, profile=profile).eval()
+    layer = AnalogLinear(5, 3, profile=IDEAL.varied(adc={"full_scale": 2.0, "gain_error": 0.1})).eval()
     an.program(layer, 1)
     want = layer(torch.ones(1, 5))
+    for backend in ("numba", "reference"):
+        layer.backend = backend
+        torch.testing.assert_close(layer(torch.ones(1, 5)), want)
     layer.backend = "numba"
-    with pytest.raises(BackendError, match="no ADC errors"):
-        layer(torch.ones(1, 5))
-    layer.backend = "reference"
-    torch.testing.assert_close(layer(torch.ones(1, 5)), want)
+    for noise in ({"distribution": "laplace"}, {"wander": 0.1}):
+        layer.profile = layer.profile.varied(noise={"output": 0.1} | noise)
+        an.program(layer, 1)
+        with pytest.raises(BackendError, match="no wander and no noise that is not Gaussian"):
+            layer(torch.ones(1, 5))
 
 
 def test_calibration_sees_every_slice():

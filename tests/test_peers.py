@@ -11,8 +11,9 @@ import torch
 from scipy import stats
 
 import analogsim as an
+from analogsim.device.converters import Converters
 from analogsim.nn import AnalogLinear
-from analogsim.profile import HardwareProfile
+from analogsim.profile import ADC, HardwareProfile, Noise
 
 TIMES = {"1 s": 1.0, "1 hour": 3600.0, "1 day": 86_400.0, "1 year": 31_536_000.0}
 
@@ -211,3 +212,56 @@ def test_slices_are_crosssims(weight_bits, cell_bits, step_bits):
     mine = layer_of(w, profile)(torch.from_numpy(x)).detach().numpy()
     compare(other.matmat(x.T).T, mine, 9.0 / 127)
     assert np.abs(mine - x @ w.T).max() > 1e-3
+
+
+@pytest.mark.parametrize("mismatch", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize(("kind", "signed"), [("sar", True), ("ramp", True), ("ramp", False)])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_capacitive_adcs_are_crosssims(kind, signed, bits, mismatch, monkeypatch):
+    """One ADC with the capacitors that CrossSim drew, mismatched until codes are missing and out of order.
+
+    CrossSim's codes stand half an LSB beside ours (2^b of them, none at 0), so it gets sums half an LSB higher, and its
+    outputs are taken half an LSB lower; of its unsigned range, half of it, which it centres on 0. Its lowest signed
+    code, which an even range lacks, is our next.
+    """
+    simulator = crosssim()
+    from simulator.backend import ComputeBackend
+    from simulator.circuits.adc.ramp_adc import RampADC
+    from simulator.circuits.adc.sar_adc import SarADC
+
+    ComputeBackend(use_gpu=False)
+    full_scale = 3.0
+    step = full_scale / (2 ** (bits - signed) - 1)
+    reference = step * 2 ** (bits - 1)
+    shift = step / 2 if signed else -reference + step / 2
+    params = simulator.CrossSimParameters()
+    params.xbar.adc.mvm.model = {"sar": "SarADC", "ramp": "RampADC"}[kind]
+    adc = params.xbar.adc.mvm
+    adc.bits, adc.calibrated_range = bits, [-reference, reference]
+    adc.sigma_capacitor, adc.sigma_comparator, adc.gain_db = mismatch, 0.0, 300
+    if kind == "sar":
+        adc.split_cdac, adc.group_size = False, 1
+    else:
+        adc.symmetric_cdac = signed
+    make = {"sar": SarADC, "ramp": RampADC}[kind]
+    other = make(adc, params.xbar.dac.mvm, params.core, params.simulation, 0)
+    generator, drawn = np.random.default_rng(5), {}
+
+    def normal(loc, scale, size):
+        drawn[size] = generator.standard_normal(size)
+        return loc + scale * drawn[size]
+
+    monkeypatch.setattr(np.random, "normal", normal)
+    other.set_limits(np.zeros((1, 1)))
+    wanted = torch.from_numpy(drawn[bits + 1][: bits - signed + 1])[None]
+    monkeypatch.setattr("analogsim.device.converters.normals", lambda *arguments: wanted)
+
+    x = np.random.default_rng(0).uniform(-full_scale if signed else 0, full_scale, 5000)
+    mine = Converters(
+        ADC(bits=bits, full_scale=full_scale, kind=kind, signed=signed, capacitor_mismatch=mismatch), Noise(), 0
+    )
+    got, _ = mine.convert(torch.from_numpy(x)[:, None], full_scale, 0)
+    theirs = np.array([other.convert(np.array([one + shift])) for one in x]) - shift
+    np.testing.assert_allclose(got.numpy(), np.maximum(theirs, -full_scale), atol=1e-9)
+    ideal = (x / step).round()[:, None] * step
+    assert bool((np.abs(got.numpy() - ideal) > step / 2).any()) == (mismatch > 0)

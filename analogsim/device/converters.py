@@ -1,7 +1,8 @@
 """DACs that apply their bits in steps, and ADCs that are no ideal quantizers."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class Converters:
     noise: Noise
     chip: int
 
-    def noisy(
+    def shake(
         self, partial: Tensor, norm2: Tensor, spec: MatmulSpec, seed: int, stream: int, tile: int, offset: int
     ) -> Tensor:
         """Add a read's noise to partial sums (M, N, …): `reference.adc`'s variance, with the profile's distribution."""
@@ -62,68 +63,126 @@ class Converters:
             variance = spec.noise_output**2 + spec.noise_read**2 * norm2 + spec.noise_multiplicative**2 * partial**2
             n = philox.normals(tuple(partial.shape), seed, stream, tile, offset=offset, device=partial.device)
             partial = partial + variance.sqrt() * shaped(n, self.noise.distribution).to(partial.dtype)
-        if self.noise.wander:
-            partial = partial + self.noise.wander * wander(partial, self.noise.wander_length, seed, stream, tile)
         return partial
 
+    def accumulate(
+        self,
+        base: Any,
+        out: Tensor,
+        partial: Tensor,
+        norm2: Tensor,
+        spec: MatmulSpec,
+        seed: int,
+        stream: int,
+        tile: int,
+        offset: int,
+        bits: Tensor | None,
+        first: bool,
+    ) -> int:
+        """Add one tile's converted sums to `out`; as `plain.accumulate`. A backend with a `convert` does it itself."""
+        full_scale, fast = spec.full_scale(tile), hasattr(base, "convert")
+        if fast and spec.noisy and self.noise.distribution == "gaussian":
+            quiet, noisy = replace(spec, adc_bits=None, adc_full_scale=None), torch.empty_like(partial)
+            base.accumulate(noisy, partial, norm2.expand_as(partial), quiet, seed, stream, tile, offset, None, True)
+        else:
+            noisy = self.shake(partial, norm2, spec, seed, stream, tile, offset)
+        if self.noise.wander:
+            noisy = noisy + self.noise.wander * wander(noisy, self.noise.wander_length, seed, stream, tile)
+        if not fast:
+            converted, clipped = self.convert(noisy, full_scale, tile)
+            out.copy_(converted) if first else out.add_(converted)
+            if bits is not None:
+                bits |= clipped.to(bits.dtype) << tile % 8
+            return int(clipped.sum())
+        gains, offsets = self.errors(full_scale, tile, partial)
+        limits, table, step = (-math.inf, math.inf), None, 0.0
+        if full_scale is not None:
+            limits = (-full_scale if self.adc.signed else 0.0, full_scale)
+            step = full_scale / self.levels if self.levels else 0.0
+            table = None if self.adc.kind == "ideal" else self.transfer(full_scale, tile, partial)
+        return base.convert(out, noisy.contiguous(), limits, step, gains, offsets, table, tile, bits, first)
+
     def convert(self, partial: Tensor, full_scale: float | None, tile: int) -> tuple[Tensor, Tensor]:
-        """Convert noisy sums (M, N, …); return values in normalised units, and where they were out of range."""
+        """Convert noisy sums (M, N, …); return values in normalised units, and where they were out of range.
+
+        This states what the CPU backend's `convert` computes.
+        """
         column = (1, -1, *[1] * (partial.ndim - 2))
         n = partial.shape[1]
-        if self.adc.gain_error:
-            drawn = normals(partial, self.chip, ADC_GAIN, tile, (n,))
-            partial = partial * (1 + self.adc.gain_error * drawn).view(column)
+        gains, offsets = self.errors(full_scale, tile, partial)
+        partial = partial * gains.view(column) + offsets.view(column)
         if full_scale is None:
             return partial, torch.zeros_like(partial, dtype=torch.bool)
-        if self.adc.offset_error:
-            drawn = normals(partial, self.chip, ADC_OFFSET, tile, (n,))
-            partial = partial + (self.adc.offset_error * full_scale * drawn).view(column)
         low = -full_scale if self.adc.signed else 0.0
         clipped = (partial > full_scale) | (partial < low)
         partial = partial.clamp(low, full_scale)
         if self.adc.bits is None:
             return partial, clipped
-        levels = 2 ** (self.adc.bits - self.adc.signed) - 1
-        step = full_scale / levels
         if self.adc.kind == "ideal":
+            step = full_scale / self.levels
             return (partial / step).round() * step, clipped
-        lowest = -levels if self.adc.signed else 0
-        codes = self._search(partial / step - lowest, tile)
-        return (codes.clamp(max=levels - lowest) + lowest) * step, clipped
-
-    def _search(self, x: Tensor, tile: int) -> Tensor:
-        """Return codes 0, 1, … of values x (M, N, …) in LSB, by the thresholds of a capacitive DAC."""
-        bits = self.adc.bits or 1
-        if self.adc.kind == "ramp":
-            # The counter stops where the ramp first passes the input.
-            levels = self.thresholds(1, tile, x)[0].cummax(0).values
-            return torch.searchsorted(levels, x.contiguous(), right=True).to(x.dtype)
-        levels = self.thresholds(x.shape[1], tile, x)
-        column = torch.arange(x.shape[1], device=x.device).view(1, -1, *[1] * (x.ndim - 2))
-        code = torch.zeros_like(x, dtype=torch.int64)
-        for bit in reversed(range(bits)):
+        thresholds, outputs = self.transfer(full_scale, tile, partial)
+        own = torch.arange(n, device=partial.device).view(column).clamp(max=len(thresholds) - 1)
+        code = torch.zeros_like(partial, dtype=torch.int64)
+        for bit in reversed(range(self.adc.bits)):
             trial = code + 2**bit
-            code = torch.where(x >= levels[column, trial - 1], trial, code)
-        return code.to(x.dtype)
+            code = torch.where(partial >= thresholds[own, trial - 1], trial, code)
+        return outputs[own, code], clipped
 
-    def thresholds(self, count: int, tile: int, like: Tensor) -> Tensor:
-        """Return the inputs at which codes 1 … 2^bits - 1 begin, LSB above the lowest level: (count, 2^bits - 1).
+    def errors(self, full_scale: float | None, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return 1 + gain_tc, and offset_tc·full_scale in normalised units, of one tile's ADCs (N,)."""
+        gains, offsets = like.new_ones(like.shape[1]), like.new_zeros(like.shape[1])
+        if self.adc.gain_error:
+            gains = gains + self.adc.gain_error * normals(like, self.chip, ADC_GAIN, tile, gains.shape)
+        if self.adc.offset_error and full_scale is not None:
+            drawn = normals(like, self.chip, ADC_OFFSET, tile, offsets.shape)
+            offsets = self.adc.offset_error * full_scale * drawn
+        return gains, offsets
 
-        A capacitive DAC of capacitors C_b = 2^b·(1 + mismatch·N(0, 1)/√(2^b)) and a terminating unit gives code u the
-        voltage 2^bits·Σ_b u_b C_b / Σ C; code u begins half an LSB below.
+    @property
+    def levels(self) -> int:
+        """Steps from 0 to the full scale; 0 for an ADC that does not round."""
+        return 2 ** (self.adc.bits - self.adc.signed) - 1 if self.adc.bits else 0
+
+    def transfer(self, full_scale: float, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the ADCs of one tile (one, or one for each of like's columns) make of a sum, normalised units.
+
+        The search for the code u of 2^bits tries u's bits from the highest on: a bit is kept where the sum is at least
+        u's threshold. With k = u, or u - 2^(bits-1) if signed, a DAC of binary capacitors C_i against one of 2^B,
+
+            V(k) = sign(k) · Σ_i<B |k|_i C_i · 2^B/C_B,    C_i = 2^i·(1 + mismatch·N(0, 1)/√2^i),    B = bits - signed
+
+        in LSB. Of `sar`, u begins at V(k) - 1/2; of `ramp`, whose counter stops at the level next to the sum, half way
+        between two neighbours of the levels in their order, which mismatch may change.
+
+        Returns
+        -------
+        thresholds : Tensor (ADCs, 2^bits - 1)
+            Where codes 1, 2, … begin.
+        outputs : Tensor (ADCs, 2^bits)
+            What codes 0, 1, … mean; the lowest of a signed ADC, which an even range does not need, is the next.
+
+        References
+        ----------
+        M. Spear et al., *The impact of analog-to-digital converter architecture and variability on analog neural
+        network accuracy*, IEEE JXCDC 2023.
         """
-        bits = self.adc.bits or 1
-        weights = 2.0 ** torch.arange(bits + 1, device=like.device, dtype=like.dtype)
-        weights[bits] = 1.0
-        drawn = normals(like, self.chip, CAPACITORS, tile, (count, bits + 1))
-        capacitors = weights + self.adc.capacitor_mismatch * weights.sqrt() * drawn
-        u = torch.arange(1, 2**bits, device=like.device)
-        used = (u[:, None] >> torch.arange(bits, device=like.device) & 1).to(like.dtype)
-        voltage = 2**bits * capacitors[:, :bits] @ used.T / capacitors.sum(1, keepdim=True)
-        if self.adc.inl:
-            middle = (2**bits - 1) / 2 if not self.adc.signed else 2 ** (bits - 1) - 1
-            voltage = voltage + self.adc.inl * (1 - ((u.to(like.dtype) - middle) / middle) ** 2)
-        return voltage - 0.5
+        bits, mismatch = self.adc.bits or 1, self.adc.capacitor_mismatch
+        magnitude, step = bits - self.adc.signed, full_scale / self.levels
+        codes = torch.arange(2**bits, device=like.device) - (2**magnitude if self.adc.signed else 0)
+        sizes = 2.0 ** torch.arange(magnitude + 1, device=like.device, dtype=like.dtype)
+        count = 1 if self.adc.kind == "ramp" else like.shape[1]
+        drawn = normals(like, self.chip, CAPACITORS, tile, (count, magnitude + 1))
+        capacitors = sizes + mismatch * sizes.sqrt() * drawn
+        used = (codes.abs()[:, None] >> torch.arange(magnitude + 1, device=like.device) & 1).to(like.dtype)
+        levels = codes.sign() * (capacitors @ used.T) * sizes[-1] / capacitors[:, -1:]
+        outputs = codes.clamp(-self.levels, self.levels).to(like.dtype).expand_as(levels) * step
+        if self.adc.kind == "sar":
+            return (levels[:, 1:] - 0.5) * step, outputs
+        middle = 0.0 if self.adc.signed else self.levels / 2
+        bow = 1 - ((codes.to(like.dtype) - middle) / (self.levels - middle)) ** 2
+        levels, order = (levels + self.adc.inl * bow).sort(dim=1)
+        return (levels[:, 1:] + levels[:, :-1]) / 2 * step, outputs.gather(1, order)
 
 
 def shaped(normal: Tensor, distribution: str) -> Tensor:

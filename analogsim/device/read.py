@@ -148,7 +148,7 @@ class _Read:
 
     def backend(self, base: Any) -> Any:
         """Return what converts a tile's sums."""
-        return base if self.kernel.converters is None else _Epilogue(self.kernel.converters)
+        return base if self.kernel.converters is None else _Epilogue(self.kernel.converters, base)
 
 
 class _Matmul(_Read):
@@ -230,6 +230,7 @@ class _Epilogue:
     """A backend's `dac` and `accumulate` for inputs that are converted and ADCs that are no ideal quantizers."""
 
     converters: Converters
+    base: Any
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Pass on: converted already."""
@@ -250,12 +251,7 @@ class _Epilogue:
     ) -> int:
         """Add one tile's converted sums to `out`; as `plain.accumulate`."""
         norm2 = partial.new_zeros(()) if norm2 is None else norm2
-        noisy = self.converters.noisy(partial, norm2, spec, seed, stream, tile, offset)
-        converted, clipped = self.converters.convert(noisy, spec.full_scale(tile), tile)
-        out.copy_(converted) if first else out.add_(converted)
-        if bits is not None:
-            bits |= clipped.to(bits.dtype) << tile % 8
-        return int(clipped.sum())
+        return self.converters.accumulate(self.base, out, partial, norm2, spec, seed, stream, tile, offset, bits, first)
 
 
 def _either(a: Clips, b: Clips) -> Clips:

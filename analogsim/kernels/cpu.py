@@ -114,6 +114,51 @@ def accumulate(
 
 
 @torch.no_grad()
+def convert(
+    out: Tensor,
+    sums: Tensor,
+    limits: tuple[float, float],
+    step: float,
+    gains: Tensor,
+    offsets: Tensor,
+    table: tuple[Tensor, Tensor] | None,
+    tile: int,
+    bits: Tensor | None,
+    first: bool,
+) -> int:
+    """Add what ADCs of their own make of one tile's noisy sums to `out`; mark and count clips as `accumulate`.
+
+    Parameters
+    ----------
+    out, sums, bits : Tensor (M, N, …)
+        All contiguous.
+    limits : (float, float)
+        Least and largest sum, normalised units.
+    step : float
+        Of an ideal quantizer; 0 does not round.
+    gains, offsets : Tensor (N,)
+        A sum s becomes s·gain + offset.
+    table : (Tensor, Tensor) or None
+        Thresholds (ADCs, 2^b - 1) and outputs (ADCs, 2^b) of a search, of one ADC or of N.
+    """
+    threads = team(out.numel())
+    clipped = None if bits is None else torch.zeros(8 * threads, dtype=torch.int64)
+    thresholds = outputs = torch.empty(0)
+    depth = 0
+    if table is not None:
+        thresholds, outputs = table
+        thresholds = torch.cat([thresholds.new_zeros(len(thresholds), 1), thresholds], 1)
+        outputs = outputs.contiguous()
+        depth = outputs.shape[1].bit_length() - 1
+    scalars = torch.tensor([*limits, 1 / step if step else 0.0, step])
+    arrays = [0 if array is None else array.data_ptr() for array in (out, sums, bits, gains, offsets)]
+    tables = thresholds.data_ptr(), outputs.data_ptr(), outputs.numel(), scalars.data_ptr()
+    shape = out.numel(), out.shape[1], math.prod(out.shape[2:]), depth, tile, first
+    openmp.run(jit.convert_kernel, threads, *arrays, *tables, *shape, 0 if clipped is None else clipped.data_ptr())
+    return 0 if clipped is None else int(clipped.sum())
+
+
+@torch.no_grad()
 def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
     """Compute `reference.add_noise` in one pass."""
     x = x.contiguous()

@@ -261,6 +261,98 @@ def accumulate_kernel(arguments):
 
 
 @njit(**_options)
+def convert(out, sums, bits, start, gains, offsets, table, values, scalars, columns, positions, depth, mark, first):
+    """Add what ADCs of their own make of a tile's sums to `out`; return how many clipped.
+
+    Element i belongs to column (start + i) // positions % columns. `gains` and `offsets` hold a number a column.
+    scalars: least and largest sum, gain = levels / full scale, step (0: no rounding).
+    table, values: 2^depth thresholds (the first is not used) and outputs an ADC (one, or one a column); depth 0: an
+    ideal quantizer. `bits` may be empty, else clips are marked. `first` overwrites `out` instead.
+    """
+    low, high, gain, step = scalars[0], scalars[1], scalars[2], scalars[3]
+    v = np.empty(CHUNK, np.float32)
+    column = np.empty(CHUNK, np.uint32)
+    code = np.empty(CHUNK, np.uint32)
+    shared = values.shape[0] == 1 << depth
+    clipped = 0
+    n = out.shape[0]
+    for begin in range(0, n, CHUNK):
+        m = min(CHUNK, n - begin)
+        p, o = sums[begin : begin + m], out[begin : begin + m]
+        c = (start + begin) // positions % columns
+        left = positions - (start + begin) % positions
+        i = 0
+        while i < m:
+            stop = min(m, i + left)
+            column[i:stop] = np.uint32(c)
+            c = c + 1 if c + 1 < columns else 0
+            left = positions
+            i = stop
+        for i in range(m):
+            v[i] = p[i] * gains[column[i]] + offsets[column[i]]
+        if bits.shape[0]:
+            b = bits[begin : begin + m]
+            count = np.int32(0)
+            for i in range(m):
+                over = (v[i] > high) | (v[i] < low)
+                b[i] |= mark if over else np.uint8(0)
+                count += np.int32(over)
+            clipped += count
+        for i in range(m):
+            s = v[i]
+            s = high if s > high else s
+            v[i] = low if s < low else s
+        if depth:
+            for i in range(m):
+                code[i] = np.uint32(0) if shared else np.uint32(column[i] << np.uint32(depth))
+            for bit in range(depth - 1, -1, -1):
+                half = np.uint32(1 << bit)
+                for i in range(m):
+                    trial = np.uint32(code[i] + half)
+                    code[i] = trial if v[i] >= table[trial] else code[i]
+            for i in range(m):
+                v[i] = values[code[i]]
+        elif step > 0:
+            for i in range(m):
+                v[i] = np.rint(v[i] * gain) * step
+        if first:
+            for i in range(m):
+                o[i] = v[i]
+        else:
+            for i in range(m):
+                o[i] += v[i]
+    return clipped
+
+
+@cfunc(SIGNATURE, cache=True)
+def convert_kernel(arguments):
+    """Arrays out, sums, bits or 0, gains, offsets, table, values, their length, scalars (4); sizes.
+
+    The sizes: count, columns, positions, depth, tile, first, clipped or 0 (as `accumulate_kernel`).
+    """
+    a = carray(arguments, (16,), np.int64)
+    start, stop = _share(a[9], CHUNK)
+    clipped = convert(
+        _floats(a[0], start, stop),
+        _floats(a[1], start, stop),
+        _bytes(a[2], start, stop),
+        start,
+        _floats(a[3], 0, a[10]),
+        _floats(a[4], 0, a[10]),
+        _floats(a[5], 0, a[7]),
+        _floats(a[6], 0, a[7]),
+        _floats(a[8], 0, 4),
+        a[10],
+        a[11],
+        a[12],
+        np.uint8(1 << (a[13] & 7)),
+        a[14] != 0,
+    )
+    if a[15]:
+        _integers(a[15], 0, 8 * (thread_number() + 1))[8 * thread_number()] = clipped
+
+
+@njit(**_options)
 def noise(x, out, sigma, multiplicative, per_sample, offset, key):
     """Out = x·(1 + σ_m·n₁) + σ·n₂; each σ holds one value, or one a sample of `per_sample` elements."""
     k0, k1, s0, s1 = key[0], key[1], key[2], key[3]

@@ -246,10 +246,11 @@ class AnalogLayer(nn.Module):
         kernel = choose(x, self.backend)
         if chip is not None and DeviceKernel.needed(chip, self.profile):
             kernel = DeviceKernel(kernel, chip, self.profile)
-            if kernel.converters is not None and self.backend == "numba":
+            noise = self.profile.noise
+            if self.backend == "numba" and (noise.distribution != "gaussian" or noise.wander):
                 raise BackendError(
-                    f"{self._where()}: backend 'numba' has no ADC errors, unsigned ADC, wander or noise that is not "
-                    "Gaussian; use 'auto' or 'reference'"
+                    f"{self._where()}: backend 'numba' has no wander and no noise that is not Gaussian; use 'auto' or "
+                    "'reference'"
                 )
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
