@@ -55,6 +55,7 @@ bench: $(READY) ## measure speed against plain torch and write the tables (20 mi
 	$(BIN)/python -m benchmarks.training --out $(SPEED)/training.json
 	$(BIN)/python -m benchmarks.startup --out $(SPEED)/startup.json
 	$(BIN)/python -m benchmarks.scaling --out $(SPEED)/scaling.json
+	$(BIN)/python -m benchmarks.devices --out $(SPEED)/devices.json
 	$(BIN)/python -m benchmarks.tables
 
 bench-gpu: $(READY) ## measure the Triton kernels against torch, on a machine with a CUDA GPU

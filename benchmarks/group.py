@@ -17,6 +17,7 @@ from analogsim.machine import usable_cores
 from analogsim.qat import QATSpec, prepare_qat
 from analogsim.study.data import DataSet
 from analogsim.study.group import Group, Member
+from analogsim.study.network import find
 from analogsim.study.spec import TrainSpec
 from analogsim.study.train import train
 from models.lenet import LeNet5
@@ -87,9 +88,9 @@ def serve(pipe: Any, *, group: int, quantized: bool, how: Any, compile: bool, de
         pipe.send(None)
 
 
-def network(quantized: bool) -> nn.Module:
-    """Return LeNet-5, plain or with 8 bits and constant scaling."""
-    return prepare_qat(LeNet5(), QATSpec(scaling="constant", s=0.5), inplace=True) if quantized else LeNet5()
+def network(quantized: bool, make: Callable[[], nn.Module] = LeNet5) -> nn.Module:
+    """Return a network, plain or with 8 bits and constant scaling."""
+    return prepare_qat(make(), QATSpec(scaling="constant", s=0.5), inplace=True) if quantized else make()
 
 
 def pictures(count: int) -> DataSet:
@@ -138,16 +139,16 @@ def cases(quantized: bool, device: str, images: int, rounds: int) -> list[Case]:
     return [found, measured({best: singles[best], **groups}, best, rounds, f"{title}: groups")]
 
 
-def one_thread(quantized: bool, images: int, rounds: int) -> Case:
+def one_thread(make: Callable[..., nn.Module], quantized: bool, images: int, rounds: int) -> Case:
     """Measure the processor's time of one thread, on the CPU: on a busy machine no other says anything."""
-    data, single = pictures(images), network(quantized)
+    data, single = pictures(images), network(quantized, make)
 
     def alone() -> int:
         train(single, data, SPEC.varied(epochs=1), progress=False)
         return 1
 
     def together(size: int, how: Any) -> Callable[[], int]:
-        members = [Member(str(n), network(quantized), SPEC.varied(seed=n)) for n in range(size)]
+        members = [Member(str(n), network(quantized, make), SPEC.varied(seed=n)) for n in range(size)]
         group = Group(members, data, torch.device("cpu"), how=how)
 
         def epoch() -> int:
@@ -166,7 +167,7 @@ def one_thread(quantized: bool, images: int, rounds: int) -> Case:
         networks = call()
         return (time.process_time() - started) / networks
 
-    title = f"LeNet-5{', 8 bits, constant scaling' if quantized else ''}, σ = 0.5, processor's time"
+    title = f"{make.__name__}{', 8 bits, constant scaling' if quantized else ''}, σ = 0.5, processor's time"
     with threads(1):
         return compare(calls, "singly", rounds, name=title, measure=used)
 
@@ -191,6 +192,9 @@ def main(
     processor_time: Annotated[
         bool, typer.Option("--processor-time", help="One thread on the CPU, and its time only: for a busy machine.")
     ] = False,
+    model: Annotated[
+        str, typer.Option(metavar="MODULE:NAME", help="With --processor-time: the network.")
+    ] = "models.lenet:LeNet5",
     rounds: Annotated[int, typer.Option(help="Measured rounds.")] = 7,
     out: Out = None,
 ) -> None:
@@ -199,7 +203,7 @@ def main(
     images = images or (50_000 if device.startswith("cuda") else 2560)
     if processor_time:
         images, rounds = (512, 3) if quick else (images, rounds)
-        finish("Groups", [one_thread(quantized, images, rounds) for quantized in (False, True)], out)
+        finish("Groups", [one_thread(find(model), quantized, images, rounds) for quantized in (False, True)], out)
         return
     results = [
         case

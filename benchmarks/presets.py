@@ -11,6 +11,7 @@ from torch import nn
 from analogsim import HardwareProfile, at_time, calibrate, convert, presets, program, set_seed
 from analogsim.bench import machine
 from analogsim.progress import track
+from analogsim.study.checkpoint import write_text
 from analogsim.study.data import DataSet, load_data
 from analogsim.study.job import commit
 from analogsim.study.train import TrainSpec, accuracy, train
@@ -29,13 +30,17 @@ NETWORKS = {
     "LeNet-5": (LeNet5, {}, TrainSpec(epochs=10), None),
     "ResNet-18": (ResNet18, {"batch_norm": True}, TrainSpec(epochs=6, lr=1e-3), 5000),
 }
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999", "#8a5a00")
 
 
 def measure(network: nn.Module, profile: HardwareProfile, data: DataSet, chip: int, age: float) -> float:
-    """Return the test accuracy of one chip of some age; ranges by the 99.9th percentile of 256 training images."""
+    """Return the test accuracy of one chip of some age; ranges by the 99.9th percentile of 256 training images.
+
+    Where inputs cannot be negative, the first layer, which sees normalised images, stays digital.
+    """
     torch.manual_seed(chip)
-    analog = convert(network, profile).eval()
+    first = next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    analog = convert(network, profile, keep_digital=() if profile.dac.signed else first).eval()
     calibrate(analog, [data.normalise(data.train_x[:256])], "percentile", progress=False)
     program(analog, chip)
     at_time(analog, age)
@@ -50,28 +55,33 @@ def main(
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write.")] = RESULT,
 ) -> None:
     """Train both networks, put them on three chips of every profile, and draw accuracy against age and ADC bits."""
-    torch.manual_seed(0)
-    report = {"machine": machine(), "commit": commit(), "images": images, "chips": CHIPS, "networks": {}}
+    report: dict = {"machine": machine(), "commit": commit(), "images": images, "chips": CHIPS, "networks": {}}
+    partial = runs / "partial.json"
+    if partial.is_file():
+        report["networks"] = json.loads(partial.read_text(encoding="utf-8"))
     for title, (factory, arguments, spec, subset) in NETWORKS.items():
         data = load_data(name).subset(train=subset, test=images)
         torch.manual_seed(spec.seed)
         network = train(factory(**arguments), data, spec, out=runs / title).model.eval()
-        found: dict[str, dict[str, dict[str, list[float]]]] = {"age": {}, "adc.bits": {}}
+        empty = {"digital": accuracy(network, data), "label": data.label, "age": {}, "adc.bits": {}}
+        found = report["networks"].setdefault(title, empty)
         for preset in track(presets(), title):
+            if preset in found["age"]:
+                continue
             profile = HardwareProfile.load(preset)
             chips = range(CHIPS if profile.is_drawn or profile.noise.output or profile.noise.read else 1)
             ages = AGES if profile.drift.nu != 0 else {"1 s": 1.0}
-            found["age"][preset] = {
-                label: [measure(network, profile, data, chip, seconds) for chip in chips]
-                for label, seconds in ages.items()
-            }
             if profile.adc.bits is not None:
                 found["adc.bits"][preset] = {
                     str(bits): [measure(network, profile.varied(adc={"bits": bits}), data, chip, 1.0) for chip in chips]
                     for bits in BITS
                 }
-        report["networks"][title] = {"digital": accuracy(network, data), "label": data.label, **found}
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            found["age"][preset] = {
+                label: [measure(network, profile, data, chip, seconds) for chip in chips]
+                for label, seconds in ages.items()
+            }
+            write_text(partial, json.dumps(report["networks"]))
+    write_text(out, json.dumps(report, indent=1) + "\n")
     draw(report, IMAGES / "presets.png")
 
 

@@ -12,7 +12,11 @@ from . import findings
 from .common import RESULTS, ROOT
 from .findings import grid
 
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in ("performance", "gpu", "paper")))
+NAMES = ("performance", "gpu", "paper", "devices", "studies")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in NAMES))
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{page}.md" for page in ("performance", "gpu", "paper", "devices", "studies")),
+)
 MARKER = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -153,6 +157,29 @@ def gpu() -> str:
     return grid(["", "ratios", "to"], rows) + where + notes
 
 
+def devices() -> str:
+    """Ratios of each part, threads side by side."""
+    report = Report.load(RESULTS / "devices.json")
+    header = ["", *(f"{case.threads} thread{'s' if case.threads > 1 else ''}" for case in report.cases)]
+    names = [result.name for result in report.cases[0].results if result.name != report.cases[0].baseline]
+    rows = [[name, *(judged(r) for c in report.cases for r in c.results if r.name == name)] for name in names]
+    where = source(report, "python -m benchmarks.devices").replace(" Bold: above the goal.", "")
+    return grid(header, rows) + where
+
+
+def group() -> str:
+    """Time of a network's epoch, groups against one process a network."""
+    report = Report.load(RESULTS / "group.json")
+    header = ["", *(case.name.rpartition(": ")[0] for case in report.cases if case.baseline)]
+    compared = [case for case in report.cases if case.baseline]
+    rows = [
+        [result.name, *(judged(r) for c in compared for r in c.results if r.name == result.name)]
+        for result in compared[0].results
+    ]
+    where = source(report, "make bench-group").replace(" Bold: above the goal.", "")
+    return grid(header, rows) + where
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "readme": readme,
     "kernels": kernels,
@@ -162,6 +189,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "startup": startup,
     "scaling": scaling,
     "gpu": gpu,
+    "devices": devices,
+    "group": group,
     **findings.TABLES,
 }
 
