@@ -13,7 +13,7 @@ from .errors import ConversionError, ShapeError
 from .kernels import Clips, ConvGeometry, MatmulSpec
 from .kernels.conv import Job
 from .kernels.conv_tiles import cut
-from .profile import HardwareProfile
+from .profile import Cost, HardwareProfile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,16 +25,20 @@ class LayerCost:
 
     With K rows (of a group), N columns in G groups, M products and T row tiles t of k_t rows; S slices of a weight,
     each in P cells (2 of a differential pair) with D conversions (2 of a pair that is subtracted digitally); J
-    steps of an input; and C = ⌈(N/G)·S·P / cols⌉:
+    steps of an input; and C = ⌈(N/G)·S·D / cols⌉:
 
-        tiles = G·T·C     utilisation = K·N·S·P / (tiles·rows·cols)     tile_reads = M·J·tiles
+        tiles = G·T·C     utilisation = K·N·S·D / (tiles·rows·cols)     tile_reads = M·J·tiles
         dac_conversions = M·J·G·C·Σ_t k_t     adc_conversions = M·J·T·N·S·D     macs = M·J·K·N·S·P
         energy = dac_conversions·E_dac + adc_conversions·E_adc + macs·E_mac
-        latency = M·J·(t_dac + t_array + t_adc·⌈conversions of a tile / adcs_per_tile⌉)
+        latency = M·J·(a + c),  or M·J·max(a, c) + min(a, c) with `overlap`,
+                  a = t_dac + t_array,  c = t_adc·⌈conversions of a tile / adcs_per_tile⌉
 
     where a tile converts its own inputs, a converter of b bits costs E = FOM·2^b if only its figure of merit is
     given (Walden, with all bits effective), all tiles of a layer work at the same time, the columns of a tile take
-    turns at its ADCs (as in ISAAC), and a layer's products are made one after the other.
+    turns at its ADCs and, with `overlap`, while the array is read again (both as in ISAAC, sections IV to VI), and a
+    layer's products are made one after the other. Where a read is only known as a whole,
+
+        energy = tile_reads·E_read     latency = M·J·t_read
 
     Attributes
     ----------
@@ -215,7 +219,7 @@ class _Counter:
         slices, cells, conversions = _columns_of_a_weight(self.profile)
         bits = dac.bits if dac.step_bits is None else dac.step_bits
         reads = 1 if dac.step_bits is None or dac.bits is None else -(-(dac.bits - dac.signed) // dac.step_bits)
-        width = self.columns // self.groups * slices * cells
+        width = self.columns // self.groups * slices * conversions  # bit lines
         column_tiles = -(-width // (tile.cols or width))
         tiles, products = self.groups * self.row_tiles * column_tiles, round(self.products) * reads
         room = tiles * (tile.rows or self.rows) * (tile.cols or width)
@@ -223,13 +227,8 @@ class _Counter:
         outputs = products * self.row_tiles * self.columns * slices * conversions
         macs = products * self.rows * self.columns * slices * cells
         steps = math.nan if bits is None or adc.bits is None else inputs * 2**bits + outputs * 2**adc.bits
-        of_a_tile = -(-min(width, tile.cols or width) * conversions // cells)
+        of_a_tile = min(width, tile.cols or width)
         turns = -(-of_a_tile // (given.adcs_per_tile or of_a_tile))
-        each = (
-            _each(given.dac_energy, given.dac_fom, bits),
-            _each(given.adc_energy, given.adc_fom, adc.bits),
-            _given(given.mac_energy) / 1000,
-        )
         return LayerCost(
             name=name,
             rows=self.rows,
@@ -237,16 +236,15 @@ class _Counter:
             groups=self.groups,
             tiles=tiles,
             # A channel-aligned tile may hold one channel of more rows than it has.
-            utilisation=min(1.0, self.rows * self.columns * slices * cells / room),
+            utilisation=min(1.0, self.rows * self.columns * slices * conversions / room),
             products=round(self.products),
             tile_reads=products * tiles,
             dac_conversions=inputs,
             adc_conversions=outputs,
             macs=macs,
             conversion_steps=float(steps),
-            energy=inputs * each[0] + outputs * each[1] + macs * each[2],
-            latency=products
-            * (_given(given.dac_latency) + _given(given.array_latency) + _given(given.adc_latency) * turns),
+            energy=_energy(given, products * tiles, (inputs, bits), (outputs, adc.bits), macs),
+            latency=_latency(given, products, turns),
         )
 
 
@@ -255,6 +253,28 @@ def _columns_of_a_weight(profile: HardwareProfile) -> tuple[int, int, int]:
     cells, bits = profile.cells, profile.weight.bits
     slices = 1 if cells.bits is None or bits is None else -(-(bits - 1) // cells.bits)
     return slices, 1 + (cells.mapping == "differential"), 1 + (cells.subtraction == "digital")
+
+
+def _energy(
+    given: Cost, reads: int, inputs: tuple[int, int | None], outputs: tuple[int, int | None], macs: int
+) -> float:
+    """Return the energy in pJ of reads of tiles, or of their conversions (how many, of how many bits) and MACs."""
+    if given.read_energy is not None:
+        return reads * given.read_energy
+    conversions = inputs[0] * _each(given.dac_energy, given.dac_fom, inputs[1])
+    conversions += outputs[0] * _each(given.adc_energy, given.adc_fom, outputs[1])
+    return conversions + macs * _given(given.mac_energy) / 1000
+
+
+def _latency(given: Cost, reads: int, turns: int) -> float:
+    """Return the time in ns of reads that follow each other, each ADC converting `turns` outputs of a read."""
+    if given.read_latency is not None:
+        return reads * given.read_latency
+    array = _given(given.dac_latency) + _given(given.array_latency)
+    conversion = _given(given.adc_latency) * turns
+    if given.overlap and not math.isnan(array + conversion):
+        return reads * max(array, conversion) + min(array, conversion)
+    return reads * (array + conversion)
 
 
 def _each(energy: float | None, fom: float | None, bits: int | None) -> float:

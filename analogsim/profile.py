@@ -28,8 +28,8 @@ class Tile(Part):
     rows: Annotated[int, Field(ge=1)] | None = 256
     """Inputs (word lines) of one crossbar; each tile has its own ADC conversion. null: one tile holds every row."""
     cols: Annotated[int, Field(ge=1)] | None = 256
-    """Outputs (bit lines) of one crossbar. Decides how many tiles there are; the result only with wires, dead rows or
-    reference columns. null: unlimited."""
+    """Outputs (bit lines) of one crossbar; a pair of cells that is subtracted before the ADC has one. Decides how many
+    tiles there are; the result only with wires, dead rows or reference columns. null: unlimited."""
     mapping: Literal["channel", "im2col"] = "channel"
     """Convolutions only. channel: a tile holds floor(rows / kernel size) whole input channels (at least one).
     im2col: a tile holds `rows` consecutive rows of the unfolded weight, wherever a channel ends."""
@@ -140,7 +140,9 @@ class ADC(Part):
 
 
 class Cost(Part):
-    """What conversions and products cost; null: unknown, and so are the totals of `analogsim cost` that need it."""
+    """What conversions and products cost, or reads as a whole; null: unknown, and so are the totals of `analogsim cost`
+    that need it.
+    """
 
     dac_energy: NonNegative | None = None
     """Energy of one input's conversion, pJ."""
@@ -152,6 +154,9 @@ class Cost(Part):
     """ADC figure of merit (Walden's), fJ a step: where adc_energy is null, a conversion of b bits takes adc_fom·2^b."""
     mac_energy: NonNegative | None = None
     """Energy of one multiplication and addition in the array, fJ."""
+    read_energy: NonNegative | None = None
+    """Energy of one read of a whole tile, conversions included, pJ: instead of all the above, where only a chip's total
+    is known. A tile in part use takes all of it."""
     dac_latency: NonNegative | None = None
     """Time of the inputs' conversion, which happens for all rows at once, ns."""
     array_latency: NonNegative | None = None
@@ -160,6 +165,24 @@ class Cost(Part):
     """Time of one output's conversion, ns."""
     adcs_per_tile: Annotated[int, Field(ge=1)] | None = None
     """ADCs that the columns of a tile take turns at. null: one for each column."""
+    overlap: bool = False
+    """true: sums are held, so that a read's are converted while the array settles for the next read."""
+    read_latency: NonNegative | None = None
+    """Time of one read of a tile, conversions included, ns: instead of the parts' latencies."""
+
+    @model_validator(mode="after")
+    def _whole_or_parts(self) -> Self:
+        split = {
+            "read_energy": ("dac_energy", "dac_fom", "adc_energy", "adc_fom", "mac_energy"),
+            "read_latency": ("dac_latency", "array_latency", "adc_latency", "adcs_per_tile"),
+        }
+        for whole, parts in split.items():
+            both = [part for part in parts if getattr(self, part) is not None]
+            if getattr(self, whole) is not None and both:
+                raise ValueError(f"{whole} is the whole of a read: leave out {', '.join(both)}")
+        if self.overlap and self.read_latency is not None:
+            raise ValueError("read_latency is the whole of a read: leave out overlap")
+        return self
 
 
 class HardwareProfile(Part):

@@ -14,9 +14,6 @@ from .findings import grid
 
 NAMES = ("performance", "gpu", "paper", "devices", "studies")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in NAMES))
-    ROOT / "README.md",
-    *(ROOT / "docs" / f"{page}.md" for page in ("performance", "gpu", "paper", "devices", "studies")),
-)
 MARKER = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from analogsim import HardwareProfile, convert, cost, presets
-from analogsim.errors import ConversionError, ShapeError
+from analogsim.errors import ConversionError, ProfileError, ShapeError
 from models.lenet import LeNet5
 
 SMALL = HardwareProfile(
@@ -110,6 +110,86 @@ def test_energy_and_latency():
     assert math.isnan(own.energy)
     (walden,) = cost(nn.Linear(25, 7), SMALL.varied(cost=prices | {"adc_energy": None, "adc_fom": 3.0}), (25,)).layers
     assert walden.energy == pytest.approx(75 * 2 * 64 / 1000 + 21 * 3 * 32 / 1000 + 175 * 8 / 1000)
+
+
+def test_conversions_overlap_with_the_next_read():
+    """A timeline of single reads: a held sum is converted while the array settles for the next one."""
+    for array, each in ((10.0, 2.0), (3.0, 2.0)):
+        times = {"dac_latency": 1.0, "array_latency": array, "adc_latency": each, "adcs_per_tile": 1, "overlap": True}
+        (layer,) = cost(nn.Linear(25, 7), SMALL.varied(cost=times), (4, 25)).layers
+        settled = converted = 0.0
+        for _ in range(4):
+            # The next sums wait for the hold circuits, which are free once the ADC has read them.
+            settled = max(settled + 1 + array, converted)
+            converted = settled + 3 * each
+        assert layer.latency == pytest.approx(converted)
+        (unknown,) = cost(nn.Linear(25, 7), SMALL.varied(cost=times | {"adc_latency": None}), (4, 25)).layers
+        assert math.isnan(unknown.latency)
+
+
+def test_reads_as_a_whole():
+    prices = {"read_energy": 50.0, "read_latency": 7.0}
+    (layer,) = cost(nn.Linear(25, 7), SMALL.varied(cost=prices), (4, 25)).layers
+    assert (layer.energy, layer.latency) == (4 * 9 * 50.0, 4 * 7.0)  # 9 tiles work at once, 4 vectors in turn
+    for whole, part in (("read_energy", "mac_energy"), ("read_latency", "adc_latency")):
+        with pytest.raises(ProfileError, match=f"{whole} is the whole of a read: leave out {part}"):
+            SMALL.varied(cost={whole: 1.0, part: 1.0})
+    with pytest.raises(ProfileError, match="leave out overlap"):
+        SMALL.varied(cost={"read_latency": 1.0, "overlap": True})
+
+
+def test_a_pair_has_one_bit_line_if_it_is_subtracted_before_the_adc():
+    """As in the chips that the presets describe: 256 outputs of a 256-column array, whatever cells are behind one."""
+    pairs = HardwareProfile(tile={"rows": 256, "cols": 256}, cells={"mapping": "differential"})
+    (layer,) = cost(nn.Linear(256, 256), pairs, (256,)).layers
+    assert (layer.tiles, layer.utilisation, layer.macs) == (1, 1.0, 2 * 256 * 256)
+    (digital,) = cost(nn.Linear(256, 256), pairs.varied(cells={"subtraction": "digital"}), (256,)).layers
+    assert (digital.tiles, digital.utilisation, digital.macs) == (2, 1.0, 2 * 256 * 256)
+
+
+# Shafiee et al., ISCA 2016, Table I: mW of one unit of 8 arrays (128 x 128), and of a tile of 12 units. A cycle takes
+# 100 ns (section IV), and a product of 16-bit inputs 16 of them (section V).
+ISAAC = {"adc": 16.0, "dac": 4.0, "hold": 0.01, "array": 2.4, "tile": 330.0}
+
+
+def isaac():
+    """Return the preset with the chip's sixteen steps, which inputs without a sign have."""
+    return HardwareProfile.load("isaac").varied(dac={"signed": False})
+
+
+def test_isaac_takes_what_its_paper_says():
+    # 128 x 128 16-bit weights fill the unit's 8 arrays.
+    (layer,) = cost(nn.Linear(128, 128), isaac(), (128,)).layers
+    assert (layer.tiles, layer.utilisation, layer.tile_reads) == (8, 1.0, 8 * 16)
+    milliwatts = ISAAC["adc"] + ISAAC["dac"] + ISAAC["hold"] + ISAAC["array"]
+    assert layer.energy == pytest.approx(milliwatts * 1600, rel=1e-6)  # mW over 1600 ns are pJ
+    assert layer.adc_conversions == 128 * 128  # one a 16-bit multiplication
+    # Figure 4b: crossbars in cycles 2 to 17, the ADC in cycle 18.
+    assert layer.latency == pytest.approx(17 * 100)
+
+
+def test_isaac_converters_take_the_share_that_its_paper_says():
+    """Section VIII: the ADCs account for 58 % of tile power."""
+    converters = isaac().varied(cost={"dac_energy": 0.0, "mac_energy": 0.0})
+    (layer,) = cost(nn.Linear(128, 128), converters, (128,)).layers
+    assert 12 * layer.energy / (ISAAC["tile"] * 1600) == pytest.approx(0.58, abs=0.005)
+
+
+def test_isaac_is_as_fast_as_its_paper_says():
+    """Table IV: 627.5 GOPS/W at peak, of a chip of 168 tiles, 12 units a tile, and 65.8 W (Table I)."""
+    vectors = 4000  # so that filling the pipeline does not matter
+    (layer,) = cost(nn.Linear(128, 128), isaac(), (vectors, 128)).layers
+    operations = 2 * 128 * 128 * vectors / layer.latency  # of one unit, in 1/ns = GOPS
+    assert operations * 12 * 168 / 65.8 == pytest.approx(627.5, rel=2e-4)
+
+
+def test_pcm_takes_what_its_paper_says():
+    """Le Gallo et al. 2023, abstract, one phase: 63.1 TOPS and 9.76 TOPS/W of 64 cores of 256 x 256."""
+    (layer,) = cost(nn.Linear(256, 256), HardwareProfile.load("pcm"), (256,)).layers
+    assert layer.tiles == 1
+    operations = 2 * 256 * 256
+    assert operations / layer.energy == pytest.approx(9.76, rel=1e-3)  # 1/pJ = TOPS/W
+    assert 64 * operations / layer.latency / 1000 == pytest.approx(63.1, rel=1e-3)
 
 
 def test_the_model_stays_as_it_was_and_may_be_analog():
