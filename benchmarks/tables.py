@@ -1,5 +1,6 @@
 """Write the tables of README.md, docs/performance.md and docs/paper.md from the results, between their markers."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,28 @@ def devices() -> str:
     return grid(header, rows) + where
 
 
+def chips() -> str:
+    """Accuracy of the networks on every profile: by age, and by ADC bits."""
+    report = json.loads((RESULTS.parent / "presets.json").read_text(encoding="utf-8"))
+    parts = []
+    for title, found in report["networks"].items():
+        ages, bits = found["age"], found["adc.bits"]
+        years = max(map(len, ages.values()))
+        labels = [str(n) for n in next(iter(bits.values()))]
+        old = list(next(points for points in ages.values() if len(points) == years))[-1]
+        rows = []
+        for name in sorted(ages):
+            means = [sum(v) / len(v) for v in ages[name].values()]
+            by_bits = [f"{sum(v) / len(v):.3f}" for v in bits.get(name, {}).values()] or [""] * len(labels)
+            rows.append([f"`{name}`", f"{means[0]:.3f}", f"{means[-1]:.3f}" if len(means) > 1 else "", *by_bits])
+        header = [f"{title}, digital {found['digital']:.3f}", "1 s", old, *(f"{n} bits" for n in labels)]
+        parts.append(grid(header, rows))
+    facts, where = report["machine"], f"{report['images']} test images, mean of {report['chips']} chips"
+    versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "numba"))
+    note = f"\n{where}; {versions}; commit {report['commit'][:10]}; `python -m benchmarks.presets`.\n"
+    return "\n".join(parts) + note
+
+
 def group() -> str:
     """Time of a network's epoch, groups against one process a network."""
     report = Report.load(RESULTS / "group.json")
@@ -188,6 +211,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu": gpu,
     "devices": devices,
     "group": group,
+    "chips": chips,
     **findings.TABLES,
 }
 

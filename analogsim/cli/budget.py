@@ -11,8 +11,8 @@ from .hardware import (
     Calibration,
     Data,
     Model,
+    OwnProfile,
     Percentile,
-    Profile,
     RangesOption,
     RunPath,
     Threads,
@@ -43,7 +43,7 @@ EPILOG = (
 
 def budget(
     run: RunPath,
-    profile: Profile,
+    profile: OwnProfile = None,
     ranges: RangesOption = None,
     percentile: Percentile = None,
     calibration: Calibration = 1024,
@@ -71,13 +71,16 @@ def budget(
         raise typer.BadParameter(f"{target}: the name must end in .json", param_hint="--out")
 
     from ..budget import noise_budget
+    from ..nn import analog_layers
 
     use_threads(threads)
     file, network, pictures = load_run(run, model, data)
-    analog = on_hardware(network, profile, pictures, calibration, percentile, ranges)
+    if profile is None and not any(analog_layers(network)):
+        raise typer.BadParameter("the run was trained without hardware: name some", param_hint="--profile")
+    analog = network if profile is None else on_hardware(network, profile, pictures, calibration, percentile, ranges)
     batch = pictures.normalise(pictures.subset(test=images).test_x)
     result = noise_budget(analog, batch, repeats=repeats, seed=seed)
-    stem = target or file.parent / f"budget-{Path(profile).stem}.json"
+    stem = target or file.parent / (f"budget-{Path(profile).stem}.json" if profile else "budget.json")
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         result.save(stem)

@@ -21,6 +21,14 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or
 Profile = Annotated[
     str, typer.Option("--profile", metavar="NAME|FILE", help="The hardware: a shipped profile, YAML or JSON.")
 ]
+OwnProfile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="NAME|FILE",
+        help="The hardware: a shipped profile, YAML or JSON. Default: what the run was trained on.",
+    ),
+]
 RangesOption = Annotated[
     Ranges | None,
     typer.Option(
@@ -87,15 +95,22 @@ def on_hardware(
 ) -> "nn.Module":
     """Convert the network and calibrate its ranges on training images."""
     from ..calibrate import calibrate
-    from ..convert import convert
+    from ..convert import convert, to_digital
+    from ..nn import analog_layers
     from ..profile import HardwareProfile
 
+    if any(analog_layers(network)):  # trained on other hardware
+        network = to_digital(network)
     analog = convert(network, HardwareProfile.load(profile) if isinstance(profile, str) else profile)
     sample = images.subset(train=calibration).train_x
     batches = [images.normalise(part) for part in sample.split(256)]
-    method = ranges or ("maximum" if percentile is None else "percentile")
-    calibrate(analog, batches, method, percentile=99.9 if percentile is None else percentile)
+    calibrate(analog, batches, method_of(ranges, percentile), percentile=99.9 if percentile is None else percentile)
     return analog
+
+
+def method_of(ranges: Ranges | None, percentile: float | None) -> Ranges:
+    """Return the method of calibration that two options name."""
+    return ranges or ("maximum" if percentile is None else "percentile")
 
 
 def write_picture(figure: Any, path: Path) -> None:

@@ -11,8 +11,24 @@ from ..profile import explain
 if TYPE_CHECKING:
     from torch import nn
 
-SETTINGS = ("model", "args", "data", "train_subset", "test_subset")
+SETTINGS = ("model", "args", "data", "train_subset", "test_subset", "start", "hardware")
 WEIGHTS, ABOUT = "model.safetensors", "run.json"
+
+
+class Hardware(BaseModel):
+    """The simulated hardware that a network is trained on, and how its ranges began."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: dict[str, Any]
+    """The `HardwareProfile`."""
+    ranges: str
+    """The method of `calibrate`."""
+    percentile: float | None = None
+    calibration: int
+    """Training images that were calibrated on."""
+    learn_ranges: bool = False
+    """Whether training went on with the input ranges, too."""
 
 
 class Run(BaseModel):
@@ -29,6 +45,10 @@ class Run(BaseModel):
     """Name of the data set, for `load_data`."""
     train_subset: int | None = None
     test_subset: int | None = None
+    start: str | None = None
+    """Whose weights it starts from: the file and its CRC-32; null: random ones."""
+    hardware: Hardware | None = None
+    """What it is trained on; null: digitally."""
     spec: dict[str, Any]
     """The training's `TrainSpec`."""
     version: str
@@ -124,5 +144,10 @@ class Run(BaseModel):
                 f"--model {self.model}"
             )
         model = build(factory, self.args)
+        if self.hardware is not None:
+            from ..convert import convert
+            from ..profile import HardwareProfile
+
+            model = convert(model, HardwareProfile(**self.hardware.profile), inplace=True)
         load_model(model, path)
         return model

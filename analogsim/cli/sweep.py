@@ -19,6 +19,8 @@ EPILOG = (
     "analogsim sweep runs/plain --sigmas 'logspace(-1,1,9)' --repeats 10\n\n"
     "analogsim sweep runs/plain --profile 8bit   (convert, calibrate, then sweep the noise at the ADC)\n\n"
     "analogsim sweep runs/noisy --quantity weight --out weights.json\n\n"
+    "A run that was trained with --profile is swept on its own hardware, with the ranges that it was trained with, "
+    "unless another --profile is given.\n\n"
     f"{EXIT_CODES}"
 )
 Quantity = Literal["activation", "weight", "noise.output", "noise.read", "noise.multiplicative"]
@@ -92,10 +94,12 @@ def sweep(
     """Measure a trained network's accuracy over a grid of noise, and its midpoint noise level µ."""
     grid = sigma_grid(sigmas)
     check_ranges(ranges, percentile)
-    what: str = quantity or ("noise.output" if profile else "activation")
-    if what.startswith("noise.") and profile is None:
-        raise typer.BadParameter(f"{what} is a field of the hardware: give --profile too", param_hint="--quantity")
     file = run / WEIGHTS if run.is_dir() else run
+    about = Run.load(file)
+    on_chips = profile is not None or about.hardware is not None
+    what: str = quantity or ("noise.output" if on_chips else "activation")
+    if what.startswith("noise.") and not on_chips:
+        raise typer.BadParameter(f"{what} is a field of the hardware: give --profile too", param_hint="--quantity")
     stem = target or file.parent / default_name(what, profile)
     if stem.suffix != ".json":
         raise typer.BadParameter(f"{stem}: the name must end in .json", param_hint="--out")
@@ -107,12 +111,12 @@ def sweep(
 
     use_threads(threads)
     where = choose_device(device)
-    about = Run.load(file)
     network = about.network(file, model)
     images = load_data(data or about.data).subset(test=test_subset or (about.test_subset if data is None else None))
     check_fit(network, images)
     if profile is not None:
         network = on_hardware(network, profile, images, calibration, percentile, ranges)
+    if on_chips:
         program(network, seed)
         at_time(network, age)
     # Always naming the most frequent class: guessing at its best.

@@ -1,16 +1,21 @@
 """`analogsim train`: one training into one folder, resumed after a kill."""
 
+import zlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import CheckpointError, DataError
 from ..machine import choose_device
 from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain
-from .network import ABOUT, WEIGHTS, Run
+from .hardware import Percentile, RangesOption, check_ranges, method_of, on_hardware
+from .network import ABOUT, WEIGHTS, Hardware, Run
 from .values import key_values, use_threads
+
+if TYPE_CHECKING:
+    from torch import nn
 
 EPILOG = (
     "[bold]Examples:[/]\n\n"
@@ -18,6 +23,10 @@ EPILOG = (
     "analogsim train models.lenet:LeNet5 digits --sigma 1 --epochs 40 --out runs/noisy\n\n"
     "analogsim train models.lenet:LeNet5 npz:images.npz --arg pool=average --train-subset 5000\n\n"
     "analogsim train torchvision.models:resnet18 cifar10 --arg num_classes=10\n\n"
+    "analogsim train models.lenet:LeNet5 digits --from runs/plain --profile 8bit --learn-ranges --out runs/aware\n\n"
+    "With --profile the network is trained on simulated hardware: ranges are calibrated first, gradients pass its "
+    "converters straight through, and cells are drawn anew in every step; the test accuracy is that of chip --seed. "
+    "`analogsim sweep` and `budget` then use the run's own hardware.\n\n"
     "The folder gets model.safetensors, run.json (network, data, settings), history.jsonl, history.csv and, while it "
     "trains, checkpoint.pt after every epoch: started again, the same command goes on from there.\n\n"
     f"{EXIT_CODES}"
@@ -46,6 +55,22 @@ def train(
     ramp_epochs: Annotated[
         int, typer.Option(metavar="N", min=0, help="Epochs over which σ rises linearly to its value.")
     ] = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Start from a finished run's weights, instead of random ones."),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Train on this hardware (shipped profile, YAML or JSON)."),
+    ] = None,
+    calibration: Annotated[
+        int, typer.Option(metavar="N", min=1, help="--profile: training images that the ranges are taken from.")
+    ] = 1024,
+    ranges: RangesOption = None,
+    percentile: Percentile = None,
+    learn_ranges: Annotated[
+        bool, typer.Option("--learn-ranges", help="--profile: train the layers' input ranges, too.")
+    ] = False,
     stop_on_collapse: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Stop after N epochs in a row no better than guessing.")
     ] = None,
@@ -70,11 +95,18 @@ def train(
         bool, typer.Option("--resume/--fresh", help="Go on with what the folder holds, or start anew over it.")
     ] = True,
 ) -> None:
-    """Train a network on images, under noise if asked, by Adam with a cosine schedule."""
+    """Train a network on images, under noise or on simulated hardware if asked, by Adam with a cosine schedule."""
     args = key_values(arg or [])
+    check_ranges(ranges, percentile)
+    for option, given in {"--ranges": ranges, "--percentile": percentile, "--learn-ranges": learn_ranges}.items():
+        if given and profile is None:
+            raise typer.BadParameter("there are no ranges without hardware: give --profile too", param_hint=option)
 
     import torch
 
+    from ..learned import learn_ranges as learn
+    from ..profile import HardwareProfile
+    from ..program import program
     from ..study.checkpoint import write_text
     from ..study.data import load_data
     from ..study.network import build, check_fit, find, with_data
@@ -99,13 +131,32 @@ def train(
     network = build(factory, args)
     check_fit(network, images)
 
-    folder = folder or Path("runs") / default_name(model, data, sigma, seed)
+    begun = None if start is None else start_from(network, start)
+    hardware = None
+    if profile is not None:
+        declared = HardwareProfile.load(profile)
+        method = method_of(ranges, percentile)
+        network = on_hardware(network, declared, images, calibration, percentile, method)
+        program(network, seed)
+        if learn_ranges:
+            learn(network)
+        hardware = Hardware(
+            profile=declared.model_dump(mode="json"),
+            ranges=method,
+            percentile=percentile,
+            calibration=calibration,
+            learn_ranges=learn_ranges,
+        )
+
+    folder = folder or Path("runs") / default_name(model, data, sigma, seed, profile)
     about = Run(
         model=model,
         args=args,
         data=data,
         train_subset=train_subset,
         test_subset=test_subset,
+        start=begun,
+        hardware=hardware,
         spec=spec.model_dump(),
         version=version("analogsim"),
         label=images.label,
@@ -134,17 +185,43 @@ def train(
 
 def report(run: Run) -> None:
     """Print a finished training's result; one that only guesses ends the program with its own exit code."""
-    out().print(f"test accuracy {run.test_accuracy:.4f} ({plain(run.label)}, without noise)")
+    how = "without noise" if run.hardware is None else f"on {run.hardware.profile['name']}, one chip"
+    out().print(f"test accuracy {run.test_accuracy:.4f} ({plain(run.label)}, {plain(how)})")
     if run.status == "collapsed":
         note("[bold red]collapsed:[/] no better than guessing; try a lower --lr or --sigma, or --ramp-epochs")
         raise typer.Exit(COLLAPSED)
 
 
-def default_name(model: str, data: str, sigma: float, seed: int) -> str:
+def start_from(network: "nn.Module", run: Path) -> str:
+    """Give a network a finished run's weights; return which file they are of.
+
+    Raises
+    ------
+    CheckpointError
+        The run is not finished, or its network is another.
+    """
+    from ..convert import to_digital
+    from ..nn import analog_layers
+
+    file = run / WEIGHTS if run.is_dir() else run
+    about = Run.load(file)
+    other = about.network(file)
+    if any(analog_layers(other)):
+        other = to_digital(other)
+    try:
+        network.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{file}: its network ({about.model}) is another than this one: {reason}") from None
+    return f"{file}, CRC-32 {zlib.crc32(file.read_bytes()):08x}"
+
+
+def default_name(model: str, data: str, sigma: float, seed: int, profile: str | None = None) -> str:
     """Return a run's folder name, such as lenet5-digits-sigma0.5-seed0."""
     kind, _, path = data.partition(":")
     noise = f"-sigma{sigma:g}" if sigma else ""
-    return f"{model.split(':')[-1].lower()}-{Path(path).stem or kind}{noise}-seed{seed}"
+    hardware = "" if profile is None else f"-{Path(profile).stem}"
+    return f"{model.split(':')[-1].lower()}-{Path(path).stem or kind}{hardware}{noise}-seed{seed}"
 
 
 def prepare(folder: Path, about: Run, resume: bool) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainResult", "TrainSpec", "VarianceAware", "accuracy", "is_guessing", "train"]
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
+RANGES_FASTER = 10
 LOOK = 50  # steps between two looks whether the loss is finite: on a GPU each look waits for it
 
 
@@ -129,6 +130,18 @@ def train(
     return TrainResult(model, loop.history, "collapsed" if guessed(loop.history, data) else "finished")
 
 
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Return a network's parameters for an optimiser; input ranges that are learned by themselves.
+
+    They are few, of the size of activations, and nothing else moves them: their rate is `RANGES_FASTER` times the
+    weights', and they do not decay (which would pull them to 0).
+    """
+    ranges = [layer.input_range for _, layer in analog_layers(model) if isinstance(layer.input_range, nn.Parameter)]
+    weights = [p for p in model.parameters() if all(p is not alpha for alpha in ranges)]
+    own = {"params": ranges, "weight_decay": 0.0, "faster": RANGES_FASTER}
+    return [{"params": weights}] + [own] * bool(ranges)
+
+
 @torch.no_grad()
 def accuracy(model: nn.Module, data: DataSet, device: torch.device | str = "cpu") -> float:
     """Return a network's accuracy on the test images, in evaluation mode."""
@@ -158,7 +171,7 @@ class _Loop:
         self.own_sites = [site for target in ("activations", "weights") for site in noise_sites(model, target).values()]
         self.identity = identity(model, describe_data(data), spec)
         self.noise = TrainingNoise(model, spec)
-        self.optimiser = torch.optim.Adam(model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+        self.optimiser = torch.optim.Adam(parameter_groups(model), lr=spec.lr, weight_decay=spec.weight_decay)
         self.order = torch.Generator()
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -175,7 +188,7 @@ class _Loop:
         started, spec, data = time.perf_counter(), self.spec, self.data
         rate = learning_rate(spec, self.epoch)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("faster", 1)
         loss_sum, right = torch.zeros(2, device=self.device, dtype=torch.float64)
         title = f"Training: epoch {self.epoch + 1}/{spec.epochs}"
         last = f", test accuracy {self.history[-1]['test_accuracy']:.3f}" if self.history else ""
