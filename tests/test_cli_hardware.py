@@ -4,7 +4,9 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from analogsim import HardwareProfile
@@ -104,3 +106,30 @@ def test_sweep_takes_a_calibration_method(run, tmp_path):
     assert (tmp_path / "mse.json").exists()
     both = call("sweep", run, "--profile", "8bit", "--ranges", "mse", "--percentile", 99, *few)
     assert both.exit_code == 2
+
+
+def test_training_on_hardware_with_learned_ranges(run, tmp_path):
+    """Ranges that are learned end elsewhere than calibrated ones; commands then use the run's own hardware."""
+    profile = tmp_path / "3bit.yaml"
+    profile.write_text("name: 3bit\ndac: {bits: 3}\nadc: {bits: 4}\n")
+    common = ["train", "models.lenet:LeNet5", "digits", *TINY, "--from", run, "--profile", profile, "--ranges", "mse"]
+    for folder, extra in ((tmp_path / "fixed", []), (tmp_path / "learned", ["--learn-ranges"])):
+        assert "on 3bit, one chip" in done(*common, *extra, "--out", folder).output
+    fixed, learned = (load_file(tmp_path / name / "model.safetensors") for name in ("fixed", "learned"))
+    ranges = [key for key in fixed if key.endswith("input_range")]
+    assert len(ranges) == 5
+    assert all(not torch.equal(fixed[key], learned[key]) for key in ranges)
+    assert all(0.2 < float(learned[key] / fixed[key]) < 5 for key in ranges)
+    about = json.loads((tmp_path / "learned" / "run.json").read_text())
+    assert about["hardware"]["learn_ranges"]
+    assert about["start"].startswith(str(run))
+    assert "trained already" in done(*common, "--learn-ranges", "--out", tmp_path / "learned").output
+    refused = call(*common, "--out", tmp_path / "learned")
+    assert "hardware was" in refused.output
+    done("sweep", tmp_path / "learned", "--sigmas", "0.01,1,100", "--repeats", 1, "--threads", 1)
+    curve = json.loads((tmp_path / "learned" / "sweep-noise.output.json").read_text())
+    assert curve["quantity"] == "noise.output"
+    done("budget", tmp_path / "learned", "--images", 50, "--threads", 1)
+    assert json.loads((tmp_path / "learned" / "budget.json").read_text())["profile"] == "3bit"
+    assert "trained without hardware" in call("budget", run).output
+    assert "give --profile too" in call("train", "models.lenet:LeNet5", "digits", "--learn-ranges").output
