@@ -1,6 +1,11 @@
 """`analogsim budget`, `cost`, `search` and the calibration of `sweep`, as a user runs them: on a network on digits."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +16,12 @@ from typer.testing import CliRunner
 
 from analogsim import HardwareProfile
 from analogsim.cli import app
+from analogsim.cli.network import Run
+from analogsim.curve import RobustnessCurve
+from analogsim.study.data import load_data
+from analogsim.study.train import accuracy
+
+ROOT = Path(__file__).parents[1]
 
 TINY = ["--epochs", "2", "--lr", "0.003", "--batch-size", "32", "--threads", "1", "--device", "cpu"]
 
@@ -108,11 +119,37 @@ def test_sweep_takes_a_calibration_method(run, tmp_path):
     assert both.exit_code == 2
 
 
-def test_training_on_hardware_with_learned_ranges(run, tmp_path):
-    """Ranges that are learned end elsewhere than calibrated ones; commands then use the run's own hardware."""
-    profile = tmp_path / "3bit.yaml"
-    profile.write_text("name: 3bit\ndac: {bits: 3}\nadc: {bits: 4}\n")
-    common = ["train", "models.lenet:LeNet5", "digits", *TINY, "--from", run, "--profile", profile, "--ranges", "mse"]
+LENET = "models.lenet:LeNet5"
+SMALL = ["--train-subset", 320, "--test-subset", 100, "--batch-size", 32, "--threads", 1, "--device", "cpu"]
+
+
+def refused(*args, code=1):
+    result = call(*args)
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.fixture(scope="module")
+def profiles(tmp_path_factory):
+    """Two kinds of hardware: coarse converters, and cells that differ from chip to chip."""
+    folder = tmp_path_factory.mktemp("profiles")
+    (folder / "3bit.yaml").write_text("name: 3bit\ndac: {bits: 3}\nadc: {bits: 4}\n")
+    (folder / "cells.yaml").write_text("name: cells\ndac: {bits: 5}\nadc: {bits: 6}\nprogramming: {sigma: 0.05}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def aware(run, profiles, tmp_path_factory):
+    """Trained on cells that are drawn, with learned ranges."""
+    folder = tmp_path_factory.mktemp("runs") / "aware"
+    hardware = ["--from", run, "--profile", profiles / "cells.yaml", "--learn-ranges"]
+    done("train", LENET, "digits", *SMALL, "--epochs", 1, "--seed", 3, *hardware, "--out", folder)
+    return folder
+
+
+def test_training_on_hardware_with_learned_ranges(run, profiles, tmp_path):
+    """Ranges that are learned end elsewhere than calibrated ones, and fit the training images better."""
+    common = ["train", LENET, "digits", *TINY, "--from", run, "--profile", profiles / "3bit.yaml"]
     for folder, extra in ((tmp_path / "fixed", []), (tmp_path / "learned", ["--learn-ranges"])):
         assert "on 3bit, one chip" in done(*common, *extra, "--out", folder).output
     fixed, learned = (load_file(tmp_path / name / "model.safetensors") for name in ("fixed", "learned"))
@@ -120,16 +157,132 @@ def test_training_on_hardware_with_learned_ranges(run, tmp_path):
     assert len(ranges) == 5
     assert all(not torch.equal(fixed[key], learned[key]) for key in ranges)
     assert all(0.2 < float(learned[key] / fixed[key]) < 5 for key in ranges)
+    losses = [pd.read_csv(tmp_path / name / "history.csv")["loss"].iloc[-1] for name in ("fixed", "learned")]
+    assert losses[1] < 0.9 * losses[0]
     about = json.loads((tmp_path / "learned" / "run.json").read_text())
     assert about["hardware"]["learn_ranges"]
+    assert about["hardware"]["profile"]["dac"]["bits"] == 3
     assert about["start"].startswith(str(run))
     assert "trained already" in done(*common, "--learn-ranges", "--out", tmp_path / "learned").output
-    refused = call(*common, "--out", tmp_path / "learned")
-    assert "hardware was" in refused.output
+    said = refused(*common, "--out", tmp_path / "learned")
+    assert "hardware.learn_ranges was True, now it is False" in said
     done("sweep", tmp_path / "learned", "--sigmas", "0.01,1,100", "--repeats", 1, "--threads", 1)
     curve = json.loads((tmp_path / "learned" / "sweep-noise.output.json").read_text())
     assert curve["quantity"] == "noise.output"
     done("budget", tmp_path / "learned", "--images", 50, "--threads", 1)
     assert json.loads((tmp_path / "learned" / "budget.json").read_text())["profile"] == "3bit"
-    assert "trained without hardware" in call("budget", run).output
-    assert "give --profile too" in call("train", "models.lenet:LeNet5", "digits", "--learn-ranges").output
+
+
+def test_a_run_on_hardware_is_built_again_as_it_was(run, aware, tmp_path):
+    """Its network is on the chip of the training's seed, with the learned ranges; sweeps are on that of their own."""
+    about = Run.load(aware / "model.safetensors")
+    network = about.network(aware / "model.safetensors")
+    images = load_data("digits").subset(test=100)
+    assert accuracy(network, images) == about.test_accuracy
+    options = ["--sigmas", "0.01,100", "--repeats", 1, "--threads", 1, "--device", "cpu"]
+    found = []
+    for seed in (3, 4):
+        done("sweep", aware, *options, "--seed", seed, "--out", tmp_path / f"{seed}.json")
+        found.append(RobustnessCurve.load(tmp_path / f"{seed}.json"))
+    assert found[0].noise_free == about.test_accuracy
+    assert (found[0].accuracies != found[1].accuracies).any()
+    # On other hardware it is calibrated anew, as a digital run is.
+    done("sweep", aware, "--profile", "8bit", *options, "--out", tmp_path / "8bit.json")
+    assert RobustnessCurve.load(tmp_path / "8bit.json").noise_free > 0.8
+
+
+def test_other_commands_take_a_runs_own_hardware(run, aware, profiles, tmp_path):
+    own = done("budget", aware, "--images", 20, "--repeats", 1, "--threads", 1, "--out", tmp_path / "own.json")
+    assert "profile cells" in own.output
+    drawn = ["budget", run, "--profile", profiles / "cells.yaml", "--images", 20, "--repeats", 1, "--threads", 1]
+    errors = []
+    for seed in (0, 0, 1):
+        done(*drawn, "--seed", seed, "--out", tmp_path / "chip.json")
+        errors.append(json.loads((tmp_path / "chip.json").read_text())["output_error"])
+    assert errors[0] == errors[1] != errors[2]
+    assert "416,520" in done("cost", aware).output
+    few = ["--space", "adc.bits=4,6", "--trials", 2, "--threads", 1, "--drop", 0.9]
+    prices = {"noise": {"output": 0.01}}
+    file = tmp_path / "noisy.yaml"
+    HardwareProfile.load("8bit").varied(dac={"bits": 5}, **prices).save(file)
+    done("train", LENET, "digits", *SMALL, "--epochs", 1, "--from", run, "--profile", file, "--out", tmp_path / "n")
+    done("search", tmp_path / "n", *few)
+    best = HardwareProfile.load(tmp_path / "n" / "search" / "best.yaml")
+    assert (best.dac.bits, best.noise.output) == (5, 0.01)
+
+
+def test_a_start_may_move_and_keeps_its_arguments(run, tmp_path):
+    """What a run is started from is known by its content; the constructor's arguments come along."""
+    average = tmp_path / "average"
+    done("train", LENET, "digits", *SMALL, "--epochs", 1, "--arg", "pool=average", "--out", average)
+    command = ["train", LENET, "digits", *SMALL, "--epochs", 1, "--out", tmp_path / "next"]
+    done(*command, "--from", average)
+    assert json.loads((tmp_path / "next" / "run.json").read_text())["args"]["pool"] == "average"
+    moved = average.rename(tmp_path / "moved")
+    assert "trained already" in done(*command, "--from", moved / "model.safetensors").output
+    said = refused(*command, "--from", run)
+    assert "start_crc32 was" in said
+    again = ["train", LENET, "digits", *SMALL, "--epochs", 1, "--fresh", "--from", moved]
+    assert "is the run to start from" in refused(*again, "--out", moved, code=2)
+    assert (moved / "model.safetensors").exists()
+    assert "no readable safetensors" in refused(*again, "--from", tmp_path, "--out", tmp_path / "other")
+    vgg = ["train", "models.vgg:VGG11", "digits", *SMALL, "--from", moved, "--out", tmp_path / "vgg"]
+    assert "VGG11" in refused(*vgg)
+    assert not (tmp_path / "vgg").exists()
+
+
+def test_a_start_may_be_built_by_a_function(tmp_path, monkeypatch):
+    """The command names the function, so that it may be called."""
+    (tmp_path / "builder.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["train", "builder:make", "digits", *SMALL, "--lr", 0.01, "--epochs", 1]
+    done(*command, "--out", tmp_path / "a")
+    done(*command, "--from", tmp_path / "a", "--out", tmp_path / "b")
+    first, second = (pd.read_csv(tmp_path / name / "history.csv")["loss"].iloc[0] for name in "ab")
+    assert second < 0.7 * first
+
+
+def test_an_interrupted_training_on_hardware_goes_on_to_the_same_result(run, profiles, tmp_path):
+    """Killed in any epoch: the same weights, ranges, chip and history, with injected noise on top."""
+    command = ["train", LENET, "digits", *SMALL, "--epochs", 10, "--sigma", 0.2, "--from", run]
+    command += ["--profile", profiles / "cells.yaml", "--ranges", "mse", "--learn-ranges", "--range-lr", 0.02]
+    broken = tmp_path / "broken"
+    process = subprocess.Popen([sys.executable, "-m", "analogsim", *map(str, command), "--out", broken], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while not (broken / "history.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert 1 <= len((broken / "history.jsonl").read_text().splitlines()) < 10
+    for name in ("broken", "whole"):
+        done(*command, "--out", tmp_path / name)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("broken", "whole"))
+    assert {"features.conv1.input_range", "features.conv1.chip_seed"} < set(a)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    histories = [pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("broken", "whole")]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--ranges", "mse"], "give one too"),
+        (["--percentile", 0], "give one too"),
+        (["--learn-ranges"], "give --profile too"),
+        (["--profile", "8bit", "--range-lr", 0.1], "give --learn-ranges too"),
+        (["--profile", "8bit", "--ranges", "mse", "--percentile", 99], "takes no percentile"),
+    ],
+)
+def test_options_without_what_they_are_of_are_wrong_usage(tmp_path, option, message):
+    assert message in refused("train", LENET, "digits", *option, "--out", tmp_path / "run", code=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_digital_run_has_not_is_wrong_usage(run, aware):
+    for command in ("budget", "cost"):
+        assert "trained without hardware" in refused(command, run, code=2)
+    for command in ("budget", "sweep"):
+        assert "give one too" in refused(command, aware, "--ranges", "mse", code=2)

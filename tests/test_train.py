@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from analogsim import HardwareProfile, NoiseSpec, calibrate, convert, inject_noise, noise_sites, set_seed
+from analogsim import HardwareProfile, NoiseSpec, calibrate, convert, inject_noise, learn_ranges, noise_sites, set_seed
 from analogsim.errors import CheckpointError, ConversionError, DivergenceError, ProfileError
 from analogsim.study.augment import Augmentation
 from analogsim.study.checkpoint import load_checkpoint, load_model, read_about, save_checkpoint, save_model
 from analogsim.study.data import load_data
 from analogsim.study.schedule import TrainingNoise
 from analogsim.study.spec import RECIPES
-from analogsim.study.train import TrainSpec, VarianceAware, accuracy, is_guessing, train
+from analogsim.study.train import RANGES_FASTER, TrainSpec, VarianceAware, accuracy, is_guessing, train
 from models.lenet import LeNet5
 
 ROOT = Path(__file__).parents[1]
@@ -231,6 +231,48 @@ class TestNoise:
         assert levels[9] > 0.5
 
 
+class TestLearnedRanges:
+    @staticmethod
+    def one_step(model, data, range_lr=None):
+        """Return how far one step moves each parameter."""
+        before = weights(model)
+        spec = TrainSpec(epochs=1, batch_size=len(data.train_y), lr=1e-3, weight_decay=0.1)
+        train(model, data, spec, progress=False, range_lr=range_lr)
+        return {key: float((value - before[key]).abs().max()) for key, value in weights(model).items()}
+
+    def test_have_a_rate_of_their_own(self, few):
+        # Adam's first step is its rate, whatever the gradient.
+        for given, rate in ((None, RANGES_FASTER * 1e-3), (0.5, 0.5)):
+            steps = self.one_step(learning(), few, given)
+            assert [steps["6.weight"], steps["0.input_range"]] == pytest.approx([1e-3, rate], rel=1e-3)
+
+    def test_do_not_decay(self, few):
+        # The last layer is silent, so that no range has a gradient: whatever moves one is its decay.
+        digital = network()
+        digital[6] = nn.Linear(100, 10, bias=False)
+        model = convert(digital, HardwareProfile.load("8bit"))
+        calibrate(model, few.normalise(few.train_x))
+        nn.init.zeros_(model[6].weight)
+        learn_ranges(model)
+        steps = self.one_step(model, few)
+        assert steps["0.input_range"] == steps["6.input_range"] == 0
+        assert steps["0.weight"] > 0
+
+    def test_without_any_a_rate_is_refused(self, few):
+        with pytest.raises(ConversionError, match=r"range_lr: .*learn_ranges\(model\) first"):
+            train(analog(), few, TrainSpec(epochs=1), progress=False, range_lr=0.1)
+
+    def test_another_rate_is_another_training(self, few, tmp_path):
+        train(learning(), few, TrainSpec(epochs=1), out=tmp_path, progress=False)
+        with pytest.raises(CheckpointError, match="range_lr was 0.03, now it is 0.5"):
+            train(learning(), few, TrainSpec(epochs=1), out=tmp_path, progress=False, range_lr=0.5)
+
+    def test_that_fall_to_zero_are_a_divergence(self, few):
+        # Steps of 1e5 in either direction: after two of them some range has been below zero.
+        with pytest.raises(DivergenceError, match="input range of 0, which is learned, is -.*now 100000"):
+            train(learning(), few, TrainSpec(epochs=3), progress=False, range_lr=1e5)
+
+
 class TestGivingUp:
     def test_divergence_keeps_the_last_good_checkpoint(self, few, tmp_path):
         # No noise in the first epoch, overflow in the second.
@@ -285,6 +327,12 @@ def analog():
     return model
 
 
+def learning():
+    model = analog()
+    learn_ranges(model)
+    return model
+
+
 def own_noise():
     return inject_noise(network(), NoiseSpec(sigma=0.2, seed=3))
 
@@ -292,7 +340,7 @@ def own_noise():
 class TestResume:
     SETTINGS = {"epochs": 4, "batch_size": 32, "seed": 3}
 
-    @pytest.mark.parametrize("make", [network, quantized, analog, own_noise])
+    @pytest.mark.parametrize("make", [network, quantized, analog, learning, own_noise])
     @pytest.mark.parametrize("broken_at", [0, 9])
     def test_continues_bit_for_bit(self, few, tmp_path, make, broken_at):
         # 5 steps an epoch: broken in the first epoch, and in the second.

@@ -11,14 +11,15 @@ from .hardware import (
     Calibration,
     Data,
     Model,
-    OwnProfile,
     Percentile,
+    Profile,
     RangesOption,
     RunPath,
     Threads,
     check_ranges,
     load_run,
     on_hardware,
+    own_profile,
     write_picture,
     write_table,
 )
@@ -37,13 +38,14 @@ EPILOG = (
     "[bold]Examples:[/]\n\n"
     "analogsim budget runs/plain --profile 8bit\n\n"
     "analogsim budget runs/plain --profile noisy --ranges noise-aware --out noisy.json\n\n"
+    "analogsim budget runs/aware   (of a run that was trained with --profile: its own hardware and ranges)\n\n"
     f"{EXIT_CODES}"
 )
 
 
 def budget(
     run: RunPath,
-    profile: OwnProfile = None,
+    profile: Profile = None,
     ranges: RangesOption = None,
     percentile: Percentile = None,
     calibration: Calibration = 1024,
@@ -53,7 +55,7 @@ def budget(
     ] = 4,
     data: Data = None,
     model: Model = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides the simulated noise.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides the simulated noise, and the chip.")] = 0,
     threads: Threads = None,
     target: Annotated[
         Path | None,
@@ -66,20 +68,22 @@ def budget(
     ] = None,
 ) -> None:
     """Say which stage of the hardware (DAC, weights, noise, ADC) adds how much error to every layer's output."""
-    check_ranges(ranges, percentile)
+    check_ranges(ranges, percentile, profile)
     if target is not None and target.suffix != ".json":
         raise typer.BadParameter(f"{target}: the name must end in .json", param_hint="--out")
 
     from ..budget import noise_budget
-    from ..nn import analog_layers
+    from ..program import program
 
     use_threads(threads)
     file, network, pictures = load_run(run, model, data)
-    if profile is None and not any(analog_layers(network)):
-        raise typer.BadParameter("the run was trained without hardware: name some", param_hint="--profile")
-    analog = network if profile is None else on_hardware(network, profile, pictures, calibration, percentile, ranges)
+    if profile is None:
+        own_profile(network)
+    else:
+        network = on_hardware(network, profile, pictures, calibration, percentile, ranges)
+    program(network, seed)
     batch = pictures.normalise(pictures.subset(test=images).test_x)
-    result = noise_budget(analog, batch, repeats=repeats, seed=seed)
+    result = noise_budget(network, batch, repeats=repeats, seed=seed)
     stem = target or file.parent / (f"budget-{Path(profile).stem}.json" if profile else "budget.json")
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)

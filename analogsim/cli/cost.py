@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .base import EXIT_CODES, note, out, plain
-from .hardware import Data, Model, Profile, RunPath, load_run, write_table
+from .hardware import Data, Model, Profile, RunPath, load_run, own_profile, write_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +27,7 @@ EPILOG = (
 
 def cost(
     run: RunPath,
-    profile: Profile,
+    profile: Profile = None,
     data: Data = None,
     model: Model = None,
     target: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV to write too.")] = None,
@@ -40,7 +40,8 @@ def cost(
     from ..profile import HardwareProfile
 
     _, network, images = load_run(run, model, data)
-    result = count(network, HardwareProfile.load(profile), tuple(images.test_x.shape[1:]))
+    hardware = own_profile(network) if profile is None else HardwareProfile.load(profile)
+    result = count(network, hardware, tuple(images.test_x.shape[1:]))
     out().print(table(result))
     if target is not None:
         write_table(result.to_frame(), target)

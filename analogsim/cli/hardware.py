@@ -19,9 +19,6 @@ Ranges = Literal["maximum", "percentile", "mse", "noise-aware"]
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model.safetensors.")]
 Profile = Annotated[
-    str, typer.Option("--profile", metavar="NAME|FILE", help="The hardware: a shipped profile, YAML or JSON.")
-]
-OwnProfile = Annotated[
     str | None,
     typer.Option(
         "--profile",
@@ -79,10 +76,28 @@ def load_run(
     return file, network, images
 
 
-def check_ranges(ranges: str | None, percentile: float | None) -> None:
-    """Refuse a percentile beside another method."""
+def check_ranges(ranges: str | None, percentile: float | None, profile: str | None) -> None:
+    """Refuse a percentile beside another method, and either where nothing is calibrated."""
+    for option, given in (("--ranges", ranges), ("--percentile", percentile)):
+        if given is not None and profile is None:
+            raise typer.BadParameter("ranges are calibrated for a --profile: give one too", param_hint=option)
     if percentile is not None and ranges not in (None, "percentile"):
         raise typer.BadParameter(f"{ranges} takes no percentile; leave one out", param_hint="--percentile")
+
+
+def own_profile(network: "nn.Module") -> "HardwareProfile":
+    """Return the hardware that a run was trained on.
+
+    Raises
+    ------
+    typer.BadParameter
+        It was trained without.
+    """
+    from ..nn import analog_layers
+
+    for _, layer in analog_layers(network):
+        return layer.profile
+    raise typer.BadParameter("the run was trained without hardware: name some", param_hint="--profile")
 
 
 def on_hardware(

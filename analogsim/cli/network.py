@@ -11,7 +11,7 @@ from ..profile import explain
 if TYPE_CHECKING:
     from torch import nn
 
-SETTINGS = ("model", "args", "data", "train_subset", "test_subset", "start", "hardware")
+SETTINGS = ("model", "args", "data", "train_subset", "test_subset", "start_crc32")
 WEIGHTS, ABOUT = "model.safetensors", "run.json"
 
 
@@ -29,6 +29,8 @@ class Hardware(BaseModel):
     """Training images that were calibrated on."""
     learn_ranges: bool = False
     """Whether training went on with the input ranges, too."""
+    range_lr: float | None = None
+    """Adam's rate for them, where one was given."""
 
 
 class Run(BaseModel):
@@ -46,7 +48,9 @@ class Run(BaseModel):
     train_subset: int | None = None
     test_subset: int | None = None
     start: str | None = None
-    """Whose weights it starts from: the file and its CRC-32; null: random ones."""
+    """The file whose weights it starts from; null: random ones."""
+    start_crc32: str | None = None
+    """Of that file, wherever it lies."""
     hardware: Hardware | None = None
     """What it is trained on; null: digitally."""
     spec: dict[str, Any]
@@ -73,7 +77,16 @@ class Run(BaseModel):
 
     def differences(self, other: "Run") -> list[str]:
         """Return in which of their settings two trainings differ: "sigma was 0.0, now it is 0.5"."""
-        mine, theirs = ({**run.spec, **{key: getattr(run, key) for key in SETTINGS}} for run in (self, other))
+        from ..study.checkpoint import flat
+
+        mine, theirs = (
+            {
+                **run.spec,
+                **{key: getattr(run, key) for key in SETTINGS},
+                **flat(run.hardware and run.hardware.model_dump(), "hardware"),
+            }
+            for run in (self, other)
+        )
         return [
             f"{key} was {mine.get(key)!r}, now it is {theirs.get(key)!r}"
             for key in theirs | mine

@@ -7,7 +7,7 @@ import typer
 
 from ..errors import DataError
 from .base import EXIT_CODES, note, out, plain
-from .hardware import Calibration, Data, Model, RunPath, Threads, load_run, write_picture, write_table
+from .hardware import Calibration, Data, Model, RunPath, Threads, load_run, own_profile, write_picture, write_table
 from .values import use_threads
 
 if TYPE_CHECKING:
@@ -41,8 +41,13 @@ def search(
         ),
     ] = None,
     profile: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="The hardware that the space varies: a shipped profile or a file.")
-    ] = "8bit",
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="The hardware that the space varies: a shipped profile or a file. Default: what the run was trained "
+            "on, else 8bit. Ranges are calibrated anew for each design.",
+        ),
+    ] = None,
     objective: Annotated[
         Literal["conversion_steps", "energy", "latency", "adc_conversions"],
         typer.Option(
@@ -72,12 +77,15 @@ def search(
     ] = None,
 ) -> None:
     """Find the cheapest hardware (converter bits, tile rows, ranges) on which the network stays accurate."""
+    from ..nn import analog_layers
     from ..profile import HardwareProfile
     from ..search import design_search, read_space, write_profile
 
     use_threads(threads)
-    base, choices = HardwareProfile.load(profile), read_space(space) if space else None
+    choices = read_space(space) if space else None
     file, network, images = load_run(run, model, data)
+    trained_on = profile is None and any(analog_layers(network))
+    base = own_profile(network) if trained_on else HardwareProfile.load(profile or "8bit")
     folder = target or file.parent / "search"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,7 @@ def sweep(
 ) -> None:
     """Measure a trained network's accuracy over a grid of noise, and its midpoint noise level µ."""
     grid = sigma_grid(sigmas)
-    check_ranges(ranges, percentile)
+    check_ranges(ranges, percentile, profile)
     file = run / WEIGHTS if run.is_dir() else run
     about = Run.load(file)
     on_chips = profile is not None or about.hardware is not None

@@ -3,7 +3,7 @@
 import zlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,9 +13,6 @@ from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain
 from .hardware import Percentile, RangesOption, check_ranges, method_of, on_hardware
 from .network import ABOUT, WEIGHTS, Hardware, Run
 from .values import key_values, use_threads
-
-if TYPE_CHECKING:
-    from torch import nn
 
 EPILOG = (
     "[bold]Examples:[/]\n\n"
@@ -57,7 +54,12 @@ def train(
     ] = 0,
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="RUN", help="Start from a finished run's weights, instead of random ones."),
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Start from a finished run's weights, instead of random ones; its constructor arguments are kept "
+            "unless --arg gives others.",
+        ),
     ] = None,
     profile: Annotated[
         str | None,
@@ -71,6 +73,10 @@ def train(
     learn_ranges: Annotated[
         bool, typer.Option("--learn-ranges", help="--profile: train the layers' input ranges, too.")
     ] = False,
+    range_lr: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", min=1e-12, help="--learn-ranges: Adam's rate for them. Default: 30 times --lr."),
+    ] = None,
     stop_on_collapse: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Stop after N epochs in a row no better than guessing.")
     ] = None,
@@ -97,13 +103,21 @@ def train(
 ) -> None:
     """Train a network on images, under noise or on simulated hardware if asked, by Adam with a cosine schedule."""
     args = key_values(arg or [])
-    check_ranges(ranges, percentile)
-    for option, given in {"--ranges": ranges, "--percentile": percentile, "--learn-ranges": learn_ranges}.items():
-        if given and profile is None:
-            raise typer.BadParameter("there are no ranges without hardware: give --profile too", param_hint=option)
+    check_ranges(ranges, percentile, profile)
+    if learn_ranges and profile is None:
+        raise typer.BadParameter(
+            "there are no ranges without hardware: give --profile too", param_hint="--learn-ranges"
+        )
+    if range_lr is not None and not learn_ranges:
+        raise typer.BadParameter("no range is learned: give --learn-ranges too", param_hint="--range-lr")
+    file = start / WEIGHTS if start is not None and start.is_dir() else start
+    folder = folder or Path("runs") / default_name(model, data, sigma, seed, profile)
+    if file is not None and file.resolve().parent == folder.resolve():
+        raise typer.BadParameter(f"{folder}: is the run to start from; give another --out", param_hint="--from")
 
     import torch
 
+    from ..convert import to_digital
     from ..learned import learn_ranges as learn
     from ..profile import HardwareProfile
     from ..program import program
@@ -126,12 +140,16 @@ def train(
     where = choose_device(device)
     factory = find(model)
     images = load_data(data).subset(train_subset, test_subset)
+    before = None if file is None else Run.load(file)
+    args = before.args | args if before else args
     args = with_data(factory, args, classes=len(images.classes), channels=images.train_x.shape[1])
     torch.manual_seed(seed)
-    network = build(factory, args)
+    if before is None or file is None:
+        network = build(factory, args)
+    else:
+        network = before.model_copy(update={"args": args}).network(file, model)
+        network = to_digital(network) if before.hardware else network
     check_fit(network, images)
-
-    begun = None if start is None else start_from(network, start)
     hardware = None
     if profile is not None:
         declared = HardwareProfile.load(profile)
@@ -146,16 +164,17 @@ def train(
             percentile=percentile,
             calibration=calibration,
             learn_ranges=learn_ranges,
+            range_lr=range_lr,
         )
 
-    folder = folder or Path("runs") / default_name(model, data, sigma, seed, profile)
     about = Run(
         model=model,
         args=args,
         data=data,
         train_subset=train_subset,
         test_subset=test_subset,
-        start=begun,
+        start=None if file is None else str(file),
+        start_crc32=None if file is None else f"{zlib.crc32(file.read_bytes()):08x}",
         hardware=hardware,
         spec=spec.model_dump(),
         version=version("analogsim"),
@@ -167,7 +186,7 @@ def train(
         note(f"{plain(folder)}: trained already, nothing was done; --fresh trains anew")
         return
     try:
-        result = run_training(network, images, spec, out=folder, device=where, resume=resume)
+        result = run_training(network, images, spec, out=folder, device=where, resume=resume, range_lr=range_lr)
     except KeyboardInterrupt:
         history = folder / "history.jsonl"
         done = len(history.read_text().splitlines()) if history.exists() else 0
@@ -190,30 +209,6 @@ def report(run: Run) -> None:
     if run.status == "collapsed":
         note("[bold red]collapsed:[/] no better than guessing; try a lower --lr or --sigma, or --ramp-epochs")
         raise typer.Exit(COLLAPSED)
-
-
-def start_from(network: "nn.Module", run: Path) -> str:
-    """Give a network a finished run's weights; return which file they are of.
-
-    Raises
-    ------
-    CheckpointError
-        The run is not finished, or its network is another.
-    """
-    from ..convert import to_digital
-    from ..nn import analog_layers
-
-    file = run / WEIGHTS if run.is_dir() else run
-    about = Run.load(file)
-    other = about.network(file)
-    if any(analog_layers(other)):
-        other = to_digital(other)
-    try:
-        network.load_state_dict(other.state_dict())
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{file}: its network ({about.model}) is another than this one: {reason}") from None
-    return f"{file}, CRC-32 {zlib.crc32(file.read_bytes()):08x}"
 
 
 def default_name(model: str, data: str, sigma: float, seed: int, profile: str | None = None) -> str:
@@ -241,9 +236,10 @@ def prepare(folder: Path, about: Run, resume: bool) -> None:
         if (folder / ABOUT).exists():
             other = Run.load_about(folder)
             if differences := other.differences(about):
+                more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
                 raise CheckpointError(
-                    f"{folder}: holds another training: {'; '.join(differences)}; use another --out, or --fresh to "
-                    "overwrite it"
+                    f"{folder}: holds another training: {'; '.join(differences[:3])}{more}; use another --out, or "
+                    "--fresh to overwrite it"
                 )
         elif any((folder / name).exists() for name in (WEIGHTS, "checkpoint.pt")):
             raise CheckpointError(f"{folder}: holds a network without {ABOUT}; use another --out, or --fresh")

@@ -64,7 +64,7 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"corrupt checkpoint (wrong checksum of {damaged}); {remedy}")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"not a training's checkpoint of this version; {remedy}")
-    before, now = _flat(json.loads(content["identity"])), _flat(json.loads(json.dumps(identity)))
+    before, now = flat(json.loads(content["identity"])), flat(json.loads(json.dumps(identity)))
     differences = [
         f"{key} was {before.get(key, 'absent')!r}, now it is {now.get(key, 'absent')!r}"
         for key in before | now
@@ -177,7 +177,8 @@ def write_aside(path: Path, write: Callable[[Path], Any], durable: bool = True) 
         raise CheckpointError(f"{path}: cannot be written: {_first_line(error)}") from error
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by their dotted names."""
     return dict(_leaves(value, name))
 
 

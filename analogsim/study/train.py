@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import DivergenceError
-from ..nn import analog_layers
+from ..errors import ConversionError, DivergenceError
+from ..nn import AnalogLayer, analog_layers
 from ..noise import noise_sites
 from ..progress import bar
 from .augment import augment
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainResult", "TrainSpec", "VarianceAware", "accuracy", "is_guessing", "train"]
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
-RANGES_FASTER = 10
+RANGES_FASTER = 30  # than weights; 10 hardly moves ranges that are far off, 100 is near overshooting (docs/budget.md)
 LOOK = 50  # steps between two looks whether the loss is finite: on a GPU each look waits for it
 
 
@@ -75,6 +75,7 @@ def train(
     device: torch.device | str = "cpu",
     progress: bool = True,
     resume: bool = True,
+    range_lr: float | None = None,
 ) -> TrainResult:
     """Train a network by cross entropy, itself.
 
@@ -94,6 +95,9 @@ def train(
         Show a progress bar where standard error is a terminal.
     resume : bool
         False: start anew whatever `out` holds.
+    range_lr : float, optional
+        Adam's rate in the first epoch for input ranges that are learned (`learn_ranges`), activation units; default:
+        `RANGES_FASTER` times spec.lr.
 
     Returns
     -------
@@ -102,18 +106,20 @@ def train(
     Raises
     ------
     DivergenceError
-        The loss or a weight is not finite; the checkpoint of the last good epoch stays.
+        The loss or a weight is not finite, or a learned input range not positive; the checkpoint of the last good epoch
+        stays.
     CheckpointError
         `out` holds another training or a corrupt checkpoint, or cannot be written.
     ConversionError
-        There is noise to be injected, but the model has no layer for it, or has noise already.
+        There is noise to be injected, but the model has no layer for it, or has noise already; or range_lr is given,
+        but no range is learned.
 
     Notes
     -----
     Every epoch's random numbers are decided by spec.seed and the epoch alone, so a checkpoint needs no random state;
     torch's own generators are left as they were.
     """
-    loop = _Loop(model, data, spec, torch.device(device))
+    loop = _Loop(model, data, spec, torch.device(device), range_lr)
     path = None if out is None else Path(out) / CHECKPOINT
     if path is not None and resume and path.exists():
         loop.load_state(load_checkpoint(path, loop.identity))
@@ -130,16 +136,21 @@ def train(
     return TrainResult(model, loop.history, "collapsed" if guessed(loop.history, data) else "finished")
 
 
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, faster: float) -> list[dict[str, Any]]:
     """Return a network's parameters for an optimiser; input ranges that are learned by themselves.
 
-    They are few, of the size of activations, and nothing else moves them: their rate is `RANGES_FASTER` times the
-    weights', and they do not decay (which would pull them to 0).
+    They are few, of the size of activations, and nothing else moves them: their rate is `faster` times the weights',
+    and they do not decay (which would pull them to 0).
     """
-    ranges = [layer.input_range for _, layer in analog_layers(model) if isinstance(layer.input_range, nn.Parameter)]
+    ranges = [layer.input_range for _, layer in learning_layers(model)]
     weights = [p for p in model.parameters() if all(p is not alpha for alpha in ranges)]
-    own = {"params": ranges, "weight_decay": 0.0, "faster": RANGES_FASTER}
+    own = {"params": ranges, "weight_decay": 0.0, "faster": faster}
     return [{"params": weights}] + [own] * bool(ranges)
+
+
+def learning_layers(model: nn.Module) -> list[tuple[str, AnalogLayer]]:
+    """Return the layers whose input range is a parameter, by name."""
+    return [(name, layer) for name, layer in analog_layers(model) if isinstance(layer.input_range, nn.Parameter)]
 
 
 @torch.no_grad()
@@ -165,13 +176,23 @@ def is_guessing(test_accuracy: float, data: DataSet) -> bool:
 class _Loop:
     """The state of one training, and one epoch of it."""
 
-    def __init__(self, model: nn.Module, data: DataSet, spec: TrainSpec, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, data: DataSet, spec: TrainSpec, device: torch.device, range_lr: float | None = None
+    ) -> None:
         self.model, self.data, self.spec, self.device = model.to(device), data, spec, device
         # Both before anything is injected or learned.
         self.own_sites = [site for target in ("activations", "weights") for site in noise_sites(model, target).values()]
         self.identity = identity(model, describe_data(data), spec)
+        self.learning = learning_layers(model)
+        if range_lr is not None and not self.learning:
+            raise ConversionError("range_lr: the model learns no input range; learn_ranges(model) first")
+        self.range_lr = RANGES_FASTER * spec.lr if range_lr is None else range_lr
+        if self.learning:
+            self.identity["range_lr"] = self.range_lr
         self.noise = TrainingNoise(model, spec)
-        self.optimiser = torch.optim.Adam(parameter_groups(model), lr=spec.lr, weight_decay=spec.weight_decay)
+        self.optimiser = torch.optim.Adam(
+            parameter_groups(model, self.range_lr / spec.lr), lr=spec.lr, weight_decay=spec.weight_decay
+        )
         self.order = torch.Generator()
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -205,6 +226,7 @@ class _Loop:
                 self.optimiser.zero_grad()
                 loss.backward()
                 self.optimiser.step()
+                self._check_ranges()
                 loss_sum += loss.detach() * len(batch)
                 right += (logits.detach().argmax(1) == labels).sum()
                 if step % LOOK == 0 or step == self.steps:
@@ -234,6 +256,15 @@ class _Loop:
     def _check(self, *tensors: Tensor) -> None:
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
             raise divergence(self.spec, self.epoch)
+
+    def _check_ranges(self) -> None:
+        for name, layer in self.learning:
+            if not (alpha := layer.input_range.item()) > 0:
+                raise DivergenceError(
+                    f"the training diverged in epoch {self.epoch + 1}: the input range of {name or 'the layer'}, which "
+                    f"is learned, is {alpha:.3g} and must stay positive; lower the ranges' learning rate (now "
+                    f"{self.range_lr:g})"
+                )
 
     def state(self) -> dict[str, Any]:
         return {
