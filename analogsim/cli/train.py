@@ -23,7 +23,7 @@ EPILOG = (
     "analogsim train models.lenet:LeNet5 digits --from runs/plain --profile 8bit --learn-ranges --out runs/aware\n\n"
     "With --profile the network is trained on simulated hardware: ranges are calibrated first, gradients pass its "
     "converters straight through, and cells are drawn anew in every step; the test accuracy is that of chip --seed. "
-    "`analogsim sweep` and `budget` then use the run's own hardware.\n\n"
+    "`analogsim sweep`, `budget`, `cost` and `search` then take the run's own hardware.\n\n"
     "The folder gets model.safetensors, run.json (network, data, settings), history.jsonl, history.csv and, while it "
     "trains, checkpoint.pt after every epoch: started again, the same command goes on from there.\n\n"
     f"{EXIT_CODES}"

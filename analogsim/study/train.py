@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainResult", "TrainSpec", "VarianceAware", "accuracy", "is_guessing", "train"]
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
-RANGES_FASTER = 30  # than weights; 10 hardly moves ranges that are far off, 100 is near overshooting (docs/budget.md)
+RANGES_FASTER = 30  # than weights (docs/budget.md has what other rates gave)
 LOOK = 50  # steps between two looks whether the loss is finite: on a GPU each look waits for it
 
 
