@@ -5,6 +5,7 @@ TRITON_INTERPRET=1, where shapes are kept small.
 """
 
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from analogsim.bench import timed
 from analogsim.errors import BackendError
 from analogsim.kernels import ConvGeometry, MatmulSpec, add_noise, philox, precision, tiled_conv, tiled_matmul
 from analogsim.nn.function import CrossbarConv, CrossbarLinear
+
+from .sanitizer import sanitized
 
 GPU = torch.cuda.is_available()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -42,6 +45,13 @@ SPECS = {
 }
 # Ragged edges; rows shorter than a panel of random numbers that fill blocks; whole panels, the last block ragged.
 SHAPES = [(1, 1, 1), (33, 70, 10), (5, 75, 34), (64, 96, 64), (70, 100, 32), (65, 64, 256)]
+
+
+@pytest.fixture(autouse=True)
+def _watched():
+    """Check every access of the kernels; on a GPU compute-sanitizer does (docs/gpu.md)."""
+    with sanitized() if INTERPRETED else nullcontext():
+        yield
 
 
 def operands(m, k, n, dtype=torch.float32):
