@@ -333,9 +333,10 @@ def accuracy(model: nn.Module, batches: Batches) -> float:
     """Return the share of labels that a network in evaluation mode names."""
     training = model.training
     model.eval()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     right = total = 0
     for x, y in batches:
-        right += int((model(x).argmax(1) == y).sum())
+        right += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
         total += len(y)
     model.train(training)
     return right / total
