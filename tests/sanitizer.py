@@ -25,7 +25,6 @@ class Region:
     def __init__(self, start: int, stop: int) -> None:
         self.start, self.stop = start, stop
         self.writer, self.reader = (np.full(stop - start, NOBODY, np.int32) for _ in range(2))
-        self.added = np.zeros(stop - start, bool)
 
 
 class Sanitizer:
@@ -67,7 +66,7 @@ class Sanitizer:
     def read(self, at: np.ndarray, size: int) -> None:
         """Check addresses (uint64) that are read."""
         for region, index in self._located(at, size):
-            if (region.writer[index] != NOBODY).any() or region.added[index].any():
+            if (region.writer[index] != NOBODY).any():
                 raise MemoryFault(f"{self._kernel} reads what the same launch writes")
             before = region.reader[index]
             region.reader[index] = np.where((before == NOBODY) | (before == self._program), self._program, MANY)
@@ -75,22 +74,14 @@ class Sanitizer:
             if empty[start].any():
                 raise MemoryFault(f"{self._kernel} reads what nobody has written")
 
-    def written(self, at: np.ndarray, size: int, atomic: bool = False) -> None:
-        """Check addresses (uint64) that are written, or added to."""
+    def written(self, at: np.ndarray, size: int) -> None:
+        """Check addresses (uint64) that are written."""
         for region, index in self._located(at, size):
-            if not atomic and len(np.unique(index)) < len(index):
-                raise MemoryFault(f"{self._kernel} writes an element twice at once")
             alone = np.isin(region.reader[index], (NOBODY, self._program)).all()
-            first = (region.writer[index] == NOBODY).all()
-            if not (alone and first) or not atomic and region.added[index].any():
+            if len(np.unique(index)) < len(index) or not alone or (region.writer[index] != NOBODY).any():
                 raise MemoryFault(f"{self._kernel}: two programs meet at an element, or one writes it twice")
-            if atomic:
-                region.added[index] = True
-            else:
-                region.writer[index] = self._program
+            region.writer[index] = self._program
         for start, empty in self._overlapping(at):
-            if atomic and empty[start].any():
-                raise MemoryFault(f"{self._kernel} adds to what nobody has written")
             for byte in range(size):
                 empty[start + byte] = False
 
@@ -129,7 +120,7 @@ def sanitized() -> Iterator[Sanitizer]:
 
     found = Sanitizer()
     launch, place = gpu.launch, builder.set_grid_idx
-    load, store, add = builder.create_masked_load, builder.create_masked_store, builder.create_atomic_rmw
+    load, store = builder.create_masked_load, builder.create_masked_store
     new_empty, empty_like = Tensor.new_empty, torch.empty_like
 
     def launched(kernel: Any, grid: tuple[int, ...], like: Tensor, *arguments: Any, **constants: Any) -> None:
@@ -148,16 +139,15 @@ def sanitized() -> Iterator[Sanitizer]:
         found.written(*_wanted(pointers, mask))
         return store(pointers, value, mask, *more)
 
-    def added(kind: Any, pointers: Any, value: Any, mask: Any, *more: Any) -> Any:
-        found.written(*_wanted(pointers, mask), atomic=True)
-        return add(kind, pointers, value, mask, *more)
+    def refused(*given: Any) -> None:
+        raise MemoryFault("an atomic operation, which these checks do not know")
 
     changes = [
         (gpu, "launch", launched),
         (builder, "set_grid_idx", placed),
         (builder, "create_masked_load", loaded),
         (builder, "create_masked_store", stored),
-        (builder, "create_atomic_rmw", added),
+        (builder, "create_atomic_rmw", refused),
         (Tensor, "new_empty", lambda *given, **more: found.allocated(new_empty(*given, **more))),
         (torch, "empty_like", lambda *given, **more: found.allocated(empty_like(*given, **more))),
     ]

@@ -86,7 +86,7 @@ def compiled(name, dtype, constants):
         if argument in constants:
             signature[argument] = "constexpr"
             continue
-        kinds = {"bits": "*u8", "counts": "*i32", "count_of": "*i32"}
+        kinds = {"bits": "*u8"}
         kinds |= dict.fromkeys(POINTERS, f"*{dtype}") | dict.fromkeys(NUMBERS, "fp32")
         kinds |= dict.fromkeys(("adc", "squares", "sigmas", "relatives"), "*fp32")
         signature[argument] = kinds.get(argument, "i32")

@@ -160,7 +160,6 @@ def matmul_kernel(
     w,  # (N, K), rows w_stride apart
     out,  # (M, N)
     bits,  # (ceil(tiles/8), M, N) uint8, where RECORD
-    counts,  # (tiles) int32, where RECORD
     adc,  # (tiles, 3) float32: full scale, gain, step
     scale,  # (N)
     bias,  # (N)
@@ -253,9 +252,7 @@ def matmul_kernel(
         s, over = converted(s, full, adc_gain, step, CLIP, ROUND)
         total += s
         if RECORD:
-            mark = (over & inside).to(tl.int32)
-            tl.atomic_add(counts + tile, tl.sum(tl.sum(mark, 1), 0), sem="relaxed")
-            byte += mark << (tile & 7)
+            byte |= tl.where(over, 1 << (tile & 7), 0)
             if ((tile & 7) == 7) | (tile == tiles - 1):
                 plane = bits + tl.to_tensor(tile >> 3).to(tl.int64) * M * N
                 tl.store(plane + place, byte.to(tl.uint8), mask=inside)
@@ -366,7 +363,6 @@ def accumulate_kernel(
     partial,
     squares,
     bits,
-    count_of,  # int32, this tile's count, where RECORD
     adc,  # (tiles, 3) float32: full scale, gain, step
     scale,  # (channels)
     bias,  # (channels)
@@ -404,7 +400,6 @@ def accumulate_kernel(
     block = ((panel + first) * 16 + p * 16 + lane).to(tl.uint32)
     numbers = eight_normals(block, tile, k0, k1, s0, s1)
     full, gain, step = tl.load(adc + 3 * tile), tl.load(adc + 3 * tile + 1), tl.load(adc + 3 * tile + 2)
-    clipped = 0
     for c in tl.static_range(8):
         # An index of the chunk's, which is far smaller than 2^31; the run's first, then each.
         run = (first + p) * 128 + c * 16 - lead
@@ -416,9 +411,7 @@ def accumulate_kernel(
             s = with_noise(s, numbers[c], q, sigma, read, multiplicative, READ, RELATIVE)
         s, over = converted(s, full, gain, step, CLIP, ROUND)
         if RECORD:
-            mark = (over & mask).to(tl.int32)
-            clipped += tl.sum(tl.sum(mark, 1), 0)
-            byte = tl.load(bits + i, mask=mask, other=0).to(tl.int32) | (mark << (tile & 7))
+            byte = tl.load(bits + i, mask=mask, other=0).to(tl.int32) | tl.where(over, 1 << (tile & 7), 0)
             tl.store(bits + i, byte.to(tl.uint8), mask=mask)
         if not FIRST:
             s += tl.load(out + i, mask=mask, other=0.0)
@@ -430,8 +423,6 @@ def accumulate_kernel(
             if BIAS:
                 s += tl.load(bias + at, mask=here, other=0.0)
         tl.store(out + i, s, mask=mask)
-    if RECORD:
-        tl.atomic_add(count_of, clipped, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=KEY)
