@@ -98,9 +98,9 @@ def matmul(
     launch(
         gpu_jit.matmul_kernel,
         (cdiv(m, cut.m) * cdiv(n, cut.n),),
-        *(x, w, out, _or(bits, out), _adc_scalars(spec, tiles, x.device)),
+        *(x, w, out, _or(bits, out), _adc_scalars(spec, tiles, x.device, unit)),
         *(_or(scale, out), _or(bias, out), m, n, k, width, tiles, x.stride(0), w.stride(0)),
-        *(gain, low, high, unit, spec.noise_output, spec.noise_read, spec.noise_multiplicative),
+        *(gain, low, high, unit, spec.noise_output / unit, spec.noise_read, spec.noise_multiplicative),
         *key(seed, stream),
         CONVERT=converts,
         **_stages(spec),
@@ -286,14 +286,14 @@ def add_tile(
         gpu_jit.accumulate_kernel,
         (cdiv(lead + out.numel(), ELEMENTS),),
         *(out, partial, _or(squares, out), _or(bits, out), _adc_scalars(spec, tile + 1, out.device)),
-        *(_or(scale, out), _or(bias, out), out.numel(), panel, lead, tile, positions, out.shape[1]),
+        *(_or(scale, out), _or(bias, out), out.numel(), panel, lead, tile, out.shape[1]),
+        *(*divider(positions), *divider(out.shape[1])),
         *(spec.noise_output, spec.noise_read, spec.noise_multiplicative, *key(seed, stream)),
         **_stages(spec),
         RECORD=bits is not None,
         FIRST=first,
         SCALE=scale is not None,
         BIAS=bias is not None,
-        RUNS=positions % 16 == 0 and lead % 16 == 0,
         PANELS=panels,
     )
 
@@ -315,15 +315,27 @@ def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed
         gpu_jit.noise_kernel,
         (cdiv(x.numel(), ELEMENTS),),
         *(x, out, a, b, *(0.0 if isinstance(s, Tensor) else float(s) for s in given)),
-        *(x.numel(), per_sample, *key(seed, stream)),
+        *(x.numel(), per_sample, *divider(min(per_sample, ELEMENTS)), *key(seed, stream)),
         ADDITIVE=levels[0] is not None or sigma != 0,
         MULTIPLIED=levels[1] is not None or multiplicative != 0,
         SIGMAS=levels[0] is not None,
         RELATIVES=levels[1] is not None,
-        WIDE=per_sample > 2**30,
+        MANY=per_sample < ELEMENTS,
         PANELS=ELEMENTS // PANEL,
     )
     return out
+
+
+def divider(d: int) -> tuple[int, int]:
+    """Return factor (as the int32 of its 32 bits) and shift by which `gpu_jit.divided` divides by d ≥ 1.
+
+    References
+    ----------
+    T. Granlund and P. L. Montgomery, *Division by Invariant Integers using Multiplication*, PLDI 1994, figure 4.1.
+    """
+    shift = (d - 1).bit_length()
+    magic = ((1 << 32) * ((1 << shift) - d)) // d + 1
+    return magic - (magic >> 31 << 32), shift
 
 
 def key(seed: int, stream: int) -> list[int]:
@@ -367,9 +379,9 @@ def _dac_scalars(spec: MatmulSpec) -> tuple[float, float, float, float]:
 
 
 @lru_cache(maxsize=256)
-def _adc_scalars(spec: MatmulSpec, tiles: int, device: torch.device) -> Tensor:
-    """Return full scale, gain and step of each tile's ADC, on the device: (tiles, 3)."""
+def _adc_scalars(spec: MatmulSpec, tiles: int, device: torch.device, unit: float = 1.0) -> Tensor:
+    """Return full scale, gain and step of each tile's ADC for sums in this unit, on the device: (tiles, 3)."""
     levels = spec.adc_levels
     scales = [math.inf if (scale := spec.full_scale(tile)) is None else scale for tile in range(tiles)]
-    rows = [(scale, levels / scale, scale / levels) if levels else (scale, 1.0, 0.0) for scale in scales]
+    rows = [(a / unit, unit * levels / a, a / levels) if levels else (a / unit, 1.0, 0.0) for a in scales]
     return torch.tensor(rows, device=device)
