@@ -26,10 +26,13 @@ from .kernels import MatmulSpec, numba_installed, tiled_matmul
 from .nn import AnalogLinear
 from .profile import HardwareProfile, explain
 
-SHAPES = ((256, 1024, 1024, 256), (8192, 576, 64, 256), (512, 4608, 512, 512), (32768, 75, 6, 256))
-"""M, K, N and tile rows of the kernels' cases."""
-GOALS = (1.35, 1.35, 1.25, 1.35)
-"""Largest ratio of the kernel to torch.matmul wanted on each of them."""
+SHAPES = {
+    (256, 1024, 1024, 256): 1.35,
+    (8192, 576, 64, 256): 1.35,
+    (512, 4608, 512, 512): 1.25,
+    (32768, 75, 6, 256): 1.35,
+}
+"""M, K, N and tile rows of the kernels' cases, and the largest ratio of the kernel to torch.matmul wanted on each."""
 LAYER_GOAL = 1.05
 """The same for a layer without converters and noise, to the digital layer."""
 
@@ -246,27 +249,22 @@ def threads(count: int) -> Iterator[None]:
 
 def kernel_jobs(counts: list[int], quick: bool = False) -> list[Callable[[], Case]]:
     """Return the kernels' cases, to be run one by one: each shape on each number of threads."""
-    jobs = []
-    for count in counts:
-        for shape, goal in zip(SHAPES, GOALS):
-            for job in (fast_case, slow_case, layer_case):
-                jobs.append(partial(job, shape, goal, count, quick))
-    return jobs
+    jobs = (fast_case, slow_case, layer_case)
+    return [partial(job, shape, count, quick) for count in counts for shape in SHAPES for job in jobs]
 
 
-def fast_case(shape: tuple[int, int, int, int], goal: float, count: int, quick: bool) -> Case:
+def fast_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Case:
     """Measure the kernel against torch.matmul."""
     x, w, spec = _operands(*shape)
     calls: dict[str, Callable[[], Any]] = {"torch.matmul": lambda: torch.matmul(x, w.T)}
     if numba_installed():
         calls["analogsim (numba)"] = lambda: tiled_matmul(x, w, spec, 1, 2, backend="numba")
     with threads(count), torch.no_grad():
-        return compare(
-            calls, "torch.matmul", 3 if quick else 40, warmup=3, goals={"analogsim (numba)": goal}, **_named(shape)
-        )
+        goals = {"analogsim (numba)": SHAPES[shape]}
+        return compare(calls, "torch.matmul", 3 if quick else 40, warmup=3, goals=goals, **_named(shape))
 
 
-def slow_case(shape: tuple[int, int, int, int], goal: float, count: int, quick: bool) -> Case:
+def slow_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Case:
     """Measure what is slow (and would evict the caches of what is fast) against torch.matmul, in fewer rounds."""
     x, w, spec = _operands(*shape)
     calls = {
@@ -278,7 +276,7 @@ def slow_case(shape: tuple[int, int, int, int], goal: float, count: int, quick: 
         return compare(calls, "torch.matmul", 1 if quick else 7, warmup=0 if quick else 1, **_named(shape))
 
 
-def layer_case(shape: tuple[int, int, int, int], goal: float, count: int, quick: bool) -> Case:
+def layer_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Case:
     """Measure whole layers: without converters and noise, and with them, against nn.Linear."""
     x, w, spec = _operands(*shape)
     digital = nn.Linear(shape[1], shape[2])

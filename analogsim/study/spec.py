@@ -105,10 +105,3 @@ class TrainSpec(BaseModel):
     def varied(self, **changes: Any) -> "TrainSpec":
         """Return a validated copy with these fields changed."""
         return TrainSpec(**(self.model_dump() | changes))
-
-
-RECIPES = {
-    "digits": TrainSpec(epochs=20, batch_size=32, lr=2e-3),
-    "digits, noisy": TrainSpec(epochs=40, batch_size=32, lr=2e-3, sigma=1.0, ramp_epochs=20),
-}
-"""Settings that are known to work for LeNet-5 on the embedded data set."""
