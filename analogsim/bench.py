@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from .errors import DataError
+from .files import replaced, writable
 from .kernels import MatmulSpec, numba_installed, tiled_matmul
 from .nn import AnalogLinear
 from .profile import HardwareProfile, explain
@@ -104,13 +105,8 @@ class Report(_Value):
 
     def save(self, path: Path) -> None:
         """Write JSON; never leaves half a file."""
-        aside = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with writable(path), replaced(path) as aside:
             aside.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            os.replace(aside, path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
     @classmethod
     def load(cls, path: Path) -> "Report":

@@ -1,6 +1,5 @@
 """The noise budget: what every stage of the hardware adds at each layer's output, and where that is on the σ axis."""
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from .calibrate import Batch, observed, run
 from .convert import to_digital
 from .errors import CalibrationError, ProfileError
+from .files import plain, write_json
 from .nn import analog_layers, set_seed
 from .nn.meter import STAGES, Meter
 from .noise import NoiseSpec, inject_noise, set_noise
@@ -148,14 +148,11 @@ class NoiseBudget:
         values = {
             "format": "analogsim noise budget",
             "profile": self.profile,
-            "equivalent_sigma": _plain(self.equivalent_sigma),
-            "output_error": _plain(self.output_error),
-            "layers": [{key: _plain(value) for key, value in row.items()} for row in rows],
+            "equivalent_sigma": plain(self.equivalent_sigma),
+            "output_error": plain(self.output_error),
+            "layers": [{key: plain(value) for key, value in row.items()} for row in rows],
         }
-        path = Path(path)
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
+        write_json(Path(path), values)
 
     def __str__(self) -> str:
         worst = min(self.layers, key=lambda layer: layer.snr)
@@ -280,8 +277,3 @@ def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[f
 
 def _mean_square(errors: list[Tensor]) -> float:
     return float(torch.stack([error.double().square().mean() for error in errors]).mean())
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: they become the strings that float() reads."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .errors import DataError, FitError
+from .files import plain, write_json
 from .midpoint import Array, MidpointFit, fit_midpoint
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ class RobustnessCurve:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the curve and its fit (where it has one) as JSON; never leaves half a file."""
         try:
-            fit = {key: _plain(value) for key, value in asdict(self.fit).items()}
+            fit = {key: plain(value) for key, value in asdict(self.fit).items()}
         except FitError:
             fit = None
         values = {
@@ -263,10 +264,7 @@ class RobustnessCurve:
             "trainings": self.trainings.tolist(),
             "fit": fit,
         }
-        path = Path(path)
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
+        write_json(Path(path), values)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -300,10 +298,3 @@ class RobustnessCurve:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: damaged: {error!r}") from None
         return curve
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: they become the strings that float() reads."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

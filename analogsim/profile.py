@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from .device_profile import Cells, Drift, Faults, Flicker, NonNegative, Part, Positive, Programming, Wires
 from .errors import ProfileError
+from .files import replaced
 
 Bits = Annotated[int, Field(ge=1, le=16)]
 SignedBits = Annotated[int, Field(ge=2, le=16)]
@@ -252,9 +253,8 @@ class HardwareProfile(Part):
         text = (
             json.dumps(values, indent=2) + "\n" if path.suffix == ".json" else yaml.safe_dump(values, sort_keys=False)
         )
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
+        with replaced(path) as aside:
+            aside.write_text(text, encoding="utf-8")
 
     def varied(self, **changes: Any) -> "HardwareProfile":
         """Return a validated copy with some fields changed; a part is given as a dict of its changed fields.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import DataError
+from ..files import writable
 from .base import EXIT_CODES, note, out, plain
 from .hardware import (
     Calibration,
@@ -85,11 +85,8 @@ def budget(
     batch = pictures.normalise(pictures.subset(test=images).test_x)
     result = noise_budget(network, batch, repeats=repeats, seed=seed)
     stem = target or file.parent / (f"budget-{Path(profile).stem}.json" if profile else "budget.json")
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
+    with writable(stem):
         result.save(stem)
-    except OSError as error:
-        raise DataError(f"{stem}: cannot be written: {error.strerror}") from None
     csv, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")
     write_table(result.to_frame(), csv)
     draw(result, picture)

@@ -1,6 +1,5 @@
 """Robustness curves for people: the table and the picture that `sweep` and `plot` share."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from rich.table import Table
 from ..errors import DataError, FitError
 from ..midpoint import midpoint_texts
 from .base import plain
+from .hardware import write_picture, write_table
 
 if TYPE_CHECKING:
     from ..curve import RobustnessCurve
@@ -35,7 +35,7 @@ def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
 
 
 def save_table(curves: Mapping[str, "RobustnessCurve"], path: Path) -> None:
-    """Write the table as CSV, one curve a row, numbers unrounded; the file is written aside, then renamed.
+    """Write the table as CSV, one curve a row; the file is written aside, then renamed.
 
     Raises
     ------
@@ -56,13 +56,7 @@ def save_table(curves: Mapping[str, "RobustnessCurve"], path: Path) -> None:
             row |= {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "slope": fit.slope, "r2": fit.r2}
             row["flags"] = " ".join(fit.flags)
         rows.append(row)
-    aside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(aside, index=False, float_format="%.5g")
-        aside.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    write_table(pd.DataFrame(rows), path, "%.5g")
 
 
 def _midpoint(curve: "RobustnessCurve") -> tuple[str, str, tuple[str, ...]]:
@@ -97,16 +91,7 @@ def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None 
             axes.set_title(title, loc="left")
         axes.grid(True, axis="y", color="0.92", linewidth=0.8)
         axes.set_axisbelow(True)
-        aside = path.with_name(path.name + ".part")
-        kind = path.suffix[1:].lower()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(
-                aside, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            )
-            os.replace(aside, path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+        write_picture(figure, path)
 
 
 def check_picture(path: Path | None) -> Path | None:

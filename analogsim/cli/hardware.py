@@ -1,12 +1,11 @@
 """What the commands share that put a trained network on hardware: options, conversion and calibration, pictures."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import DataError
+from ..files import replaced, writable
 from .network import WEIGHTS, Run
 
 if TYPE_CHECKING:
@@ -136,28 +135,18 @@ def write_picture(figure: Any, path: Path) -> None:
     DataError
         The file cannot be written.
     """
-    aside = path.with_name(path.name + ".part")
     kind = path.suffix[1:].lower()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writable(path), replaced(path) as aside:
         figure.savefig(aside, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind))
-        os.replace(aside, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def write_table(frame: Any, path: Path) -> None:
-    """Write a pandas frame as CSV; aside, then renamed.
+def write_table(frame: Any, path: Path, numbers: str | None = "%.6g") -> None:
+    """Write a pandas frame as CSV, numbers in this format (None: unrounded); aside, then renamed.
 
     Raises
     ------
     DataError
         The file cannot be written.
     """
-    aside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(aside, index=False, float_format="%.6g")
-        os.replace(aside, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    with writable(path), replaced(path) as aside:
+        frame.to_csv(aside, index=False, float_format=numbers)

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..errors import DataError
+from ..files import writable
 from ..machine import choose_device
 from .base import EXIT_CODES, note, out, plain
 from .curves import draw, table
-from .hardware import Percentile, RangesOption, check_ranges, on_hardware
+from .hardware import Percentile, RangesOption, check_ranges, on_hardware, write_table
 from .network import WEIGHTS, Run
 from .values import sigma_grid, use_threads
 
@@ -125,16 +125,10 @@ def sweep(
         network, list(images.test_batches()), grid, repeats, quantity=what, chance=chance, seed=seed, device=where
     )
 
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
+    with writable(stem):
         curve.save(stem)
-        csv = stem.with_name(stem.stem + ".csv")
-        aside = csv.with_name(csv.name + ".part")
-        curve.to_frame().to_csv(aside, index=False)
-        aside.replace(csv)
-    except OSError as error:
-        raise DataError(f"{stem}: cannot be written: {error.strerror}") from None
-    picture = stem.with_name(stem.stem + ".png")
+    csv, picture = stem.with_name(stem.stem + ".csv"), stem.with_name(stem.stem + ".png")
+    write_table(curve.to_frame(), csv, numbers=None)
     name = file.resolve().parent.name
     draw({name: curve}, picture)
     out().print(table({name: curve}))

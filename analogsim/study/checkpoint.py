@@ -11,7 +11,6 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
+from ..files import replaced
 
 FORMAT = "analogsim-training-2"
 KEY = "analogsim"  # of a network's metadata
@@ -162,18 +162,15 @@ def write_aside(path: Path, write: Callable[[Path], Any], durable: bool = True) 
     CheckpointError
         The file cannot be written.
     """
-    aside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(aside)
-        if durable:
-            with aside.open("rb") as file:
-                # On the disk before it has its name, so that a power failure leaves no empty file.
-                os.fsync(file.fileno())
-        os.replace(aside, path)
+        with replaced(path) as aside:
+            write(aside)
+            if durable:
+                with aside.open("rb") as file:
+                    # On the disk before it has its name, so that a power failure leaves no empty file.
+                    os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            aside.unlink()
         raise CheckpointError(f"{path}: cannot be written: {_first_line(error)}") from error
 
 
