@@ -16,6 +16,7 @@ from .files import plain, write_json
 from .nn import analog_layers, set_seed
 from .nn.meter import STAGES, Meter
 from .noise import NoiseSpec, inject_noise, set_noise
+from .restore import restored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,17 +248,11 @@ def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[f
     exact = digital(inputs)
     if not isinstance(exact, Tensor):
         return math.nan, math.nan
-    states = [(module, module.training) for module in model.modules()]
-    kept = [(layer, layer.seed, layer.stream, layer.calls) for _, layer in analog_layers(model)]
-    try:
+    layers = (layer for _, layer in analog_layers(model))
+    with restored(model.modules(), "training"), restored(layers, "seed", "stream", "calls"):
         model.eval()
         set_seed(model, seed)
         error = _mean_square([model(inputs) - exact for _ in range(repeats)])
-    finally:
-        for module, training in states:
-            module.training = training
-        for layer, own, stream, calls in kept:
-            layer.seed, layer.stream, layer.calls = own, stream, calls
     if not 0 < error < math.inf:
         return (0.0 if error == 0 else math.nan), error
     noisy = inject_noise(digital, NoiseSpec(sigma=1.0), inplace=True)

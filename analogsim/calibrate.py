@@ -16,6 +16,7 @@ from .nn import AnalogLayer, analog_layers
 from .nn.histogram import Histogram, pooled
 from .nn.observer import Observer
 from .ranges import best_scale, conversion_error, least, least_error
+from .restore import restored
 
 Batch = Tensor | PackedSequence | tuple[Tensor, ...] | list[Tensor]
 Method = Literal["maximum", "percentile", "mse", "noise-aware"]
@@ -121,17 +122,11 @@ def observed(model: nn.Module, make: Callable[[AnalogLayer], Any]) -> Iterator[l
     layers = [(name, layer, make(layer)) for name, layer in analog_layers(model)]
     if not layers:
         raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with restored(model.modules(), "training"), restored((layer for _, layer, _ in layers), "_observer"):
+        model.eval()
         for _, layer, observer in layers:
             layer._observer = observer
         yield layers
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for _, layer, _ in layers:
-            layer._observer = None
 
 
 @torch.no_grad()

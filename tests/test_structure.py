@@ -15,6 +15,7 @@ FLOORS = {
     "files": 0,
     "progress": 0,
     "machine": 0,
+    "restore": 0,
     "device_profile": 1,
     "profile": 1,
     "kernels": 2,
