@@ -5,14 +5,12 @@ down slows all of them, and a ratio is the median over the rounds of (candidate 
 """
 
 import gc
-import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 from .errors import DataError
 from .files import replaced, writable
 from .kernels import MatmulSpec, numba_installed, tiled_matmul
+from .machine import installed, processor, usable_cores
 from .nn import AnalogLinear
 from .profile import HardwareProfile, explain
 
@@ -203,20 +202,10 @@ def compare(
 def machine() -> dict[str, Any]:
     """Describe processor, cores, versions, and the commit of a git checkout ("-dirty": the library was changed)."""
     versions: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("analogsim", "numba", "numpy", "triton"):
-        versions[name] = None
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions |= {name: installed(name) for name in ("analogsim", "numba", "numpy", "triton")}
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": _processor(), "cores": cores, "gpu": gpu, "versions": versions, "commit": _commit()}
-
-
-def _processor() -> str:
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
+    here = {"processor": processor(), "cores": usable_cores(), "gpu": gpu}
+    return here | {"versions": versions, "commit": _commit()}
 
 
 def _commit() -> str | None:

@@ -3,12 +3,12 @@
 import json
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
-from ..machine import processor, usable_cores
+from ..machine import installed, processor, usable_cores
 from .base import out, plain
 
 LIBRARIES = ("torch", "numba", "triton", "brevitas", "numpy", "scipy")
@@ -51,11 +51,7 @@ def gather() -> dict[str, Any]:
     from ..kernels import resolve
 
     versions: dict[str, str | None] = {"analogsim": version("analogsim"), "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
+    versions |= {name: installed(name) for name in LIBRARIES}
     versions["torch"] = torch.__version__
     backends: dict[str, str | None] = {}
     for name in ("reference", "numba"):
