@@ -15,15 +15,16 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from .device_profile import Cells, Drift, Faults, Flicker, NonNegative, Part, Positive, Programming, Wires
+from .device_profile import Cells, Drift, Faults, Flicker, Programming, Wires
 from .errors import ProfileError
 from .files import replaced
+from .value import NonNegative, Positive, Value
 
 Bits = Annotated[int, Field(ge=1, le=16)]
 SignedBits = Annotated[int, Field(ge=2, le=16)]
 
 
-class Tile(Part):
+class Tile(Value):
     """How a weight matrix is cut into crossbars."""
 
     rows: Annotated[int, Field(ge=1)] | None = 256
@@ -36,7 +37,7 @@ class Tile(Part):
     im2col: a tile holds `rows` consecutive rows of the unfolded weight, wherever a channel ends."""
 
 
-class DAC(Part):
+class DAC(Value):
     """Digital-to-analog converter at the crossbar's inputs."""
 
     bits: Bits | None = None
@@ -61,7 +62,7 @@ class DAC(Part):
         return self
 
 
-class Weight(Part):
+class Weight(Value):
     """How weights become conductances."""
 
     bits: SignedBits | None = None
@@ -71,7 +72,7 @@ class Weight(Part):
     (larger weights clip)."""
 
 
-class Noise(Part):
+class Noise(Value):
     """Noise drawn anew at every read; all are standard deviations."""
 
     output: NonNegative = 0.0
@@ -89,7 +90,7 @@ class Noise(Part):
     """Conversions after which the slow offset's correlation has fallen to 1/e."""
 
 
-class ADC(Part):
+class ADC(Value):
     """Analog-to-digital converter at the crossbar's outputs, one conversion per tile and column."""
 
     bits: SignedBits | None = None
@@ -140,7 +141,7 @@ class ADC(Part):
         return bool(self.gain_error or self.offset_error or self.capacitor_mismatch)
 
 
-class Cost(Part):
+class Cost(Value):
     """What conversions and products cost, or reads as a whole; null: unknown, and so are the totals of `analogsim cost`
     that need it.
     """
@@ -186,7 +187,7 @@ class Cost(Part):
         return self
 
 
-class HardwareProfile(Part):
+class HardwareProfile(Value):
     """One analog accelerator: tiles, converters, weights and noise. A value: immutable, comparable, hashable."""
 
     name: Annotated[str, Field(min_length=1)] = "custom"

@@ -16,6 +16,7 @@ FLOORS = {
     "progress": 0,
     "machine": 0,
     "restore": 0,
+    "value": 0,
     "device_profile": 1,
     "profile": 1,
     "kernels": 2,
