@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..files import replaced, writable
-from .network import WEIGHTS, Run
+from .network import Run, weights_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,6 +57,9 @@ Model = Annotated[
         help="Import path to build the network from, instead of the one in the file.",
     ),
 ]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
+]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads. Default: torch's.")]
 
 
@@ -67,7 +70,7 @@ def load_run(
     from ..study.data import load_data
     from ..study.network import check_fit
 
-    file = run / WEIGHTS if run.is_dir() else run
+    file = weights_file(run)
     about = Run.load(file)
     network = about.network(file, model)
     images = load_data(data or about.data).subset(test=test_subset or (about.test_subset if data is None else None))
@@ -125,6 +128,21 @@ def on_hardware(
 def method_of(ranges: Ranges | None, percentile: float | None) -> Ranges:
     """Return the method of calibration that two options name."""
     return ranges or ("maximum" if percentile is None else "percentile")
+
+
+def draw(result: Any, path: Path, size: tuple[float, float]) -> None:
+    """Write the picture that a result's `plot` draws, of so many inches.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    result.plot(figure.subplots())
+    write_picture(figure, path)
 
 
 def write_picture(figure: Any, path: Path) -> None:

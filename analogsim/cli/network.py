@@ -15,6 +15,11 @@ SETTINGS = ("model", "args", "data", "train_subset", "test_subset", "start_crc32
 WEIGHTS, ABOUT = "model.safetensors", "run.json"
 
 
+def weights_file(run: Path) -> Path:
+    """Return the weights of a run that is given by its folder, or by this file."""
+    return run / WEIGHTS if run.is_dir() else run
+
+
 class Hardware(BaseModel):
     """The simulated hardware that a network is trained on, and how its ranges began."""
 

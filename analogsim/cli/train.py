@@ -10,8 +10,8 @@ import typer
 from ..errors import CheckpointError, DataError
 from ..machine import choose_device
 from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain
-from .hardware import Percentile, RangesOption, check_ranges, method_of, on_hardware
-from .network import ABOUT, WEIGHTS, Hardware, Run
+from .hardware import Device, Percentile, RangesOption, Threads, check_ranges, method_of, on_hardware
+from .network import ABOUT, WEIGHTS, Hardware, Run, weights_file
 from .values import key_values, use_threads
 
 EPILOG = (
@@ -89,10 +89,8 @@ def train(
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="Of initial weights, order of images, augmentation and noise.")
     ] = 0,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: torch's.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
     folder: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Folder of the run. Default: runs/NAME-DATA[-sigmaS]-seedN."),
@@ -110,7 +108,7 @@ def train(
         )
     if range_lr is not None and not learn_ranges:
         raise typer.BadParameter("no range is learned: give --learn-ranges too", param_hint="--range-lr")
-    file = start / WEIGHTS if start is not None and start.is_dir() else start
+    file = None if start is None else weights_file(start)
     folder = folder or Path("runs") / default_name(model, data, sigma, seed, profile)
     if file is not None and file.resolve().parent == folder.resolve():
         raise typer.BadParameter(f"{folder}: is the run to start from; give another --out", param_hint="--from")
