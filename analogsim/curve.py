@@ -97,6 +97,14 @@ class RobustnessCurve:
         )
 
     @property
+    def fitted(self) -> MidpointFit | None:
+        """The fit; None where the values allow none."""
+        try:
+            return self.fit
+        except FitError:
+            return None
+
+    @property
     def mean(self) -> Array:
         """Mean accuracy (S,); every training weighs the same."""
         groups = [self.accuracies[:, self.trainings == number].mean(1) for number in np.unique(self.trainings)]
@@ -227,10 +235,8 @@ class RobustnessCurve:
             ax.annotate("σ = 0", (0, self.noise_free), (6, 4), color="0.4", **small)
             ax.axhline(self.chance, color="0.5", linestyle=":", linewidth=1, zorder=0, gid="chance")
             ax.annotate("chance", (0, self.chance), (6, -11), color="0.4", **small)
-        try:
-            fit, text = self.fit, str(self.fit)
-        except FitError:
-            fit, text = None, "no fit"
+        fit = self.fitted
+        text = str(fit) if fit else "no fit"
         line.set_label(f"{label}: {text}" if label else text)
         if fit and 0 < fit.midpoint < math.inf:
             flank = self.sigmas[fit.points_used[0]]
@@ -248,10 +254,7 @@ class RobustnessCurve:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the curve and its fit (where it has one) as JSON; never leaves half a file."""
-        try:
-            fit = {key: plain(value) for key, value in asdict(self.fit).items()}
-        except FitError:
-            fit = None
+        fit = self.fitted
         values = {
             "format": "analogsim robustness curve",
             "schema": SCHEMA,
@@ -262,7 +265,7 @@ class RobustnessCurve:
             "sigmas": self.sigmas.tolist(),
             "accuracies": self.accuracies.tolist(),
             "trainings": self.trainings.tolist(),
-            "fit": fit,
+            "fit": fit and {key: plain(value) for key, value in asdict(fit).items()},
         }
         write_json(Path(path), values)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
-from ..errors import DataError, FitError
+from ..errors import DataError
 from ..midpoint import midpoint_texts
 from .base import plain
 from .hardware import write_picture, write_table
@@ -47,22 +47,16 @@ def save_table(curves: Mapping[str, "RobustnessCurve"], path: Path) -> None:
     rows = []
     for name, curve in curves.items():
         row: dict[str, Any] = {"network": name, "peak": curve.peak, "noise_free": curve.noise_free}
-        try:
-            fit = curve.fit
-        except FitError:
-            row["flags"] = "no fit"
-        else:
+        if fit := curve.fitted:
             low, high = fit.ci
             row |= {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "slope": fit.slope, "r2": fit.r2}
-            row["flags"] = " ".join(fit.flags)
-        rows.append(row)
+        rows.append(row | {"flags": " ".join(fit.flags) if fit else "no fit"})
     write_table(pd.DataFrame(rows), path, "%.5g")
 
 
 def _midpoint(curve: "RobustnessCurve") -> tuple[str, str, tuple[str, ...]]:
-    try:
-        fit = curve.fit
-    except FitError:
+    fit = curve.fitted
+    if fit is None:
         return "-", "-", ("no fit",)
     return *midpoint_texts(fit.midpoint, *fit.ci), fit.flags
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..curve import QUANTITIES
-from ..errors import FitError
 from ..midpoint import MidpointFit
 from .checkpoint import write_aside
 from .results import Variant
@@ -43,10 +42,7 @@ def write_figures(variants: Sequence[Variant], folder: Path) -> list[Path]:
 
 def has_midpoint(variant: Variant) -> MidpointFit | None:
     """Return the fit of a variant whose µ is a number that can be drawn, else None."""
-    try:
-        fit = variant.curve.fit if variant.curve else None
-    except FitError:
-        return None
+    fit = variant.curve.fitted if variant.curve else None
     return fit if fit and 0 < fit.midpoint < math.inf else None
 
 
