@@ -61,6 +61,13 @@ class DAC(Value):
             raise ValueError(f"step_bits must be at most the DAC's own bits of magnitude (got {self.step_bits})")
         return self
 
+    @property
+    def steps(self) -> int:
+        """How often inputs are applied: once, or `step_bits` of their magnitude at a time."""
+        if self.bits is None or self.step_bits is None:
+            return 1
+        return -(-(self.bits - self.signed) // self.step_bits)
+
 
 class Weight(Value):
     """How weights become conductances."""
@@ -88,6 +95,11 @@ class Noise(Value):
     next: Gaussian, with correlation exp(-n/wander_length) between conversions n apart."""
     wander_length: Positive = 100.0
     """Conversions after which the slow offset's correlation has fallen to 1/e."""
+
+    @property
+    def is_plain(self) -> bool:
+        """True for white Gaussian noise."""
+        return self.distribution == "gaussian" and not self.wander
 
 
 class ADC(Value):
@@ -311,16 +323,19 @@ class HardwareProfile(Value):
         wires, slices, an ADC that is no ideal quantizer, or noise that is not Gaussian and white.
         """
         cells = self.cells != Cells() or self.wires != Wires() or self.dac.step_bits is not None
-        noise = self.noise.distribution != "gaussian" or self.noise.wander > 0
-        return self.is_drawn or cells or noise or not self.adc.is_plain
+        return self.is_drawn or cells or not (self.noise.is_plain and self.adc.is_plain)
 
     @property
     def reads_at_once(self) -> bool:
         """True where a tile's sum is one conversion of an ideal ADC, with white Gaussian noise alike for all cells."""
-        cells, noise = self.cells, self.noise
-        whole = cells.bits is None and cells.subtraction == "analog" and self.dac.step_bits is None
-        plain_noise = noise.distribution == "gaussian" and not noise.wander and not self.flicker.amplitude
-        return whole and plain_noise and self.adc.is_plain
+        whole = self.cells.bits is None and self.cells.subtraction == "analog" and self.dac.step_bits is None
+        return whole and self.noise.is_plain and not self.flicker.amplitude and self.adc.is_plain
+
+    @property
+    def slices(self) -> int:
+        """How many slices a weight's bits of magnitude are cut into (`cells.bits`)."""
+        bits, each = self.weight.bits, self.cells.bits
+        return 1 if bits is None or each is None else -(-(bits - 1) // each)
 
 
 def presets() -> list[str]:

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from ..errors import BackendError
 from ..kernels import MatmulSpec, philox
-from ..profile import ADC, Noise
+from ..profile import ADC, DAC, Noise
 from .draw import ADC_GAIN, ADC_OFFSET, CAPACITORS, WANDER, derive, normals
 
 
-def steps(x: Tensor, spec: MatmulSpec, bits: int) -> list[tuple[float, Tensor]]:
-    """Cut converted inputs into slices of bits, the lowest first.
+def steps(x: Tensor, spec: MatmulSpec, dac: DAC) -> list[tuple[float, Tensor]]:
+    """Cut converted inputs into slices of b = `step_bits` bits, the lowest first; whole ones without.
 
-    With L the DAC's levels and C = |x̂|·L, step j applies c_j = (C >> bits·j) mod 2^bits, and
+    With L the DAC's levels and C = |x̂|·L, step j applies c_j = (C >> b·j) mod 2^b, and
 
-        x̂ = Σ_j [2^(bits·j)·(2^bits - 1)/L] · sign(x̂)·c_j/(2^bits - 1)
+        x̂ = Σ_j [2^(b·j)·(2^b - 1)/L] · sign(x̂)·c_j/(2^b - 1)
 
     Parameters
     ----------
@@ -30,10 +30,12 @@ def steps(x: Tensor, spec: MatmulSpec, bits: int) -> list[tuple[float, Tensor]]:
     list of (coefficient, Tensor)
         Inputs of each step, in [-1, 1].
     """
-    levels, base = spec.dac_levels, 2**bits
+    if dac.step_bits is None:
+        return [(1.0, x)]
+    levels, bits, base = spec.dac_levels, dac.step_bits, 2**dac.step_bits
     codes, sign = (x.abs() * levels).round().to(torch.int32), x.sign()
-    count = -(-levels.bit_length() // bits)
-    return [(base**j * (base - 1) / levels, sign * (codes >> bits * j & base - 1) / (base - 1)) for j in range(count)]
+    digits = [sign * (codes >> bits * j & base - 1) / (base - 1) for j in range(dac.steps)]
+    return [(base**j * (base - 1) / levels, digit) for j, digit in enumerate(digits)]
 
 
 @dataclass(frozen=True, slots=True)

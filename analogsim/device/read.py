@@ -39,16 +39,14 @@ class DeviceKernel:
 
     def __init__(self, base: ModuleType | Any, chip: Chip, profile: HardwareProfile, *, observer: bool = False) -> None:
         self.base, self.chip, self.profile, self.observer = base, chip, profile, observer
-        noise, adc = profile.noise, profile.adc
-        extended = not adc.is_plain or noise.distribution != "gaussian" or noise.wander > 0
-        self.converters = Converters(adc, noise, chip.seed) if extended and not observer else None
+        plain = observer or (profile.noise.is_plain and profile.adc.is_plain)
+        self.converters = None if plain else Converters(profile.adc, profile.noise, chip.seed)
 
     @staticmethod
     def needed(chip: Chip, profile: HardwareProfile) -> bool:
         """Return whether the plain backend alone cannot read this chip."""
-        noise = profile.noise.distribution != "gaussian" or profile.noise.wander > 0
         planes = len(chip.planes) > 1 or chip.planes[0].coefficient != 1 or chip.planes[0].variance is not None
-        return planes or noise or profile.dac.step_bits is not None or not profile.adc.is_plain
+        return planes or profile.dac.step_bits is not None or not (profile.noise.is_plain and profile.adc.is_plain)
 
     def part(self, outputs: slice) -> "DeviceKernel":
         """Return the kernel of some outputs."""
@@ -121,20 +119,19 @@ class DeviceKernel:
 
     def _inputs(self, x: Tensor, spec: MatmulSpec) -> tuple[Any, list[tuple[float, Tensor]]]:
         """Return the backend that multiplies, and what is applied to the rows: (weight, normalised units) a step."""
-        bits = self.profile.dac.step_bits
+        dac = self.profile.dac
         if not self.observer:
-            converted = self.base.dac(x.contiguous(), spec)
-            return self.base, [(1.0, converted)] if bits is None else steps(converted, spec, bits)
-        if bits is None:
+            return self.base, steps(self.base.dac(x.contiguous(), spec), spec, dac)
+        if dac.step_bits is None:
             return self.base, [(1.0, x)]
         # Steps depend on α, which is not known yet: take the batch's. Sums are noted for α = 1, as all are.
         self.base.dac(x, spec)
         top = float(x.abs().amax()) if x.numel() else 1.0
         alpha = top if math.isfinite(top) and top > 0 else 1.0
-        coded = replace(spec, input_range=alpha, dac_bits=self.profile.dac.bits, dac_signed=self.profile.dac.signed)
+        coded = replace(spec, input_range=alpha, dac_bits=dac.bits, dac_signed=dac.signed)
         quiet: Any = copy.copy(self.base)
         quiet.inputs = copy.deepcopy(self.base.inputs)
-        return quiet, [(d, step * alpha) for d, step in steps(plain.dac(x, coded), coded, bits)]
+        return quiet, [(d, step * alpha) for d, step in steps(plain.dac(x, coded), coded, dac)]
 
 
 @dataclass(frozen=True)
