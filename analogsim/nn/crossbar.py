@@ -24,11 +24,6 @@ class Crossbar(AnalogLayer):
         self._init_analog(profile, device or torch.device("cpu"))
         forbid_fused_inference(self)
 
-    @property
-    def transparent(self) -> bool:
-        """True where this computes exactly what a digital product computes, and nobody observes."""
-        return self.profile.is_ideal and self._observer is None
-
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply rows (..., K) by a matrix (N, K), once; see `multiply`."""
         return F.linear(x, weight, bias) if self.transparent else self.multiply(x, weight, bias)

@@ -146,6 +146,11 @@ class AnalogLayer(nn.Module):
         return programmed
 
     @property
+    def transparent(self) -> bool:
+        """True where this computes exactly what its digital twin computes, and nobody observes."""
+        return self.profile.is_ideal and self._observer is None
+
+    @property
     def programs_exactly(self) -> bool:
         """True where ŵ·w_max is the digital weight itself."""
         return (
