@@ -14,6 +14,7 @@ from .errors import ConversionError, ShapeError
 from .kernels import Clips, ConvGeometry, MatmulSpec
 from .kernels.conv import Job
 from .kernels.conv_tiles import cut
+from .nn.meter import RowsAsImages
 from .profile import Cost, HardwareProfile
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
     return NetworkCost(layers, profile.name)
 
 
-class _Counter:
+class _Counter(RowsAsImages):
     """A backend that computes digitally and counts."""
 
     reads_chips, wants_the_chip = False, False
@@ -172,26 +173,6 @@ class _Counter:
         """Return the tiles."""
         return MatmulSpec(rows=self.profile.tile.rows)
 
-    def matmul(
-        self,
-        x: Tensor,
-        w: Tensor,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        record_clips: bool,
-    ) -> tuple[Tensor, Clips | None]:
-        """Multiply rows; a transposed convolution does so for each of its groups."""
-        self.groups = getattr(self.layer, "groups", 1)
-        self.rows, self.columns = x.shape[1], len(w) * self.groups
-        self.tiles = spec.tiles(self.rows)
-        self.products += len(x) / self.groups
-        out = x @ w.T
-        out = out if scale is None else out * scale
-        return out if bias is None else out + bias, None
-
     def convolve(
         self,
         x: Tensor,
@@ -208,9 +189,11 @@ class _Counter:
         """Convolve."""
         tiles = cut(w, spec, mapping)
         job = Job(self, x, tiles, w, spec, geometry, 0, 0, None, None)
-        self.groups, self.rows, self.columns = geometry.groups, math.prod(w.shape[1:]), len(w)
+        self.groups = getattr(self.layer, "groups", 1)
+        calls = self.groups // geometry.groups  # a transposed convolution multiplies for each group by itself
+        self.rows, self.columns = math.prod(w.shape[1:]), len(w) * calls
         self.tiles = [(tile.start, tile.stop) for tile in tiles]
-        self.products += len(x) * math.prod(job.shape[2:])
+        self.products += len(x) * math.prod(job.shape[2:]) / calls
         out, columns = job.convolve(x, w), (-1, *[1] * (x.ndim - 2))
         out = out if scale is None else out * scale.view(columns)
         return (out if bias is None else out + bias.view(columns)), None
