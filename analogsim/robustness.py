@@ -115,6 +115,20 @@ def noise_sweep(
     return RobustnessCurve(grid, accuracies, noise_free, 1 / classes if chance is None else chance, quantity, samples)
 
 
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
+    """Return the share of labels that a network in evaluation mode names."""
+    training = model.training
+    model.eval()
+    right: Tensor | int = 0
+    total = 0
+    for x, y in batches:
+        right = right + (model(x).argmax(1) == y).sum()
+        total += len(y)
+    model.train(training)
+    return int(right) / total
+
+
 def _grid(sigmas: ArrayLike, repeats: int, quantity: str, seed: int) -> np.ndarray:
     """Return the positive σ, ascending, each once."""
     grid = np.unique(np.asarray(sigmas, dtype=float))
