@@ -225,6 +225,8 @@ def prepare(folder: Path, about: Run, resume: bool) -> None:
     CheckpointError
         It holds another training, or damaged files.
     """
+    from ..study.checkpoint import differences
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not resume:
@@ -232,12 +234,9 @@ def prepare(folder: Path, about: Run, resume: bool) -> None:
             for name in (WEIGHTS, "checkpoint.pt", ABOUT, "history.jsonl", "history.csv"):
                 (folder / name).unlink(missing_ok=True)
         if (folder / ABOUT).exists():
-            other = Run.load_about(folder)
-            if differences := other.differences(about):
-                more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+            if other := differences(Run.load_about(folder).settings, about.settings, None):
                 raise CheckpointError(
-                    f"{folder}: holds another training: {'; '.join(differences[:3])}{more}; use another --out, or "
-                    "--fresh to overwrite it"
+                    f"{folder}: holds another training: {other}; use another --out, or --fresh to overwrite it"
                 )
         elif any((folder / name).exists() for name in (WEIGHTS, "checkpoint.pt")):
             raise CheckpointError(f"{folder}: holds a network without {ABOUT}; use another --out, or --fresh")
