@@ -26,6 +26,8 @@ QUANTITIES = {
     "noise.read": "σ_r of the read noise (largest conductance = 1)",
     "noise.multiplicative": "σ_m of the multiplicative noise",
 }
+# Okabe and Ito's, told apart also by the colour-blind.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 SCHEMA = 1
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..curve import RobustnessCurve
 
 FORMATS = ("png", "svg", "pdf")
-# Okabe and Ito's colours, told apart also by the colour-blind.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 
 
 def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
@@ -71,6 +69,8 @@ def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None 
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+
+    from ..curve import COLORS
 
     quantities = sorted({curve.quantity for curve in curves.values()})
     if len(quantities) > 1:
