@@ -11,8 +11,8 @@ from .calibrate import observed
 from .convert import convert
 from .device import Layout
 from .errors import ConversionError, ShapeError
-from .kernels import Clips, ConvGeometry, MatmulSpec
-from .kernels.conv import Job
+from .kernels import Clips, ConvGeometry, MatmulSpec, plain
+from .kernels.conv import convolve
 from .kernels.conv_tiles import cut
 from .nn.meter import RowsAsImages
 from .profile import Cost, HardwareProfile
@@ -187,16 +187,13 @@ class _Counter(RowsAsImages):
         record_clips: bool,
     ) -> tuple[Tensor, Clips | None]:
         """Convolve."""
-        tiles = cut(w, spec, mapping)
-        job = Job(self, x, tiles, w, spec, geometry, 0, 0, None, None)
+        out, _ = convolve(plain, x, w, spec, geometry, seed, stream, mapping, scale, bias, False)
         self.groups = getattr(self.layer, "groups", 1)
         calls = self.groups // geometry.groups  # a transposed convolution multiplies for each group by itself
         self.rows, self.columns = math.prod(w.shape[1:]), len(w) * calls
-        self.tiles = [(tile.start, tile.stop) for tile in tiles]
-        self.products += len(x) * math.prod(job.shape[2:]) / calls
-        out, columns = job.convolve(x, w), (-1, *[1] * (x.ndim - 2))
-        out = out if scale is None else out * scale.view(columns)
-        return (out if bias is None else out + bias.view(columns)), None
+        self.tiles = [(tile.start, tile.stop) for tile in cut(w, spec, mapping)]
+        self.products += len(x) * math.prod(out.shape[2:]) / calls
+        return out, None
 
     def cost(self, name: str) -> LayerCost:
         """Return what was counted."""
