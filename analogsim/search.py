@@ -385,7 +385,7 @@ def write_profile(search: DesignSearch, path: Path) -> None:
     """Write the best design's profile as YAML, or as JSON where the path ends in `.json`."""
     design = search.best
     profile = search.profile(design)
-    assert design is not None  # noqa: S101 - profile() raises
+    assert design is not None  # profile() raises
     method = design.values.get(METHOD, "maximum")
     profile.varied(name=path.stem, description=f"Found by a design search; calibrate its ranges by {method}.").save(
         path

@@ -111,7 +111,7 @@ class DeviceKernel:
                 part = part * (plane.coefficient * weight)
                 out = part if out is None else out.add_(part)
                 masks = clips if masks is None or clips is None else _either(masks, clips)
-        assert out is not None  # noqa: S101 - a chip has a plane, and an input a step
+        assert out is not None  # a chip has a plane, and an input a step
         columns = (-1, *[1] * (out.ndim - 2))
         if scale is not None:
             out = out * scale.view(columns)

@@ -121,5 +121,5 @@ class AnalogComposite(nn.Module):
 
     def _crossbar(self, name: str) -> Crossbar:
         crossbar = getattr(self, f"crossbar_{name}")
-        assert isinstance(crossbar, Crossbar)  # noqa: S101 - for the type checker
+        assert isinstance(crossbar, Crossbar)  # for the type checker
         return crossbar

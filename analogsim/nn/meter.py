@@ -98,7 +98,8 @@ class Meter(RowsAsImages):
         record_clips: bool,
     ) -> tuple[Tensor, Clips | None]:
         """Convolve with the digital weights, and add up what the hardware would add; w is ŵ, `scale` (N,) its w_max."""
-        assert self.weight is not None and scale is not None  # noqa: S101, PT018 - `written` comes first
+        assert self.weight is not None  # `written` comes first
+        assert scale is not None
         tiles, weight = cut(w, spec, mapping), self.weight.reshape(w.shape)
         spec.check_tiles(len(tiles))
         outputs = []

@@ -55,7 +55,7 @@ class _AnalogRNN(AnalogComposite):
         names = [name for names in self._all_weights for name in names]
         return [name.removeprefix("weight_") for name in names if name.startswith("weight_")]
 
-    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> Any:  # noqa: A002 - torch's name
+    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> Any:  # torch's name
         """Run over the sequence, as the digital twin's forward.
 
         Raises
@@ -205,7 +205,7 @@ class _AnalogCell(AnalogComposite):
         """Return the cell's key in `CELLS`."""
         raise NotImplementedError
 
-    def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002 - torch's name
+    def forward(self, input: Tensor, hx: Any = None) -> Any:  # torch's name
         """Make one step, as the digital twin's forward.
 
         Raises
