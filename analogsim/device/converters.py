@@ -40,7 +40,7 @@ def steps(x: Tensor, spec: MatmulSpec, dac: DAC) -> list[tuple[float, Tensor]]:
 
 @dataclass(frozen=True, slots=True)
 class Converters:
-    """A layer's ADCs on one chip, one for each tile t and column c.
+    """A layer's ADCs on one chip, one for each tile t and column c; a backend for inputs that are converted already.
 
     A sum s becomes Q(s·(1 + gain_tc) + offset_tc·full_scale), Q being the quantizer of the ADC's kind.
 
@@ -51,11 +51,18 @@ class Converters:
         For its distribution and its slow offset.
     chip : int
         Seed of what is drawn for the chip.
+    base : module
+        The backend that multiplies, and converts where it can; none for `convert` alone.
     """
 
     adc: ADC
     noise: Noise
     chip: int
+    base: Any = None
+
+    def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
+        """Pass inputs on."""
+        return x
 
     def shake(
         self, partial: Tensor, norm2: Tensor, spec: MatmulSpec, seed: int, stream: int, tile: int, offset: int
@@ -69,23 +76,24 @@ class Converters:
 
     def accumulate(
         self,
-        base: Any,
         out: Tensor,
         partial: Tensor,
-        norm2: Tensor,
+        norm2: Tensor | None,
         spec: MatmulSpec,
         seed: int,
         stream: int,
         tile: int,
         offset: int,
         bits: Tensor | None,
-        first: bool,
+        first: bool = False,
     ) -> int:
         """Add one tile's converted sums to `out`; as `plain.accumulate`. A backend with a `convert` does it itself."""
-        full_scale, fast = spec.full_scale(tile), hasattr(base, "convert")
+        norm2 = partial.new_zeros(()) if norm2 is None else norm2
+        full_scale, fast = spec.full_scale(tile), hasattr(self.base, "convert")
         if fast and spec.noisy and self.noise.distribution == "gaussian":
             quiet, noisy = replace(spec, adc_bits=None, adc_full_scale=None), torch.empty_like(partial)
-            base.accumulate(noisy, partial, norm2.expand_as(partial), quiet, seed, stream, tile, offset, None, True)
+            drawn = quiet, seed, stream, tile, offset
+            self.base.accumulate(noisy, partial, norm2.expand_as(partial), *drawn, None, True)
         else:
             noisy = self.shake(partial, norm2, spec, seed, stream, tile, offset)
         if self.noise.wander:
@@ -102,7 +110,7 @@ class Converters:
             limits = (-full_scale if self.adc.signed else 0.0, full_scale)
             step = full_scale / self.levels if self.levels else 0.0
             table = None if self.adc.kind == "ideal" else self.transfer(full_scale, tile, partial)
-        return base.convert(out, noisy.contiguous(), limits, step, gains, offsets, table, tile, bits, first)
+        return self.base.convert(out, noisy.contiguous(), limits, step, gains, offsets, table, tile, bits, first)
 
     def convert(self, partial: Tensor, full_scale: float | None, tile: int) -> tuple[Tensor, Tensor]:
         """Convert noisy sums (M, N, …); return values in normalised units, and where they were out of range.
