@@ -203,7 +203,9 @@ class _AnalogCell(AnalogComposite):
 
     def mode(self) -> str:
         """Return the cell's key in `CELLS`."""
-        raise NotImplementedError
+        cell: Any = self
+        kind = self.digital.__name__.removesuffix("Cell")
+        return f"RNN_{cell.nonlinearity.upper()}" if kind == "RNN" else kind
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:  # torch's name
         """Make one step, as the digital twin's forward.
@@ -242,29 +244,17 @@ class AnalogLSTMCell(_AnalogCell, nn.LSTMCell):
 
     digital = nn.LSTMCell
 
-    def mode(self) -> str:
-        """Return the cell's key in `CELLS`."""
-        return "LSTM"
-
 
 class AnalogGRUCell(_AnalogCell, nn.GRUCell):
     """nn.GRUCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`."""
 
     digital = nn.GRUCell
 
-    def mode(self) -> str:
-        """Return the cell's key in `CELLS`."""
-        return "GRU"
-
 
 class AnalogRNNCell(_AnalogCell, nn.RNNCell):
     """nn.RNNCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`."""
 
     digital = nn.RNNCell
-
-    def mode(self) -> str:
-        """Return the cell's key in `CELLS`."""
-        return f"RNN_{self.nonlinearity.upper()}"
 
 
 def _parts(hx: Any) -> list[Tensor]:
