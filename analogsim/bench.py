@@ -5,14 +5,12 @@ down slows all of them, and a ratio is the median over the rounds of (candidate 
 """
 
 import gc
-import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,14 +20,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from .errors import DataError
+from .files import replaced, writable
 from .kernels import MatmulSpec, numba_installed, tiled_matmul
+from .machine import installed, processor, usable_cores
 from .nn import AnalogLinear
 from .profile import HardwareProfile, explain
 
-SHAPES = ((256, 1024, 1024, 256), (8192, 576, 64, 256), (512, 4608, 512, 512), (32768, 75, 6, 256))
-"""M, K, N and tile rows of the kernels' cases."""
-GOALS = (1.35, 1.35, 1.25, 1.35)
-"""Largest ratio of the kernel to torch.matmul wanted on each of them."""
+SHAPES = {
+    (256, 1024, 1024, 256): 1.35,
+    (8192, 576, 64, 256): 1.35,
+    (512, 4608, 512, 512): 1.25,
+    (32768, 75, 6, 256): 1.35,
+}
+"""M, K, N and tile rows of the kernels' cases, and the largest ratio of the kernel to torch.matmul wanted on each."""
 LAYER_GOAL = 1.05
 """The same for a layer without converters and noise, to the digital layer."""
 
@@ -101,13 +104,8 @@ class Report(_Value):
 
     def save(self, path: Path) -> None:
         """Write JSON; never leaves half a file."""
-        aside = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with writable(path), replaced(path) as aside:
             aside.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            os.replace(aside, path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
     @classmethod
     def load(cls, path: Path) -> "Report":
@@ -204,20 +202,10 @@ def compare(
 def machine() -> dict[str, Any]:
     """Describe processor, cores, versions, and the commit of a git checkout ("-dirty": the library was changed)."""
     versions: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("analogsim", "numba", "numpy", "triton"):
-        versions[name] = None
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions |= {name: installed(name) for name in ("analogsim", "numba", "numpy", "triton")}
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": _processor(), "cores": cores, "gpu": gpu, "versions": versions, "commit": _commit()}
-
-
-def _processor() -> str:
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
+    here = {"processor": processor(), "cores": usable_cores(), "gpu": gpu}
+    return here | {"versions": versions, "commit": _commit()}
 
 
 def _commit() -> str | None:
@@ -246,27 +234,22 @@ def threads(count: int) -> Iterator[None]:
 
 def kernel_jobs(counts: list[int], quick: bool = False) -> list[Callable[[], Case]]:
     """Return the kernels' cases, to be run one by one: each shape on each number of threads."""
-    jobs = []
-    for count in counts:
-        for shape, goal in zip(SHAPES, GOALS):
-            for job in (fast_case, slow_case, layer_case):
-                jobs.append(partial(job, shape, goal, count, quick))
-    return jobs
+    jobs = (fast_case, slow_case, layer_case)
+    return [partial(job, shape, count, quick) for count in counts for shape in SHAPES for job in jobs]
 
 
-def fast_case(shape: tuple[int, int, int, int], goal: float, count: int, quick: bool) -> Case:
+def fast_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Case:
     """Measure the kernel against torch.matmul."""
     x, w, spec = _operands(*shape)
     calls: dict[str, Callable[[], Any]] = {"torch.matmul": lambda: torch.matmul(x, w.T)}
     if numba_installed():
         calls["analogsim (numba)"] = lambda: tiled_matmul(x, w, spec, 1, 2, backend="numba")
     with threads(count), torch.no_grad():
-        return compare(
-            calls, "torch.matmul", 3 if quick else 40, warmup=3, goals={"analogsim (numba)": goal}, **_named(shape)
-        )
+        goals = {"analogsim (numba)": SHAPES[shape]}
+        return compare(calls, "torch.matmul", 3 if quick else 40, warmup=3, goals=goals, **_named(shape))
 
 
-def slow_case(shape: tuple[int, int, int, int], goal: float, count: int, quick: bool) -> Case:
+def slow_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Case:
     """Measure what is slow (and would evict the caches of what is fast) against torch.matmul, in fewer rounds."""
     x, w, spec = _operands(*shape)
     calls = {
@@ -278,7 +261,7 @@ def slow_case(shape: tuple[int, int, int, int], goal: float, count: int, quick: 
         return compare(calls, "torch.matmul", 1 if quick else 7, warmup=0 if quick else 1, **_named(shape))
 
 
-def layer_case(shape: tuple[int, int, int, int], goal: float, count: int, quick: bool) -> Case:
+def layer_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Case:
     """Measure whole layers: without converters and noise, and with them, against nn.Linear."""
     x, w, spec = _operands(*shape)
     digital = nn.Linear(shape[1], shape[2])

@@ -1,6 +1,5 @@
 """The noise budget: what every stage of the hardware adds at each layer's output, and where that is on the σ axis."""
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from torch import Tensor, nn
 from .calibrate import Batch, observed, run
 from .convert import to_digital
 from .errors import CalibrationError, ProfileError
+from .files import plain, write_json
 from .nn import analog_layers, set_seed
 from .nn.meter import STAGES, Meter
 from .noise import NoiseSpec, inject_noise, set_noise
+from .restore import restored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,14 +149,11 @@ class NoiseBudget:
         values = {
             "format": "analogsim noise budget",
             "profile": self.profile,
-            "equivalent_sigma": _plain(self.equivalent_sigma),
-            "output_error": _plain(self.output_error),
-            "layers": [{key: _plain(value) for key, value in row.items()} for row in rows],
+            "equivalent_sigma": plain(self.equivalent_sigma),
+            "output_error": plain(self.output_error),
+            "layers": [{key: plain(value) for key, value in row.items()} for row in rows],
         }
-        path = Path(path)
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
+        write_json(Path(path), values)
 
     def __str__(self) -> str:
         worst = min(self.layers, key=lambda layer: layer.snr)
@@ -250,17 +248,11 @@ def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[f
     exact = digital(inputs)
     if not isinstance(exact, Tensor):
         return math.nan, math.nan
-    states = [(module, module.training) for module in model.modules()]
-    kept = [(layer, layer.seed, layer.stream, layer.calls) for _, layer in analog_layers(model)]
-    try:
+    layers = (layer for _, layer in analog_layers(model))
+    with restored(model.modules(), "training"), restored(layers, "seed", "stream", "calls"):
         model.eval()
         set_seed(model, seed)
         error = _mean_square([model(inputs) - exact for _ in range(repeats)])
-    finally:
-        for module, training in states:
-            module.training = training
-        for layer, own, stream, calls in kept:
-            layer.seed, layer.stream, layer.calls = own, stream, calls
     if not 0 < error < math.inf:
         return (0.0 if error == 0 else math.nan), error
     noisy = inject_noise(digital, NoiseSpec(sigma=1.0), inplace=True)
@@ -280,8 +272,3 @@ def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[f
 
 def _mean_square(errors: list[Tensor]) -> float:
     return float(torch.stack([error.double().square().mean() for error in errors]).mean())
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: they become the strings that float() reads."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,6 +16,7 @@ from .nn import AnalogLayer, analog_layers
 from .nn.histogram import Histogram, pooled
 from .nn.observer import Observer
 from .ranges import best_scale, conversion_error, least, least_error
+from .restore import restored
 
 Batch = Tensor | PackedSequence | tuple[Tensor, ...] | list[Tensor]
 Method = Literal["maximum", "percentile", "mse", "noise-aware"]
@@ -121,17 +122,11 @@ def observed(model: nn.Module, make: Callable[[AnalogLayer], Any]) -> Iterator[l
     layers = [(name, layer, make(layer)) for name, layer in analog_layers(model)]
     if not layers:
         raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with restored(model.modules(), "training"), restored((layer for _, layer, _ in layers), "_observer"):
+        model.eval()
         for _, layer, observer in layers:
             layer._observer = observer
         yield layers
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for _, layer, _ in layers:
-            layer._observer = None
 
 
 @torch.no_grad()
@@ -206,9 +201,9 @@ class _Layer:
             for index, alpha in enumerate(alphas):
                 sigma = math.sqrt(self.variance(float(alpha)))
                 if isinstance(fixed, float):
-                    adc = float(self._adc_error(self.sums, np.array([alpha * fixed]), sigma)[0])
+                    adc = float(conversion_error(self.sums, np.array([alpha * fixed]), self.adc_levels, sigma)[0])
                 else:
-                    adc = 0.0 if fixed is None else least_error(self.sums, self.adc_levels, sigma)[1]
+                    adc = 0.0 if fixed is None else least_error(self.sums, self.adc_levels, sigma)
                 total[index] += self.seen.gain_power * tiles * (sigma**2 + adc)
             return total
 
@@ -226,9 +221,6 @@ class _Layer:
         length2 = norms[0] / norms[1] if norms[1] else 0.0
         return (alpha * noise.output) ** 2 + noise.read**2 * length2 + noise.multiplicative**2 * sums.mean_square
 
-    def _adc_error(self, sums: Histogram, scales: np.ndarray, sigma: float) -> np.ndarray:
-        return conversion_error(sums, scales, self.adc_levels, sigma)
-
     def full_scale(self, tile: int | None = None) -> float:
         """F of the layer or of one tile, normalised units."""
         sums = self.sums if tile is None else self.seen.sums[tile]
@@ -245,7 +237,7 @@ class _Layer:
     def relative_error(self, scales: np.ndarray) -> np.ndarray:
         """Error of the ADC at full scales F (S,), relative to the power of the partial sums."""
         sigma = math.sqrt(self.variance(self.alpha)) if self.method == "noise-aware" else 0.0
-        return self._adc_error(self.sums, scales * self.alpha, sigma) / self.sums.mean_square
+        return conversion_error(self.sums, scales * self.alpha, self.adc_levels, sigma) / self.sums.mean_square
 
     def store(self, full_scale: float | list[float]) -> dict[str, Any]:
         """Write the ranges into the layer; return its line of the report."""
@@ -270,4 +262,4 @@ def _common(layers: list[_Layer]) -> float:
     own = [layer.full_scale() for layer in layers]
     if layers[0].method in ("maximum", "percentile"):
         return max(own)
-    return least(lambda scales: np.sum([layer.relative_error(scales) for layer in layers], axis=0), max(own))[0]
+    return least(lambda scales: np.sum([layer.relative_error(scales) for layer in layers], axis=0), max(own))

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from .calibrate import observed
 from .convert import convert
+from .device import Layout
 from .errors import ConversionError, ShapeError
-from .kernels import Clips, ConvGeometry, MatmulSpec
-from .kernels.conv import Job
+from .kernels import Clips, ConvGeometry, MatmulSpec, plain
+from .kernels.conv import convolve
 from .kernels.conv_tiles import cut
+from .nn.meter import RowsAsImages
 from .profile import Cost, HardwareProfile
 
 if TYPE_CHECKING:
@@ -153,14 +155,15 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
     return NetworkCost(layers, profile.name)
 
 
-class _Counter:
+class _Counter(RowsAsImages):
     """A backend that computes digitally and counts."""
 
     reads_chips, wants_the_chip = False, False
 
     def __init__(self, layer: Any) -> None:
         self.layer, self.profile = layer, layer.profile
-        self.rows = self.columns = self.groups = self.row_tiles = 1
+        self.rows = self.columns = self.groups = 1
+        self.tiles: list[tuple[int, int]] = []
         self.products = 0.0
 
     def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor) -> None:
@@ -169,26 +172,6 @@ class _Counter:
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
         """Return the tiles."""
         return MatmulSpec(rows=self.profile.tile.rows)
-
-    def matmul(
-        self,
-        x: Tensor,
-        w: Tensor,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        record_clips: bool,
-    ) -> tuple[Tensor, Clips | None]:
-        """Multiply rows; a transposed convolution does so for each of its groups."""
-        self.groups = getattr(self.layer, "groups", 1)
-        self.rows, self.columns = x.shape[1], len(w) * self.groups
-        self.row_tiles = len(spec.tiles(self.rows))
-        self.products += len(x) / self.groups
-        out = x @ w.T
-        out = out if scale is None else out * scale
-        return out if bias is None else out + bias, None
 
     def convolve(
         self,
@@ -204,31 +187,28 @@ class _Counter:
         record_clips: bool,
     ) -> tuple[Tensor, Clips | None]:
         """Convolve."""
-        tiles = cut(w, spec, mapping)
-        job = Job(self, x, tiles, w, spec, geometry, 0, 0, None, None)
-        self.groups, self.rows, self.columns = geometry.groups, math.prod(w.shape[1:]), len(w)
-        self.row_tiles = len(tiles)
-        self.products += len(x) * math.prod(job.shape[2:])
-        out, columns = job.convolve(x, w), (-1, *[1] * (x.ndim - 2))
-        out = out if scale is None else out * scale.view(columns)
-        return (out if bias is None else out + bias.view(columns)), None
+        out, _ = convolve(plain, x, w, spec, geometry, seed, stream, mapping, scale, bias, False)
+        self.groups = getattr(self.layer, "groups", 1)
+        calls = self.groups // geometry.groups  # a transposed convolution multiplies for each group by itself
+        self.rows, self.columns = math.prod(w.shape[1:]), len(w) * calls
+        self.tiles = [(tile.start, tile.stop) for tile in cut(w, spec, mapping)]
+        self.products += len(x) * math.prod(out.shape[2:]) / calls
+        return out, None
 
     def cost(self, name: str) -> LayerCost:
         """Return what was counted."""
         tile, dac, adc, given = self.profile.tile, self.profile.dac, self.profile.adc, self.profile.cost
-        slices, cells, conversions = _columns_of_a_weight(self.profile)
-        bits = dac.bits if dac.step_bits is None else dac.step_bits
-        reads = 1 if dac.step_bits is None or dac.bits is None else -(-(dac.bits - dac.signed) // dac.step_bits)
-        width = self.columns // self.groups * slices * conversions  # bit lines
-        column_tiles = -(-width // (tile.cols or width))
-        tiles, products = self.groups * self.row_tiles * column_tiles, round(self.products) * reads
+        cells, slices = self.profile.cells, self.profile.slices
+        lines = self.columns * slices * (1 + (cells.subtraction == "digital"))  # bit lines
+        layout = Layout.of(self.tiles, lines, self.groups, tile.cols)
+        tiles, width = len(layout.tiles) * len(layout.widths), layout.widths[0]
         room = tiles * (tile.rows or self.rows) * (tile.cols or width)
-        inputs = products * self.groups * column_tiles * self.rows
-        outputs = products * self.row_tiles * self.columns * slices * conversions
-        macs = products * self.rows * self.columns * slices * cells
+        bits = dac.bits if dac.step_bits is None else dac.step_bits
+        products = round(self.products) * dac.steps
+        inputs, outputs = products * len(layout.widths) * self.rows, products * len(layout.tiles) * lines
+        macs = products * self.rows * self.columns * slices * (1 + (cells.mapping == "differential"))
         steps = math.nan if bits is None or adc.bits is None else inputs * 2**bits + outputs * 2**adc.bits
-        of_a_tile = min(width, tile.cols or width)
-        turns = -(-of_a_tile // (given.adcs_per_tile or of_a_tile))
+        turns = -(-width // (given.adcs_per_tile or width))
         return LayerCost(
             name=name,
             rows=self.rows,
@@ -236,7 +216,7 @@ class _Counter:
             groups=self.groups,
             tiles=tiles,
             # A channel-aligned tile may hold one channel of more rows than it has.
-            utilisation=min(1.0, self.rows * self.columns * slices * conversions / room),
+            utilisation=min(1.0, self.rows * lines / room),
             products=round(self.products),
             tile_reads=products * tiles,
             dac_conversions=inputs,
@@ -246,13 +226,6 @@ class _Counter:
             energy=_energy(given, products * tiles, (inputs, bits), (outputs, adc.bits), macs),
             latency=_latency(given, products, turns),
         )
-
-
-def _columns_of_a_weight(profile: HardwareProfile) -> tuple[int, int, int]:
-    """Return slices of a weight, cells of a slice, and conversions of a slice."""
-    cells, bits = profile.cells, profile.weight.bits
-    slices = 1 if cells.bits is None or bits is None else -(-(bits - 1) // cells.bits)
-    return slices, 1 + (cells.mapping == "differential"), 1 + (cells.subtraction == "digital")
 
 
 def _energy(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .errors import DataError, FitError
+from .files import plain, write_json
 from .midpoint import Array, MidpointFit, fit_midpoint
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ QUANTITIES = {
     "noise.read": "σ_r of the read noise (largest conductance = 1)",
     "noise.multiplicative": "σ_m of the multiplicative noise",
 }
+# Okabe and Ito's, told apart also by the colour-blind.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 SCHEMA = 1
 
 
@@ -94,6 +97,14 @@ class RobustnessCurve:
             samples=self.samples,
             trainings=self.trainings,
         )
+
+    @property
+    def fitted(self) -> MidpointFit | None:
+        """The fit; None where the values allow none."""
+        try:
+            return self.fit
+        except FitError:
+            return None
 
     @property
     def mean(self) -> Array:
@@ -226,10 +237,8 @@ class RobustnessCurve:
             ax.annotate("σ = 0", (0, self.noise_free), (6, 4), color="0.4", **small)
             ax.axhline(self.chance, color="0.5", linestyle=":", linewidth=1, zorder=0, gid="chance")
             ax.annotate("chance", (0, self.chance), (6, -11), color="0.4", **small)
-        try:
-            fit, text = self.fit, str(self.fit)
-        except FitError:
-            fit, text = None, "no fit"
+        fit = self.fitted
+        text = str(fit) if fit else "no fit"
         line.set_label(f"{label}: {text}" if label else text)
         if fit and 0 < fit.midpoint < math.inf:
             flank = self.sigmas[fit.points_used[0]]
@@ -247,10 +256,7 @@ class RobustnessCurve:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the curve and its fit (where it has one) as JSON; never leaves half a file."""
-        try:
-            fit = {key: _plain(value) for key, value in asdict(self.fit).items()}
-        except FitError:
-            fit = None
+        fit = self.fitted
         values = {
             "format": "analogsim robustness curve",
             "schema": SCHEMA,
@@ -261,12 +267,9 @@ class RobustnessCurve:
             "sigmas": self.sigmas.tolist(),
             "accuracies": self.accuracies.tolist(),
             "trainings": self.trainings.tolist(),
-            "fit": fit,
+            "fit": fit and {key: plain(value) for key, value in asdict(fit).items()},
         }
-        path = Path(path)
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
+        write_json(Path(path), values)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -300,10 +303,3 @@ class RobustnessCurve:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: damaged: {error!r}") from None
         return curve
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: they become the strings that float() reads."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

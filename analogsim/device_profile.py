@@ -5,20 +5,14 @@ A conductance is a fraction of the largest one, g_max: 1 is g_max.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+from .value import NonNegative, Positive, Value
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class Part(BaseModel):
-    """A part of a profile: immutable, with no unknown keys and no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Cells(Part):
+class Cells(Value):
     """How conductances hold a weight ŵ in [-1, 1] (docs/devices.md, Cells)."""
 
     mapping: Literal["signed", "differential", "offset"] = "signed"
@@ -41,7 +35,7 @@ class Cells(Part):
         return self
 
 
-class Saturating(Part):
+class Saturating(Value):
     """A standard deviation that grows with the conductance and saturates: amplitude·(1 - exp(-g/scale))."""
 
     amplitude: NonNegative
@@ -50,7 +44,7 @@ class Saturating(Part):
     """Conductance at which it is 1 - 1/e of that, fraction of g_max."""
 
 
-class Programming(Part):
+class Programming(Value):
     """The error with which a cell reaches its target, drawn once when the chip is programmed."""
 
     sigma: NonNegative | Annotated[tuple[float, ...], Field(min_length=1, max_length=8)] | Saturating = 0.0
@@ -63,7 +57,7 @@ class Programming(Part):
         return self.sigma != 0
 
 
-class LogLaw(Part):
+class LogLaw(Value):
     """A quantity that depends on the conductance as constant + slope·ln(g), between two limits; no unit."""
 
     constant: float
@@ -82,7 +76,7 @@ class LogLaw(Part):
         return self
 
 
-class Drift(Part):
+class Drift(Value):
     """Structural relaxation: g(t) = g(t0)·(t/t0)^(-ν), with an exponent ν of its own for each cell."""
 
     t0: Positive = 20.0
@@ -96,7 +90,7 @@ class Drift(Part):
     """global: each layer's outputs are multiplied, digitally, by Σ|W(t0)| / Σ|W(t)|."""
 
 
-class Flicker(Part):
+class Flicker(Value):
     """1/f read noise, which grows with time: σ(t) = g(t)·q(g)·√ln((t + t_read)/(2 t_read)), anew on every cell at every
     read; q(g) = min(amplitude·g^(-exponent), maximum).
     """
@@ -111,7 +105,7 @@ class Flicker(Part):
     """t_read, seconds a read takes."""
 
 
-class Faults(Part):
+class Faults(Value):
     """Cells and lines that do not work, drawn once when the chip is programmed; probabilities."""
 
     stuck_off: Probability = 0.0
@@ -130,7 +124,7 @@ class Faults(Part):
         return self
 
 
-class Wires(Part):
+class Wires(Value):
     """Wire resistance (IR drop), to first order."""
 
     row: NonNegative = 0.0

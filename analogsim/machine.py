@@ -1,7 +1,8 @@
-"""What this machine is: the processor's name, the cores that may be used, and the device to compute on."""
+"""What this machine is: its processor, the cores that may be used, what is installed, and the device to compute on."""
 
 import os
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .errors import BackendError
@@ -19,6 +20,14 @@ def processor() -> str:
 def usable_cores() -> int:
     """Return how many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def installed(name: str) -> str | None:
+    """Return a package's version; None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def choose_device(name: str) -> str:

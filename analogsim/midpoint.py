@@ -19,7 +19,7 @@ BRITTLE_FACTOR = 2.0  # µ below the baseline's by more than this
 BRITTLE_PEAK = 0.9  # of the baseline's rise above chance
 AT_ZERO = -60.0  # log σ that stands for σ = 0
 
-LOG_MU, LOG_K, TOP, FLOOR = range(4)
+LOG_MU, LOG_K = 0, 1  # of the parameters (log µ, log k, top, floor)
 
 
 @dataclass(frozen=True)

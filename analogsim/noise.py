@@ -14,27 +14,19 @@ from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
 from .kernels import add_noise, resolve, uncompiled
 from .profile import explain
+from .value import NonNegative, Value
 
 __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
 
 Target = Literal["activations", "weights"]
 Sigma = float | Tensor
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 def _numbered(key: Any) -> Any:
@@ -59,7 +51,7 @@ _INPUT = "input_noise_site"
 _FIRST_STREAM = {"activations": 1 << 63, "weights": 3 << 62}
 
 
-class NoiseSpec(BaseModel):
+class NoiseSpec(Value):
     """What noise to inject, and where.
 
     Examples
@@ -67,8 +59,6 @@ class NoiseSpec(BaseModel):
     >>> NoiseSpec(sigma=0.5, layers={"input": 0.0}).sigma
     0.5
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     sigma: NonNegative = 0.0
     """σ of additive noise N(0, σ²), in the units of the tensor that it is added to."""

@@ -15,14 +15,16 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from .device_profile import Cells, Drift, Faults, Flicker, NonNegative, Part, Positive, Programming, Wires
+from .device_profile import Cells, Drift, Faults, Flicker, Programming, Wires
 from .errors import ProfileError
+from .files import replaced
+from .value import NonNegative, Positive, Value
 
 Bits = Annotated[int, Field(ge=1, le=16)]
 SignedBits = Annotated[int, Field(ge=2, le=16)]
 
 
-class Tile(Part):
+class Tile(Value):
     """How a weight matrix is cut into crossbars."""
 
     rows: Annotated[int, Field(ge=1)] | None = 256
@@ -35,7 +37,7 @@ class Tile(Part):
     im2col: a tile holds `rows` consecutive rows of the unfolded weight, wherever a channel ends."""
 
 
-class DAC(Part):
+class DAC(Value):
     """Digital-to-analog converter at the crossbar's inputs."""
 
     bits: Bits | None = None
@@ -59,8 +61,15 @@ class DAC(Part):
             raise ValueError(f"step_bits must be at most the DAC's own bits of magnitude (got {self.step_bits})")
         return self
 
+    @property
+    def steps(self) -> int:
+        """How often inputs are applied: once, or `step_bits` of their magnitude at a time."""
+        if self.bits is None or self.step_bits is None:
+            return 1
+        return -(-(self.bits - self.signed) // self.step_bits)
 
-class Weight(Part):
+
+class Weight(Value):
     """How weights become conductances."""
 
     bits: SignedBits | None = None
@@ -70,7 +79,7 @@ class Weight(Part):
     (larger weights clip)."""
 
 
-class Noise(Part):
+class Noise(Value):
     """Noise drawn anew at every read; all are standard deviations."""
 
     output: NonNegative = 0.0
@@ -87,8 +96,13 @@ class Noise(Part):
     wander_length: Positive = 100.0
     """Conversions after which the slow offset's correlation has fallen to 1/e."""
 
+    @property
+    def is_plain(self) -> bool:
+        """True for white Gaussian noise."""
+        return self.distribution == "gaussian" and not self.wander
 
-class ADC(Part):
+
+class ADC(Value):
     """Analog-to-digital converter at the crossbar's outputs, one conversion per tile and column."""
 
     bits: SignedBits | None = None
@@ -139,7 +153,7 @@ class ADC(Part):
         return bool(self.gain_error or self.offset_error or self.capacitor_mismatch)
 
 
-class Cost(Part):
+class Cost(Value):
     """What conversions and products cost, or reads as a whole; null: unknown, and so are the totals of `analogsim cost`
     that need it.
     """
@@ -185,7 +199,7 @@ class Cost(Part):
         return self
 
 
-class HardwareProfile(Part):
+class HardwareProfile(Value):
     """One analog accelerator: tiles, converters, weights and noise. A value: immutable, comparable, hashable."""
 
     name: Annotated[str, Field(min_length=1)] = "custom"
@@ -252,9 +266,8 @@ class HardwareProfile(Part):
         text = (
             json.dumps(values, indent=2) + "\n" if path.suffix == ".json" else yaml.safe_dump(values, sort_keys=False)
         )
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
+        with replaced(path) as aside:
+            aside.write_text(text, encoding="utf-8")
 
     def varied(self, **changes: Any) -> "HardwareProfile":
         """Return a validated copy with some fields changed; a part is given as a dict of its changed fields.
@@ -310,16 +323,19 @@ class HardwareProfile(Part):
         wires, slices, an ADC that is no ideal quantizer, or noise that is not Gaussian and white.
         """
         cells = self.cells != Cells() or self.wires != Wires() or self.dac.step_bits is not None
-        noise = self.noise.distribution != "gaussian" or self.noise.wander > 0
-        return self.is_drawn or cells or noise or not self.adc.is_plain
+        return self.is_drawn or cells or not (self.noise.is_plain and self.adc.is_plain)
 
     @property
     def reads_at_once(self) -> bool:
         """True where a tile's sum is one conversion of an ideal ADC, with white Gaussian noise alike for all cells."""
-        cells, noise = self.cells, self.noise
-        whole = cells.bits is None and cells.subtraction == "analog" and self.dac.step_bits is None
-        plain_noise = noise.distribution == "gaussian" and not noise.wander and not self.flicker.amplitude
-        return whole and plain_noise and self.adc.is_plain
+        whole = self.cells.bits is None and self.cells.subtraction == "analog" and self.dac.step_bits is None
+        return whole and self.noise.is_plain and not self.flicker.amplitude and self.adc.is_plain
+
+    @property
+    def slices(self) -> int:
+        """How many slices a weight's bits of magnitude are cut into (`cells.bits`)."""
+        bits, each = self.weight.bits, self.cells.bits
+        return 1 if bits is None or each is None else -(-(bits - 1) // each)
 
 
 def presets() -> list[str]:

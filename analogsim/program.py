@@ -91,5 +91,5 @@ def at_time(model: nn.Module, seconds: float) -> None:
     if not layers:
         raise ProgrammingError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
     for _, layer in layers:
-        assert layer.chip_seconds is not None  # noqa: S101 - checked above
+        assert layer.chip_seconds is not None  # checked above
         layer.chip_seconds.fill_(seconds)

@@ -15,19 +15,20 @@ from types import SimpleNamespace
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from .errors import CalibrationError, ConversionError, QuantizationError
 from .profile import explain
+from .value import Value
 
 Bits = Annotated[int, Field(ge=2, le=16)]
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 PER_LAYER = ("weight_bits", "weight_scaling", "act_bits", "scaling", "s", "act_dynamic")
 
 
-class QATSpec(BaseModel):
+class QATSpec(Value):
     """How a network is quantized. A value: immutable and comparable.
 
     Examples
@@ -35,8 +36,6 @@ class QATSpec(BaseModel):
     >>> QATSpec(scaling="constant", s=0.1).act_step
     0.10039215686274511
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     weight_bits: Bits | None = 8
     """Resolution of the weights in bits. null: weights stay floating point."""

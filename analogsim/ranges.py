@@ -47,8 +47,8 @@ def conversion_error(histogram: Histogram, scales: Array, levels: int, sigma: fl
     return np.diff(integral, axis=1) @ weights / np.diff(edges)[0]
 
 
-def least(error: Callable[[Array], Array], top: float) -> tuple[float, float]:
-    """Return the full scale in (0, top] with the least error, and that error; found to half a percent of itself.
+def least(error: Callable[[Array], Array], top: float) -> float:
+    """Return the full scale in (0, top] with the least error, found to half a percent of itself.
 
     Parameters
     ----------
@@ -59,24 +59,20 @@ def least(error: Callable[[Array], Array], top: float) -> tuple[float, float]:
     grid = top * np.geomspace(2.0**-10, 1, _COARSE)
     best = int(np.argmin(error(grid)))
     grid = np.geomspace(grid[max(best - 1, 0)], grid[min(best + 1, _COARSE - 1)], _FINE)
-    errors = error(grid)
-    best = int(np.argmin(errors))
-    return float(grid[best]), float(errors[best])
+    return float(grid[int(np.argmin(error(grid)))])
 
 
-def least_error(histogram: Histogram, levels: int, sigma: float = 0.0) -> tuple[float, float]:
-    """Return roughly the full scale of least `conversion_error`, and that error: one look at fewer candidates."""
+def least_error(histogram: Histogram, levels: int, sigma: float) -> float:
+    """Return roughly the least `conversion_error`: one look at fewer full scales."""
     top = histogram.maximum + 4 * sigma
     scales = top * (np.geomspace(2.0**-6, 1, 32) if levels else np.ones(1))
-    errors = conversion_error(histogram, scales, levels, sigma)
-    best = int(np.argmin(errors))
-    return float(scales[best]), float(errors[best])
+    return float(conversion_error(histogram, scales, levels, sigma).min())
 
 
 def best_scale(histogram: Histogram, levels: int, sigma: float = 0.0) -> float:
     """Return the full scale of least `conversion_error`; where nothing is rounded, the largest value."""
     top = histogram.maximum + 4 * sigma
-    return least(lambda scales: conversion_error(histogram, scales, levels, sigma), top)[0] if levels else top
+    return least(lambda scales: conversion_error(histogram, scales, levels, sigma), top) if levels else top
 
 
 def _blurred(histogram: Histogram, sigma: float) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from .errors import ConversionError, DataError, FitError, NonFiniteError, ShapeE
 from .nn import analog_layers
 from .noise import NoiseSite, NoiseSpec, Target, inject_noise, noise_sites
 from .progress import bar
+from .restore import restored
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
@@ -114,6 +115,21 @@ def noise_sweep(
     return RobustnessCurve(grid, accuracies, noise_free, 1 / classes if chance is None else chance, quantity, samples)
 
 
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
+    """Return the share of labels that a network in evaluation mode names."""
+    training = model.training
+    model.eval()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    right: Tensor | int = 0
+    total = 0
+    for x, y in batches:
+        right = right + (model(x.to(device)).argmax(1) == y.to(device)).sum()
+        total += len(y)
+    model.train(training)
+    return int(right) / total
+
+
 def _grid(sigmas: ArrayLike, repeats: int, quantity: str, seed: int) -> np.ndarray:
     """Return the positive σ, ascending, each once."""
     grid = np.unique(np.asarray(sigmas, dtype=float))
@@ -148,19 +164,11 @@ def _all_sites(model: nn.Module) -> list[NoiseSite]:
 @contextmanager
 def _kept(model: nn.Module) -> Iterator[None]:
     """Put back whatever the sweep changes on a model, however the sweep ends."""
-    modes = [(module, "training", module.training) for module in model.modules()]
-    names = ("sigma", "multiplicative", "eval", "seed", "calls")
-    sites = [(site, name, getattr(site, name)) for site in _all_sites(model) for name in names]
-    layers = [
-        (layer, name, getattr(layer, name))
-        for _, layer in analog_layers(model)
-        for name in ("profile", "seed", "calls")
-    ]
-    try:
+    modes = restored(model.modules(), "training")
+    sites = restored(_all_sites(model), "sigma", "multiplicative", "eval", "seed", "calls")
+    layers = restored((layer for _, layer in analog_layers(model)), "profile", "seed", "calls")
+    with modes, sites, layers:
         yield
-    finally:
-        for owner, name, value in (*modes, *sites, *layers):
-            setattr(owner, name, value)
 
 
 def _silenced(model: nn.Module, quantity: str) -> Callable[[float], None]:

@@ -7,18 +7,18 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
-from .calibrate import calibrate
+from .calibrate import Method, calibrate
 from .convert import convert, to_digital
 from .cost import NetworkCost, cost
-from .errors import ConversionError, SearchError
-from .nn import set_seed
-from .profile import HardwareProfile
+from .errors import SearchError
+from .nn import analog_layers, set_seed
+from .profile import HardwareProfile, Noise
 from .progress import bar
+from .robustness import accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -245,10 +245,8 @@ def design_search(
     for key, values in choices.items():
         for value in values:
             varied(base, {key: value})
-    try:
+    if any(analog_layers(model)):
         model = to_digital(model)
-    except ConversionError:
-        pass
     batches, inputs = list(data), list(calibration)
     if not batches or not inputs:
         raise SearchError("data and calibration: at least one batch of each is needed")
@@ -267,8 +265,9 @@ def design_search(
         analog = convert(model, profile)
         calibrate(analog, inputs, values.get(METHOD, "maximum"), progress=False)
         set_seed(analog, seed)
-        noisy = base.noise != type(base.noise)() or any(key.startswith("noise.") for key in choices)
-        return price, sum(accuracy(analog, batches) for _ in range(repeats if noisy else 1)) / (repeats if noisy else 1)
+        noisy = base.noise != Noise() or any(key.startswith("noise.") for key in choices)
+        times = repeats if noisy else 1
+        return price, sum(accuracy(analog, batches) for _ in range(times)) / times
 
     def constraint(trial: Any) -> tuple[float]:
         return (exact - max_drop - trial.user_attrs.get("accuracy", 0.0),)
@@ -289,7 +288,7 @@ def design_search(
                 f"{storage}: holds a search of another network, space, profile or objective; use another file"
             )
         study.set_user_attr("about", about)
-        known = {_key(one): one for one in _designs(study, choices)}
+        known = {_key(one.values): one for one in _designs(study, choices)}
         done = len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
         study.sampler = optuna.samplers.TPESampler(seed=seed + done, constraints_func=constraint, n_startup_trials=15)
         if not done:
@@ -300,16 +299,16 @@ def design_search(
         def run(trial: Any) -> tuple[float, float]:
             # Positions, not values: so every key is an ordered number, and any type of value will do.
             values = {key: v[trial.suggest_int(key, 0, len(v) - 1)] for key, v in choices.items()}
-            found = known.get(json.dumps(values, sort_keys=True, default=str))
-            result = (found.cost, found.accuracy) if found else evaluate(values)
-            known[json.dumps(values, sort_keys=True, default=str)] = Design(values, *result)
-            trial.set_user_attr("accuracy", result[1])
+            key = _key(values)
+            if key not in known:
+                known[key] = Design(values, *evaluate(values))
+            trial.set_user_attr("accuracy", known[key].accuracy)
             shown.advance(task)
-            return result
+            return known[key].cost, known[key].accuracy
 
         study.optimize(run, n_trials=max(0, trials - done))
         designs = _designs(study, choices)
-    return DesignSearch(tuple({_key(one): one for one in designs}.values()), exact, max_drop, kind, base)
+    return DesignSearch(tuple({_key(one.values): one for one in designs}.values()), exact, max_drop, kind, base)
 
 
 def varied(base: HardwareProfile, values: Mapping[str, Any]) -> HardwareProfile:
@@ -328,20 +327,6 @@ def varied(base: HardwareProfile, values: Mapping[str, Any]) -> HardwareProfile:
     return base.varied(**changes)
 
 
-@torch.no_grad()
-def accuracy(model: nn.Module, batches: Batches) -> float:
-    """Return the share of labels that a network in evaluation mode names."""
-    training = model.training
-    model.eval()
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    right = total = 0
-    for x, y in batches:
-        right += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
-        total += len(y)
-    model.train(training)
-    return right / total
-
-
 def _check(choices: dict[str, list[Any]], max_drop: float, trials: int, repeats: int) -> None:
     if not choices or not all(choices.values()):
         raise SearchError("space: at least one field with at least one value is needed")
@@ -349,7 +334,7 @@ def _check(choices: dict[str, list[Any]], max_drop: float, trials: int, repeats:
         raise SearchError(
             f"max_drop in [0, 1), trials and repeats of at least 1 are needed (got {max_drop}, {trials}, {repeats})"
         )
-    unknown = set(choices.get(METHOD, ())) - {"maximum", "percentile", "mse", "noise-aware"}
+    unknown = set(choices.get(METHOD, ())) - set(get_args(Method))
     if unknown:
         raise SearchError(f"calibration: unknown method {', '.join(map(repr, sorted(unknown, key=str)))}")
 
@@ -362,8 +347,8 @@ def _designs(study: Any, choices: dict[str, list[Any]]) -> list[Design]:
     ]
 
 
-def _key(design: Design) -> str:
-    return json.dumps(design.values, sort_keys=True, default=str)
+def _key(values: dict[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, default=str)
 
 
 def read_space(items: Sequence[str]) -> dict[str, list[Any]]:
@@ -400,7 +385,7 @@ def write_profile(search: DesignSearch, path: Path) -> None:
     """Write the best design's profile as YAML, or as JSON where the path ends in `.json`."""
     design = search.best
     profile = search.profile(design)
-    assert design is not None  # noqa: S101 - profile() raises
+    assert design is not None  # profile() raises
     method = design.values.get(METHOD, "maximum")
     profile.varied(name=path.stem, description=f"Found by a design search; calibrate its ranges by {method}.").save(
         path

@@ -8,7 +8,7 @@ import torch
 import typer
 from torch import nn
 
-from analogsim import HardwareProfile, at_time, calibrate, convert, presets, program, set_seed
+from analogsim import HardwareProfile, at_time, calibrate, convert, curve, presets, program, set_seed
 from analogsim.bench import machine
 from analogsim.progress import track
 from analogsim.study.checkpoint import write_text
@@ -30,7 +30,7 @@ NETWORKS = {
     "LeNet-5": (LeNet5, {}, TrainSpec(epochs=10), None),
     "ResNet-18": (ResNet18, {"batch_norm": True}, TrainSpec(epochs=6, lr=1e-3), 5000),
 }
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999", "#8a5a00")
+COLORS = (*curve.COLORS, "#999999", "#8a5a00")
 
 
 def measure(network: nn.Module, profile: HardwareProfile, data: DataSet, chip: int, age: float) -> float:

@@ -366,7 +366,7 @@ def test_adcs_are_the_oracles(kind, bits, signed, mismatch, error):
         offset_error=error,
     )
     x = torch.linspace(-2.6, 2.6, 301, dtype=torch.float64)[:, None].expand(301, 3).contiguous()
-    chip = converters.Converters(adc, Noise(), 9)
+    chip = converters.Converters(adc, Noise(), 9, cpu)
     got, clipped = chip.convert(x, 2.0, 4)
     gains, offsets = (drawn((3,), 9, what, 4) for what in (draw.ADC_GAIN, draw.ADC_OFFSET))
     own = 1 if kind == "ramp" else 3
@@ -391,12 +391,12 @@ def test_adcs_are_the_oracles(kind, bits, signed, mismatch, error):
     # The CPU backend, in float32: but where a sum is within rounding of a threshold, the same numbers and marks.
     out, bits_ = torch.full((301, 3), 7.0), torch.zeros(301, 3, dtype=torch.uint8)
     spec = MatmulSpec(rows=None, adc_bits=bits, adc_full_scale=2.0)
-    count = chip.accumulate(cpu, out, x.float(), torch.zeros(()), spec, 0, 0, 4, 0, bits_, True)
+    count = chip.accumulate(out, x.float(), torch.zeros(()), spec, 0, 0, 4, 0, bits_, True)
     assert count == int((bits_ >> 4).sum())
     assert (bits_.bool() != clipped).sum() <= 3
     difference = (out.double() - got).abs()
     assert (difference > 1e-5).double().mean() < 0.02
-    chip.accumulate(cpu, out, x.float(), torch.zeros(()), spec, 0, 0, 4, 0, None, False)
+    chip.accumulate(out, x.float(), torch.zeros(()), spec, 0, 0, 4, 0, None, False)
     torch.testing.assert_close(out[difference < 1e-5].double(), 2 * got[difference < 1e-5], rtol=1e-5, atol=1e-5)
 
 
@@ -406,14 +406,14 @@ def test_both_backends_convert_the_same(shape, kind):
     """Noise, errors of each ADC and their places: images, columns, positions; several threads' worth."""
     mismatch = 0.0 if kind == "ideal" else 0.1
     adc = ADC(bits=7, full_scale=3.0, kind=kind, gain_error=0.05, offset_error=0.05, capacitor_mismatch=mismatch)
-    chip = converters.Converters(adc, Noise(), 3)
     spec = MatmulSpec(rows=None, noise_output=0.2, noise_read=0.1, adc_bits=7, adc_full_scale=3.0)
     sums = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     norm2 = torch.rand(shape, generator=torch.Generator().manual_seed(2))
     outs, marks = [], []
     for base in (plain, cpu):
         out, bits = torch.zeros(shape), torch.zeros(shape, dtype=torch.uint8)
-        count = chip.accumulate(base, out, sums, norm2, spec, 11, 12, 2, 0, bits, False)
+        chip = converters.Converters(adc, Noise(), 3, base)
+        count = chip.accumulate(out, sums, norm2, spec, 11, 12, 2, 0, bits, False)
         assert count == int((bits >> 2).sum())
         outs.append(out)
         marks.append(bits)

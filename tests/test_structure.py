@@ -12,8 +12,11 @@ PACKAGE = ROOT / "analogsim"
 # A lower number never imports a higher one (design section 2).
 FLOORS = {
     "errors": 0,
+    "files": 0,
     "progress": 0,
     "machine": 0,
+    "restore": 0,
+    "value": 0,
     "device_profile": 1,
     "profile": 1,
     "kernels": 2,

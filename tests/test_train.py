@@ -19,11 +19,14 @@ from analogsim.study.augment import Augmentation
 from analogsim.study.checkpoint import load_checkpoint, load_model, read_about, save_checkpoint, save_model
 from analogsim.study.data import load_data
 from analogsim.study.schedule import TrainingNoise
-from analogsim.study.spec import RECIPES
 from analogsim.study.train import RANGES_FASTER, TrainSpec, VarianceAware, accuracy, is_guessing, train
 from models.lenet import LeNet5
 
 ROOT = Path(__file__).parents[1]
+RECIPES = {
+    "digits": TrainSpec(epochs=20, batch_size=32, lr=2e-3),
+    "digits, noisy": TrainSpec(epochs=40, batch_size=32, lr=2e-3, sigma=1.0, ramp_epochs=20),
+}
 
 
 @pytest.fixture(scope="module")

@@ -4,24 +4,8 @@ from typing import Annotated
 
 import typer
 
+from . import bench, budget, cost, info, plot, profile, search, study, sweep, train
 from .base import EXIT_CODES, Group
-from .bench import EPILOG as BENCH_EPILOG
-from .bench import bench
-from .budget import EPILOG as BUDGET_EPILOG
-from .budget import budget
-from .cost import EPILOG as COST_EPILOG
-from .cost import cost
-from .info import info
-from .plot import EPILOG as PLOT_EPILOG
-from .plot import plot
-from .profile import app as profile_app
-from .search import EPILOG as SEARCH_EPILOG
-from .search import search
-from .study import app as study_app
-from .sweep import EPILOG as SWEEP_EPILOG
-from .sweep import sweep
-from .train import EPILOG as TRAIN_EPILOG
-from .train import train
 
 app = typer.Typer(
     name="analogsim",
@@ -55,13 +39,13 @@ def _options(
     pass
 
 
-app.add_typer(profile_app, name="profile")
-app.command(epilog="[bold]Example:[/] analogsim info --json | jq .auto")(info)
-app.command(epilog=TRAIN_EPILOG)(train)
-app.command(epilog=SWEEP_EPILOG)(sweep)
-app.command(epilog=PLOT_EPILOG)(plot)
-app.command(epilog=BUDGET_EPILOG)(budget)
-app.command(epilog=COST_EPILOG)(cost)
-app.command(epilog=SEARCH_EPILOG)(search)
-app.add_typer(study_app, name="study")
-app.command(epilog=BENCH_EPILOG)(bench)
+app.add_typer(profile.app, name="profile")
+app.command(epilog="[bold]Example:[/] analogsim info --json | jq .auto")(info.info)
+app.command(epilog=train.EPILOG)(train.train)
+app.command(epilog=sweep.EPILOG)(sweep.sweep)
+app.command(epilog=plot.EPILOG)(plot.plot)
+app.command(epilog=budget.EPILOG)(budget.budget)
+app.command(epilog=cost.EPILOG)(cost.cost)
+app.command(epilog=search.EPILOG)(search.search)
+app.add_typer(study.app, name="study")
+app.command(epilog=bench.EPILOG)(bench.bench)

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from ..errors import AnalogSimError, DivergenceError
 
-OK, USER_ERROR, COLLAPSED, INTERRUPTED, BROKEN_PIPE = 0, 1, 3, 130, 141
+USER_ERROR, COLLAPSED, INTERRUPTED, BROKEN_PIPE = 1, 3, 130, 141
 
 EXIT_CODES = (
     "[bold]Exit codes:[/bold] 0 done · 1 an error of input, said in one line · 2 wrong usage · "

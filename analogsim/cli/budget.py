@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import DataError
+from ..files import writable
 from .base import EXIT_CODES, note, out, plain
 from .hardware import (
     Calibration,
@@ -17,10 +17,10 @@ from .hardware import (
     RunPath,
     Threads,
     check_ranges,
+    draw,
     load_run,
     on_hardware,
     own_profile,
-    write_picture,
     write_table,
 )
 from .values import use_threads
@@ -85,14 +85,11 @@ def budget(
     batch = pictures.normalise(pictures.subset(test=images).test_x)
     result = noise_budget(network, batch, repeats=repeats, seed=seed)
     stem = target or file.parent / (f"budget-{Path(profile).stem}.json" if profile else "budget.json")
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
+    with writable(stem):
         result.save(stem)
-    except OSError as error:
-        raise DataError(f"{stem}: cannot be written: {error.strerror}") from None
     csv, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")
     write_table(result.to_frame(), csv)
-    draw(result, picture)
+    draw(result, picture, (3.2 + 1.1 * len(result.layers), 4.6))
     out().print(table(result))
     out().print(f"equivalent σ of the network: {result.equivalent_sigma:.3g} (profile {plain(result.profile)})")
     note(f"written: {plain(stem)}, {plain(csv.name)}, {plain(picture.name)}")
@@ -114,12 +111,3 @@ def table(budget: "NoiseBudget") -> "Table":
         clipped = f"{layer.input_clipped:.2%}", f"{layer.adc_clipped:.2%}"
         result.add_row(plain(layer.name), *(f"{value:.3g}" for value in figures), f"{layer.snr:.1f}", *clipped)
     return result
-
-
-def draw(budget: "NoiseBudget", path: Path) -> None:
-    """Draw the stacked bars."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.2 + 1.1 * len(budget.layers), 4.6), dpi=150, layout="constrained")
-    budget.plot(figure.subplots())
-    write_picture(figure, path)

@@ -1,6 +1,5 @@
 """Robustness curves for people: the table and the picture that `sweep` and `plot` share."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
-from ..errors import DataError, FitError
+from ..errors import DataError
 from ..midpoint import midpoint_texts
 from .base import plain
+from .hardware import write_picture, write_table
 
 if TYPE_CHECKING:
     from ..curve import RobustnessCurve
 
 FORMATS = ("png", "svg", "pdf")
-# Okabe and Ito's colours, told apart also by the colour-blind.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 
 
 def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
@@ -35,7 +33,7 @@ def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
 
 
 def save_table(curves: Mapping[str, "RobustnessCurve"], path: Path) -> None:
-    """Write the table as CSV, one curve a row, numbers unrounded; the file is written aside, then renamed.
+    """Write the table as CSV, one curve a row; the file is written aside, then renamed.
 
     Raises
     ------
@@ -47,28 +45,16 @@ def save_table(curves: Mapping[str, "RobustnessCurve"], path: Path) -> None:
     rows = []
     for name, curve in curves.items():
         row: dict[str, Any] = {"network": name, "peak": curve.peak, "noise_free": curve.noise_free}
-        try:
-            fit = curve.fit
-        except FitError:
-            row["flags"] = "no fit"
-        else:
+        if fit := curve.fitted:
             low, high = fit.ci
             row |= {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "slope": fit.slope, "r2": fit.r2}
-            row["flags"] = " ".join(fit.flags)
-        rows.append(row)
-    aside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(aside, index=False, float_format="%.5g")
-        aside.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+        rows.append(row | {"flags": " ".join(fit.flags) if fit else "no fit"})
+    write_table(pd.DataFrame(rows), path, "%.5g")
 
 
 def _midpoint(curve: "RobustnessCurve") -> tuple[str, str, tuple[str, ...]]:
-    try:
-        fit = curve.fit
-    except FitError:
+    fit = curve.fitted
+    if fit is None:
         return "-", "-", ("no fit",)
     return *midpoint_texts(fit.midpoint, *fit.ci), fit.flags
 
@@ -84,6 +70,8 @@ def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    from ..curve import COLORS
+
     quantities = sorted({curve.quantity for curve in curves.values()})
     if len(quantities) > 1:
         raise DataError(f"curves over {' and over '.join(quantities)} have no axis in common; plot them apart")
@@ -97,16 +85,7 @@ def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None 
             axes.set_title(title, loc="left")
         axes.grid(True, axis="y", color="0.92", linewidth=0.8)
         axes.set_axisbelow(True)
-        aside = path.with_name(path.name + ".part")
-        kind = path.suffix[1:].lower()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(
-                aside, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            )
-            os.replace(aside, path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+        write_picture(figure, path)
 
 
 def check_picture(path: Path | None) -> Path | None:

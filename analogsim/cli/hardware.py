@@ -1,13 +1,12 @@
 """What the commands share that put a trained network on hardware: options, conversion and calibration, pictures."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import DataError
-from .network import WEIGHTS, Run
+from ..files import replaced, writable
+from .network import Run, weights_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,6 +57,9 @@ Model = Annotated[
         help="Import path to build the network from, instead of the one in the file.",
     ),
 ]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
+]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads. Default: torch's.")]
 
 
@@ -68,7 +70,7 @@ def load_run(
     from ..study.data import load_data
     from ..study.network import check_fit
 
-    file = run / WEIGHTS if run.is_dir() else run
+    file = weights_file(run)
     about = Run.load(file)
     network = about.network(file, model)
     images = load_data(data or about.data).subset(test=test_subset or (about.test_subset if data is None else None))
@@ -128,6 +130,21 @@ def method_of(ranges: Ranges | None, percentile: float | None) -> Ranges:
     return ranges or ("maximum" if percentile is None else "percentile")
 
 
+def draw(result: Any, path: Path, size: tuple[float, float]) -> None:
+    """Write the picture that a result's `plot` draws, of so many inches.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    result.plot(figure.subplots())
+    write_picture(figure, path)
+
+
 def write_picture(figure: Any, path: Path) -> None:
     """Write a matplotlib figure; aside, then renamed.
 
@@ -136,28 +153,18 @@ def write_picture(figure: Any, path: Path) -> None:
     DataError
         The file cannot be written.
     """
-    aside = path.with_name(path.name + ".part")
     kind = path.suffix[1:].lower()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writable(path), replaced(path) as aside:
         figure.savefig(aside, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind))
-        os.replace(aside, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def write_table(frame: Any, path: Path) -> None:
-    """Write a pandas frame as CSV; aside, then renamed.
+def write_table(frame: Any, path: Path, numbers: str | None = "%.6g") -> None:
+    """Write a pandas frame as CSV, numbers in this format (None: unrounded); aside, then renamed.
 
     Raises
     ------
     DataError
         The file cannot be written.
     """
-    aside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(aside, index=False, float_format="%.6g")
-        os.replace(aside, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    with writable(path), replaced(path) as aside:
+        frame.to_csv(aside, index=False, float_format=numbers)

@@ -3,12 +3,12 @@
 import json
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
-from ..machine import processor, usable_cores
+from ..machine import installed, processor, usable_cores
 from .base import out, plain
 
 LIBRARIES = ("torch", "numba", "triton", "brevitas", "numpy", "scipy")
@@ -48,28 +48,22 @@ def gather() -> dict[str, Any]:
     import torch
 
     from ..errors import BackendError
-    from ..kernels import resolve
+    from ..kernels import Backend, resolve
 
     versions: dict[str, str | None] = {"analogsim": version("analogsim"), "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
+    versions |= {name: installed(name) for name in LIBRARIES}
     versions["torch"] = torch.__version__
-    backends: dict[str, str | None] = {}
-    for name in ("reference", "numba"):
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    backends: dict[Backend, str | None] = {
+        "reference": None,
+        "numba": None,
+        "triton": None if cuda else "torch sees no CUDA GPU here",
+    }
+    for name in backends:
         try:
-            resolve("cpu", torch.float32, name)
-            backends[name] = None
+            resolve("cuda" if name == "triton" else "cpu", torch.float32, name)
         except BackendError as error:
             backends[name] = str(error)
-    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    try:
-        resolve("cuda", torch.float32, "triton")
-        backends["triton"] = None if cuda else "torch sees no CUDA GPU here"
-    except BackendError as error:
-        backends["triton"] = str(error)
     cases = {
         "float32 on the CPU": ("cpu", torch.float32),
         "float64 on the CPU": ("cpu", torch.float64),

@@ -15,6 +15,11 @@ SETTINGS = ("model", "args", "data", "train_subset", "test_subset", "start_crc32
 WEIGHTS, ABOUT = "model.safetensors", "run.json"
 
 
+def weights_file(run: Path) -> Path:
+    """Return the weights of a run that is given by its folder, or by this file."""
+    return run / WEIGHTS if run.is_dir() else run
+
+
 class Hardware(BaseModel):
     """The simulated hardware that a network is trained on, and how its ranges began."""
 
@@ -75,23 +80,13 @@ class Run(BaseModel):
 
         save_model(model, folder / WEIGHTS, self.model_dump(mode="json"))
 
-    def differences(self, other: "Run") -> list[str]:
-        """Return in which of their settings two trainings differ: "sigma was 0.0, now it is 0.5"."""
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the training, by its (dotted) name."""
         from ..study.checkpoint import flat
 
-        mine, theirs = (
-            {
-                **run.spec,
-                **{key: getattr(run, key) for key in SETTINGS},
-                **flat(run.hardware and run.hardware.model_dump(), "hardware"),
-            }
-            for run in (self, other)
-        )
-        return [
-            f"{key} was {mine.get(key)!r}, now it is {theirs.get(key)!r}"
-            for key in theirs | mine
-            if mine.get(key) != theirs.get(key)
-        ]
+        own = {key: getattr(self, key) for key in SETTINGS}
+        return self.spec | own | flat(self.hardware and self.hardware.model_dump(), "hardware")
 
     @classmethod
     def load_about(cls, folder: Path) -> Self:

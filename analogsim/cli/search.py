@@ -7,7 +7,7 @@ import typer
 
 from ..errors import DataError
 from .base import EXIT_CODES, note, out, plain
-from .hardware import Calibration, Data, Model, RunPath, Threads, load_run, own_profile, write_picture, write_table
+from .hardware import Calibration, Data, Model, RunPath, Threads, draw, load_run, own_profile, write_table
 from .values import use_threads
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def search(
         storage=folder / "search.journal",
     )
     write_table(result.to_frame(), folder / "designs.csv")
-    draw(result, folder / "pareto.png")
+    draw(result, folder / "pareto.png", (8, 4.6))
     out().print(table(result))
     if result.best is None:
         note(f"[yellow]no design keeps within {drop:.1%} of {result.accuracy:.1%}[/]: allow more, or search wider")
@@ -129,12 +129,3 @@ def table(search: "DesignSearch") -> "Table":
         values = (plain(value) for value in design.values.values())
         result.add_row(mark, *values, f"{design.cost:,.6g}", f"{design.accuracy:.4f}")
     return result
-
-
-def draw(search: "DesignSearch", path: Path) -> None:
-    """Draw the Pareto front."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
-    search.plot(figure.subplots())
-    write_picture(figure, path)

@@ -12,6 +12,7 @@ import typer
 
 from ..errors import StudyError
 from .base import EXIT_CODES, INTERRUPTED, USER_ERROR, note, out, plain
+from .hardware import Device
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,9 +64,7 @@ def run(
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="local: processes at a time. Default: one a core.")
     ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
-    ] = "auto",
+    device: Device = "auto",
     address: Annotated[
         str | None, typer.Option(metavar="ADDR", help="ray: an existing cluster's; default: one of this machine's own.")
     ] = None,

@@ -5,12 +5,24 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..errors import DataError
+from ..files import writable
 from ..machine import choose_device
 from .base import EXIT_CODES, note, out, plain
 from .curves import draw, table
-from .hardware import Percentile, RangesOption, check_ranges, on_hardware
-from .network import WEIGHTS, Run
+from .hardware import (
+    Calibration,
+    Device,
+    Model,
+    Percentile,
+    RangesOption,
+    RunPath,
+    Threads,
+    check_ranges,
+    load_run,
+    on_hardware,
+    write_table,
+)
+from .network import Run, weights_file
 from .values import sigma_grid, use_threads
 
 EPILOG = (
@@ -27,7 +39,7 @@ Quantity = Literal["activation", "weight", "noise.output", "noise.read", "noise.
 
 
 def sweep(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model.safetensors.")],
+    run: RunPath,
     sigmas: Annotated[
         str,
         typer.Option(
@@ -56,9 +68,7 @@ def sweep(
         float,
         typer.Option(metavar="SECONDS", min=0, help="The chip's age since its first read (for drift)."),
     ] = 0.0,
-    calibration: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Training images that the ranges are taken from.")
-    ] = 1024,
+    calibration: Calibration = 1024,
     ranges: RangesOption = None,
     percentile: Percentile = None,
     data: Annotated[
@@ -70,17 +80,10 @@ def sweep(
     test_subset: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Test on the first N images only.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:NAME", help="Import path to build the network from, instead of the one in the file."
-        ),
-    ] = None,
+    model: Model = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides all noise, and the chip.")] = 0,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: torch's.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
     target: Annotated[
         Path | None,
         typer.Option(
@@ -94,7 +97,7 @@ def sweep(
     """Measure a trained network's accuracy over a grid of noise, and its midpoint noise level µ."""
     grid = sigma_grid(sigmas)
     check_ranges(ranges, percentile, profile)
-    file = run / WEIGHTS if run.is_dir() else run
+    file = weights_file(run)
     about = Run.load(file)
     on_chips = profile is not None or about.hardware is not None
     what: str = quantity or ("noise.output" if on_chips else "activation")
@@ -106,35 +109,22 @@ def sweep(
 
     from ..program import at_time, program
     from ..robustness import noise_sweep
-    from ..study.data import load_data
-    from ..study.network import check_fit
 
     use_threads(threads)
     where = choose_device(device)
-    network = about.network(file, model)
-    images = load_data(data or about.data).subset(test=test_subset or (about.test_subset if data is None else None))
-    check_fit(network, images)
+    _, network, images = load_run(file, model, data, test_subset)
     if profile is not None:
         network = on_hardware(network, profile, images, calibration, percentile, ranges)
     if on_chips:
         program(network, seed)
         at_time(network, age)
-    # Always naming the most frequent class: guessing at its best.
-    chance = float(images.test_y.bincount().max()) / len(images.test_y)
-    curve = noise_sweep(
-        network, list(images.test_batches()), grid, repeats, quantity=what, chance=chance, seed=seed, device=where
-    )
+    batches, chance = list(images.test_batches()), images.chance
+    curve = noise_sweep(network, batches, grid, repeats, quantity=what, chance=chance, seed=seed, device=where)
 
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
+    with writable(stem):
         curve.save(stem)
-        csv = stem.with_name(stem.stem + ".csv")
-        aside = csv.with_name(csv.name + ".part")
-        curve.to_frame().to_csv(aside, index=False)
-        aside.replace(csv)
-    except OSError as error:
-        raise DataError(f"{stem}: cannot be written: {error.strerror}") from None
-    picture = stem.with_name(stem.stem + ".png")
+    csv, picture = stem.with_name(stem.stem + ".csv"), stem.with_name(stem.stem + ".png")
+    write_table(curve.to_frame(), csv, numbers=None)
     name = file.resolve().parent.name
     draw({name: curve}, picture)
     out().print(table({name: curve}))

@@ -10,8 +10,8 @@ import typer
 from ..errors import CheckpointError, DataError
 from ..machine import choose_device
 from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain
-from .hardware import Percentile, RangesOption, check_ranges, method_of, on_hardware
-from .network import ABOUT, WEIGHTS, Hardware, Run
+from .hardware import Device, Percentile, RangesOption, Threads, check_ranges, method_of, on_hardware
+from .network import ABOUT, WEIGHTS, Hardware, Run, weights_file
 from .values import key_values, use_threads
 
 EPILOG = (
@@ -89,10 +89,8 @@ def train(
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="Of initial weights, order of images, augmentation and noise.")
     ] = 0,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. Default: torch's.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
     folder: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Folder of the run. Default: runs/NAME-DATA[-sigmaS]-seedN."),
@@ -110,7 +108,7 @@ def train(
         )
     if range_lr is not None and not learn_ranges:
         raise typer.BadParameter("no range is learned: give --learn-ranges too", param_hint="--range-lr")
-    file = start / WEIGHTS if start is not None and start.is_dir() else start
+    file = None if start is None else weights_file(start)
     folder = folder or Path("runs") / default_name(model, data, sigma, seed, profile)
     if file is not None and file.resolve().parent == folder.resolve():
         raise typer.BadParameter(f"{folder}: is the run to start from; give another --out", param_hint="--from")
@@ -227,6 +225,8 @@ def prepare(folder: Path, about: Run, resume: bool) -> None:
     CheckpointError
         It holds another training, or damaged files.
     """
+    from ..study.checkpoint import differences
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not resume:
@@ -234,12 +234,9 @@ def prepare(folder: Path, about: Run, resume: bool) -> None:
             for name in (WEIGHTS, "checkpoint.pt", ABOUT, "history.jsonl", "history.csv"):
                 (folder / name).unlink(missing_ok=True)
         if (folder / ABOUT).exists():
-            other = Run.load_about(folder)
-            if differences := other.differences(about):
-                more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+            if other := differences(Run.load_about(folder).settings, about.settings, None):
                 raise CheckpointError(
-                    f"{folder}: holds another training: {'; '.join(differences[:3])}{more}; use another --out, or "
-                    "--fresh to overwrite it"
+                    f"{folder}: holds another training: {other}; use another --out, or --fresh to overwrite it"
                 )
         elif any((folder / name).exists() for name in (WEIGHTS, "checkpoint.pt")):
             raise CheckpointError(f"{folder}: holds a network without {ABOUT}; use another --out, or --fresh")

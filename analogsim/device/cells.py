@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..device_profile import Cells
+from ..profile import HardwareProfile
 from .layout import Layout
 
 
@@ -24,28 +25,25 @@ class Slice:
     digits: Tensor
 
 
-def slices(w: Tensor, bits: int | None, each: int | None) -> list[Slice]:
-    """Cut the magnitudes of weights into slices of `each` bits, the lowest first.
+def slices(w: Tensor, profile: HardwareProfile) -> list[Slice]:
+    """Cut the magnitudes of weights into slices of `cells.bits`, the lowest first.
 
-    With L = 2^(bits-1) - 1 and M = round(|ŵ|·L), slice i has the digit d_i = (M >> each·i) mod 2^each and
+    With b = `weight.bits`, c = `cells.bits`, L = 2^(b-1) - 1 and M = round(|ŵ|·L), slice i has the digit
+    d_i = (M >> c·i) mod 2^c and
 
-        ŵ = Σ_i [2^(each·i)·(2^each - 1)/L] · sign(ŵ)·d_i/(2^each - 1)
+        ŵ = Σ_i [2^(c·i)·(2^c - 1)/L] · sign(ŵ)·d_i/(2^c - 1)
 
     Parameters
     ----------
     w : Tensor (N, K)
         ŵ in [-1, 1], multiples of 1/L.
-    bits : int or None
-        `weight.bits`, with the sign.
-    each : int or None
-        `cells.bits`; None does not cut.
     """
+    bits, each = profile.weight.bits, profile.cells.bits
     if each is None or bits is None:
         return [Slice(1.0, w)]
     levels, base = 2 ** (bits - 1) - 1, 2**each
     magnitude, sign = (w.abs() * levels).round().long(), w.sign()
-    count = -(-(bits - 1) // each)
-    digits = [magnitude >> each * i & base - 1 for i in range(count)]
+    digits = [magnitude >> each * i & base - 1 for i in range(profile.slices)]
     return [Slice(base**i * (base - 1) / levels, sign * d / (base - 1)) for i, d in enumerate(digits)]
 
 

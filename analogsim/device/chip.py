@@ -96,7 +96,7 @@ def _planes(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seco
     def held(target: Tensor, layout: Layout = layout) -> tuple[Tensor, Tensor | None]:
         return _age(target, profile, layout, seed, seconds, next(arrays))
 
-    for part in cells.slices(w, profile.weight.bits, own.bits):
+    for part in cells.slices(w, profile):
         first, *second = cells.targets(part.digits, own)
         if own.mapping == "signed":
             g, noise = held(first)

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from ..kernels import MatmulSpec, philox
-from ..profile import ADC, Noise
+from ..profile import ADC, DAC, Noise
 from .draw import ADC_GAIN, ADC_OFFSET, CAPACITORS, WANDER, derive, normals
 
 
-def steps(x: Tensor, spec: MatmulSpec, bits: int) -> list[tuple[float, Tensor]]:
-    """Cut converted inputs into slices of bits, the lowest first.
+def steps(x: Tensor, spec: MatmulSpec, dac: DAC) -> list[tuple[float, Tensor]]:
+    """Cut converted inputs into slices of b = `step_bits` bits, the lowest first; whole ones without.
 
-    With L the DAC's levels and C = |x̂|·L, step j applies c_j = (C >> bits·j) mod 2^bits, and
+    With L the DAC's levels and C = |x̂|·L, step j applies c_j = (C >> b·j) mod 2^b, and
 
-        x̂ = Σ_j [2^(bits·j)·(2^bits - 1)/L] · sign(x̂)·c_j/(2^bits - 1)
+        x̂ = Σ_j [2^(b·j)·(2^b - 1)/L] · sign(x̂)·c_j/(2^b - 1)
 
     Parameters
     ----------
@@ -29,15 +29,17 @@ def steps(x: Tensor, spec: MatmulSpec, bits: int) -> list[tuple[float, Tensor]]:
     list of (coefficient, Tensor)
         Inputs of each step, in [-1, 1].
     """
-    levels, base = spec.dac_levels, 2**bits
+    if dac.step_bits is None:
+        return [(1.0, x)]
+    levels, bits, base = spec.dac_levels, dac.step_bits, 2**dac.step_bits
     codes, sign = (x.abs() * levels).round().to(torch.int32), x.sign()
-    count = -(-levels.bit_length() // bits)
-    return [(base**j * (base - 1) / levels, sign * (codes >> bits * j & base - 1) / (base - 1)) for j in range(count)]
+    digits = [sign * (codes >> bits * j & base - 1) / (base - 1) for j in range(dac.steps)]
+    return [(base**j * (base - 1) / levels, digit) for j, digit in enumerate(digits)]
 
 
 @dataclass(frozen=True, slots=True)
 class Converters:
-    """A layer's ADCs on one chip, one for each tile t and column c.
+    """A layer's ADCs on one chip, one for each tile t and column c; a backend for inputs that are converted already.
 
     A sum s becomes Q(s·(1 + gain_tc) + offset_tc·full_scale), Q being the quantizer of the ADC's kind.
 
@@ -48,11 +50,18 @@ class Converters:
         For its distribution and its slow offset.
     chip : int
         Seed of what is drawn for the chip.
+    base : module
+        The backend that multiplies, and converts where it can; none for `convert` alone.
     """
 
     adc: ADC
     noise: Noise
     chip: int
+    base: Any = None
+
+    def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
+        """Pass inputs on."""
+        return x
 
     def shake(
         self, partial: Tensor, norm2: Tensor, spec: MatmulSpec, seed: int, stream: int, tile: int, offset: int
@@ -66,23 +75,24 @@ class Converters:
 
     def accumulate(
         self,
-        base: Any,
         out: Tensor,
         partial: Tensor,
-        norm2: Tensor,
+        norm2: Tensor | None,
         spec: MatmulSpec,
         seed: int,
         stream: int,
         tile: int,
         offset: int,
         bits: Tensor | None,
-        first: bool,
+        first: bool = False,
     ) -> int:
         """Add one tile's converted sums to `out`; as `plain.accumulate`. A backend with a `convert` does it itself."""
-        full_scale, fast = spec.full_scale(tile), hasattr(base, "convert")
+        norm2 = partial.new_zeros(()) if norm2 is None else norm2
+        full_scale, fast = spec.full_scale(tile), hasattr(self.base, "convert")
         if fast and spec.noisy and self.noise.distribution == "gaussian":
             quiet, noisy = replace(spec, adc_bits=None, adc_full_scale=None), torch.empty_like(partial)
-            base.accumulate(noisy, partial, norm2.expand_as(partial), quiet, seed, stream, tile, offset, None, True)
+            drawn = quiet, seed, stream, tile, offset
+            self.base.accumulate(noisy, partial, norm2.expand_as(partial), *drawn, None, True)
         else:
             noisy = self.shake(partial, norm2, spec, seed, stream, tile, offset)
         if self.noise.wander:
@@ -99,7 +109,7 @@ class Converters:
             limits = (-full_scale if self.adc.signed else 0.0, full_scale)
             step = full_scale / self.levels if self.levels else 0.0
             table = None if self.adc.kind == "ideal" else self.transfer(full_scale, tile, partial)
-        return base.convert(out, noisy.contiguous(), limits, step, gains, offsets, table, tile, bits, first)
+        return self.base.convert(out, noisy.contiguous(), limits, step, gains, offsets, table, tile, bits, first)
 
     def convert(self, partial: Tensor, full_scale: float | None, tile: int) -> tuple[Tensor, Tensor]:
         """Convert noisy sums (M, N, …); return values in normalised units, and where they were out of range.

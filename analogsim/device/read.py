@@ -2,7 +2,9 @@
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -39,16 +41,14 @@ class DeviceKernel:
 
     def __init__(self, base: ModuleType | Any, chip: Chip, profile: HardwareProfile, *, observer: bool = False) -> None:
         self.base, self.chip, self.profile, self.observer = base, chip, profile, observer
-        noise, adc = profile.noise, profile.adc
-        extended = not adc.is_plain or noise.distribution != "gaussian" or noise.wander > 0
-        self.converters = Converters(adc, noise, chip.seed) if extended and not observer else None
+        ideal = observer or (profile.noise.is_plain and profile.adc.is_plain)
+        self.converters = None if ideal else Converters(profile.adc, profile.noise, chip.seed, base)
 
     @staticmethod
     def needed(chip: Chip, profile: HardwareProfile) -> bool:
         """Return whether the plain backend alone cannot read this chip."""
-        noise = profile.noise.distribution != "gaussian" or profile.noise.wander > 0
         planes = len(chip.planes) > 1 or chip.planes[0].coefficient != 1 or chip.planes[0].variance is not None
-        return planes or noise or profile.dac.step_bits is not None or not profile.adc.is_plain
+        return planes or profile.dac.step_bits is not None or not (profile.noise.is_plain and profile.adc.is_plain)
 
     def part(self, outputs: slice) -> "DeviceKernel":
         """Return the kernel of some outputs."""
@@ -73,8 +73,7 @@ class DeviceKernel:
         record_clips: bool,
     ) -> tuple[Tensor, Clips | None]:
         """Compute as a backend's `matmul`; `w`, the sum of the planes, is not used."""
-        read = _Matmul(self, record_clips)
-        return self._sum(x, spec, seed, stream, scale, bias, read)
+        return self._sum(x, spec, seed, stream, scale, bias, partial(self._rows, record_clips))
 
     def convolve(
         self,
@@ -90,7 +89,7 @@ class DeviceKernel:
         record_clips: bool,
     ) -> tuple[Tensor, Clips | None]:
         """Compute as `kernels.conv.convolve`; `w`, the sum of the planes, is not used."""
-        read = _Convolve(self, record_clips, geometry, mapping)
+        read = partial(self._images, record_clips, geometry, mapping)
         return self._sum(x, spec, seed, stream, scale, bias, read)
 
     def _sum(
@@ -101,8 +100,9 @@ class DeviceKernel:
         stream: int,
         scale: Tensor | None,
         bias: Tensor | None,
-        read: "_Matmul | _Convolve",
+        read: Callable[..., tuple[Tensor, Clips | None]],
     ) -> tuple[Tensor, Clips | None]:
+        """Read every plane in every step; `read` gets a backend, a step's inputs, a plane, scalars, seed and stream."""
         out, masks = None, None
         inner = replace(spec, input_range=1.0, dac_bits=None)
         base, inputs = self._inputs(x, spec)
@@ -113,7 +113,7 @@ class DeviceKernel:
                 part = part * (plane.coefficient * weight)
                 out = part if out is None else out.add_(part)
                 masks = clips if masks is None or clips is None else _either(masks, clips)
-        assert out is not None  # noqa: S101 - a chip has a plane, and an input a step
+        assert out is not None  # a chip has a plane, and an input a step
         columns = (-1, *[1] * (out.ndim - 2))
         if scale is not None:
             out = out * scale.view(columns)
@@ -121,50 +121,36 @@ class DeviceKernel:
 
     def _inputs(self, x: Tensor, spec: MatmulSpec) -> tuple[Any, list[tuple[float, Tensor]]]:
         """Return the backend that multiplies, and what is applied to the rows: (weight, normalised units) a step."""
-        bits = self.profile.dac.step_bits
+        dac = self.profile.dac
         if not self.observer:
-            converted = self.base.dac(x.contiguous(), spec)
-            return self.base, [(1.0, converted)] if bits is None else steps(converted, spec, bits)
-        if bits is None:
+            return self.base, steps(self.base.dac(x.contiguous(), spec), spec, dac)
+        if dac.step_bits is None:
             return self.base, [(1.0, x)]
         # Steps depend on α, which is not known yet: take the batch's. Sums are noted for α = 1, as all are.
         self.base.dac(x, spec)
         top = float(x.abs().amax()) if x.numel() else 1.0
         alpha = top if math.isfinite(top) and top > 0 else 1.0
-        coded = replace(spec, input_range=alpha, dac_bits=self.profile.dac.bits, dac_signed=self.profile.dac.signed)
+        coded = replace(spec, input_range=alpha, dac_bits=dac.bits, dac_signed=dac.signed)
         quiet: Any = copy.copy(self.base)
         quiet.inputs = copy.deepcopy(self.base.inputs)
-        return quiet, [(d, step * alpha) for d, step in steps(plain.dac(x, coded), coded, bits)]
+        return quiet, [(d, step * alpha) for d, step in steps(plain.dac(x, coded), coded, dac)]
 
+    def _expressible(self, plane: Plane) -> bool:
+        """Return whether one call of the plain tiled product reads a plane."""
+        return self.observer or (self.converters is None and plane.variance is None)
 
-@dataclass(frozen=True)
-class _Read:
-    kernel: DeviceKernel
-    record: bool
-
-    def with_noise_of_cells(self, spec: MatmulSpec, plane: Plane) -> MatmulSpec:
-        """Return the scalars for a ‖x̂‖² that holds σ_r² and the cells' own variances already."""
-        return spec if plane.variance is None or self.kernel.observer else replace(spec, noise_read=1.0)
-
-    def backend(self, base: Any) -> Any:
-        """Return what converts a tile's sums."""
-        return base if self.kernel.converters is None else _Epilogue(self.kernel.converters, base)
-
-
-class _Matmul(_Read):
-    """One plane and one step of rows x (M, K)."""
-
-    def __call__(
-        self, base: Any, x: Tensor, plane: Plane, spec: MatmulSpec, seed: int, stream: int
+    def _rows(
+        self, record: bool, base: Any, x: Tensor, plane: Plane, spec: MatmulSpec, seed: int, stream: int
     ) -> tuple[Tensor, Clips | None]:
+        """Read one plane in one step for rows x (M, K)."""
         w = plane.weight
-        if self.kernel.observer or (self.kernel.converters is None and plane.variance is None):
-            return base.matmul(x, w, spec, seed, stream, None, None, self.record)
-        own, backend = self.with_noise_of_cells(spec, plane), self.backend(base)
+        if self._expressible(plane):
+            return base.matmul(x, w, spec, seed, stream, None, None, record)
+        own, backend = _with_noise_of_cells(spec, plane), self.converters or base
         out = x.new_empty(len(x), len(w))
         check_extent(out.numel())
         tiles = spec.tiles(x.shape[1])
-        record = self.record and spec.adc_full_scale is not None
+        record = record and spec.adc_full_scale is not None
         bits = torch.zeros(-(-len(tiles) // 8), *out.shape, dtype=torch.uint8, device=x.device) if record else None
         counts = []
         for tile, (start, stop) in enumerate(tiles):
@@ -174,30 +160,32 @@ class _Matmul(_Read):
             if plane.variance is not None:
                 norm2 = spec.noise_read**2 * norm2 + squares @ plane.variance[:, start:stop].T
             into = None if bits is None else bits[tile // 8]
-            partial = part @ w[:, start:stop].T
-            counts.append(backend.accumulate(out, partial, norm2, own, seed, stream, tile, 0, into, tile == 0))
+            sums = part @ w[:, start:stop].T
+            counts.append(backend.accumulate(out, sums, norm2, own, seed, stream, tile, 0, into, tile == 0))
         return (out if tiles else out.zero_()), None if bits is None else Clips(bits, counts)
 
-
-@dataclass(frozen=True)
-class _Convolve(_Read):
-    """One plane and one step of a convolution's input (B, C, *spatial)."""
-
-    geometry: ConvGeometry
-    mapping: str
-
-    def __call__(
-        self, base: Any, x: Tensor, plane: Plane, spec: MatmulSpec, seed: int, stream: int
+    def _images(
+        self,
+        record: bool,
+        geometry: ConvGeometry,
+        mapping: str,
+        base: Any,
+        x: Tensor,
+        plane: Plane,
+        spec: MatmulSpec,
+        seed: int,
+        stream: int,
     ) -> tuple[Tensor, Clips | None]:
-        w, geometry = plane.weight, self.geometry
-        if self.kernel.observer or (self.kernel.converters is None and plane.variance is None):
-            return convolve(base, x, w, spec, geometry, seed, stream, self.mapping, None, None, self.record)
-        own, tiles = self.with_noise_of_cells(spec, plane), cut(w, spec, self.mapping)
-        tiled = self.backend(base), x.contiguous(), tiles, w, own, geometry, seed, stream, None, None
+        """Read one plane in one step for a convolution's input (B, C, *spatial)."""
+        w = plane.weight
+        if self._expressible(plane):
+            return convolve(base, x, w, spec, geometry, seed, stream, mapping, None, None, record)
+        own, tiles = _with_noise_of_cells(spec, plane), cut(w, spec, mapping)
+        tiled = self.converters or base, x.contiguous(), tiles, w, own, geometry, seed, stream, None, None
         job = _DeviceJob(*tiled, variance=plane.variance, noise_read=spec.noise_read)
         check_extent(math.prod(job.shape))
         out = x.new_empty(job.shape)
-        record = self.record and spec.adc_full_scale is not None
+        record = record and spec.adc_full_scale is not None
         planes = -(-len(tiles) // 8)
         bits = torch.zeros((planes, *job.shape), dtype=torch.uint8, device=x.device) if record else None
         counts = run_generic(job, out, bits)
@@ -213,7 +201,7 @@ class _DeviceJob(Job):
 
     def chunks(self, most: int = CHUNK) -> list[slice]:
         """Leave the batch whole where an ADC's offset wanders from one image to the next."""
-        wanders = isinstance(self.kernel, _Epilogue) and self.kernel.converters.noise.wander
+        wanders = isinstance(self.kernel, Converters) and self.kernel.noise.wander
         return [slice(0, len(self.x))] if wanders else super().chunks(most)
 
     def squared_lengths(self, x: Tensor, tile: Tile) -> Tensor | None:
@@ -225,33 +213,9 @@ class _DeviceJob(Job):
         return own if norm2 is None else own + self.noise_read**2 * norm2
 
 
-@dataclass(frozen=True)
-class _Epilogue:
-    """A backend's `dac` and `accumulate` for inputs that are converted and ADCs that are no ideal quantizers."""
-
-    converters: Converters
-    base: Any
-
-    def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
-        """Pass on: converted already."""
-        return x
-
-    def accumulate(
-        self,
-        out: Tensor,
-        partial: Tensor,
-        norm2: Tensor | None,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
-        tile: int,
-        offset: int,
-        bits: Tensor | None,
-        first: bool = False,
-    ) -> int:
-        """Add one tile's converted sums to `out`; as `plain.accumulate`."""
-        norm2 = partial.new_zeros(()) if norm2 is None else norm2
-        return self.converters.accumulate(self.base, out, partial, norm2, spec, seed, stream, tile, offset, bits, first)
+def _with_noise_of_cells(spec: MatmulSpec, plane: Plane) -> MatmulSpec:
+    """Return the scalars for a ‖x̂‖² that holds σ_r² and the cells' own variances already."""
+    return spec if plane.variance is None else replace(spec, noise_read=1.0)
 
 
 def _either(a: Clips, b: Clips) -> Clips:

@@ -9,6 +9,7 @@ from torch import Tensor
 from . import Clips, ConvGeometry
 from .conv_tiles import cut
 from .precision import float32_precision
+from .reference import dac_clipped
 from .spec import MatmulSpec
 
 
@@ -57,8 +58,7 @@ def convolve_backward(
     if grad_w is not None and spec.input_range != 1:
         grad_w *= spec.input_range
     if grad_x is not None and spec.dac_levels:
-        low = -spec.input_range if spec.dac_signed else 0.0
-        grad_x.masked_fill_((x > spec.input_range) | (x < low), 0)
+        grad_x.masked_fill_(dac_clipped(x, spec), 0)
     return grad_x, grad_w
 
 

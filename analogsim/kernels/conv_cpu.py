@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import jit, openmp
-from .cpu import adc_scalars, dac_scalars, key_words, team
+from .cpu import adc_scalars, dac_scalars, finishing, key_words, team
 
 if TYPE_CHECKING:
     from .conv import Job
@@ -35,11 +35,7 @@ def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
     runs = _runs(job) if goes_innermost(job, threads) else None
     counts = torch.zeros(threads, len(job.tiles), dtype=torch.int64)
     scalars = [dac_scalars(job.spec), adc_scalars(job.spec), key_words(job.seed, job.stream)]
-    scale, bias = torch.empty(0), torch.empty(0)
-    if job.scale is not None or job.bias is not None:
-        scale = (torch.ones(len(job.w)) if job.scale is None else job.scale.detach()).contiguous()
-        bias = (torch.zeros(len(job.w)) if job.bias is None else job.bias.detach()).contiguous()
-    last = *scalars, torch.empty(0) if bits is None else bits, counts, scale, bias
+    last = *scalars, torch.empty(0) if bits is None else bits, counts, *finishing(len(job.w), job.scale, job.bias)
     if runs is None:
         _run_large(job, out, threads, last)
     else:

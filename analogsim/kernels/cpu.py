@@ -54,7 +54,8 @@ def matmul(
     sums, columns, squares = (
         torch.empty(threads * most * n if used else 0) for used in (True, few, spec.noise_read > 0)
     )
-    gains, offsets = _finishing(n, scale, bias)
+    # Of several rows of few columns, for long loops.
+    gains, offsets = (part.repeat(max(1, jit.CHUNK // n)) for part in finishing(n, scale, bias))
     scalars = dac_scalars(spec), adc_scalars(spec), key_words(seed, stream)
     openmp.run(
         jit.matmul_kernel,
@@ -178,14 +179,13 @@ def team(count: int) -> int:
     return max(1, min(torch.get_num_threads(), count // SLAB))
 
 
-def _finishing(n: int, scale: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return scale and bias of some rows of n columns, for long loops; empty where there is neither."""
+def finishing(n: int, scale: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return scale and bias of n outputs, contiguous; empty where there is neither."""
     if scale is None and bias is None:
         return torch.empty(0), torch.empty(0)
-    repeat = max(1, jit.CHUNK // n)
     gains = torch.ones(n) if scale is None else scale.detach()
     offsets = torch.zeros(n) if bias is None else bias.detach()
-    return gains.repeat(repeat), offsets.repeat(repeat)
+    return gains.contiguous(), offsets.contiguous()
 
 
 @lru_cache(maxsize=256)

@@ -433,22 +433,20 @@ def _square_sum(row):
 
 
 @njit
-def _product(inputs, stride, weight, weight_stride, out, rows, width, n, transposed):
-    """Multiply inputs (rows, width) by weight (n, width), transposed, into out (rows, n), or (n, rows) if `transposed`.
+def _product(a, a_stride, transposed, b, b_stride, out, out_stride, n, count, width):
+    """Multiply b (n, width) by a (width, count), or by a (count, width) `transposed`, into out (n, count).
 
-    BLAS counts columns first, and knows none but addresses.
+    Rows are their strides apart. BLAS counts columns first, so that a comes first, and knows nothing but addresses.
     """
     size = np.empty(6, np.int32)
-    size[0], size[1], size[2] = (rows, n, width) if transposed else (n, rows, width)
-    size[3], size[4] = (stride, weight_stride) if transposed else (weight_stride, stride)
-    size[5] = size[0]
+    size[0], size[1], size[2] = count, n, width
+    size[3], size[4], size[5] = a_stride, b_stride, out_stride
     flag = np.empty(2, np.uint8)
-    flag[0], flag[1] = 84, 78  # T, N: the first matrix is transposed
+    flag[0], flag[1] = 84 if transposed else 78, 78  # T or N
     factor = np.empty(2, np.float32)
     factor[0], factor[1] = 1, 0
     s, c, f = size.ctypes.data, flag.ctypes.data, factor.ctypes.data
-    left, right = (inputs, weight) if transposed else (weight, inputs)
-    sgemm(c, c + 1, s, s + 4, s + 8, f, left, s + 12, right, s + 16, f + 4, out, s + 20)
+    sgemm(c, c + 1, s, s + 4, s + 8, f, a, s + 12, b, s + 16, f + 4, out, s + 20)
 
 
 @cfunc(SIGNATURE, cache=True)
@@ -497,10 +495,10 @@ def matmul_kernel(arguments):
                         dac(_floats(x, place, place + stride), line, dac_scalars)
             here, weight = ready + 4 * (left - begin), w + 4 * left
             if few:
-                _product(here, stride, weight, w_stride, columns, rows, right - left, n, True)
+                _product(here, stride, True, weight, w_stride, columns, rows, n, rows, right - left)
                 transpose_few(_floats(columns, 0, rows * n), total, n, rows)
             else:
-                _product(here, stride, weight, w_stride, sums, rows, right - left, n, False)
+                _product(weight, w_stride, True, here, stride, sums, n, rows, n, right - left)
             if squares:
                 for row in range(rows):
                     square = _square_sum(_floats(here, row * stride, row * stride + right - left))
@@ -594,20 +592,6 @@ def _unfold(padded, columns, first, start, stop, images, slots, row_start, row_s
 
 
 @njit
-def _multiply_columns(weight, weight_stride, columns, out, out_stride, n, width, count):
-    """Multiply weight (n, width) by columns (width, count) into out (n, count), whose rows are `out_stride` apart."""
-    size = np.empty(6, np.int32)
-    size[0], size[1], size[2] = count, n, width
-    size[3], size[4], size[5] = count, weight_stride, out_stride
-    flag = np.empty(2, np.uint8)
-    flag[0], flag[1] = 78, 78  # N, N
-    factor = np.empty(2, np.float32)
-    factor[0], factor[1] = 1, 0
-    s, c, f = size.ctypes.data, flag.ctypes.data, factor.ctypes.data
-    sgemm(c, c + 1, s, s + 4, s + 8, f, columns, s + 12, weight, s + 16, f + 4, out, s + 20)
-
-
-@njit
 def _images_first(source, target, n, images, positions):
     """Reorder (n, images, positions) → (images, n, positions); `target` may be written 15 numbers too far."""
     into = target
@@ -692,8 +676,8 @@ def conv_kernel(arguments):
                             _pad_channels(x, begin + image, low, high, padded, scratch, image, most, sizes, dac_scalars)
                     _unfold(padded, columns, first, start, stop, m, most, row_start, row_stop, sizes)
                     matrix = w + 4 * (group * share * height + start)
-                    target = sums if m > 1 else ordered
-                    _multiply_columns(matrix, height, columns, target, m * count, share, stop - start, m * count)
+                    target, wide = sums if m > 1 else ordered, m * count
+                    _product(columns, wide, False, matrix, height, target, wide, share, wide, stop - start)
                     if m > 1:
                         _images_first(sums, ordered, share, m, count)
                     if squares:
@@ -866,7 +850,8 @@ def conv_small_kernel(arguments):
                     matrix = w + 4 * (output * length + places[tile * sets + run[7]] + run[3] * taps * depth)
                     width, count = (run[4] - run[3]) * taps * depth, (run[2] - run[1]) * slots
                     at = (run[0] * wide_out + run[1]) * slots
-                    _multiply_columns(matrix, length, columns, sums + 4 * at, positions * slots, share, width, count)
+                    target, apart = sums + 4 * at, positions * slots
+                    _product(columns, count, False, matrix, length, target, apart, share, count, width)
                     if squares:
                         _squared_lengths(columns, squares + 4 * at, width, count, 1, 1, count)
                 for k in range(share):

@@ -53,13 +53,10 @@ if _parallel is not None:
 SIGNATURE = types.void(types.voidptr)
 
 
-def available() -> bool:
-    """Return whether kernels can run on torch's threads; else each runs on the calling thread."""
-    return _parallel is not None
-
-
 def run(kernel: Any, threads: int, *values: int) -> None:
-    """Run a kernel on a team; returns when every thread is done. The interpreter's lock is free meanwhile.
+    """Run a kernel on a team, or on the calling thread where torch's threads cannot be had.
+
+    It returns when every thread is done; the interpreter's lock is free meanwhile.
 
     Parameters
     ----------

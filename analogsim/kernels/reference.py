@@ -48,6 +48,12 @@ def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
     return codes.clamp(-spec.dac_levels * spec.dac_signed, spec.dac_levels).round() / spec.dac_levels
 
 
+def dac_clipped(x: Tensor, spec: MatmulSpec) -> Tensor:
+    """Return where the DAC clips its input (bool, shape of x)."""
+    low = -spec.input_range if spec.dac_signed else 0.0
+    return (x > spec.input_range) | (x < low)
+
+
 def adc(
     partial: Tensor, norm2: Tensor, spec: MatmulSpec, seed: int, stream: int, tile: int, offset: int = 0
 ) -> tuple[Tensor, Tensor]:

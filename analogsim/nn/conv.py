@@ -12,15 +12,15 @@ from .function import CrossbarConv, exact_dtype
 from .layer import AnalogLayer
 
 
-class _AnalogConv(AnalogLayer):
-    """What the three convolutions share; a concrete one adds its digital twin."""
+class AnalogSpatial(AnalogLayer):
+    """What convolutions and transposed ones share; one of them adds its forward, and a concrete one its twin."""
 
     def __init__(self, *args: Any, profile: HardwareProfile | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._init_analog(profile)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer; see the class."""
+    def _has_batch(self, x: Tensor) -> bool:
+        """Check that x is (B, C, *spatial) or the same without B; return whether it has a batch."""
         conv: Any = self
         spatial = len(conv.kernel_size)
         if x.ndim not in (spatial + 1, spatial + 2):
@@ -28,10 +28,19 @@ class _AnalogConv(AnalogLayer):
                 f"{type(self).__name__}: (B, C, *{spatial} spatial) or the same without B needed, got {tuple(x.shape)}"
             )
         self._check_features(x, -spatial - 1, conv.in_channels)
-        if self.profile.is_ideal and self._observer is None:
+        return x.ndim == spatial + 2
+
+
+class _AnalogConv(AnalogSpatial):
+    """What the three convolutions share; a concrete one adds its digital twin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; see the class."""
+        conv: Any = self
+        batched = self._has_batch(x)
+        if self.transparent:
             return conv._conv_forward(x, conv.weight, conv.bias)
-        out = self._on_crossbars(x if x.ndim == spatial + 2 else x[None])
-        return out if x.ndim == spatial + 2 else out[0]
+        return self._on_crossbars(x) if batched else self._on_crossbars(x[None])[0]
 
     @uncompiled
     def _on_crossbars(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """For torch modules that hold several matrices: a `Crossbar` for each, and the mixin that keeps them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -23,11 +23,6 @@ class Crossbar(AnalogLayer):
         super().__init__()
         self._init_analog(profile, device or torch.device("cpu"))
         forbid_fused_inference(self)
-
-    @property
-    def transparent(self) -> bool:
-        """True where this computes exactly what a digital product computes, and nobody observes."""
-        return self.profile.is_ideal and self._observer is None
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply rows (..., K) by a matrix (N, K), once; see `multiply`."""
@@ -113,18 +108,14 @@ class AnalogComposite(nn.Module):
     @property
     def transparent(self) -> bool:
         """True where every crossbar is."""
-        return all(crossbar.transparent for crossbar in self._crossbars())
+        return all(self._crossbar(name).transparent for name in self.matrices())
 
     def _add_crossbars(self, profile: HardwareProfile | None) -> None:
         device = next(self.parameters()).device
         for name in self.matrices():
             self.add_module(f"crossbar_{name}", Crossbar(profile, device))
 
-    def _crossbars(self) -> Iterator[Crossbar]:
-        for name in self.matrices():
-            yield self._crossbar(name)
-
     def _crossbar(self, name: str) -> Crossbar:
         crossbar = getattr(self, f"crossbar_{name}")
-        assert isinstance(crossbar, Crossbar)  # noqa: S101 - for the type checker
+        assert isinstance(crossbar, Crossbar)  # for the type checker
         return crossbar

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from ..errors import ShapeError
 from ..kernels import Clips, ConvGeometry, MatmulSpec
 from ..kernels.conv import convolve, convolve_backward
+from ..kernels.reference import dac_clipped
 
 
 class CrossbarLinear(torch.autograd.Function):
@@ -112,13 +113,6 @@ def range_gradient(g: Tensor, x: Tensor, grad_x: Tensor, spec: MatmulSpec, out: 
     if bias is not None:
         total = total - (g.transpose(0, 1).flatten(1).sum(1) * bias).sum(dtype=torch.float64)
     return (total / spec.input_range).float()
-
-
-def dac_clipped(x: Tensor, spec: MatmulSpec) -> Tensor:
-    """Return where the DAC clipped its input (bool, shape of x)."""
-    if spec.dac_signed:
-        return x.abs() > spec.input_range
-    return (x < 0) | (x > spec.input_range)
 
 
 class CrossbarConv(torch.autograd.Function):

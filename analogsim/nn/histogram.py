@@ -70,8 +70,7 @@ class Histogram:
             # frexp's power of two is the smallest above; a tensor of zeros needs any.
             self.top = math.ldexp(1.0, math.frexp(maximum)[1]) if maximum else 2.0**-100
             return
-        half = self.counts.reshape(-1, 2).sum(1)
-        self.counts = np.concatenate([half, np.zeros_like(half)])
+        self.counts = _merged(self.counts)
         self.top *= 2
 
     @property
@@ -103,6 +102,12 @@ class Histogram:
         return (float(cumulative[-1]) - below) / self.number
 
 
+def _merged(counts: np.ndarray) -> np.ndarray:
+    """Return counts over twice the range: pairs of bins become one."""
+    half = counts.reshape(-1, 2).sum(1)
+    return np.concatenate([half, np.zeros_like(half)])
+
+
 def pooled(histograms: list[Histogram]) -> Histogram:
     """Return one histogram of what several counted."""
     result = Histogram(all(histogram.binned for histogram in histograms))
@@ -110,8 +115,7 @@ def pooled(histograms: list[Histogram]) -> Histogram:
     for one in histograms:
         counts, reach = one.counts, one.top
         while reach and reach < top:
-            half = counts.reshape(-1, 2).sum(1)
-            counts, reach = np.concatenate([half, np.zeros_like(half)]), reach * 2
+            counts, reach = _merged(counts), reach * 2
         result.counts = result.counts + counts
         result.number += one.number
         result.zeros += one.zeros

@@ -146,6 +146,11 @@ class AnalogLayer(nn.Module):
         return programmed
 
     @property
+    def transparent(self) -> bool:
+        """True where this computes exactly what its digital twin computes, and nobody observes."""
+        return self.profile.is_ideal and self._observer is None
+
+    @property
     def programs_exactly(self) -> bool:
         """True where ŵ·w_max is the digital weight itself."""
         return (
@@ -246,8 +251,7 @@ class AnalogLayer(nn.Module):
         kernel = choose(x, self.backend)
         if chip is not None and DeviceKernel.needed(chip, self.profile):
             kernel = DeviceKernel(kernel, chip, self.profile)
-            noise = self.profile.noise
-            if self.backend == "numba" and (noise.distribution != "gaussian" or noise.wander):
+            if self.backend == "numba" and not self.profile.noise.is_plain:
                 raise BackendError(
                     f"{self._where()}: backend 'numba' has no wander and no noise that is not Gaussian; use 'auto' or "
                     "'reference'"
@@ -271,7 +275,11 @@ class AnalogLayer(nn.Module):
         return derive(self.seed, self.stream, self.calls)
 
     def _layout(self, programmed: Tensor) -> Layout:
-        """Return where the cells of ŵ (N, K, …) are."""
+        """Return where the cells of ŵ (N, K, …) are.
+
+        Every slice and sign of the weights is laid out alike, a block being `tile.cols` outputs of it; `cost` counts
+        slices and halves of digital pairs, which are bit lines of their own, side by side.
+        """
         tile, spec = self.profile.tile, MatmulSpec(rows=self.profile.tile.rows)
         if programmed.ndim == 2:
             tiles = spec.tiles(programmed.shape[1])

@@ -26,7 +26,28 @@ _PART = 2**19  # outputs computed at a time
 _ROWS = ConvGeometry((1,), (0,), (1,))  # of a linear layer: a convolution over one position
 
 
-class Meter:
+class RowsAsImages:
+    """Mixin of a backend whose `convolve` does all the work: rows are images of one position."""
+
+    convolve: Any
+
+    def matmul(
+        self,
+        x: Tensor,
+        w: Tensor,
+        spec: MatmulSpec,
+        seed: int,
+        stream: int,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        record_clips: bool,
+    ) -> tuple[Tensor, Clips | None]:
+        """Multiply rows (M, K)."""
+        rest = seed, stream, "im2col", scale, bias, False
+        return self.convolve(x[..., None], w[..., None], spec, _ROWS, *rest)[0][..., 0], None
+
+
+class Meter(RowsAsImages):
     """A backend (the functions `matmul` and `convolve`) that is exact, weights included, and keeps sums of squares.
 
     With e_clip = clip(x) - x and e_round = α·x̂ - clip(x) of the DAC, W the digital and Ŵ = ŵ·w_max the programmed
@@ -63,21 +84,6 @@ class Meter:
         """Return the layer's own scalars."""
         return layer.spec(x)
 
-    def matmul(
-        self,
-        x: Tensor,
-        w: Tensor,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        record_clips: bool,
-    ) -> tuple[Tensor, Clips | None]:
-        """Multiply rows (M, K) by the digital matrix."""
-        rest = seed, stream, "im2col", scale, bias, False
-        return self.convolve(x[..., None], w[..., None], spec, _ROWS, *rest)[0][..., 0], None
-
     def convolve(
         self,
         x: Tensor,
@@ -92,7 +98,8 @@ class Meter:
         record_clips: bool,
     ) -> tuple[Tensor, Clips | None]:
         """Convolve with the digital weights, and add up what the hardware would add; w is ŵ, `scale` (N,) its w_max."""
-        assert self.weight is not None and scale is not None  # noqa: S101, PT018 - `written` comes first
+        assert self.weight is not None  # `written` comes first
+        assert scale is not None
         tiles, weight = cut(w, spec, mapping), self.weight.reshape(w.shape)
         spec.check_tiles(len(tiles))
         outputs = []

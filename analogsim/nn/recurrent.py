@@ -55,7 +55,7 @@ class _AnalogRNN(AnalogComposite):
         names = [name for names in self._all_weights for name in names]
         return [name.removeprefix("weight_") for name in names if name.startswith("weight_")]
 
-    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> Any:  # noqa: A002 - torch's name
+    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> Any:  # torch's name
         """Run over the sequence, as the digital twin's forward.
 
         Raises
@@ -203,9 +203,11 @@ class _AnalogCell(AnalogComposite):
 
     def mode(self) -> str:
         """Return the cell's key in `CELLS`."""
-        raise NotImplementedError
+        cell: Any = self
+        kind = self.digital.__name__.removesuffix("Cell")
+        return f"RNN_{cell.nonlinearity.upper()}" if kind == "RNN" else kind
 
-    def forward(self, input: Tensor, hx: Any = None) -> Any:  # noqa: A002 - torch's name
+    def forward(self, input: Tensor, hx: Any = None) -> Any:  # torch's name
         """Make one step, as the digital twin's forward.
 
         Raises
@@ -242,29 +244,17 @@ class AnalogLSTMCell(_AnalogCell, nn.LSTMCell):
 
     digital = nn.LSTMCell
 
-    def mode(self) -> str:
-        """Return the cell's key in `CELLS`."""
-        return "LSTM"
-
 
 class AnalogGRUCell(_AnalogCell, nn.GRUCell):
     """nn.GRUCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`."""
 
     digital = nn.GRUCell
 
-    def mode(self) -> str:
-        """Return the cell's key in `CELLS`."""
-        return "GRU"
-
 
 class AnalogRNNCell(_AnalogCell, nn.RNNCell):
     """nn.RNNCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`."""
 
     digital = nn.RNNCell
-
-    def mode(self) -> str:
-        """Return the cell's key in `CELLS`."""
-        return f"RNN_{self.nonlinearity.upper()}"
 
 
 def _parts(hx: Any) -> list[Tensor]:

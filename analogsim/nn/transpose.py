@@ -10,17 +10,12 @@ from torch import Tensor, nn
 from ..device import DeviceKernel
 from ..errors import ShapeError
 from ..kernels import uncompiled
-from ..profile import HardwareProfile
+from .conv import AnalogSpatial
 from .function import CrossbarLinear, exact_dtype
-from .layer import AnalogLayer
 
 
-class _AnalogConvTranspose(AnalogLayer):
+class _AnalogConvTranspose(AnalogSpatial):
     """What the three transposed convolutions share; a concrete one adds its digital twin."""
-
-    def __init__(self, *args: Any, profile: HardwareProfile | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._init_analog(profile)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer; see the class.
@@ -31,22 +26,15 @@ class _AnalogConvTranspose(AnalogLayer):
             The input does not fit the layer, or `output_size` cannot be reached.
         """
         conv: Any = self
-        spatial = len(conv.kernel_size)
-        if x.ndim not in (spatial + 1, spatial + 2):
-            raise ShapeError(
-                f"{type(self).__name__}: (B, C, *{spatial} spatial) or the same without B needed, got {tuple(x.shape)}"
-            )
-        self._check_features(x, -spatial - 1, conv.in_channels)
-        if self.profile.is_ideal and self._observer is None:
+        batched = self._has_batch(x)
+        if self.transparent:
             return super().forward(x, output_size)
+        walk = conv.stride, conv.padding, conv.kernel_size, len(conv.kernel_size), conv.dilation
         try:
-            extra = conv._output_padding(
-                x, output_size, conv.stride, conv.padding, conv.kernel_size, spatial, conv.dilation
-            )
+            extra = list(conv._output_padding(x, output_size, *walk))
         except ValueError as error:
             raise ShapeError(f"{type(self).__name__}: {error}") from None
-        out = self._on_crossbars(x if x.ndim == spatial + 2 else x[None], list(extra))
-        return out if x.ndim == spatial + 2 else out[0]
+        return self._on_crossbars(x, extra) if batched else self._on_crossbars(x[None], extra)[0]
 
     @uncompiled
     def _on_crossbars(self, x: Tensor, extra: list[int]) -> Tensor:
@@ -128,6 +116,7 @@ class AnalogConvTranspose2d(_AnalogConvTranspose, nn.ConvTranspose2d):
 
     Examples
     --------
+    >>> from analogsim import HardwareProfile
     >>> layer = AnalogConvTranspose2d(4, 3, 2, stride=2, profile=HardwareProfile(dac={"bits": 8, "input_range": 1.0}))
     >>> layer(torch.zeros(2, 4, 5, 5)).shape
     torch.Size([2, 3, 10, 10])

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
+from ..value import Value
 
-class Augmentation(BaseModel):
+
+class Augmentation(Value):
     """How training images are varied; the defaults are the paper's for CIFAR-10."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     crop: Annotated[int, Field(ge=0)] = 4
     """Every image is shifted by up to this many pixels in each direction; what comes in is black. 0: no shift."""

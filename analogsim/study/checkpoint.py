@@ -11,7 +11,6 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
+from ..files import replaced
 
 FORMAT = "analogsim-training-2"
 KEY = "analogsim"  # of a network's metadata
@@ -59,23 +59,25 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
             damaged = archive.testzip()
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"corrupt or foreign checkpoint ({_first_line(error)}); {remedy}") from None
+        raise CheckpointError(f"corrupt or foreign checkpoint ({first_line(error)}); {remedy}") from None
     if damaged:
         raise CheckpointError(f"corrupt checkpoint (wrong checksum of {damaged}); {remedy}")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"not a training's checkpoint of this version; {remedy}")
     before, now = flat(json.loads(content["identity"])), flat(json.loads(json.dumps(identity)))
-    differences = [
-        f"{key} was {before.get(key, 'absent')!r}, now it is {now.get(key, 'absent')!r}"
-        for key in before | now
-        if before.get(key, "absent") != now.get(key, "absent")
-    ]
-    if differences:
-        more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
-        raise CheckpointError(
-            f"checkpoint of another training: {'; '.join(differences[:3])}{more}; use another directory, or {remedy}"
-        )
+    if other := differences(before, now, "absent"):
+        raise CheckpointError(f"checkpoint of another training: {other}; use another directory, or {remedy}")
     return content["state"]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], absent: Any) -> str:
+    """Say in what two trainings differ, of more than three settings the first: "lr was 0.1, now it is 0.5"."""
+    found = [
+        f"{key} was {before.get(key, absent)!r}, now it is {now.get(key, absent)!r}"
+        for key in {**before, **now}
+        if before.get(key, absent) != now.get(key, absent)
+    ]
+    return "; ".join(found[:3]) + (f" (and {len(found) - 3} more)" if len(found) > 3 else "")
 
 
 def save_model(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
@@ -112,7 +114,7 @@ def read_about(path: Path) -> dict[str, Any]:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: no readable safetensors file ({_first_line(error)}); train again") from None
+        raise CheckpointError(f"{path}: no readable safetensors file ({first_line(error)}); train again") from None
     try:
         about = json.loads(text or "")
     except ValueError:
@@ -162,19 +164,16 @@ def write_aside(path: Path, write: Callable[[Path], Any], durable: bool = True) 
     CheckpointError
         The file cannot be written.
     """
-    aside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(aside)
-        if durable:
-            with aside.open("rb") as file:
-                # On the disk before it has its name, so that a power failure leaves no empty file.
-                os.fsync(file.fileno())
-        os.replace(aside, path)
+        with replaced(path) as aside:
+            write(aside)
+            if durable:
+                with aside.open("rb") as file:
+                    # On the disk before it has its name, so that a power failure leaves no empty file.
+                    os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            aside.unlink()
-        raise CheckpointError(f"{path}: cannot be written: {_first_line(error)}") from error
+        raise CheckpointError(f"{path}: cannot be written: {first_line(error)}") from error
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -190,5 +189,6 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+def first_line(error: Exception, most: int = 120) -> str:
+    """Return the first line of what an error says, or the error's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

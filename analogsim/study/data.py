@@ -151,20 +151,14 @@ def load_data(name: str) -> DataSet:
     data sets take their statistics from their training part and are cropped only: a mirrored digit is no digit.
     Decoding 60,000 JPEGs takes some 5 s.
     """
-    kind, colon, rest = name.partition(":")
-    if name == "digits":
+    kind, place = _parsed(name)
+    if kind == "digits":
         return _digits()
-    if kind == "cifar10" and (rest or not colon):
-        return _cifar10(rest or "data")
-    if kind in ("npz", "folder") and rest:
-        path = Path(rest).expanduser()
-        if kind == "npz" and not path.is_file():
-            raise DataError(f"{name}: no such file")
-        if kind == "folder" and not path.is_dir():
-            raise DataError(f"{name}: no such folder")
-        images = read_npz(path) if kind == "npz" else read_folder(path)
-        return _own(path.stem if kind == "npz" else path.resolve().name, images)
-    raise DataError(f"no data set {name!r}: choose {KINDS}")
+    if kind == "cifar10":
+        return _cifar10(place or "data")
+    path = _found(name, kind, place)
+    images = read_npz(path) if kind == "npz" else read_folder(path)
+    return _own(path.stem if kind == "npz" else path.resolve().name, images)
 
 
 def identify(name: str) -> str:
@@ -175,14 +169,10 @@ def identify(name: str) -> str:
     DataError
         There is no such file, folder or kind of data.
     """
-    kind, colon, rest = name.partition(":")
-    if name == "digits" or kind == "cifar10" and (rest or not colon):
+    kind, place = _parsed(name)
+    if kind in ("digits", "cifar10"):
         return kind
-    if kind not in ("npz", "folder") or not rest:
-        raise DataError(f"no data set {name!r}: choose {KINDS}")
-    path = Path(rest).expanduser()
-    if not (path.is_file() if kind == "npz" else path.is_dir()):
-        raise DataError(f"{name}: no such {'file' if kind == 'npz' else 'folder'}")
+    path = _found(name, kind, place)
     digest = hashlib.sha256()
     files = [path] if kind == "npz" else sorted(file for file in path.rglob("*") if file.is_file())
     try:
@@ -195,6 +185,21 @@ def identify(name: str) -> str:
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error}") from None
     return f"{kind}:{digest.hexdigest()}"
+
+
+def _parsed(name: str) -> tuple[str, str]:
+    """Return the kind of a data set, and the place that its name gives."""
+    kind, colon, place = name.partition(":")
+    if name == "digits" or kind == "cifar10" and (place or not colon) or kind in ("npz", "folder") and place:
+        return kind, place
+    raise DataError(f"no data set {name!r}: choose {KINDS}")
+
+
+def _found(name: str, kind: str, place: str) -> Path:
+    path = Path(place).expanduser()
+    if not (path.is_file() if kind == "npz" else path.is_dir()):
+        raise DataError(f"{name}: no such {'file' if kind == 'npz' else 'folder'}")
+    return path
 
 
 def _digits() -> DataSet:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from multiprocessing import connection
 from typing import Any
 
@@ -82,10 +83,8 @@ class _Worker:
 
     def give(self, task: Task | GroupTask) -> None:
         # What cannot be sent is a worker that died between two jobs: `outcome` finds it so.
-        try:
+        with suppress(OSError):
             self.pipe.send(task)
-        except OSError:
-            pass
 
     def outcome(self) -> int | None:
         """Return None where the job ended, else the dead worker's exit code."""

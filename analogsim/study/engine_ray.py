@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import BackendError
+from .checkpoint import first_line
 from .group_job import GroupTask, attempt_unit, left_over
 from .job import RESULT, Task, record_failure
 
@@ -62,7 +63,7 @@ def run_ray(
                 except ray.exceptions.RayError as error:
                     # A retry may have been lost after it had finished the job.
                     if isinstance(task, Task) and not (task.folder / RESULT).exists():
-                        record_failure(task.folder, f"the Ray task was lost: {_first_line(error)}", str(error))
+                        record_failure(task.folder, f"the Ray task was lost: {first_line(error, 200)}", str(error))
                 if isinstance(task, GroupTask):
                     for single in left_over(task):
                         submit(single)
@@ -92,7 +93,7 @@ def _connect(ray: Any, address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"at {address!r}" if address else "on this machine"
         raise BackendError(
-            f"--engine ray: no cluster {where}: {_first_line(error)}; start one by `ray start`"
+            f"--engine ray: no cluster {where}: {first_line(error, 200)}; start one by `ray start`"
         ) from None
 
 
@@ -103,7 +104,3 @@ def _check_resources(ray: Any, cpus: float, gpus: float) -> None:
     if not any(all(node.get(kind, 0) >= amount for kind, amount in needs.items()) for node in nodes):
         have = "; ".join(", ".join(f"{node.get(kind, 0):g} {kind}" for kind in needs) for node in nodes)
         raise BackendError(f"--engine ray: a job needs {cpus:g} CPU and {gpus:g} GPU, no node has that ({have})")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..curve import QUANTITIES
-from ..errors import FitError
+from ..curve import COLORS, QUANTITIES
 from ..midpoint import MidpointFit
 from .checkpoint import write_aside
 from .results import Variant
@@ -17,8 +16,7 @@ from .results import Variant
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart also by the colour-blind; one a method, lighter from variant to variant.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999933")
+PALETTE = (*COLORS, "#999933")  # one a method, lighter from variant to variant
 MARKERS = "osD^vP"  # of networks, where one picture has several
 LIGHTEST = 0.5  # share of white in the colour of a method's last variant
 FORMATS = ("png", "svg")
@@ -43,10 +41,7 @@ def write_figures(variants: Sequence[Variant], folder: Path) -> list[Path]:
 
 def has_midpoint(variant: Variant) -> MidpointFit | None:
     """Return the fit of a variant whose µ is a number that can be drawn, else None."""
-    try:
-        fit = variant.curve.fit if variant.curve else None
-    except FitError:
-        return None
+    fit = variant.curve.fitted if variant.curve else None
     return fit if fit and 0 < fit.midpoint < math.inf else None
 
 

@@ -8,11 +8,12 @@ from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ..errors import ProfileError, QuantizationError, StudyError
 from ..profile import explain
 from ..qat import QATSpec
+from ..value import Value
 from .data import identify
 from .sigmas import read_sigmas
 from .spec import TrainSpec
@@ -24,11 +25,7 @@ Count = Annotated[int, Field(ge=1)]
 GRIDS = ("train", "qat", "args")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Sweep(_Part):
+class Sweep(Value):
     """How a trained network is swept; see `noise_sweep`."""
 
     sigmas: str | tuple[float, ...] = "logspace(-2, 2, 17)"
@@ -51,7 +48,7 @@ class Sweep(_Part):
         return np.unique(read_sigmas(text) if isinstance(text, str) else np.array(text))
 
 
-class Network(_Part):
+class Network(Value):
     """One of the networks of a study."""
 
     path: str
@@ -62,7 +59,7 @@ class Network(_Part):
     """Fields of TrainSpec that are this network's own, such as its learning rate."""
 
 
-class Method(_Part):
+class Method(Value):
     """One way of training; `grid` makes several variants of it."""
 
     name: str
@@ -92,7 +89,7 @@ class Method(_Part):
         return self.claim.get(model, "") if isinstance(self.claim, dict) else self.claim or ""
 
 
-class Job(_Part):
+class Job(Value):
     """One training and its sweep: all that decides their result, and where the data lie."""
 
     model: str
@@ -162,7 +159,7 @@ def _named(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-class Study(_Part):
+class Study(Value):
     """What a study file says: every method on every network, once with every seed."""
 
     name: str

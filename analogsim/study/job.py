@@ -10,7 +10,6 @@ import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import AnalogSimError, DivergenceError, StudyError
-from ..machine import choose_device, processor
+from ..machine import choose_device, installed, processor
 from ..qat import prepare_qat
 from ..robustness import noise_sweep
 from .checkpoint import write_text
@@ -105,7 +104,7 @@ def run_job(job: Job, folder: Path, device: str = "auto", diverged: str = "") ->
 
 
 def _run(job: Job, folder: Path, device: str, diverged: str) -> None:
-    started = datetime.now(UTC)
+    started = now()
     announce(job, folder, device)
     try:
         data = job_data(job)
@@ -135,7 +134,7 @@ def _run(job: Job, folder: Path, device: str, diverged: str) -> None:
             trained_in, swept_in = sum(epoch["seconds"] for epoch in trained.history), time.perf_counter() - clock
             about |= {"status": trained.status, "message": "", "history": trained.history}
             about |= {"seconds": {"training": round(trained_in, 2), "all": round(trained_in + swept_in, 2)}}
-        about |= {"started": _iso(started), "finished": _iso(datetime.now(UTC)), **provenance(device)}
+        about |= {"started": started, "finished": now(), **provenance(device)}
         if group := read_json(folder / GROUPED):
             about["grouped"] = group
         write_text(folder / RESULT, json.dumps(about, indent=1) + "\n")
@@ -150,7 +149,7 @@ def _run(job: Job, folder: Path, device: str, diverged: str) -> None:
 def announce(job: Job, folder: Path, device: str) -> None:
     """Write down what a job is, and that this process is at it."""
     write_text(folder / ABOUT, json.dumps(job.identity, indent=1) + "\n")
-    who = {"process": os.getpid(), "host": platform.node(), "device": device, "since": _iso(datetime.now(UTC))}
+    who = {"process": os.getpid(), "host": platform.node(), "device": device, "since": now()}
     write_text(folder / RUNNING, json.dumps(who))
 
 
@@ -185,8 +184,13 @@ def read_history(folder: Path) -> list[dict[str, float]]:
 
 def record_failure(folder: Path, message: str, trace: str = "") -> None:
     """Record that a job failed, and why."""
-    about = {"message": message, "traceback": trace, "when": _iso(datetime.now(UTC))}
+    about = {"message": message, "traceback": trace, "when": now()}
     write_text(folder / ERROR, json.dumps(about, indent=1) + "\n")
+
+
+def now() -> str:
+    """Return the time as files of a study have it: ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -224,10 +228,7 @@ def provenance(device: str) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide a result."""
     found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    return found | {name: known for name in LIBRARIES if (known := installed(name))}
 
 
 @cache
@@ -250,7 +251,3 @@ def _holder(folder: Path) -> str:
         if owner := read_json(folder / RUNNING):
             return f"process {owner.get('process')} on {owner.get('host')}, since {owner.get('since')}"
     return "it does not say which"
-
-
-def _iso(when: datetime) -> str:
-    return when.isoformat(timespec="seconds")

@@ -183,10 +183,8 @@ def _numbers(curve: RobustnessCurve | None) -> dict[str, Any]:
 
 
 def _fit(curve: RobustnessCurve) -> tuple[MidpointFit | None, tuple[str, ...]]:
-    try:
-        return curve.fit, curve.flags
-    except FitError:
-        return None, ("no_fit",)
+    fit = curve.fitted
+    return fit, ("no_fit",) if fit is None else fit.flags
 
 
 def _curve(store: Store, job: str) -> RobustnessCurve:

@@ -2,17 +2,16 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ProfileError
 from ..noise import SiteKey
 from ..profile import explain
+from ..value import NonNegative, Value
 from .augment import Augmentation
 
-NonNegative = Annotated[float, Field(ge=0)]
 
-
-class VarianceAware(BaseModel):
+class VarianceAware(Value):
     """Variance-aware noisy training: σ_i = σ·mean + spread·|z_i|, z_i ~ N(0, 1), drawn anew in every step.
 
     All sites of a network share an image's z_i.
@@ -23,8 +22,6 @@ class VarianceAware(BaseModel):
     Computations*, 2025, arXiv 2503.16183. There, mean is 0.05 … 0.55 and spread 0.25 … 1.5.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
     mean: NonNegative
     """m, fraction of σ (no unit)."""
     spread: NonNegative
@@ -33,7 +30,7 @@ class VarianceAware(BaseModel):
     """Whether each image of a batch has a σ of its own, or all have the same."""
 
 
-class TrainSpec(BaseModel):
+class TrainSpec(Value):
     """How to train; the defaults are the paper's, but for the number of epochs.
 
     Examples
@@ -41,8 +38,6 @@ class TrainSpec(BaseModel):
     >>> TrainSpec(epochs=500, sigma=0.5, ramp_epochs=100).ramp(99)
     1.0
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     epochs: Annotated[int, Field(ge=1)] = 20
     """Passes over the training images (the paper: 500)."""
@@ -105,10 +100,3 @@ class TrainSpec(BaseModel):
     def varied(self, **changes: Any) -> "TrainSpec":
         """Return a validated copy with these fields changed."""
         return TrainSpec(**(self.model_dump() | changes))
-
-
-RECIPES = {
-    "digits": TrainSpec(epochs=20, batch_size=32, lr=2e-3),
-    "digits, noisy": TrainSpec(epochs=40, batch_size=32, lr=2e-3, sigma=1.0, ramp_epochs=20),
-}
-"""Settings that are known to work for LeNet-5 on the embedded data set."""

@@ -18,7 +18,6 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ..errors import CheckpointError, StudyError
 from .checkpoint import write_text
 from .file import load_study, study_text
 from .grid import Entry, Study
-from .job import ABOUT, ERROR, GROUPED, RESULT, RUNNING, read_json
+from .job import ABOUT, ERROR, GROUPED, RESULT, RUNNING, now, read_json
 from .train import CHECKPOINT, HISTORY
 
 STUDY, PLAN, RUNS, JOBS = "study.yaml", "plan.json", "runs.jsonl", "jobs"
@@ -151,7 +150,7 @@ class Store:
             raise StudyError(f"{self.root}: locked: {who}; wait for it, or end that process") from None
         except OSError as error:
             raise StudyError(f"{self.root}: cannot be written: {error.strerror}") from None
-        who = {"process": os.getpid(), "host": platform.node(), "command": command or "from Python", "since": _now()}
+        who = {"process": os.getpid(), "host": platform.node(), "command": command or "from Python", "since": now()}
         try:
             write_text(owner, json.dumps(who) + "\n")
             # Those of a run that was killed.
@@ -180,7 +179,7 @@ class Store:
             cells = ",\n".join(json.dumps(asdict(entry), ensure_ascii=False) for entry in entries)
             write_text(self.root / PLAN, f'{{"cells": [\n{cells}\n]}}\n')
             with (self.root / RUNS).open("a", encoding="utf-8") as runs:
-                runs.write(json.dumps({"when": _now(), **about}) + "\n")
+                runs.write(json.dumps({"when": now(), **about}) + "\n")
         except (OSError, CheckpointError) as error:
             raise StudyError(f"{self.root}: cannot be written: {error}") from None
 
@@ -196,7 +195,3 @@ class Store:
             with suppress(ValueError):
                 found.append(json.loads(line))
         return found
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

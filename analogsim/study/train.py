@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import robustness
 from ..errors import ConversionError, DivergenceError
 from ..nn import AnalogLayer, analog_layers
 from ..noise import noise_sites
@@ -153,14 +154,9 @@ def learning_layers(model: nn.Module) -> list[tuple[str, AnalogLayer]]:
     return [(name, layer) for name, layer in analog_layers(model) if isinstance(layer.input_range, nn.Parameter)]
 
 
-@torch.no_grad()
 def accuracy(model: nn.Module, data: DataSet, device: torch.device | str = "cpu") -> float:
     """Return a network's accuracy on the test images, in evaluation mode."""
-    training = model.training
-    model.eval()
-    right = sum((model(x).argmax(1) == y).sum() for x, y in data.test_batches(device=device))
-    model.train(training)
-    return int(right) / len(data.test_y)
+    return robustness.accuracy(model, data.test_batches(device=device))
 
 
 def is_guessing(test_accuracy: float, data: DataSet) -> bool:
