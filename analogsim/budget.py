@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .calibrate import Batch, observed, run
 from .convert import to_digital
-from .errors import CalibrationError, ProfileError
+from .errors import CalibrationError
 from .files import plain, write_json
 from .nn import analog_layers, set_seed
 from .nn.meter import STAGES, Meter
@@ -191,8 +191,6 @@ def noise_budget(
         The model has no analog layer.
     CalibrationError
         A range that shall be calibrated was not, or a layer was never reached.
-    ProfileError
-        The hardware converts in slices or steps, by ADCs with errors, or has noise that is not white and Gaussian.
     ProgrammingError
         Chips of this hardware differ, and the model was not programmed.
 
@@ -207,13 +205,6 @@ def noise_budget(
     """
     if repeats < 0:
         raise CalibrationError(f"repeats: 0 or more is needed (got {repeats})")
-    for name, layer in analog_layers(model):
-        if not layer.profile.reads_at_once:
-            raise ProfileError(
-                f"{name}: a budget knows ideal ADCs, white Gaussian noise and weights in one plane of cells; profile "
-                f"{layer.profile.name!r} has slices, steps, 1/f noise or ADC errors. Set these to their defaults with "
-                "profile.varied(…), or sweep the whole network"
-            )
     numbers = iter(range(10**9))
     with observed(model, lambda layer: Meter(layer, next(numbers), repeats, seed)) as seen:
         run(model, [batch], progress, "Measuring")  # type: ignore[list-item]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .calibrate import observed
 from .convert import convert
-from .device import Layout
+from .device import Chip, Layout
 from .errors import ConversionError, ShapeError
 from .kernels import Clips, ConvGeometry, MatmulSpec, plain
 from .kernels.conv import convolve
@@ -166,7 +166,7 @@ class _Counter(RowsAsImages):
         self.tiles: list[tuple[int, int]] = []
         self.products = 0.0
 
-    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor) -> None:
+    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor, chip: Chip | None) -> None:
         """Do nothing."""
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:

@@ -326,12 +326,6 @@ class HardwareProfile(Value):
         return self.is_drawn or cells or not (self.noise.is_plain and self.adc.is_plain)
 
     @property
-    def reads_at_once(self) -> bool:
-        """True where a tile's sum is one conversion of an ideal ADC, with white Gaussian noise alike for all cells."""
-        whole = self.cells.bits is None and self.cells.subtraction == "analog" and self.dac.step_bits is None
-        return whole and self.noise.is_plain and not self.flicker.amplitude and self.adc.is_plain
-
-    @property
     def slices(self) -> int:
         """How many slices a weight's bits of magnitude are cut into (`cells.bits`)."""
         bits, each = self.weight.bits, self.cells.bits

@@ -109,5 +109,5 @@ def table(budget: "NoiseBudget") -> "Table":
         figures = [layer.stages[stage] ** 0.5 for stage in stages]
         figures += [layer.equivalent_sigma, layer.measured**0.5]
         clipped = f"{layer.input_clipped:.2%}", f"{layer.adc_clipped:.2%}"
-        result.add_row(plain(layer.name), *(f"{value:.3g}" for value in figures), f"{layer.snr:.1f}", *clipped)
+        result.add_row(plain(layer.name), *(f"{value:.2g}" for value in figures), f"{layer.snr:.1f}", *clipped)
     return result

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..device_profile import Wires
 from ..profile import HardwareProfile
 from . import cells, drift, faults
+from .draw import derive
 from .layout import Layout
 from .programming import program
 from .wires import attenuation
@@ -30,6 +31,11 @@ class Plane:
     coefficient: float
     weight: Tensor
     variance: Tensor | None = None
+
+    def view(self, shape: tuple[int, ...]) -> "Plane":
+        """Return the same cells as a matrix or kernel of another shape."""
+        variance = None if self.variance is None else self.variance.view(shape)
+        return replace(self, weight=self.weight.view(shape), variance=variance)
 
     def part(self, outputs: slice) -> "Plane":
         """Return the rows of some outputs."""
@@ -59,6 +65,11 @@ class Chip:
         """ŵ as the cells have it, without read noise (N, K, …)."""
         return sum((plane.coefficient * plane.weight for plane in self.planes[1:]), self._first)
 
+    def part(self, outputs: slice) -> "Chip":
+        """Return the cells of some outputs, whose ADCs are others."""
+        seed = derive(self.seed, outputs.start) if outputs.start else self.seed
+        return Chip([plane.part(outputs) for plane in self.planes], self.gain, seed)
+
     @property
     def _first(self) -> Tensor:
         first = self.planes[0]
@@ -84,8 +95,7 @@ def build(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int = 0, se
     if profile.drift.compensation == "global" and seconds > 0:
         fresh, aged = (Chip(p).weight.abs().sum() for p in (_planes(matrix, profile, layout, seed, 0.0), planes))
         gain = float(fresh / aged) if aged > 0 else 1.0
-    shaped = [Plane(p.coefficient, p.weight.view(w.shape), _view(p.variance, w)) for p in planes]
-    return Chip(shaped, gain, seed)
+    return Chip([plane.view(w.shape) for plane in planes], gain, seed)
 
 
 def _planes(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seconds: float) -> list[Plane]:
@@ -141,7 +151,3 @@ def _age(
         noise = drift.flicker_sigma(g, written, profile.flicker, profile.drift.t0 + seconds).square()
         noise = noise if factor is None else noise * factor**2
     return g if factor is None else g * factor, noise
-
-
-def _view(variance: Tensor | None, like: Tensor) -> Tensor | None:
-    return None if variance is None else variance.view(like.shape)

@@ -52,10 +52,7 @@ class DeviceKernel:
 
     def part(self, outputs: slice) -> "DeviceKernel":
         """Return the kernel of some outputs."""
-        planes = [plane.part(outputs) for plane in self.chip.planes]
-        # Other outputs are other ADCs.
-        chip = Chip(planes, self.chip.gain, derive(self.chip.seed, outputs.start) if outputs.start else self.chip.seed)
-        return DeviceKernel(self.base, chip, self.profile, observer=self.observer)
+        return DeviceKernel(self.base, self.chip.part(outputs), self.profile, observer=self.observer)
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Convert inputs to normalised units, all bits at once (what the gradients see)."""

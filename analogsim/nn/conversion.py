@@ -6,21 +6,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..device.converters import Converters, shaped
+
 _DIRECT = 0.02  # noise below this part of a step moves no mean
 _TERMS = 32
+_SAMPLES = 16
 
 
 class Moments(NamedTuple):
     """Of c = clip(v) - v and r = Q(clip(v)) - clip(v) with v = s + n, n ~ N(0, τ²); each of the shape of s.
 
-    `with_noise` is E[n·(c + r)], `clipped` the probability that v is beyond the full scale.
+    `with_others` is E[n·(c + r) + c·r], `clipped` the probability that v is beyond the full scale.
     """
 
     clip_mean: Tensor
     clip_square: Tensor
     round_mean: Tensor
     round_square: Tensor
-    with_noise: Tensor
+    with_others: Tensor
     clipped: Tensor
 
 
@@ -63,6 +66,55 @@ def adc_moments(s: Tensor, variance: Tensor, full_scale: float, levels: int) -> 
     kept = 1 - clipped
     with_noise = variance * (kept * slope - clipped)
     return Moments(mean_low - mean_up, square_up + square_low, kept * mean, kept * square, with_noise, clipped)
+
+
+def sampled_moments(
+    s: Tensor,
+    variance: Tensor,
+    converters: Converters,
+    full_scale: float | None,
+    tile: int,
+    generator: torch.Generator,
+) -> Moments:
+    """Return the moments of any ADC's two errors, under noise of the profile's distribution and slow offset.
+
+    r is all that the ADC makes of a clipped sum: errors of gain, offset and levels, too. The noise of each conversion
+    is sampled in 16 strata of equal probability, so that means over many outputs scatter little; without noise, once.
+
+    Parameters
+    ----------
+    s : Tensor (M, N, …)
+        Partial sums, normalised units.
+    variance : Tensor (M, N, …)
+        Of the white noise.
+    converters : Converters
+    full_scale : float or None
+        Normalised units; None does not clip.
+    tile : int
+    generator : torch.Generator
+        Of s's device.
+    """
+    noise, deviation = converters.noise, variance.sqrt()
+    count = _SAMPLES if noise.wander or bool(variance.any()) else 1
+
+    def quantiles(stratum: int) -> Tensor:
+        u = (torch.rand(s.shape, generator=generator, device=s.device, dtype=torch.float64) + stratum) / count
+        return torch.special.ndtri(u.clamp(1e-15, 1 - 1e-15))
+
+    sums = [torch.zeros_like(s) for _ in Moments._fields]
+    for k in range(count):
+        n = torch.zeros_like(s)
+        if count > 1:
+            n = (deviation * shaped(quantiles(k), noise.distribution)).to(s.dtype)
+        if noise.wander:
+            n = n + noise.wander * quantiles(k * 7 % count).to(s.dtype)  # another order of the strata
+        v = s + n
+        converted, clipped = converters.convert(v, full_scale, tile)
+        within = v if full_scale is None else v.clamp(-full_scale if converters.adc.signed else 0.0, full_scale)
+        c, r = within - v, converted - within
+        for total, value in zip(sums, (c, c.square(), r, r.square(), n * (c + r) + c * r, clipped.to(s.dtype))):
+            total += value / count
+    return Moments(*sums)
 
 
 def _beyond(d: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:

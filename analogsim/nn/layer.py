@@ -204,7 +204,7 @@ class AnalogLayer(nn.Module):
         if chip is not None:
             programmed, w_max = chip.weight, w_max * chip.gain
         if self._observer is not None:
-            self._observer.written(weight, programmed, w_max)
+            self._observer.written(weight, programmed, w_max, chip)
         exact = (self.programs_exactly and chip is None) or self._observer is not None
         w_eff = None if exact else programmed * w_max.reshape(-1, *[1] * (weight.ndim - 1))
         return programmed, w_max, w_eff, chip

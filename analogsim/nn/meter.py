@@ -1,15 +1,19 @@
 """A kernel that computes exactly and, beside it, what every stage of the layer's hardware adds at its output."""
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..device import Chip, DeviceKernel
+from ..device.chip import Plane
+from ..device.converters import Converters, steps
 from ..kernels import Clips, ConvGeometry, MatmulSpec, choose, reference
 from ..kernels.conv import Job, convolve
-from ..kernels.conv_tiles import cut
-from .conversion import adc_moments
+from ..kernels.conv_tiles import Tile, cut
+from .conversion import adc_moments, sampled_moments
 
 STAGES = (
     "dac_clipping",
@@ -53,10 +57,13 @@ class Meter(RowsAsImages):
     With e_clip = clip(x) - x and e_round = α·x̂ - clip(x) of the DAC, W the digital and Ŵ = ŵ·w_max the programmed
     weights, and G = α·w_max, the error at the output is
 
-        y - y_exact = e_clip·Wᵀ + e_round·Wᵀ + α·x̂·(Ŵ - W)ᵀ + G·Σ_t (n_t + c_t + r_t),
+        y - y_exact = e_clip·Wᵀ + e_round·Wᵀ + α·x̂·(Ŵ - W)ᵀ + G·Σ_p Σ_j c_p d_j Σ_t (n_t + c_t + r_t),
 
-    n_t the noise, c_t and r_t what a tile's ADC clips and rounds away. The first three are computed as they are; the
-    moments of the last three follow from the noise's variance (`conversion.adc_moments`). Nothing is drawn for them.
+    n_t the noise of one conversion, c_t and r_t what a tile's ADC clips and then makes of the rest; p are the planes of
+    weights and j the steps of inputs that are converted by themselves (`DeviceKernel`). The first three are computed as
+    they are; the moments of the last three follow from the noise's variance (`conversion.adc_moments`: nothing is
+    drawn), or, for an ADC that is no ideal quantizer and noise that is not white and Gaussian, from 16 samples of each
+    conversion's noise (`conversion.sampled_moments`).
 
     Attributes
     ----------
@@ -71,14 +78,15 @@ class Meter(RowsAsImages):
     def __init__(self, layer: Any, number: int, repeats: int, seed: int) -> None:
         self.layer, self.number, self.repeats, self.seed = layer, number, repeats, seed
         self.weight: Tensor | None = None
+        self.chip: Chip | None = None
         self.squares: dict[str, float] = {key: 0.0 for key in (*STAGES, "total", "measured", "signal")}
         self.outputs, self.calls = 0, 0
         self.inputs, self.inputs_clipped = 0, 0
         self.conversions, self.conversions_clipped = 0, 0.0
 
-    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor) -> None:
-        """Take note of the digital matrix."""
-        self.weight = weight.detach()
+    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor, chip: Chip | None) -> None:
+        """Take note of the digital matrix, and of the cells that it is on."""
+        self.weight, self.chip = weight.detach(), chip
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
         """Return the layer's own scalars."""
@@ -101,6 +109,8 @@ class Meter(RowsAsImages):
         assert self.weight is not None  # `written` comes first
         assert scale is not None
         tiles, weight = cut(w, spec, mapping), self.weight.reshape(w.shape)
+        if self.chip is not None:
+            self.chip = replace(self.chip, planes=[plane.view(w.shape) for plane in self.chip.planes])
         spec.check_tiles(len(tiles))
         outputs = []
         whole = Job(self, x, tiles, w, spec, geometry, 0, 0, None, None)
@@ -129,54 +139,100 @@ class Meter(RowsAsImages):
             if part is not None:
                 self._add(stage, part.square())
                 error += part
-        variance, rest = self._tiles(job, converted, gain)
-        self._add("total", variance + (error + rest).square())
+        moments = self._conversions(job, converted, gain)
+        self._add("total", moments.variance + (error + moments.mean).square())
         self._add("signal", exact.square())
         self.outputs += exact.numel()
         self.inputs += x.numel()
         self.inputs_clipped += int((within != x).sum())
+        kernel, chip = choose(x, self.layer.backend), self.chip
+        if chip is not None and DeviceKernel.needed(chip, self.layer.profile):
+            kernel = DeviceKernel(kernel, chip, self.layer.profile)
         for repeat in range(self.repeats):
             stream = (self.number << 40) + (self.calls << 24) + (self.inputs % 2**16 << 8) + repeat
             drawn = spec, job.geometry, self.seed, stream, mapping
-            noisy, _ = convolve(choose(x, self.layer.backend), x, job.w, *drawn, gain.flatten(), None, False)
+            noisy, _ = convolve(kernel, x, job.w, *drawn, gain.flatten(), None, False)
             self._add("measured", (noisy - exact).square() / self.repeats)
         return exact
 
-    def _tiles(self, job: Job, converted: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        """Return variance and mean of G·Σ_t (n_t + c_t + r_t) at each output."""
-        spec = job.spec
-        gain2 = gain.square()
-        variance, clip_mean, round_mean, clip_own, round_own = (converted.new_zeros(job.shape) for _ in range(5))
-        for number, tile in enumerate(job.tiles):
-            part = job.inputs(converted, tile)
-            s = job.convolve(part, tile.of(job.w))
-            norm2 = job.squared_lengths(part, tile)
-            noise = {
-                "noise_read": s.new_zeros(()) if norm2 is None else spec.noise_read**2 * norm2,
-                "noise_output": s.new_tensor(spec.noise_output**2),
-                "noise_multiplicative": spec.noise_multiplicative**2 * s.square(),
-            }
-            for stage, added in noise.items():
-                self._add(stage, (gain2 * added).expand_as(s))
-            total = noise["noise_read"] + noise["noise_output"] + noise["noise_multiplicative"]
-            scale = spec.full_scale(number)
-            variance = variance + gain2 * total
-            self.conversions += s.numel()
-            if scale is None:
-                continue
+    def _conversions(self, job: Job, converted: Tensor, gain: Tensor) -> "_Sums":
+        """Return the moments of G·Σ c_p d_j (n_t + c_t + r_t) at each output, over planes, steps and tiles."""
+        profile, chip = self.layer.profile, self.chip
+        planes = [Plane(1.0, job.w)] if chip is None else chip.planes
+        ideal = profile.noise.is_plain and profile.adc.is_plain
+        adcs = None if ideal else Converters(profile.adc, profile.noise, 0 if chip is None else chip.seed)
+        generator = torch.Generator(converted.device).manual_seed(self.seed + self.calls)
+        sums = _Sums(*(converted.new_zeros(job.shape) for _ in range(5)))
+        for plane in planes:
+            for weight, step in steps(converted, job.spec, profile.dac):
+                for number, tile in enumerate(job.tiles):
+                    part, own = job.inputs(step, tile), gain * (plane.coefficient * weight)
+                    self._convert(sums, job, part, plane, tile, number, own, adcs, generator)
+        self._add("adc_clipping", sums.clip_own + sums.clip_mean.square())
+        self._add("adc_rounding", sums.round_own + sums.round_mean.square())
+        return sums
+
+    def _convert(
+        self,
+        sums: "_Sums",
+        job: Job,
+        part: Tensor,
+        plane: Plane,
+        tile: Tile,
+        number: int,
+        gain: Tensor,
+        adcs: Converters | None,
+        generator: torch.Generator,
+    ) -> None:
+        """Add one conversion of each output; `gain` is what its result is multiplied by."""
+        spec, gain2, noise = job.spec, gain.square(), self.layer.profile.noise
+        s = job.convolve(part, tile.of(plane.weight))
+        norm2 = job.squared_lengths(part, tile)
+        read = s.new_zeros(()) if norm2 is None else spec.noise_read**2 * norm2
+        if plane.variance is not None:
+            read = read + job.convolve(part.square(), tile.of(plane.variance).contiguous())
+        variances = {
+            "noise_read": read,
+            "noise_output": s.new_zeros(()) + spec.noise_output**2 + noise.wander**2,
+            "noise_multiplicative": spec.noise_multiplicative**2 * s.square(),
+        }
+        for stage, added in variances.items():
+            self._add(stage, (gain2 * added).expand_as(s))
+        total = sum(variances.values(), s.new_zeros(()))
+        scale = spec.full_scale(number)
+        sums.variance += gain2 * total
+        self.conversions += s.numel()
+        if adcs is not None:
+            white = (total - noise.wander**2).clamp(min=0).expand_as(s)
+            found = sampled_moments(s, white, adcs, scale, number, generator)
+        elif scale is None:
+            return
+        else:
             found = adc_moments(s, total, scale, spec.adc_levels)
-            clip, rounding = found.clip_mean, found.round_mean
-            variance = variance + gain2 * (
-                found.clip_square + found.round_square - (clip + rounding).square() + 2 * found.with_noise
-            )
-            clip_mean += gain * clip
-            round_mean += gain * rounding
-            clip_own += gain2 * (found.clip_square - clip.square())
-            round_own += gain2 * (found.round_square - rounding.square())
-            self.conversions_clipped += float(found.clipped.sum(dtype=torch.float64))
-        self._add("adc_clipping", clip_own + clip_mean.square())
-        self._add("adc_rounding", round_own + round_mean.square())
-        return variance, clip_mean + round_mean
+        clip, rounding = found.clip_mean, found.round_mean
+        sums.variance += gain2 * (
+            found.clip_square + found.round_square - (clip + rounding).square() + 2 * found.with_others
+        )
+        sums.clip_mean += gain * clip
+        sums.round_mean += gain * rounding
+        sums.clip_own += gain2 * (found.clip_square - clip.square())
+        sums.round_own += gain2 * (found.round_square - rounding.square())
+        self.conversions_clipped += float(found.clipped.sum(dtype=torch.float64))
 
     def _add(self, stage: str, squares: Tensor) -> None:
         self.squares[stage] += float(squares.sum(dtype=torch.float64))
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Of all conversions behind each output, squared activation units but for the means."""
+
+    variance: Tensor
+    clip_mean: Tensor
+    round_mean: Tensor
+    clip_own: Tensor
+    round_own: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.clip_mean + self.round_mean

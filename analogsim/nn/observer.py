@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..device import Chip
 from ..kernels import Clips, MatmulSpec
 from ..profile import HardwareProfile
 from .histogram import Histogram
@@ -36,7 +37,7 @@ class Observer:
         self.norms: list[list[float]] = []
         self.row_power = self.gain_power = 1.0
 
-    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor) -> None:
+    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor, chip: Chip | None) -> None:
         """Take note of a matrix: digital, as programmed, and its scale (N,)."""
         self.row_power = float(weight.detach().flatten(1).double().square().sum(1).mean())
         self.gain_power = float(w_max.double().square().mean())

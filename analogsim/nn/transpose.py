@@ -45,14 +45,16 @@ class _AnalogConvTranspose(AnalogSpatial):
             rows = inputs.movedim(1, -1).reshape(-1, groups, conv.in_channels // groups)
             # (C, N/groups, *kernel) -> (groups · N/groups · kernel, C/groups): a crossbar's column is a row here.
             matrix = weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-            programmed, gain, w_eff, kernel, spec, *drawn, differentiable = self.plan(inputs, matrix)
+            written = self.write(matrix)
+            chip = written[-1]
+            programmed, gain, w_eff, kernel, spec, *drawn, differentiable = self.read(inputs, *written)
             columns = len(matrix) // groups
             sums = []
             for group in range(groups):
                 own = slice(group * columns, (group + 1) * columns)
                 effective = None if w_eff is None else w_eff[own]
                 if self._observer is not None:
-                    self._observer.written(matrix[own], programmed[own], gain[own])
+                    self._observer.written(matrix[own], programmed[own], gain[own], chip and chip.part(own))
                 seed, stream = self.draw(spec) if group else drawn
                 part = kernel.part(own) if isinstance(kernel, DeviceKernel) else kernel
                 device = programmed[own], gain[own], effective, part, spec, seed, stream, differentiable
