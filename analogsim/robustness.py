@@ -120,10 +120,11 @@ def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
     """Return the share of labels that a network in evaluation mode names."""
     training = model.training
     model.eval()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     right: Tensor | int = 0
     total = 0
     for x, y in batches:
-        right = right + (model(x).argmax(1) == y).sum()
+        right = right + (model(x.to(device)).argmax(1) == y.to(device)).sum()
         total += len(y)
     model.train(training)
     return int(right) / total

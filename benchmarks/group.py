@@ -128,6 +128,8 @@ def cases(quantized: bool, device: str, images: int, rounds: int) -> list[Case]:
         groups = {f"group of {n}": grouped(1, n, "grouped") for n in (8, 32, 128)}
         groups |= {"group of 32, compiled": grouped(1, 32, "grouped", True)}
         groups |= {"group of 32, a call a convolution": grouped(1, 32, "separate")}
+        groups |= {"group of 32, unfolded": grouped(1, 32, "unfolded")}
+        groups |= {"group of 32, unfolded, compiled": grouped(1, 32, "unfolded", True)}
     else:
         groups = {
             f"{cores} groups of {n}, {text}": grouped(cores, n, how)

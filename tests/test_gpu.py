@@ -5,10 +5,13 @@ TRITON_INTERPRET=1, where shapes are kept small.
 """
 
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from scipy import stats
 
 import analogsim as an
@@ -17,6 +20,8 @@ from analogsim.bench import timed
 from analogsim.errors import BackendError
 from analogsim.kernels import ConvGeometry, MatmulSpec, add_noise, philox, precision, tiled_conv, tiled_matmul
 from analogsim.nn.function import CrossbarConv, CrossbarLinear
+
+from .sanitizer import sanitized
 
 GPU = torch.cuda.is_available()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -42,6 +47,13 @@ SPECS = {
 }
 # Ragged edges; rows shorter than a panel of random numbers that fill blocks; whole panels, the last block ragged.
 SHAPES = [(1, 1, 1), (33, 70, 10), (5, 75, 34), (64, 96, 64), (70, 100, 32), (65, 64, 256)]
+
+
+@pytest.fixture(autouse=True)
+def _watched():
+    """Check every access of the kernels; on a GPU compute-sanitizer does (docs/gpu.md)."""
+    with sanitized() if INTERPRETED else nullcontext():
+        yield
 
 
 def operands(m, k, n, dtype=torch.float32):
@@ -120,7 +132,7 @@ def test_another_seed_or_stream_is_other_noise(wrong):
     assert (one - other).abs().mean() > 0.9
 
 
-@pytest.mark.parametrize("shape", [(1,), (7, 33), (3, 300), (2, 3, 40, 25)], ids=str)
+@pytest.mark.parametrize("shape", [(1,), (7, 33), (3, 300), (2, 3, 40, 25), (3, 5000), (2, 4096)], ids=str)
 def test_injected_noise_is_the_cpu_kernels(shape):
     x = torch.randn(shape)
     per_sample = torch.rand(len(x), *[1] * (x.ndim - 1))
@@ -319,6 +331,18 @@ def test_keys_keep_every_bit_within_int32():
     words = gpu.key(2**63 + 5, 2**32 - 1)
     assert all(-(2**31) <= word < 2**31 for word in words)
     assert [word & 0xFFFFFFFF for word in words] == [5, 2**31, 2**32 - 1, 0]
+
+
+@given(n=st.integers(0, 2**31 - 1), d=st.integers(1, 2**31 - 1))
+@example(n=2**31 - 1, d=1)
+@example(n=2**31 - 1, d=3)
+@example(n=2**31 - 2, d=2**31 - 1)
+def test_division_by_multiplication_is_exact(n, d):
+    magic, shift = gpu.divider(d)
+    assert -(2**31) <= magic < 2**31
+    for near in (n, n // d * d, max(0, n // d * d - 1)):
+        assert ((near * (magic & 0xFFFFFFFF) >> 32) + near) >> shift == near // d
+        assert (near * (magic & 0xFFFFFFFF) >> 32) + near < 2**32
 
 
 def test_float64_is_refused_by_name():

@@ -3,6 +3,7 @@
 import copy
 import json
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from analogsim.cli import app
 from analogsim.errors import ConversionError, StudyError
 from analogsim.noise import NoiseSpec, inject_noise, noise_sites
 from analogsim.qat import QATSpec, prepare_qat
+from analogsim.study import group as group_module
 from analogsim.study import load_results, run_study
 from analogsim.study.data import load_data
 from analogsim.study.grid import Study
-from analogsim.study.group import Group, Member, Plan
+from analogsim.study.group import Group, Member, Plan, quickest
 from analogsim.study.group_job import ABOUT, GROUPS, REFUSED, family, form_groups
 from analogsim.study.job import ERROR, GROUPED, RESULT
 from analogsim.study.pack import check_pack, join, pack, split
@@ -37,7 +39,7 @@ from .test_study import TINY, alive, start, wait_until
 
 CPU = torch.device("cpu")
 SPEC = TrainSpec(epochs=2, batch_size=48, lr=2e-3)
-HOW = ("separate", "grouped")
+HOW = ("separate", "grouped", "unfolded")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,45 @@ def test_gradients_are_those_of_the_networks_singly(name, how):
     for network, own in zip(networks, buffers):
         for key, value in network.state_dict().items():
             torch.testing.assert_close(own[key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 3},
+        {"kernel_size": (3, 2), "stride": (1, 2), "padding": (0, 1), "dilation": (2, 1), "bias": False},
+        {"kernel_size": 3, "padding": "same"},
+        {"kernel_size": 1, "groups": 2},
+    ],
+    ids=str,
+)
+def test_convolutions_of_every_kind(settings, how):
+    layers = built(lambda _: nn.Conv2d(4, 6, **settings), 3)
+    x = torch.randn(3, 2, 4, 7, 9)
+    out = pack(layers, how)(torch.cat(list(x), 1))
+    for number, layer in enumerate(layers):
+        torch.testing.assert_close(out.chunk(3, 1)[number], layer(x[number]), rtol=1e-5, atol=1e-6)
+
+
+def test_the_quickest_way_is_taken_and_one_without_memory_is_left_out(monkeypatch):
+    tried = []
+
+    class Slow(nn.Linear):
+        def __init__(self, how):
+            super().__init__(2, 1)
+            self.how = how
+
+        def forward(self, x):
+            if self.how == "unfolded":
+                raise torch.OutOfMemoryError("no memory")
+            tried.append(self.how)
+            time.sleep({"grouped": 0.03, "separate": 0.0}[self.how])
+            return super().forward(x)
+
+    monkeypatch.setattr(group_module, "pack", lambda networks, how: Slow(how))
+    assert quickest([nn.Linear(2, 1)] * 2, torch.ones(3, 1), CPU) == "separate"
+    assert tried == ["grouped"] * 4 + ["separate"] * 4
 
 
 def test_taking_apart_and_joining_are_inverse():

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
 from ..kernels import MatmulSpec, philox
 from ..profile import ADC, DAC, Noise
 from .draw import ADC_GAIN, ADC_OFFSET, CAPACITORS, WANDER, derive, normals
@@ -212,15 +211,8 @@ def wander(like: Tensor, length: float, seed: int, stream: int, tile: int) -> Te
         o_0 = n_0,   o_i = ρ·o_(i-1) + √(1 - ρ²)·n_i,   ρ = exp(-1/length)
 
     A column's conversions follow one another along the batch, and of an image along its positions. (Calls are
-    independent: between them there is time.)
-
-    Raises
-    ------
-    BackendError
-        The tensor is not on the CPU: the recursion is SciPy's filter.
+    independent: between them there is time.) Drawn on the CPU, whose random numbers and filter they are.
     """
-    if like.device.type != "cpu":
-        raise BackendError("noise.wander is computed on the CPU only; move the model there, or set it to 0")
     from scipy.signal import lfilter
 
     moved = like.movedim(1, -1)  # (M, …, N): time first
@@ -228,4 +220,4 @@ def wander(like: Tensor, length: float, seed: int, stream: int, tile: int) -> Te
     rho = math.exp(-1 / length)
     n[1:] *= math.sqrt(1 - rho**2)
     slow = torch.from_numpy(lfilter([1.0], [1.0, -rho], n, axis=0)) if len(n) else torch.from_numpy(n)
-    return slow.view(moved.shape).movedim(-1, 1).to(like.dtype)
+    return slow.view(moved.shape).movedim(-1, 1).to(like)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from . import gpu
@@ -12,7 +11,6 @@ from .precision import float32_precision
 
 def run(job: Job, out: Tensor, bits: Tensor | None) -> Sequence[int]:
     """Compute a convolution; return the clipped conversions of each tile, which stay on the device until asked for."""
-    counts = torch.zeros(len(job.tiles), dtype=torch.int32, device=out.device)
     weights = [tile.of(job.w).contiguous() for tile in job.tiles]
     per_image = out[:1].numel()
     for chunk in job.chunks(most=gpu.CHUNK):
@@ -22,11 +20,10 @@ def run(job: Job, out: Tensor, bits: Tensor | None) -> Sequence[int]:
             with float32_precision(out.device, job.spec.precision):
                 partial = job.convolve(part, weights[t]).contiguous()
             norm2, last = job.squared_lengths(part, tile), t == len(job.tiles) - 1
-            gpu.accumulate(
+            gpu.add_tile(
                 *(into, partial, norm2, job.spec, job.seed, job.stream, t, chunk.start * per_image),
                 *(None if bits is None else bits[t // 8, chunk], t == 0),
-                count=counts[t : t + 1],
                 scale=job.scale if last else None,
                 bias=job.bias if last else None,
             )
-    return gpu.DeviceCounts(counts)
+    return [] if bits is None else gpu.BitCounts(bits, len(job.tiles))

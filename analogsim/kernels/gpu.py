@@ -43,20 +43,21 @@ class Blocks:
         return cut if in_panels(m, n, cut) else replace(cut, n=min(cut.n, 32))
 
 
-class DeviceCounts(Sequence[int]):
-    """Counts that stay on the device until somebody asks, which waits for the GPU."""
+class BitCounts(Sequence[int]):
+    """How often each of `tiles` tiles clipped, counted from the bits when somebody asks, which waits for the GPU."""
 
-    def __init__(self, counts: Tensor) -> None:
-        self._counts = counts
+    def __init__(self, bits: Tensor, tiles: int) -> None:
+        self._bits, self._tiles = bits, tiles
         self._list: list[int] | None = None
 
     def __getitem__(self, index: Any) -> Any:
         if self._list is None:
-            self._list = self._counts.tolist()
+            counts = [(self._bits[tile // 8] >> tile % 8 & 1).sum() for tile in range(self._tiles)]
+            self._list = torch.stack(counts).tolist() if counts else []
         return self._list[index]
 
     def __len__(self) -> int:
-        return len(self._counts)
+        return self._tiles
 
 
 def launch(kernel: Any, grid: tuple[int, ...], like: Tensor, *arguments: Any, **constants: Any) -> None:
@@ -83,10 +84,10 @@ def matmul(
     tiles = len(spec.tiles(k))
     record = record_clips and spec.adc_full_scale is not None
     bits = x.new_empty((cdiv(tiles, 8), m, n), dtype=torch.uint8) if record else None
-    counts = x.new_zeros(tiles, dtype=torch.int32) if record else None
+    clips = None if bits is None else Clips(bits, BitCounts(bits, tiles))
     if not m * k * n:
         out = x.new_zeros(m, n)
-        return out if bias is None else out + bias, _clips(bits, counts)
+        return out if bias is None else out + bias, clips
     width = min(spec.rows or k, k)
     cut = (blocks or Blocks(k=128 // x.element_size())).fit(m, n, width)
     gain, low, high, unit = _dac_scalars(spec)
@@ -97,9 +98,9 @@ def matmul(
     launch(
         gpu_jit.matmul_kernel,
         (cdiv(m, cut.m) * cdiv(n, cut.n),),
-        *(x, w, out, _or(bits, out), _or(counts, out), _adc_scalars(spec, tiles, x.device)),
+        *(x, w, out, _or(bits, out), _adc_scalars(spec, tiles, x.device, unit)),
         *(_or(scale, out), _or(bias, out), m, n, k, width, tiles, x.stride(0), w.stride(0)),
-        *(gain, low, high, unit, spec.noise_output, spec.noise_read, spec.noise_multiplicative),
+        *(gain, low, high, unit, spec.noise_output / unit, spec.noise_read, spec.noise_multiplicative),
         *key(seed, stream),
         CONVERT=converts,
         **_stages(spec),
@@ -117,7 +118,7 @@ def matmul(
         num_warps=cut.warps,
         num_stages=cut.stages,
     )
-    return out, _clips(bits, counts)
+    return out, clips
 
 
 def in_panels(m: int, n: int, blocks: Blocks) -> bool:
@@ -247,23 +248,36 @@ def accumulate(
     offset: int,
     bits: Tensor | None,
     first: bool = False,
-    *,
-    count: Tensor | None = None,
+) -> int:
+    """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous."""
+    add_tile(out, partial, norm2, spec, seed, stream, tile, offset, bits, first)
+    return 0 if bits is None else int((bits >> tile % 8 & 1).sum())
+
+
+@torch.no_grad()
+def add_tile(
+    out: Tensor,
+    partial: Tensor,
+    norm2: Tensor | None,
+    spec: MatmulSpec,
+    seed: int,
+    stream: int,
+    tile: int,
+    offset: int,
+    bits: Tensor | None,
+    first: bool,
     scale: Tensor | None = None,
     bias: Tensor | None = None,
-) -> int:
-    """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous.
+) -> None:
+    """Compute `accumulate` without waiting for the GPU to count.
 
     Parameters
     ----------
-    count : Tensor (1,), int32, optional
-        Where to count what clipped, without waiting for the GPU: 0 is returned then.
     scale, bias : Tensor (N,), optional
         Gain and offset of each channel of `out` (B, N, *spatial), applied after the sum: for the last tile.
     """
     if not out.numel():
-        return 0
-    number = out.new_zeros(1, dtype=torch.int32) if count is None else count
+        return
     squares = norm2.expand_as(partial).contiguous() if spec.noise_read and norm2 is not None else None
     positions = math.prod(out.shape[2:])
     panel, lead = divmod(offset, PANEL)
@@ -271,18 +285,17 @@ def accumulate(
     launch(
         gpu_jit.accumulate_kernel,
         (cdiv(lead + out.numel(), ELEMENTS),),
-        *(out, partial, _or(squares, out), _or(bits, out), number, _adc_scalars(spec, tile + 1, out.device)),
-        *(_or(scale, out), _or(bias, out), out.numel(), panel, lead, tile, positions, out.shape[1]),
+        *(out, partial, _or(squares, out), _or(bits, out), _adc_scalars(spec, tile + 1, out.device)),
+        *(_or(scale, out), _or(bias, out), out.numel(), panel, lead, tile, out.shape[1]),
+        *(*divider(positions), *divider(out.shape[1])),
         *(spec.noise_output, spec.noise_read, spec.noise_multiplicative, *key(seed, stream)),
         **_stages(spec),
         RECORD=bits is not None,
         FIRST=first,
         SCALE=scale is not None,
         BIAS=bias is not None,
-        RUNS=positions % 16 == 0 and lead % 16 == 0,
         PANELS=panels,
     )
-    return int(number) if bits is not None and count is None else 0
 
 
 @torch.no_grad()
@@ -302,25 +315,33 @@ def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed
         gpu_jit.noise_kernel,
         (cdiv(x.numel(), ELEMENTS),),
         *(x, out, a, b, *(0.0 if isinstance(s, Tensor) else float(s) for s in given)),
-        *(x.numel(), per_sample, *key(seed, stream)),
+        *(x.numel(), per_sample, *divider(min(per_sample, ELEMENTS)), *key(seed, stream)),
         ADDITIVE=levels[0] is not None or sigma != 0,
         MULTIPLIED=levels[1] is not None or multiplicative != 0,
         SIGMAS=levels[0] is not None,
         RELATIVES=levels[1] is not None,
-        WIDE=per_sample > 2**30,
+        MANY=per_sample < ELEMENTS,
         PANELS=ELEMENTS // PANEL,
     )
     return out
+
+
+def divider(d: int) -> tuple[int, int]:
+    """Return factor (as the int32 of its 32 bits) and shift by which `gpu_jit.divided` divides by d ≥ 1.
+
+    References
+    ----------
+    T. Granlund and P. L. Montgomery, *Division by Invariant Integers using Multiplication*, PLDI 1994, figure 4.1.
+    """
+    shift = (d - 1).bit_length()
+    magic = ((1 << 32) * ((1 << shift) - d)) // d + 1
+    return magic - (magic >> 31 << 32), shift
 
 
 def key(seed: int, stream: int) -> list[int]:
     """Return seed and stream as four words, each the int32 of the same bits: one type, so one compilation."""
     words = (v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32))
     return [v - (v >> 31 << 32) for v in words]
-
-
-def _clips(bits: Tensor | None, counts: Tensor | None) -> Clips | None:
-    return None if bits is None or counts is None else Clips(bits, DeviceCounts(counts))
 
 
 def _power(n: int) -> int:
@@ -358,9 +379,9 @@ def _dac_scalars(spec: MatmulSpec) -> tuple[float, float, float, float]:
 
 
 @lru_cache(maxsize=256)
-def _adc_scalars(spec: MatmulSpec, tiles: int, device: torch.device) -> Tensor:
-    """Return full scale, gain and step of each tile's ADC, on the device: (tiles, 3)."""
+def _adc_scalars(spec: MatmulSpec, tiles: int, device: torch.device, unit: float = 1.0) -> Tensor:
+    """Return full scale, gain and step of each tile's ADC for sums in this unit, on the device: (tiles, 3)."""
     levels = spec.adc_levels
     scales = [math.inf if (scale := spec.full_scale(tile)) is None else scale for tile in range(tiles)]
-    rows = [(scale, levels / scale, scale / levels) if levels else (scale, 1.0, 0.0) for scale in scales]
+    rows = [(a / unit, unit * levels / a, a / levels) if levels else (a / unit, 1.0, 0.0) for a in scales]
     return torch.tensor(rows, device=device)

@@ -34,15 +34,16 @@ KEY = ["k0", "k1", "s0", "s1"]  # arguments that differ at every call: Triton sh
 @triton.jit
 def normal_pairs(word):
     """Make two normals of each 32-bit word: cosine's and sine's."""
-    u = ((word >> 1).to(tl.int32).to(tl.float32) + 0.5) * 4.656612873077393e-10  # 2^-31
-    # ln u = e·ln 2 + ln(1 + f), with 1 + f in [sqrt(1/2), sqrt(2))
+    u = (word >> 1).to(tl.int32).to(tl.float32) * 4.656612873077393e-10 + 2.3283064365386963e-10  # 2^-31, 2^-32
+    # ln u = e·ln 2 + ln(1 + f), with 1 + f in [sqrt(1/2), sqrt(2)); e stays where a float has its exponent, and the
+    # factor of -2 ln u is within the polynomial.
     bits = u.to(tl.int32, bitcast=True)
-    e = (bits - 0x3F3504F3) >> 23
-    f = (bits - (e << 23)).to(tl.float32, bitcast=True) - 1.0
-    p = f * -0.10106763988733292 + _LN[0]
+    e = (bits - 0x3F3504F3) & -0x800000
+    f = (bits - e).to(tl.float32, bitcast=True) - 1.0
+    p = f * (-2 * -0.10106763988733292) + -2 * _LN[0]
     for i in tl.static_range(1, 7):
-        p = p * f + _LN[i]
-    r = tl.sqrt(-2.0 * p * f - e.to(tl.float32) * 1.3862943611198906)
+        p = p * f + -2 * _LN[i]
+    r = tl.sqrt(p * f - e.to(tl.float32) * 1.6525916589735634e-07)  # 2·ln 2·2^-23
     x = (word * _ANGLE).to(tl.int32, bitcast=True).to(tl.float32) * 2.3283064365386963e-10  # 2^-32
     y = x * x
     s = y * 0.07756038755178452 - 0.5982421040534973
@@ -145,6 +146,14 @@ def converted(s, full, gain, step, CLIP: tl.constexpr, ROUND: tl.constexpr):
 
 
 @triton.jit
+def divided(n, magic, shift):
+    """Return n // d for n in [0, 2^31) as uint32, d by `gpu.divider`."""
+    n = n.to(tl.uint32)
+    factor = tl.zeros_like(n) + magic.to(tl.uint32, bitcast=True)
+    return (tl.umulhi(n, factor) + n) >> shift.to(tl.uint32)
+
+
+@triton.jit
 def dac_kernel(x, out, count, gain, low, high, step, ROUND: tl.constexpr, BLOCK: tl.constexpr):
     """Write step · round(clip(x · gain)), or x · gain · step."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -160,8 +169,7 @@ def matmul_kernel(
     w,  # (N, K), rows w_stride apart
     out,  # (M, N)
     bits,  # (ceil(tiles/8), M, N) uint8, where RECORD
-    counts,  # (tiles) int32, where RECORD
-    adc,  # (tiles, 3) float32: full scale, gain, step
+    adc,  # (tiles, 3) float32: full scale and gain (of codes), step
     scale,  # (N)
     bias,  # (N)
     M,
@@ -203,7 +211,8 @@ def matmul_kernel(
     """Compute a block (BM, BN) of the tiled product: all tiles, their noise and conversion, and the digital end.
 
     The operands of the matrix unit are the DAC's whole-numbered codes, which bfloat16 holds exactly to 8 bits and TF32
-    and float16 to 11; `unit` turns the finished sum into normalised units. EVEN: tiles are whole blocks of K.
+    and float16 to 11. Sums, `sigma` and the ADC's full scale stay in codes; its step, or else `unit` at the end, turns
+    them into normalised units. EVEN: tiles are whole blocks of K.
     """
     # Programs that run together share columns of w and rows of x: GROUP row blocks, column by column.
     program = tl.program_id(0)
@@ -218,7 +227,7 @@ def matmul_kernel(
     w_rows = w + tl.where(n < N, n, 0).to(tl.int64) * w_stride
     place = m.to(tl.int64)[:, None] * N + n[None, :]
     total = tl.zeros((BM, BN), tl.float32)
-    byte = tl.zeros((BM, BN), tl.int32)
+    byte = tl.zeros((BM, BN), tl.uint8)
     for tile in range(0, tiles):
         start = tile * width
         stop = tl.minimum(start + width, K)
@@ -240,7 +249,6 @@ def matmul_kernel(
             if WIDEN:  # Triton's interpreter multiplies the bits of bfloat16 as if they were integers
                 a, b = a.to(tl.float32), b.to(tl.float32)
             s = tl.dot(a, b, s, input_precision=PRECISION)
-        s = s * unit
         if NOISY:
             if PANELS:
                 # In Philox blocks, of 8 elements each.
@@ -248,18 +256,18 @@ def matmul_kernel(
                 number = panel_normals((top >> 3).to(tl.uint32), N >> 3, tile, k0, k1, s0, s1, BM, BN)
             else:
                 number = element_normals(place, tile, k0, k1, s0, s1)
-            s = with_noise(s, number, squares[:, None] * (unit * unit), sigma, read, multiplicative, READ, RELATIVE)
+            s = with_noise(s, number, squares[:, None], sigma, read, multiplicative, READ, RELATIVE)
         full, adc_gain, step = tl.load(adc + 3 * tile), tl.load(adc + 3 * tile + 1), tl.load(adc + 3 * tile + 2)
         s, over = converted(s, full, adc_gain, step, CLIP, ROUND)
         total += s
         if RECORD:
-            mark = (over & inside).to(tl.int32)
-            tl.atomic_add(counts + tile, tl.sum(tl.sum(mark, 1), 0), sem="relaxed")
-            byte += mark << (tile & 7)
+            byte |= tl.where(over, 1 << (tile & 7), 0).to(tl.uint8)
             if ((tile & 7) == 7) | (tile == tiles - 1):
                 plane = bits + tl.to_tensor(tile >> 3).to(tl.int64) * M * N
-                tl.store(plane + place, byte.to(tl.uint8), mask=inside)
-                byte = tl.zeros((BM, BN), tl.int32)
+                tl.store(plane + place, byte, mask=inside)
+                byte = tl.zeros((BM, BN), tl.uint8)
+    if not ROUND:
+        total *= unit
     if SCALE:
         total *= tl.load(scale + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
     if BIAS:
@@ -360,13 +368,12 @@ def grad_w_kernel(
     tl.store(target, total * unit, mask=(n < N)[:, None] & ends[None, :])
 
 
-@triton.jit(do_not_specialize=KEY)
+@triton.jit(do_not_specialize=[*KEY, "position_magic", "position_shift", "channel_magic", "channel_shift"])
 def accumulate_kernel(
     out,
     partial,
     squares,
     bits,
-    count_of,  # int32, this tile's count, where RECORD
     adc,  # (tiles, 3) float32: full scale, gain, step
     scale,  # (channels)
     bias,  # (channels)
@@ -374,8 +381,11 @@ def accumulate_kernel(
     panel,  # the first one that these elements touch
     lead,  # its elements before the first of these
     tile,
-    positions,
     channels,
+    position_magic,  # dividers by the positions of a channel and by the channels
+    position_shift,
+    channel_magic,
+    channel_shift,
     sigma,
     read,
     multiplicative,
@@ -392,23 +402,20 @@ def accumulate_kernel(
     FIRST: tl.constexpr,
     SCALE: tl.constexpr,
     BIAS: tl.constexpr,
-    RUNS: tl.constexpr,
     PANELS: tl.constexpr,
 ):
     """Add a tile's converted partial sums to `out`, flat arrays of `count` elements, PANELS panels a program.
 
-    After the last tile, scale and bias of each channel, whose positions lie together; RUNS: in whole runs of 16.
+    After the last tile, scale and bias of each channel, whose positions lie together.
     """
     first = tl.program_id(0) * PANELS
     p, lane = tl.arange(0, PANELS)[:, None], tl.arange(0, 16)[None, :]
     block = ((panel + first) * 16 + p * 16 + lane).to(tl.uint32)
     numbers = eight_normals(block, tile, k0, k1, s0, s1)
     full, gain, step = tl.load(adc + 3 * tile), tl.load(adc + 3 * tile + 1), tl.load(adc + 3 * tile + 2)
-    clipped = 0
     for c in tl.static_range(8):
-        # An index of the chunk's, which is far smaller than 2^31; the run's first, then each.
-        run = (first + p) * 128 + c * 16 - lead
-        i = run + lane
+        # An index of the chunk's, which is far smaller than 2^31.
+        i = (first + p) * 128 + c * 16 - lead + lane
         mask = (i >= 0) & (i < count)
         s = tl.load(partial + i, mask=mask, other=0.0)
         if NOISY:
@@ -416,25 +423,21 @@ def accumulate_kernel(
             s = with_noise(s, numbers[c], q, sigma, read, multiplicative, READ, RELATIVE)
         s, over = converted(s, full, gain, step, CLIP, ROUND)
         if RECORD:
-            mark = (over & mask).to(tl.int32)
-            clipped += tl.sum(tl.sum(mark, 1), 0)
-            byte = tl.load(bits + i, mask=mask, other=0).to(tl.int32) | (mark << (tile & 7))
+            byte = tl.load(bits + i, mask=mask, other=0).to(tl.int32) | tl.where(over, 1 << (tile & 7), 0)
             tl.store(bits + i, byte.to(tl.uint8), mask=mask)
         if not FIRST:
             s += tl.load(out + i, mask=mask, other=0.0)
         if SCALE or BIAS:
-            at = (run if RUNS else i) // positions % channels
-            here = (at >= 0) & (run < count) if RUNS else mask
+            row = divided(tl.where(mask, i, 0), position_magic, position_shift)
+            at = (row - divided(row, channel_magic, channel_shift) * channels).to(tl.int32)
             if SCALE:
-                s *= tl.load(scale + at, mask=here, other=0.0)
+                s *= tl.load(scale + at, mask=mask, other=0.0)
             if BIAS:
-                s += tl.load(bias + at, mask=here, other=0.0)
+                s += tl.load(bias + at, mask=mask, other=0.0)
         tl.store(out + i, s, mask=mask)
-    if RECORD:
-        tl.atomic_add(count_of, clipped, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=KEY)
+@triton.jit(do_not_specialize=[*KEY, "magic", "shift"])
 def noise_kernel(
     x,
     out,
@@ -444,6 +447,8 @@ def noise_kernel(
     relative,
     count,
     per_sample,
+    magic,  # divider by per_sample
+    shift,
     k0,
     k1,
     s0,
@@ -452,10 +457,13 @@ def noise_kernel(
     MULTIPLIED: tl.constexpr,
     SIGMAS: tl.constexpr,
     RELATIVES: tl.constexpr,
-    WIDE: tl.constexpr,
+    MANY: tl.constexpr,
     PANELS: tl.constexpr,
 ):
-    """Out = x·(1 + σ_m·n₁) + σ·n₂ over flat arrays, PANELS panels a program; WIDE: a sample passes 2^30 elements."""
+    """Out = x·(1 + σ_m·n₁) + σ·n₂ over flat arrays, PANELS panels a program.
+
+    MANY: a program's elements may be of more than two samples.
+    """
     begin = tl.program_id(0).to(tl.int64) * PANELS * 128
     p, lane = tl.arange(0, PANELS)[:, None], tl.arange(0, 16)[None, :]
     block = (tl.program_id(0) * (PANELS * 16) + p * 16 + lane).to(tl.uint32)
@@ -463,21 +471,25 @@ def noise_kernel(
         additive = eight_normals(block, 0, k0, k1, s0, s1)
     if MULTIPLIED:
         multiplied = eight_normals(block, 1, k0, k1, s0, s1)
+    rest = tl.minimum(count - begin, PANELS * 128).to(tl.int32)
+    x += begin
+    out += begin
     if SIGMAS or RELATIVES:
         sample = begin // per_sample
         offset = begin - sample * per_sample  # of the program's first element within its sample
-        if not WIDE:
-            offset = offset.to(tl.int32)
+        sigmas += sample
+        relatives += sample
+        next_one = tl.minimum(per_sample - offset, PANELS * 128).to(tl.int32)
     for c in tl.static_range(8):
         i = p * 128 + c * 16 + lane
-        mask = begin + i < count
-        v = tl.load(x + begin + i, mask=mask, other=0.0).to(tl.float32)
+        mask = i < rest
+        v = tl.load(x + i, mask=mask, other=0.0).to(tl.float32)
         if SIGMAS or RELATIVES:
-            at = sample + (offset + i) // per_sample
+            at = divided(offset.to(tl.int32) + i, magic, shift) if MANY else (i >= next_one).to(tl.int32)
         if MULTIPLIED:
             level = tl.load(relatives + at, mask=mask, other=0.0) if RELATIVES else relative
             v = v + v * (level * multiplied[c])
         if ADDITIVE:
             level = tl.load(sigmas + at, mask=mask, other=0.0) if SIGMAS else sigma
             v = v + level * additive[c]
-        tl.store(out + begin + i, v, mask=mask)
+        tl.store(out + i, v, mask=mask)

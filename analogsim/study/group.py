@@ -1,10 +1,11 @@
 """Many trainings at once: networks that differ in seed and noise alone, as one packed network."""
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -97,8 +98,8 @@ class Group:
     members : list of Member
     data : DataSet
     device : torch.device
-    how : {"grouped", "separate"}, optional
-        Convolutions; default: grouped on a GPU.
+    how : {"grouped", "separate", "unfolded"}, optional
+        Convolutions, see `pack`; default: separate on the CPU, else what `quickest` finds on the device.
     fused : bool, optional
         Noise by `kernels.add_noise`; default: on the CPU.
     compile : bool
@@ -128,9 +129,12 @@ class Group:
         compile: bool = False,
     ) -> None:
         cuda = device.type == "cuda"
-        self.how: Convolve = how or ("grouped" if cuda else "separate")
         self.fused = not cuda if fused is None else fused
         self.data, self.device, self.compile = data, device, compile
+        if how is None and device.type != "cpu":
+            size = min(len(data.train_x), members[0].spec.batch_size)
+            how = quickest([member.network for member in members], data.normalise(data.train_x[:size]), device)
+        self.how: Convolve = how or "separate"
         self.sigmas = {member.name: site_sigmas(member.network, member.spec) for member in members}
         check_pack([member.network for member in members], self.how, data.normalise(data.train_x[:4]), device)
         self.images, self.labels = data.train_x.to(device), data.train_y.to(device)
@@ -236,7 +240,7 @@ class Group:
         parts = [p.detach().view(n, -1).isfinite().all(1) for p in self.packed.parameters()]
         return torch.stack(parts).all(0)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _seeded(self, epoch: int) -> Iterator[None]:
         """Start torch's generators from all seeds and the epoch; give them back as they were."""
         cuda = self.device.type == "cuda"
@@ -287,6 +291,38 @@ class Group:
             }
             for number, model in enumerate(models)
         ]
+
+
+def quickest(networks: Sequence[nn.Module], images: Tensor, device: torch.device) -> Convolve:
+    """Return how the convolutions of networks are computed in the least time, as a few steps of each way show.
+
+    Parameters
+    ----------
+    networks : sequence of nn.Module
+        As `pack` takes them.
+    images : Tensor (B, C, H, W)
+        A batch of one network.
+    device : torch.device
+    """
+    x = images.to(device).repeat(1, len(networks), *[1] * (images.ndim - 2))
+
+    def seconds(how: Convolve) -> float:
+        packed = pack(networks, how).to(device).train()
+        times = []
+        for _ in range(4):
+            started = time.perf_counter()
+            grads = torch.autograd.grad(packed(x).sum(), list(packed.parameters()))
+            float(grads[0].sum())  # waits for the device
+            times.append(time.perf_counter() - started)
+        return min(times[1:])
+
+    ways: tuple[Convolve, ...] = get_args(Convolve)
+    found: dict[Convolve, float] = {}
+    for how in ways:
+        # Unfolded images may not fit the device's memory.
+        with contextlib.suppress(torch.OutOfMemoryError):
+            found[how] = seconds(how)
+    return min(ways, key=lambda how: found.get(how, math.inf))
 
 
 def _own_plan(spec: TrainSpec, epoch: int, data: DataSet) -> tuple[Tensor, ...]:

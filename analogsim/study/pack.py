@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConversionError
 from ..qat import QuantReLU, activation_quantizer, weight_quantizer
 
-Convolve = Literal["grouped", "separate"]
+Convolve = Literal["grouped", "separate", "unfolded"]
 CONVOLUTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d}
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # What treats every channel, or every element, by itself.
@@ -41,8 +41,9 @@ class PackedConv(nn.Module):
     ----------
     layers : sequence of nn.Conv1d or nn.Conv2d
         One a network, alike but for their weights.
-    how : {"grouped", "separate"}
-        One grouped convolution, or one call a network.
+    how : {"grouped", "separate", "unfolded"}
+        One grouped convolution; one call a network; or, in two dimensions, every image unfolded and one batched matrix
+        product.
     """
 
     def __init__(self, layers: Sequence[Any], how: Convolve) -> None:
@@ -63,12 +64,24 @@ class PackedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
         weight, settings = _used(self), (self.stride, self.padding, self.dilation)
-        if self.how == "grouped":
-            return self.convolve(x, weight, self.bias, *settings, self.networks * self.groups)
-        n = self.networks
+        n, unfolded = self.networks, self.how == "unfolded" and self.convolve is F.conv2d
+        if unfolded and self.groups == 1 and not isinstance(self.padding, str):
+            return self._unfolded(x, weight)
+        if self.how != "separate":
+            return self.convolve(x, weight, self.bias, *settings, n * self.groups)
         biases = [None] * n if self.bias is None else self.bias.chunk(n)
         parts = zip(x.chunk(n, 1), weight.chunk(n), biases)
         return torch.cat([self.convolve(*part, *settings, self.groups) for part in parts], 1)
+
+    def _unfolded(self, x: Tensor, weight: Tensor) -> Tensor:
+        size = weight.shape[2:]
+        columns = F.unfold(x, size, self.dilation, self.padding, self.stride)  # (B, G·C·kernel, positions)
+        rows = weight.view(self.networks, -1, weight[0].numel())  # (G, C', C·kernel)
+        out = torch.matmul(rows, columns.unflatten(1, (self.networks, -1))).flatten(1, 2)
+        if self.bias is not None:
+            out = out + self.bias[:, None]
+        reach = zip(x.shape[2:], size, self.stride, self.padding, self.dilation)
+        return out.unflatten(2, [(n + 2 * pad - far * (k - 1) - 1) // step + 1 for n, k, step, pad, far in reach])
 
 
 class PackedLinear(nn.Module):
@@ -174,8 +187,8 @@ def pack(networks: Sequence[nn.Module], how: Convolve = "separate") -> nn.Module
     ----------
     networks : sequence of nn.Module
         Of one structure. They stay as they are; only their weights differ, and the range of constant quantizers.
-    how : {"grouped", "separate"}
-        Convolutions.
+    how : {"grouped", "separate", "unfolded"}
+        Convolutions: see `PackedConv`.
 
     Returns
     -------
@@ -267,7 +280,7 @@ def check_pack(networks: Sequence[nn.Module], how: Convolve, images: Tensor, dev
     Parameters
     ----------
     networks : sequence of nn.Module
-    how : {"grouped", "separate"}
+    how : {"grouped", "separate", "unfolded"}
     images : Tensor (B, C, H, W)
         At least 2.
     device : torch.device
