@@ -160,7 +160,7 @@ def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
     ranges = old.dac.input_range != profile.dac.input_range
     if ranges or slices or old.weight != profile.weight or old.tile != profile.tile:
         layer.adc_full_scale = torch.full((), math.nan, device=layer.adc_full_scale.device)
-    if old.dac.input_range != profile.dac.input_range:
+    if ranges:
         with torch.no_grad():
             layer.input_range.fill_(math.nan)
 

@@ -18,6 +18,7 @@ MIN_FALL = 0.1  # of the peak's rise above chance; a curve that falls less shows
 BRITTLE_FACTOR = 2.0  # µ below the baseline's by more than this
 BRITTLE_PEAK = 0.9  # of the baseline's rise above chance
 AT_ZERO = -60.0  # log σ that stands for σ = 0
+STEPS = 60  # of a descent at most
 
 LOG_MU, LOG_K = 0, 1  # of the parameters (log µ, log k, top, floor)
 
@@ -336,7 +337,7 @@ def _fit(x: Array, y: Array, t: Array, bounds: tuple[Array, Array]) -> tuple[Arr
     return best, 1 - float(((y - _curve(x, best[None])[0]) ** 2).sum() / ((y - y.mean()) ** 2).sum())
 
 
-def _descend(x: Array, y: Array, params: Array, bounds: tuple[Array, Array], steps: int = 60) -> Array:
+def _descend(x: Array, y: Array, params: Array, bounds: tuple[Array, Array]) -> Array:
     """Fit B curves y (B, S) at once from params (B, 4): Levenberg-Marquardt, projected on the bounds.
 
     curve_fit takes milliseconds a curve; a bootstrap of 1000 takes as long as ten of those here.
@@ -345,7 +346,7 @@ def _descend(x: Array, y: Array, params: Array, bounds: tuple[Array, Array], ste
     params = np.clip(params, low, high)
     damping = np.full(len(y), 1e-3)
     residual = y - _curve(x, params)
-    for _ in range(steps):
+    for _ in range(STEPS):
         jacobian = _jacobian(x, params)
         gradient = np.einsum("bsi,bs->bi", jacobian, residual)
         stuck = ((params <= low) & (gradient < 0)) | ((params >= high) & (gradient > 0))

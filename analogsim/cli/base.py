@@ -5,13 +5,16 @@ import os
 import re
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
 from ..errors import AnalogSimError, DivergenceError
+
+if TYPE_CHECKING:
+    from rich.table import Column
 
 USER_ERROR, COLLAPSED, INTERRUPTED, BROKEN_PIPE = 1, 3, 130, 141
 
@@ -65,6 +68,13 @@ def out() -> Console:
     """Return the console for results, on standard output; wide enough for a table where that is no terminal."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
     return _Out(width=width, highlight=False, soft_wrap=False)
+
+
+def numbers(*titles: str) -> "list[Column]":
+    """Return a table's columns of numbers, set to the right."""
+    from rich.table import Column
+
+    return [Column(title, justify="right") for title in titles]
 
 
 def note(text: str) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .base import EXIT_CODES, note, out, plain
+from .base import EXIT_CODES, note, numbers, out, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,11 +57,8 @@ def table(report: "Report") -> "Table":
     """Return every result with its ratio, and the goal beside it."""
     from rich.table import Table
 
-    result = Table(title=plain(f"{report.title} · {report.machine['processor']}"))
-    for title in ("case", "candidate"):
-        result.add_column(title)
-    for title in ("threads", "median", "ratio", "quartiles", "goal"):
-        result.add_column(title, justify="right")
+    columns = "case", "candidate", *numbers("threads", "median", "ratio", "quartiles", "goal")
+    result = Table(*columns, title=plain(f"{report.title} · {report.machine['processor']}"))
     for case in report.cases:
         for entry in case.results:
             ratio = entry.ratio
@@ -69,7 +66,7 @@ def table(report: "Report") -> "Table":
             median = (
                 f"{entry.value.median * 1e3:.3g} ms" if case.unit == "s" else f"{entry.value.median:.3g} {case.unit}"
             )
-            numbers = ("", "") if ratio is None else (f"{ratio.median:.2f}", f"{ratio.low:.2f} - {ratio.high:.2f}")
-            result.add_row(plain(case.name), plain(entry.name), str(case.threads), median, *numbers, goal)
+            ratios = ("", "") if ratio is None else (f"{ratio.median:.2f}", f"{ratio.low:.2f} - {ratio.high:.2f}")
+            result.add_row(plain(case.name), plain(entry.name), str(case.threads), median, *ratios, goal)
         result.add_section()
     return result

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..files import writable
-from .base import EXIT_CODES, note, out, plain
+from .base import EXIT_CODES, note, numbers, out, plain
 from .hardware import (
     Calibration,
     Data,
@@ -97,14 +97,12 @@ def budget(
 
 def table(budget: "NoiseBudget") -> "Table":
     """Return a row a layer: the standard deviation that each stage adds, σ predicted and simulated, SNR, clipping."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     stages = [stage for stage in budget.layers[0].stages if any(layer.stages[stage] for layer in budget.layers)]
-    result = Table()
-    result.add_column("layer", no_wrap=True)
     titles = [stage.replace("noise_", "").replace("_", " ") for stage in stages]
-    for title in (*titles, "σ", "simulated", "SNR dB", "DAC clips", "ADC clips"):
-        result.add_column(title, justify="right")
+    titles += ["σ", "simulated", "SNR dB", "DAC clips", "ADC clips"]
+    result = Table(Column("layer", no_wrap=True), *numbers(*titles))
     for layer in budget.layers:
         figures = [layer.stages[stage] ** 0.5 for stage in stages]
         figures += [layer.equivalent_sigma, layer.measured**0.5]

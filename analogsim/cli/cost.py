@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .base import EXIT_CODES, note, out, plain
+from .base import EXIT_CODES, note, numbers, out, plain
 from .hardware import Data, Model, Profile, RunPath, load_run, own_profile, write_table
 
 if TYPE_CHECKING:
@@ -50,15 +50,13 @@ def cost(
 
 def table(cost: "NetworkCost") -> "Table":
     """Return a row a layer, and the total."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     total = cost.total
     energy, latency = not math.isnan(total.energy), not math.isnan(total.latency)
-    result = Table()
-    result.add_column("layer", no_wrap=True)
     titles = ["rows × columns", "tiles", "used", "products", "DAC conv.", "ADC conv.", "MACs"]
-    for title in (*titles, *["energy (nJ)"] * energy, *["latency (µs)"] * latency):
-        result.add_column(title, justify="right")
+    titles += ["energy (nJ)"] * energy + ["latency (µs)"] * latency
+    result = Table(Column("layer", no_wrap=True), *numbers(*titles))
     for layer in (*cost.layers, total):
         size = "" if layer is total else f"{layer.rows} × {layer.columns}"
         counts = layer.products, layer.dac_conversions, layer.adc_conversions, layer.macs

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..errors import DataError
 from ..midpoint import midpoint_texts
-from .base import plain
+from .base import numbers, plain
 from .hardware import write_picture, write_table
 
 if TYPE_CHECKING:
@@ -20,11 +20,7 @@ FORMATS = ("png", "svg", "pdf")
 
 def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
     """Return peak, noise-free accuracy, and µ with its interval and flags of each curve."""
-    result = Table()
-    result.add_column("network")
-    for title in ("peak", "noise-free", "µ", "95 % interval"):
-        result.add_column(title, justify="right")
-    result.add_column("flags")
+    result = Table("network", *numbers("peak", "noise-free", "µ", "95 % interval"), "flags")
     for name, curve in curves.items():
         midpoint, interval, flags = _midpoint(curve)
         marks = f"[yellow]{', '.join(flags)}[/]" if flags else "[dim]-[/]"

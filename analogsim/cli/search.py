@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import DataError
-from .base import EXIT_CODES, note, out, plain
+from .base import EXIT_CODES, note, numbers, out, plain
 from .hardware import Calibration, Data, Model, RunPath, Threads, draw, load_run, own_profile, write_table
 from .values import use_threads
 
@@ -120,10 +120,9 @@ def table(search: "DesignSearch") -> "Table":
     """Return the Pareto front by rising cost, the cheapest allowed design marked."""
     from rich.table import Table
 
-    result = Table(caption=f"digital network: {search.accuracy:.4f}; {len(search.designs)} designs; ✓ the one to take")
-    result.add_column("")
-    for title in (*search.designs[0].values, search.objective.replace("_", " "), "accuracy"):
-        result.add_column(plain(title), justify="right")
+    titles = *map(plain, search.designs[0].values), plain(search.objective.replace("_", " ")), "accuracy"
+    caption = f"digital network: {search.accuracy:.4f}; {len(search.designs)} designs; ✓ the one to take"
+    result = Table("", *numbers(*titles), caption=caption)
     for design in search.pareto:
         mark = "✓" if design is search.best else ""
         values = (plain(value) for value in design.values.values())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import StudyError
-from .base import EXIT_CODES, INTERRUPTED, USER_ERROR, note, out, plain
+from .base import EXIT_CODES, INTERRUPTED, USER_ERROR, note, numbers, out, plain
 from .hardware import Device
 
 if TYPE_CHECKING:
@@ -186,9 +186,7 @@ def _counts(states: Counter[str]) -> str:
 def _jobs_table(entries: Iterable["Entry"], store: "Store") -> "Table":
     from rich.table import Table
 
-    result = Table()
-    for name in ("job", "network", "method", "seed", "state", "epochs"):
-        result.add_column(name, justify="right" if name in ("seed", "epochs") else "left")
+    result = Table("job", "network", "method", *numbers("seed"), "state", *numbers("epochs"))
     for entry in entries:
         state = store.state(entry.job)
         done = entry.epochs if state in ("finished", "collapsed") else min(store.epochs(entry.job), entry.epochs)
@@ -203,13 +201,12 @@ def _summary_table(frame: Any) -> "Table":
 
     from ..midpoint import midpoint_texts
 
-    result = Table()
-    for name in ("network", "method", "seeds", "peak", "noise-free", "µ", "95 % interval", "flags"):
-        result.add_column(name, justify="left" if name in ("network", "method", "flags") else "right")
+    columns = numbers("seeds", "peak", "noise-free", "µ", "95 % interval")
+    result = Table("network", "method", *columns, "flags")
     for row in frame.to_dict("records"):
         method = plain(", ".join(filter(None, (row["method"], row["variant"]))))
-        numbers = ["-" if row[name] != row[name] else f"{row[name]:.3f}" for name in ("peak", "noise_free")]
+        peaks = ["-" if row[name] != row[name] else f"{row[name]:.3f}" for name in ("peak", "noise_free")]
         midpoint, interval = midpoint_texts(row["midpoint"], row["ci_low"], row["ci_high"])
         seeds = f"{row['trainings']}/{row['of']}"
-        result.add_row(plain(row["model"]), method, seeds, *numbers, midpoint, interval, f"[yellow]{row['flags']}[/]")
+        result.add_row(plain(row["model"]), method, seeds, *peaks, midpoint, interval, f"[yellow]{row['flags']}[/]")
     return result

@@ -42,16 +42,14 @@ LANES = 16
 _MASK = 0xFFFFFFFF
 
 
-def philox4x32(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int], rounds: int = ROUNDS
-) -> list[Tensor]:
+def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:
     """Philox4x32: four 32-bit words of counter and two of key make four random words (all held in int64).
 
     Products of two 32-bit words wrap around in int64, but their 64 bits are the right ones.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         product0, product1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
         c0, c1, c2, c3 = (
             (product1 >> 32 & _MASK) ^ c1 ^ k0,

@@ -71,21 +71,15 @@ class AnalogMultiheadAttention(AnalogComposite, nn.MultiheadAttention):
             Inputs or masks do not fit together, or are nested tensors.
         """
         self._check(query, key, value, is_causal and attn_mask is None)
-        if query.ndim == 2:
-            if key_padding_mask is not None:
-                key_padding_mask = key_padding_mask[None]
-            query, key, value = query[None], key[None], value[None]
-            out, weights = self._attend(query, key, value, key_padding_mask, need_weights, attn_mask)
-            out, weights = out[0], None if weights is None else weights[0]
-        elif self.batch_first:
-            out, weights = self._attend(query, key, value, key_padding_mask, need_weights, attn_mask)
-        else:
-            query, key, value = query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)
-            out, weights = self._attend(query, key, value, key_padding_mask, need_weights, attn_mask)
-            out = out.transpose(0, 1)
+        single, first = query.ndim == 2, 0 if self.batch_first else 1
+        query, key, value = (x[None] if single else x.transpose(0, first) for x in (query, key, value))
+        padding = key_padding_mask[None] if single and key_padding_mask is not None else key_padding_mask
+        out, weights = self._attend(query, key, value, padding, need_weights, attn_mask)
         if weights is not None and average_attn_weights:
             weights = weights.mean(-3)
-        return out, weights
+        if single:
+            return out[0], None if weights is None else weights[0]
+        return out.transpose(0, first), weights
 
     def _attend(
         self,

@@ -330,11 +330,8 @@ class AnalogLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """Name the profile beside the twin's own description."""
-        return (
-            f"{super().extra_repr()}, profile={self.profile.name!r}"
-            if hasattr(self, "profile")
-            else super().extra_repr()
-        )
+        own = super().extra_repr()
+        return f"{own}, profile={self.profile.name!r}" if hasattr(self, "profile") else own
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # The scalars follow the layer's device and keep their precision: half() would round α and may overflow.
