@@ -16,7 +16,7 @@ from .files import plain, write_json
 from .nn import analog_layers, set_seed
 from .nn.meter import STAGES, Meter
 from .noise import NoiseSpec, inject_noise, set_noise
-from .restore import restored
+from .restore import forked, restored, seed_generators
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -248,10 +248,10 @@ def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[f
         return (0.0 if error == 0 else math.nan), error
     noisy = inject_noise(digital, NoiseSpec(sigma=1.0), inplace=True)
     sigma = 0.01
-    with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []):
+    with forked(inputs.device):
         for _ in range(40):
             set_noise(noisy, sigma)
-            torch.manual_seed(seed)  # the same numbers for every σ
+            seed_generators(seed, inputs.device)  # the same numbers for every σ
             found = _mean_square([noisy(inputs) - exact for _ in range(repeats)])
             ratio = math.sqrt(error / found) if found > 0 else 2.0
             if abs(ratio - 1) < 0.005:

@@ -181,7 +181,7 @@ class _Layer:
         profile = self.layer.profile
         dac = profile.dac
         self.dac_levels = 0 if dac.bits is None else 2 ** (dac.bits - dac.signed) - 1
-        self.adc_levels = 0 if profile.adc.bits is None else 2 ** (profile.adc.bits - 1) - 1
+        self.adc_levels = 0 if profile.adc.bits is None else 2 ** (profile.adc.bits - profile.adc.signed) - 1
         self.top = self._input_range()
         self.alpha = dac.input_range if isinstance(dac.input_range, float) else self.top
 

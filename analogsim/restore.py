@@ -1,7 +1,9 @@
-"""Objects that are lent and given back as they were."""
+"""What is lent and given back as it was: objects' attributes, and torch's random generators."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+import torch
 
 
 @contextmanager
@@ -13,3 +15,18 @@ def restored(owners: Iterable[object], *names: str) -> Iterator[None]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+
+
+@contextmanager
+def forked(device: torch.device) -> Iterator[None]:
+    """Give torch's generators of the CPU and of a device back as they are now."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of a device, and no other's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

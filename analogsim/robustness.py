@@ -16,7 +16,7 @@ from .errors import ConversionError, DataError, FitError, NonFiniteError, ShapeE
 from .nn import analog_layers
 from .noise import NoiseSite, NoiseSpec, Target, inject_noise, noise_sites
 from .progress import bar
-from .restore import restored
+from .restore import forked, restored, seed_generators
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
@@ -96,8 +96,7 @@ def noise_sweep(
     grid = _grid(sigmas, repeats, quantity, seed)
     model = _prepared(model, quantity, device)
     where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))
-    accelerators = [where] if where.type == "cuda" else []
-    with torch.random.fork_rng(accelerators), _kept(model), torch.no_grad(), bar(progress) as shown:
+    with forked(where), _kept(model), torch.no_grad(), bar(progress) as shown:
         task = shown.add_task("Sweeping noise", total=1 + len(grid) * repeats)
         batches = _batches(data, where)
         set_level = _silenced(model, quantity)
@@ -202,10 +201,7 @@ def _reseed(seed: int, sigma: float, repeat: int, device: torch.device) -> None:
     """Seed torch for one evaluation from what it is, not from when it comes."""
     bits = int(np.float64(sigma).view(np.uint64))
     derived = int(np.random.SeedSequence([seed, bits, repeat]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    torch.default_generator.manual_seed(derived)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(derived)
+    seed_generators(derived, device)
 
 
 def _batches(data: Iterable[Batch] | Batch | Dataset[Batch], device: torch.device) -> Iterable[Batch]:

@@ -169,6 +169,18 @@ def test_noise_aware_ranges_are_best_under_noise(noise):
     assert errors["noise-aware"] < errors["mse"] < errors["maximum"]
 
 
+@pytest.mark.parametrize("method", ["mse", "noise-aware"])
+def test_an_unsigned_adc_has_a_level_more_a_bit(method):
+    # Sums that are never negative: b bits without a sign are b + 1 with one.
+    x, scales = torch.rand(200, 30), []
+    for adc in ({"bits": 3, "signed": False}, {"bits": 4}, {"bits": 3}):
+        layer = convert(nn.Linear(30, 8), HardwareProfile(dac={"bits": 8}, adc=adc, noise={"output": 0.05}))
+        nn.init.uniform_(layer.weight, 0, 1, generator=torch.Generator().manual_seed(0))
+        calibrate(layer, [x], method, progress=False)
+        scales.append(float(layer.adc_full_scale))
+    assert scales[0] == scales[1] != scales[2]
+
+
 def test_an_ideal_dac_sets_no_limit_to_the_signal():
     layer = convert(nn.Linear(20, 4), EIGHT.varied(dac={"bits": None}, noise={"output": 0.1}))
     x = torch.randn(50, 20)

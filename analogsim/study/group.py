@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..restore import forked, seed_generators
 from .augment import NONE, Crops, cut, draw_crops
 from .data import DataSet
 from .pack import Convolve, check_pack, join, pack, split
@@ -243,14 +244,10 @@ class Group:
     @contextlib.contextmanager
     def _seeded(self, epoch: int) -> Iterator[None]:
         """Start torch's generators from all seeds and the epoch; give them back as they were."""
-        cuda = self.device.type == "cuda"
         seeds = [word for member in self.members for word in (member.spec.seed % 2**32, member.spec.seed >> 32)]
         noise = int(np.random.SeedSequence([*seeds, epoch]).generate_state(1, np.uint64)[0])
-        with torch.random.fork_rng([self.device] if cuda else []):
-            torch.default_generator.manual_seed(noise)
-            if cuda:
-                with torch.cuda.device(self.device):
-                    torch.cuda.manual_seed(noise)
+        with forked(self.device):
+            seed_generators(noise, self.device)
             yield
 
     def _gather(self) -> None:

@@ -20,6 +20,7 @@ from ..errors import ConversionError, DivergenceError
 from ..nn import AnalogLayer, analog_layers
 from ..noise import noise_sites
 from ..progress import bar
+from ..restore import forked, seed_generators
 from .augment import augment
 from .checkpoint import load_checkpoint, save_checkpoint, write_text
 from .data import DataSet
@@ -240,13 +241,10 @@ class _Loop:
     @contextmanager
     def _seeded(self) -> Iterator[None]:
         """Start the generators from the training's seed and the epoch; give torch's own back as they were."""
-        cuda = self.device.type == "cuda"
         order, noise = np.random.SeedSequence((self.spec.seed, self.epoch)).generate_state(2, np.uint64).tolist()
-        with torch.random.fork_rng([self.device] if cuda else []):
+        with forked(self.device):
             self.order.manual_seed(order)
-            torch.default_generator.manual_seed(noise)
-            if cuda:
-                torch.cuda.manual_seed(noise)
+            seed_generators(noise, self.device)
             yield
 
     def _check(self, *tensors: Tensor) -> None:
