@@ -15,7 +15,7 @@ from analogsim.study.spec import TrainSpec
 from analogsim.study.train import train
 from models.lenet import LeNet5
 
-from .elsewhere import NAME, elsewhere
+from .elsewhere import NAME, crossings, elsewhere
 
 VARIED = {"mean": 0.8, "spread": 0.4, "per": "image"}
 
@@ -217,6 +217,25 @@ def test_groups(how, noise, data):
     ]
     Group(members, data, torch.device(NAME), how=how).run_epoch()
     assert all(len(member.history) == 1 for member in members)
+
+
+@pytest.mark.parametrize("noise", TRAININGS, ids=str)
+@pytest.mark.parametrize("together", [True, False])
+def test_an_epoch_waits_for_the_device_as_often_however_many_steps_it_has(noise, together, data):
+    def waits(batch_size):
+        spec = TrainSpec(epochs=1, batch_size=batch_size, **noise)
+        if together:
+            members = [Member(str(seed), LeNet5(channels=1), spec.varied(seed=seed)) for seed in range(2)]
+            group = Group(members, data, torch.device(NAME), how="grouped")
+            before = crossings.total()
+            group.run_epoch()
+        else:
+            train(LeNet5(channels=1), data, spec, device=NAME, progress=False)  # whatever is asked for once
+            before = crossings.total()
+            train(LeNet5(channels=1), data, spec, device=NAME, progress=False)
+        return crossings.total() - before
+
+    assert waits(16) == waits(128) > 0
 
 
 def test_a_search(data):
