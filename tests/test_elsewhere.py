@@ -111,6 +111,37 @@ def test_calibration_finds_the_same_ranges(method, per, data):
         torch.testing.assert_close(states[1][name], value, rtol=1e-5, atol=0)
 
 
+def test_calibrated_ranges_are_asked_for_once_until_they_change(data):
+    model = calibrated(data)
+    x = data.normalise(data.test_x[:8]).to(NAME)
+
+    def waits():
+        before = crossings.total()
+        with torch.no_grad():  # the reference counts what clips for gradients
+            model(x)
+        return crossings.total() - before
+
+    waits()
+    assert waits() == 0
+    layers = [layer for _, layer in an.analog_layers(model)]
+    changes = [
+        lambda: layers[0].input_range.fill_(0.5),
+        lambda: model.load_state_dict(model.state_dict()),
+        lambda: layers[0].adc_full_scale.mul_(2),
+        lambda: an.calibrate(model, [x], progress=False),
+    ]
+    for change in changes:
+        before = model(x).cpu()
+        change()
+        copied = copy.deepcopy(model).to("cpu")
+        for _, layer in an.analog_layers(copied):
+            layer.backend = "reference"
+        assert waits() > 0
+        assert waits() == 0
+        assert copied(x.cpu()).equal(model(x).cpu())
+    assert not before.equal(model(x).cpu())
+
+
 def calibrated(data, preset="8bit"):
     model = an.convert(LeNet5(channels=1), an.HardwareProfile.load(preset)).to(NAME)
     an.calibrate(model, [data.normalise(data.test_x[:64]).to(NAME)], progress=False)
