@@ -4,6 +4,7 @@ Tensors on it hold a CPU tensor; torch's dispatcher hands every operation to `ru
 puts the result back. It stands for any device that analogsim has no kernels for, and for a GPU in all code but those.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 NAME = "elsewhere"
 CROSSING = {"aten::copy_", "aten::_to_copy"}
+ASKING = {"aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::nonzero", "aten::masked_select"}
 INDEXING = {"aten::index", "aten::index_put_", "aten::_index_put_impl_"}  # as on a GPU, indices may be on the CPU
 MAKING = {torch.tensor, torch.as_tensor, torch.arange, torch.linspace, torch.randperm, torch.eye}
 
@@ -61,6 +63,7 @@ class Elsewhere(Tensor):
         return self.held.detach().__reduce_ex__(protocol)  # to a file, from which it comes back to the CPU
 
     def tolist(self) -> Any:
+        crossings["tolist"] += 1
         return self.held.tolist()
 
     def new_tensor(self, data: Any, *, dtype: Any = None) -> Tensor:
@@ -80,8 +83,14 @@ class _Making(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in MAKING and torch.device(kwargs.get("device") or "cpu").type == NAME:
             del kwargs["device"]
-            return func(*args, **kwargs).to(NAME)
+            made = func(*args, **kwargs)
+            # What is listed comes from the CPU; the others a GPU makes itself.
+            return made.to(NAME) if func in (torch.tensor, torch.as_tensor) else Elsewhere(made)
         return func(*args, **kwargs)
+
+
+crossings: Counter[str] = Counter()
+"""How often something was carried over, or a value asked for: on a GPU, each waits for it."""
 
 
 def run(func: Any, args: Any, kwargs: Any) -> Any:
@@ -96,6 +105,11 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
         to = torch.device(device).type == NAME
     else:
         to = isinstance(args[0], Elsewhere) if name == "aten::copy_" else bool(away)
+
+    patient = not (kwargs.get("non_blocking") or (name == "aten::copy_" and len(args) > 2 and args[2]))
+    crosses = name in CROSSING and (to != bool(away) or bool(here)) and patient
+    if crosses or name in ASKING and away:
+        crossings[name] += 1
 
     def taken(value: Any) -> Any:
         if isinstance(value, torch.device):

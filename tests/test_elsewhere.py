@@ -15,7 +15,7 @@ from analogsim.study.spec import TrainSpec
 from analogsim.study.train import train
 from models.lenet import LeNet5
 
-from .elsewhere import NAME, elsewhere
+from .elsewhere import NAME, crossings, elsewhere
 
 VARIED = {"mean": 0.8, "spread": 0.4, "per": "image"}
 
@@ -109,6 +109,37 @@ def test_calibration_finds_the_same_ranges(method, per, data):
         states.append({name: value.cpu() for name, value in model.state_dict().items()})
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=1e-5, atol=0)
+
+
+def test_calibrated_ranges_are_asked_for_once_until_they_change(data):
+    model = calibrated(data)
+    x = data.normalise(data.test_x[:8]).to(NAME)
+
+    def waits():
+        before = crossings.total()
+        with torch.no_grad():  # the reference counts what clips for gradients
+            model(x)
+        return crossings.total() - before
+
+    waits()
+    assert waits() == 0
+    layers = [layer for _, layer in an.analog_layers(model)]
+    changes = [
+        lambda: layers[0].input_range.fill_(0.5),
+        lambda: model.load_state_dict(model.state_dict()),
+        lambda: layers[0].adc_full_scale.mul_(2),
+        lambda: an.calibrate(model, [x], progress=False),
+    ]
+    for change in changes:
+        before = model(x).cpu()
+        change()
+        copied = copy.deepcopy(model).to("cpu")
+        for _, layer in an.analog_layers(copied):
+            layer.backend = "reference"
+        assert waits() > 0
+        assert waits() == 0
+        assert copied(x.cpu()).equal(model(x).cpu())
+    assert not before.equal(model(x).cpu())
 
 
 def calibrated(data, preset="8bit"):
@@ -217,6 +248,25 @@ def test_groups(how, noise, data):
     ]
     Group(members, data, torch.device(NAME), how=how).run_epoch()
     assert all(len(member.history) == 1 for member in members)
+
+
+@pytest.mark.parametrize("noise", TRAININGS, ids=str)
+@pytest.mark.parametrize("together", [True, False])
+def test_an_epoch_waits_for_the_device_as_often_however_many_steps_it_has(noise, together, data):
+    def waits(batch_size):
+        spec = TrainSpec(epochs=1, batch_size=batch_size, **noise)
+        if together:
+            members = [Member(str(seed), LeNet5(channels=1), spec.varied(seed=seed)) for seed in range(2)]
+            group = Group(members, data, torch.device(NAME), how="grouped")
+            before = crossings.total()
+            group.run_epoch()
+        else:
+            train(LeNet5(channels=1), data, spec, device=NAME, progress=False)  # whatever is asked for once
+            before = crossings.total()
+            train(LeNet5(channels=1), data, spec, device=NAME, progress=False)
+        return crossings.total() - before
+
+    assert waits(16) == waits(128) > 0
 
 
 def test_a_search(data):

@@ -293,7 +293,8 @@ def test_noise_has_each_network_s_own_strength_and_differs(target, fused):
     torch.manual_seed(1)
     drawn = {}
     for epoch in (1, 8):
-        noise.draw(epoch, torch.zeros(batch, 3))
+        noise.begin(epoch)
+        noise.draw(torch.zeros(batch, 3))
         rounds = 1 if target == "activations" else batch
         images = batch if target == "activations" else 1
         parts = [packed(torch.ones(images, 3)).view(images, 3, width) for _ in range(rounds)]
@@ -327,7 +328,8 @@ def test_variance_aware_and_multiplicative_noise(fused):
     noise = PackedNoise(packed, specs, [site_sigmas(n, s) for n, s in zip(networks, specs)], CPU, fused)
     torch.manual_seed(2)
     z = torch.tensor([0.0, 1.0, 3.0])
-    noise.draw(0, torch.stack([z, torch.zeros(3)], 1))
+    noise.begin(0)
+    noise.draw(torch.stack([z, torch.zeros(3)], 1))
     out = (packed(torch.ones(3, 800)).view(3, 2, 400) - 1).detach().double().numpy()
     for row, value in enumerate(z.tolist()):
         assert variance_fits(out[row, 0], 0.5 + 2.0 * value)

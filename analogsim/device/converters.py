@@ -100,8 +100,9 @@ class Converters:
         if not fast:
             converted, clipped = self.convert(noisy, full_scale, tile)
             out.copy_(converted) if first else out.add_(converted)
-            if bits is not None:
-                bits |= clipped.to(bits.dtype) << tile % 8
+            if bits is None:
+                return 0
+            bits |= clipped.to(bits.dtype) << tile % 8
             return int(clipped.sum())
         gains, offsets = self.errors(full_scale, tile, partial)
         limits, table, step = (-math.inf, math.inf), None, 0.0

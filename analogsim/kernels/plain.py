@@ -41,7 +41,7 @@ def accumulate(
     bits: Tensor | None,
     first: bool = False,
 ) -> int:
-    """Add ADC(partial + noise) to `out`, mark clips in `bits` (uint8, bit tile % 8), return how many.
+    """Add ADC(partial + noise) to `out`, mark clips in `bits` (uint8, bit tile % 8), return how many were marked.
 
     `first` overwrites `out` instead.
 
@@ -50,6 +50,7 @@ def accumulate(
     norm2 = partial.new_zeros(()) if norm2 is None else norm2
     converted, clipped = reference.adc(partial, norm2, spec, seed, stream, tile, offset)
     out.copy_(converted) if first else out.add_(converted)
-    if bits is not None:
-        bits |= clipped.to(bits.dtype) << tile % 8
+    if bits is None:
+        return 0
+    bits |= clipped.to(bits.dtype) << tile % 8
     return int(clipped.sum())

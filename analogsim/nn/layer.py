@@ -83,6 +83,7 @@ class AnalogLayer(nn.Module):
         self.calls = 0
         self._observer: Any = None  # a backend that takes notes (see `observer.py`)
         self._built: tuple[Any, Tensor, Chip] | None = None
+        self._asked: dict[str, tuple[Tensor, int, Any]] = {}
 
     @classmethod
     def from_digital(cls, module: nn.Module, profile: HardwareProfile) -> Self:
@@ -103,7 +104,8 @@ class AnalogLayer(nn.Module):
         """Turn this layer, itself, back into its digital twin; parameters, hooks and parametrisations stay."""
         for name in (*RANGES, *CHIP):
             delattr(self, name)
-        for name in ("profile", "backend", "precision", "layer_name", "stream", "seed", "calls", "_observer", "_built"):
+        own = "profile", "backend", "precision", "layer_name", "stream", "seed", "calls"
+        for name in (*own, "_observer", "_built", "_asked"):
             delattr(self, name)
         for key in [key for key, hook in self._forward_pre_hooks.items() if hook is _forbid_fused_inference]:
             del self._forward_pre_hooks[key]
@@ -309,7 +311,7 @@ class AnalogLayer(nn.Module):
         return self._calibrated("adc_full_scale", "adc.full_scale") if rule == "calibrated" else rule
 
     def _calibrated(self, name: Literal["input_range", "adc_full_scale"], field: str) -> Any:
-        values = getattr(self, name).tolist()
+        values = self._numbers(name)
         value = values if isinstance(values, float) else tuple(values)
         if math.isnan(sum(value) if isinstance(value, tuple) else value):
             raise CalibrationError(
@@ -317,6 +319,16 @@ class AnalogLayer(nn.Module):
                 f"calibrate(model, batches) first, or give {field} a number in the profile"
             )
         return value
+
+    def _numbers(self, name: str) -> Any:
+        """Return a range's numbers; those of a device, which must be waited for, are kept until they change."""
+        held = getattr(self, name)
+        if held.device.type == "cpu" or isinstance(held, nn.Parameter) or held.is_inference():
+            return held.tolist()
+        kept = self._asked.get(name)
+        if kept is None or kept[0] is not held or kept[1] != held._version:
+            self._asked[name] = kept = held, held._version, held.tolist()
+        return kept[2]
 
     def _where(self) -> str:
         what = f"{self._get_name()}({self.extra_repr()})"

@@ -81,10 +81,13 @@ def cut(images: Tensor, crops: Crops, how: Augmentation) -> Tensor:
     if how == NONE or not batch:
         return images
     device = images.device
-    rows = crops.rows.to(device) + torch.arange(height, device=device)
-    columns = crops.columns.to(device) + torch.arange(width, device=device)
+    # Without waiting: what is small is copied aside before it is sent.
+    rows, columns, mirrored = (
+        part.to(device, non_blocking=True) for part in (crops.rows, crops.columns, crops.mirrored)
+    )
+    rows, columns = rows + torch.arange(height, device=device), columns + torch.arange(width, device=device)
     if how.flip:
-        columns = torch.where(crops.mirrored.to(device), columns.flip(1), columns)
+        columns = torch.where(mirrored, columns.flip(1), columns)
     # Pixel (i, j) of image b comes from row rows[b, i], column columns[b, j] of its padded self.
     index = rows[:, :, None] * (width + 2 * how.crop) + columns[:, None, :]
     padded = F.pad(images, (how.crop,) * 4).flatten(2)

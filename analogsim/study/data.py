@@ -4,6 +4,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,8 @@ class DataSet:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return uint8 images (B, C, H, W) as float32 of mean 0 and variance 1, per channel of the training part."""
-        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
-        return images.float().mul_(1 / (255 * std)).sub_(mean / std)
+        gain, offset = _scales(self.mean, self.std, images.device)
+        return images.float().mul_(gain).sub_(offset)
 
     def test_batches(
         self, batch_size: int = 500, device: torch.device | str = "cpu"
@@ -125,6 +126,13 @@ class DataSet:
             test_x=self.test_x[b],
             test_y=self.test_y[b],
         )
+
+
+@lru_cache(maxsize=16)
+def _scales(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return gain and offset of each channel, kept on the device: sending them there waits for it."""
+    m, s = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
+    return 1 / (255 * s), m / s
 
 
 def load_data(name: str) -> DataSet:

@@ -165,10 +165,11 @@ class Group:
         plan = Plan.draw([member.spec for member in members], epoch, data).to(self.device)
         with self._seeded(epoch):
             self.packed.train()
+            self.noise.begin(epoch)
             for start in range(0, count, spec.batch_size):
                 stop = min(start + spec.batch_size, count)
                 step = plan.part(start, stop)
-                self.noise.draw(epoch, step.z)
+                self.noise.draw(step.z)
                 losses, hits = self._differentiated(*self._batch(step))
                 self.optimiser.step()
                 loss_sum += losses.detach() * (stop - start)

@@ -59,7 +59,8 @@ class PackedNoise:
         self.sigma = torch.tensor(rows).view(len(self.names), self.networks)  # (S, G)
         self.sites = [NoiseSite(name, index, NoiseSpec(), 0.0) for index, name in enumerate(self.names)]
         self.multiplicative = any(spec.multiplicative for spec in specs)
-        self.levels = torch.zeros(len(self.names), 1, self.networks)
+        self.levels = self.constant = torch.zeros(len(self.names), 1, self.networks)
+        self.varying: Tensor | None = None
         self.factors = torch.zeros(1, self.networks)
         if not self.names:
             return
@@ -78,16 +79,8 @@ class PackedNoise:
                 # A network that is one layer has a site by its class's name.
                 modules.get(_path(name), packed).register_forward_hook(partial(self._on_output, index))
 
-    def draw(self, epoch: int, z: Tensor) -> None:
-        """Set every site's σ for one step.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0.
-        z : Tensor (B, G) or (1, G)
-            |z_i| of variance-aware noise, image by image; 0 where a training has none.
-        """
+    def begin(self, epoch: int) -> None:
+        """Set what σ is in an epoch (from 0) but for what `draw` varies: the only numbers that go to the device."""
         ramp, mean, spread, factor = torch.tensor(
             [
                 (spec.ramp(epoch), *((v.mean, v.spread) if (v := spec.variance) else (1.0, 0.0)), spec.multiplicative)
@@ -97,8 +90,19 @@ class PackedNoise:
         ).T
         self.factors = (ramp * factor).view(1, -1).to(self.device)
         sigma = self.sigma[:, None]  # (S, 1, G)
-        constant, varying = (ramp * sigma * mean).to(self.device), (ramp * (sigma > 0) * spread).to(self.device)
-        self.levels = constant + varying * z if spread.any() else constant
+        self.levels = self.constant = (ramp * sigma * mean).to(self.device)
+        self.varying = (ramp * (sigma > 0) * spread).to(self.device) if spread.any() else None
+
+    def draw(self, z: Tensor) -> None:
+        """Set every site's σ for one step.
+
+        Parameters
+        ----------
+        z : Tensor (B, G) or (1, G)
+            |z_i| of variance-aware noise, image by image; 0 where a training has none.
+        """
+        if self.varying is not None:
+            self.levels = self.constant + self.varying * z
 
     def _on_input(self, index: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (self._on_output(index, module, args, args[0]), *args[1:])

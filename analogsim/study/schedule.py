@@ -23,6 +23,7 @@ class TrainingNoise(AbstractContextManager["TrainingNoise"]):
     def __init__(self, model: nn.Module, spec: TrainSpec) -> None:
         self.model, self.spec = model, spec
         self.sites: list[tuple[NoiseSite, float]] = []
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     def __enter__(self) -> Self:
         spec = self.spec
@@ -61,7 +62,8 @@ class TrainingNoise(AbstractContextManager["TrainingNoise"]):
         z: float | Tensor = 0.0
         if variance is not None:
             draws = torch.randn(batch if variance.per == "image" else 1, generator=generator).abs()
-            z = draws if variance.per == "image" else draws.item()
+            # Sent once for all sites, and without waiting.
+            z = draws.to(self.device, non_blocking=True) if variance.per == "image" else draws.item()
         for site, sigma in self.sites:
             # A site that is silent by `layers` stays silent.
             if variance is None or sigma == 0:
