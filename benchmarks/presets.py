@@ -113,7 +113,8 @@ def draw(report: dict, path: Path) -> None:
         row[0].set_ylabel("accuracy")
         row[0].set_title(f"{title}, {found['label']}")
         row[1].set_title("3 chips each (small dots); dashed: digital")
-        row[1].legend(frameon=False, fontsize=8)
+    handles = axes[0][1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=len(handles[0]), frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
 
 
