@@ -14,7 +14,7 @@ from torch import nn
 
 import analogsim as an
 from analogsim.device import Layout, converters, derive, draw
-from analogsim.errors import AnalogSimError, BackendError, ConversionError, ProfileError, ProgrammingError
+from analogsim.errors import AnalogSimError, ConversionError, ProfileError, ProgrammingError
 from analogsim.kernels import MatmulSpec, cpu, philox, plain
 from analogsim.nn import AnalogConv2d, AnalogConvTranspose2d, AnalogLinear, AnalogLSTM
 from analogsim.profile import ADC, HardwareProfile, Noise
@@ -462,7 +462,8 @@ def test_noise_has_its_shape_and_the_same_variance(kind, distribution):
 
 def test_wander_is_a_slow_gauss_markov_process():
     like = torch.zeros(50, 3, dtype=torch.float64)
-    got = converters.wander(like, 20.0, 7, 5, 2).numpy()
+    noise = IDEAL.varied(noise={"wander": 0.5, "wander_length": 20.0}).noise
+    got = converters.Converters(IDEAL.adc, noise, 0).wander(like, 7, 5, 2).numpy()
     n = philox.normals((50, 3), derive(7, draw.WANDER), 5, 2).numpy()
     rho, slow = math.exp(-1 / 20), n[0]
     for i in range(50):
@@ -622,12 +623,19 @@ def test_backend_by_name():
     for backend in ("numba", "reference"):
         layer.backend = backend
         torch.testing.assert_close(layer(torch.ones(1, 5)), want)
-    layer.backend = "numba"
-    for noise in ({"distribution": "laplace"}, {"wander": 0.1}):
-        layer.profile = layer.profile.varied(noise={"output": 0.1} | noise)
-        an.program(layer, 1)
-        with pytest.raises(BackendError, match="no wander and no noise that is not Gaussian"):
-            layer(torch.ones(1, 5))
+
+
+@pytest.mark.parametrize("noise", [{"distribution": "laplace"}, {"distribution": "uniform"}, {"wander": 0.1}], ids=str)
+def test_noise_of_every_shape_is_the_references(noise):
+    profile = IDEAL.varied(noise={"output": 0.1, "read": 0.02} | noise)
+    for layer, x in ((AnalogLinear(9, 5), torch.rand(40, 9)), (AnalogConv2d(2, 3, 3), torch.rand(4, 2, 6, 6))):
+        layer.profile = profile
+        outs = []
+        for backend in ("numba", "reference"):
+            layer.backend = backend
+            an.set_seed(layer, 3)
+            outs.append(layer.eval()(x))
+        torch.testing.assert_close(*outs, atol=2e-6, rtol=1e-5)
 
 
 def test_calibration_sees_every_slice():

@@ -11,6 +11,8 @@ from ..kernels import MatmulSpec, philox
 from ..profile import ADC, DAC, Noise
 from .draw import ADC_GAIN, ADC_OFFSET, CAPACITORS, WANDER, derive, normals
 
+_STANDARD = MatmulSpec(noise_output=1.0)
+
 
 def steps(x: Tensor, spec: MatmulSpec, dac: DAC) -> list[tuple[float, Tensor]]:
     """Cut converted inputs into slices of b = `step_bits` bits, the lowest first; whole ones without.
@@ -69,9 +71,35 @@ class Converters:
         """Add a read's noise to partial sums (M, N, …): `reference.adc`'s variance, with the profile's distribution."""
         if spec.noisy:
             variance = spec.noise_output**2 + spec.noise_read**2 * norm2 + spec.noise_multiplicative**2 * partial**2
-            n = philox.normals(tuple(partial.shape), seed, stream, tile, offset=offset, device=partial.device)
+            n = self.normals(partial, seed, stream, tile, offset)
             partial = partial + variance.sqrt() * shaped(n, self.noise.distribution).to(partial.dtype)
         return partial
+
+    def normals(self, like: Tensor, seed: int, stream: int, tile: int, offset: int = 0) -> Tensor:
+        """Return a read's standard normals in like's shape, by the backend's kernel where it has one that converts."""
+        if not hasattr(self.base, "convert"):
+            return philox.normals(tuple(like.shape), seed, stream, tile, offset=offset, device=like.device)
+        out, nothing = torch.empty_like(like), torch.zeros_like(like)
+        self.base.accumulate(out, nothing, None, _STANDARD, seed, stream, tile, offset, None, True)
+        return out
+
+    def wander(self, like: Tensor, seed: int, stream: int, tile: int) -> Tensor:
+        """Draw each column's slow offset over a call's conversions, variance 1: the stationary Gauss-Markov process.
+
+            o_0 = n_0,   o_i = ρ·o_(i-1) + √(1 - ρ²)·n_i,   ρ = exp(-1/length)
+
+        A column's conversions follow one another along the batch, and of an image along its positions. (Calls are
+        independent: between them there is time.) On the CPU, whose filter it is.
+        """
+        from scipy.signal import lfilter
+
+        moved = like.movedim(1, -1)  # (M, …, N): time first
+        white = like.new_empty(moved[..., 0].numel(), like.shape[1])
+        n = self.normals(white, derive(seed, WANDER), stream, tile).double().cpu().numpy()
+        rho = math.exp(-1 / self.noise.wander_length)
+        n[1:] *= math.sqrt(1 - rho**2)
+        slow = torch.from_numpy(lfilter([1.0], [1.0, -rho], n, axis=0)) if len(n) else torch.from_numpy(n)
+        return slow.view(moved.shape).movedim(-1, 1).to(like)
 
     def accumulate(
         self,
@@ -96,7 +124,7 @@ class Converters:
         else:
             noisy = self.shake(partial, norm2, spec, seed, stream, tile, offset)
         if self.noise.wander:
-            noisy = noisy + self.noise.wander * wander(noisy, self.noise.wander_length, seed, stream, tile)
+            noisy = noisy + self.noise.wander * self.wander(noisy, seed, stream, tile)
         if not fast:
             converted, clipped = self.convert(noisy, full_scale, tile)
             out.copy_(converted) if first else out.add_(converted)
@@ -199,26 +227,7 @@ def shaped(normal: Tensor, distribution: str) -> Tensor:
     """Turn standard normals into numbers of another distribution with mean 0 and variance 1, by their quantiles."""
     if distribution == "gaussian":
         return normal
-    u = torch.special.ndtr(normal.double())
     if distribution == "uniform":
-        return math.sqrt(12) * (u - 0.5)
+        return math.sqrt(12) * (torch.special.ndtr(normal) - 0.5)
     # 1 - |2u - 1| = 2·Φ(-|n|), without cancellation.
-    return -normal.sign() * torch.log(2 * torch.special.ndtr(-normal.double().abs())) / math.sqrt(2)
-
-
-def wander(like: Tensor, length: float, seed: int, stream: int, tile: int) -> Tensor:
-    """Draw each column's slow offset over a call's conversions, variance 1: the stationary Gauss-Markov process.
-
-        o_0 = n_0,   o_i = ρ·o_(i-1) + √(1 - ρ²)·n_i,   ρ = exp(-1/length)
-
-    A column's conversions follow one another along the batch, and of an image along its positions. (Calls are
-    independent: between them there is time.) Drawn on the CPU, whose random numbers and filter they are.
-    """
-    from scipy.signal import lfilter
-
-    moved = like.movedim(1, -1)  # (M, …, N): time first
-    n = philox.normals((moved[..., 0].numel(), like.shape[1]), derive(seed, WANDER), stream, tile).numpy()
-    rho = math.exp(-1 / length)
-    n[1:] *= math.sqrt(1 - rho**2)
-    slow = torch.from_numpy(lfilter([1.0], [1.0, -rho], n, axis=0)) if len(n) else torch.from_numpy(n)
-    return slow.view(moved.shape).movedim(-1, 1).to(like)
+    return -normal.sign() * torch.log(2 * torch.special.ndtr(-normal.abs())) / math.sqrt(2)

@@ -10,7 +10,6 @@ from torch.nn.utils import parametrize
 
 from ..device import Chip, DeviceKernel, Layout, build, derive
 from ..errors import (
-    BackendError,
     CalibrationError,
     ConversionError,
     NonFiniteError,
@@ -253,11 +252,6 @@ class AnalogLayer(nn.Module):
         kernel = choose(x, self.backend)
         if chip is not None and DeviceKernel.needed(chip, self.profile):
             kernel = DeviceKernel(kernel, chip, self.profile)
-            if self.backend == "numba" and not self.profile.noise.is_plain:
-                raise BackendError(
-                    f"{self._where()}: backend 'numba' has no wander and no noise that is not Gaussian; use 'auto' or "
-                    "'reference'"
-                )
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
         return programmed, w_max * spec.input_range, w_eff, kernel, spec, *self.draw(spec), differentiable
