@@ -196,12 +196,13 @@ def noise_budget(
 
     Notes
     -----
-    The prediction knows converters, weights as programmed, and Gaussian noise, and takes an ADC's rounding error for
-    what it is at each partial sum. On LeNet-5 with digits it is within 0.5 % of the mean of 40 simulated reads; a
-    difference with fewer repeats is the simulation's own scatter. A layer that is called several times (a shared one, a
+    The prediction knows all of a profile, and takes an ADC's rounding error for what it is at each partial sum. On
+    LeNet-5 with digits it is within 0.5 % of the mean of 40 simulated reads (plain hardware); a difference with
+    fewer repeats is the simulation's own scatter. A layer that is called several times (a shared one, a
     recurrent one) is judged over all calls; a transposed convolution on its products, before they overlap.
 
-    Memory: some fifteen tensors of 2^19 outputs. Time: some ten exact passes, and `repeats` noisy ones.
+    Memory: some twenty tensors of 2^19 outputs. Time: some ten exact passes and one a slice and step, and `repeats`
+    noisy ones.
     """
     if repeats < 0:
         raise CalibrationError(f"repeats: 0 or more is needed (got {repeats})")
