@@ -33,10 +33,15 @@ def steps(x: Tensor, spec: MatmulSpec, dac: DAC) -> list[tuple[float, Tensor]]:
     """
     if dac.step_bits is None:
         return [(1.0, x)]
-    levels, bits, base = spec.dac_levels, dac.step_bits, 2**dac.step_bits
-    codes, sign = (x.abs() * levels).round().to(torch.int32), x.sign()
-    digits = [sign * (codes >> bits * j & base - 1) / (base - 1) for j in range(dac.steps)]
-    return [(base**j * (base - 1) / levels, digit) for j, digit in enumerate(digits)]
+    levels, base, found = spec.dac_levels, 2**dac.step_bits, []
+    codes = x.abs().mul_(levels).round_()
+    for j in range(dac.steps):
+        # In place, since memory that is asked for anew takes longer than what is computed in it.
+        rest = (codes / base).floor_()
+        digit = codes.sub_(rest, alpha=base).copysign_(x).div_(base - 1)
+        found.append((base**j * (base - 1) / levels, digit))
+        codes = rest
+    return found
 
 
 @dataclass(frozen=True, slots=True)
