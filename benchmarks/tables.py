@@ -49,15 +49,17 @@ def by_threads(cases: list[Case], key: Callable[[Case], str]) -> dict[str, list[
 
 def per_case(report: Report, candidates: list[str], titles: list[str]) -> str:
     """Return a table with a row for each case, and a column for each candidate and number of threads."""
-    counts = sorted({case.threads for case in report.cases if case.unit == "s"})
-    header = [""] + [f"{title}, {n} thread{'s' if n > 1 else ''}" for title in titles for n in counts]
+    timed = [case for case in report.cases if case.unit == "s"]
+    measured = {(r.name, case.threads) for case in timed for r in case.results}
+    counts = sorted({case.threads for case in timed})
+    columns = [(name, title, n) for name, title in zip(candidates, titles) for n in counts if (name, n) in measured]
+    header = ["", *(f"{title}, {n} thread{'s' if n > 1 else ''}" for _, title, n in columns)]
     rows = []
-    for name, cases in by_threads([c for c in report.cases if c.unit == "s"], lambda c: c.name).items():
+    for name, cases in by_threads(timed, lambda c: c.name).items():
         cells = []
-        for candidate in candidates:
-            for count in counts:
-                found = [r for c in cases if c.threads == count for r in c.results if r.name == candidate]
-                cells.append(judged(found[0]) if found else "")
+        for candidate, _, count in columns:
+            found = [r for c in cases if c.threads == count for r in c.results if r.name == candidate]
+            cells.append(judged(found[0]) if found else "")
         rows.append([name, *cells])
     return grid(header, rows)
 
@@ -93,7 +95,20 @@ def readme() -> str:
         "`torch.matmul` of the same shape (M × K → N, float32):\n\n"
     )
     more = "\n[More, and where the time goes](docs/performance.md).\n"
-    return head + "\n".join(lines) + "\n" + source(report, "make bench") + more
+    return head + "\n".join(lines) + "\n" + source(report, "make bench") + slower() + more
+
+
+def slower() -> str:
+    """Say how many times as long as ours other simulators' layers take, on one thread."""
+    report = Report.load(RESULTS / "peers.json")
+    factors: dict[str, list[float]] = {}
+    for case in (case for case in report.cases if case.threads == 1):
+        medians = {result.name: result.value.median for result in case.results}
+        for name in medians.keys() - {"nn.Linear", "analogsim"}:
+            factors.setdefault(name, []).append(medians[name] / medians["analogsim"])
+    each = ", ".join(f"{name} {min(found):.1f} – {max(found):.1f}" for name, found in sorted(factors.items()))
+    where = "[each shape, and what they leave out](docs/performance.md#other-simulators)"
+    return f"\nTime of a whole layer on one thread, in units of analogsim's: {each} ({where}).\n"
 
 
 def layers() -> str:
