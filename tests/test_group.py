@@ -147,8 +147,21 @@ def test_the_quickest_way_is_taken_and_one_without_memory_is_left_out(monkeypatc
             return super().forward(x)
 
     monkeypatch.setattr(group_module, "pack", lambda networks, how: Slow(how))
-    assert quickest([nn.Linear(2, 1)] * 2, torch.ones(3, 1), CPU) == "separate"
+    networks, before = [nn.Linear(2, 1)] * 2, torch.get_rng_state()
+    assert quickest(networks, torch.ones(3, 1), CPU) == "separate"
     assert tried == ["grouped"] * 4 + ["separate"] * 4
+    assert torch.get_rng_state().equal(before)
+
+
+def test_the_quickest_way_of_networks_with_frozen_and_unused_weights():
+    def make(_):
+        network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(), nn.Flatten(1), nn.Linear(72, 2))
+        network[0].weight.requires_grad_(False)
+        return network
+
+    networks, images, before = built(make, 2), torch.rand(3, 1, 8, 8), torch.get_rng_state()
+    assert quickest(networks, images, CPU) in HOW
+    assert torch.get_rng_state().equal(before)
 
 
 def test_taking_apart_and_joining_are_inverse():

@@ -306,11 +306,12 @@ def quickest(networks: Sequence[nn.Module], images: Tensor, device: torch.device
 
     def seconds(how: Convolve) -> float:
         packed = pack(networks, how).to(device).train()
+        weights = [p for p in packed.parameters() if p.requires_grad]
         times = []
         for _ in range(4):
             started = time.perf_counter()
-            grads = torch.autograd.grad(packed(x).sum(), list(packed.parameters()))
-            float(grads[0].sum())  # waits for the device
+            grads = torch.autograd.grad(packed(x).sum(), weights, allow_unused=True)
+            float(next(g for g in grads if g is not None).sum())  # waits for the device
             times.append(time.perf_counter() - started)
         return min(times[1:])
 
@@ -318,7 +319,7 @@ def quickest(networks: Sequence[nn.Module], images: Tensor, device: torch.device
     found: dict[Convolve, float] = {}
     for how in ways:
         # Unfolded images may not fit the device's memory.
-        with contextlib.suppress(torch.OutOfMemoryError):
+        with contextlib.suppress(torch.OutOfMemoryError), forked(device):
             found[how] = seconds(how)
     return min(ways, key=lambda how: found.get(how, math.inf))
 
