@@ -94,6 +94,7 @@ def test_the_product_is_what_the_reference_states(shape, name):
         assert clips.bits.shape == expected.bits.shape
         assert (clips.bits != expected.bits).sum() <= 2 + 0.001 * clips.bits.numel()
         assert list(clips.counts) == [int(clips.mask(t).sum()) for t in range(len(clips.counts))]
+        assert clips.any() == (sum(clips.counts) > 0)
 
 
 def test_each_tile_has_its_own_full_scale():

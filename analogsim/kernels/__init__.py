@@ -61,6 +61,10 @@ class Clips:
     bits: Tensor
     counts: Sequence[int]
 
+    def any(self) -> bool:
+        """Return whether a conversion clipped; cheaper than counting where that is done afterwards."""
+        return any(self.counts) if isinstance(self.counts, list) else bool(self.bits.any())
+
     def mask(self, tile: int) -> Tensor:
         """Return where this tile clipped (bool, the output's shape)."""
         return (self.bits[tile // 8] >> tile % 8 & 1).bool()

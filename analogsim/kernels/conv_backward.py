@@ -51,7 +51,7 @@ def convolve_backward(
     """
     x_hat = kernel.dac(x.contiguous(), spec) if needs[1] else x
     with float32_precision(x.device, spec.precision):
-        if clips is None or not any(clips.counts):
+        if clips is None or not clips.any():
             grad_x, grad_w = _digital(grad, x_hat, w, geometry, needs)
         else:
             grad_x, grad_w = _by_tile(grad, x_hat, w, spec, geometry, mapping, clips, needs)

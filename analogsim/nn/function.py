@@ -73,7 +73,7 @@ def _by_tile(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return `CrossbarLinear`'s gradients of x and w as products of each tile."""
     tiles = spec.tiles(x.shape[1])
-    if clips is None or not any(clips.counts):
+    if clips is None or not clips.any():
         tiles, clips = [(0, x.shape[1])], None
     grad_x = torch.empty_like(x) if needs[0] else None
     grad_w = torch.empty_like(w) if needs[1] else None
