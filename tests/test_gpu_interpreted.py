@@ -80,7 +80,7 @@ BUILDS = {
 }
 
 
-def compiled(name, dtype, constants):
+def compiled(name, dtype, constants, arch=90):
     """Compile a kernel for sm_90, which needs no GPU, with pointers and sizes that are multiples of 16."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -102,7 +102,7 @@ def compiled(name, dtype, constants):
     constexprs = {(kernel.arg_names.index(key),): value for key, value in constants.items()}
     source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=aligned)
     options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
 def spilled(ptx, folder):
@@ -132,6 +132,19 @@ def test_the_kernels_compile_for_an_h100_without_surprises(build, tmp_path, monk
         # 8 Philox blocks a thread, 20 products each: nothing is computed twice.
         assert len(re.findall(r"mul\.hi\.u32", ptx)) <= 8 * 20
     assert spilled(ptx, tmp_path) <= most
+
+
+@needs_triton
+@pytest.mark.skipif(interpreting(), reason="Triton's interpreter has replaced its compiler")
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 89, 120])
+@pytest.mark.parametrize("build", ["matmul, tf32", "matmul, bf16", "grad_w", "accumulate", "noise"])
+def test_the_kernels_compile_for_other_gpus(arch, build, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    name, dtype, constants, _ = BUILDS[build]
+    found = compiled(name, dtype, constants, arch)
+    assert found.metadata.shared <= 99 * 1024  # what a program may have on the smallest of them
+    assert "mma.sync" in found.asm["ptx"] or build in ("accumulate", "noise")
 
 
 def issued(cubin, folder):
