@@ -93,7 +93,7 @@ def test_the_product_is_what_the_reference_states(shape, name):
     if clips is not None and expected is not None:
         assert clips.bits.shape == expected.bits.shape
         assert (clips.bits != expected.bits).sum() <= 2 + 0.001 * clips.bits.numel()
-        assert list(clips.counts) == [int(clips.mask(t).sum()) for t in range(len(clips.counts))]
+        assert list(clips.counts) == pytest.approx(expected.counts, abs=2 + 0.001 * out.numel())
         assert clips.any() == (sum(clips.counts) > 0)
 
 
@@ -257,7 +257,7 @@ def test_convolutions_are_the_cpu_kernels(case, mapping, monkeypatch):
     # Output channels of a scale far below 1 make a step smaller; the largest counts.
     assert flips((out.cpu() - cpu).abs(), spec, len(expected.counts)) <= 2 + 0.005 * out.numel()
     assert (clips.bits.cpu() != expected.bits).sum() <= 2
-    assert list(clips.counts) == [int(clips.mask(t).sum()) for t in range(len(clips.counts))]
+    assert list(clips.counts) == pytest.approx(expected.counts, abs=2)
 
 
 def test_gradients_of_a_convolution():

@@ -78,8 +78,9 @@ def sampled_moments(
 ) -> Moments:
     """Return the moments of any ADC's two errors, under noise of the profile's distribution and slow offset.
 
-    r is all that the ADC makes of a clipped sum: errors of gain, offset and levels, too. The noise of each conversion
-    is sampled in 16 strata of equal probability, so that means over many outputs scatter little; without noise, once.
+    r is all that the ADC makes of a clipped sum: errors of gain, offset and levels, too. White noise is sampled
+    in 16 strata of equal probability for each conversion, so that means over many outputs scatter little; without
+    noise, once.
 
     Parameters
     ----------
@@ -107,7 +108,8 @@ def sampled_moments(
         if count > 1:
             n = (deviation * shaped(quantiles(k), noise.distribution)).to(s.dtype)
         if noise.wander:
-            n = n + noise.wander * quantiles(k * 7 % count).to(s.dtype)  # another order of the strata
+            # Not in strata: in any fixed order of them it would not be independent of the white noise.
+            n = n + noise.wander * torch.randn(s.shape, generator=generator, device=s.device, dtype=s.dtype)
         v = s + n
         converted, clipped = converters.convert(v, full_scale, tile)
         within = v if full_scale is None else v.clamp(-full_scale if converters.adc.signed else 0.0, full_scale)
