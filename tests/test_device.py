@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 import analogsim as an
 from analogsim.device import Layout, converters, derive, draw
 from analogsim.errors import AnalogSimError, ConversionError, ProfileError, ProgrammingError
-from analogsim.kernels import MatmulSpec, cpu, philox, plain
+from analogsim.kernels import MatmulSpec, Read, cpu, philox, plain
 from analogsim.nn import AnalogConv2d, AnalogConvTranspose2d, AnalogLinear, AnalogLSTM
 from analogsim.profile import ADC, HardwareProfile, Noise
 
@@ -391,12 +392,12 @@ def test_adcs_are_the_oracles(kind, bits, signed, mismatch, error):
     # The CPU backend, in float32: but where a sum is within rounding of a threshold, the same numbers and marks.
     out, bits_ = torch.full((301, 3), 7.0), torch.zeros(301, 3, dtype=torch.uint8)
     spec = MatmulSpec(rows=None, adc_bits=bits, adc_full_scale=2.0)
-    count = chip.accumulate(out, x.float(), torch.zeros(()), spec, 0, 0, 4, 0, bits_, True)
+    count = chip.accumulate(out, x.float(), torch.zeros(()), Read(spec), 4, 0, bits_, True)
     assert count == int((bits_ >> 4).sum())
     assert (bits_.bool() != clipped).sum() <= 3
     difference = (out.double() - got).abs()
     assert (difference > 1e-5).double().mean() < 0.02
-    chip.accumulate(out, x.float(), torch.zeros(()), spec, 0, 0, 4, 0, None, False)
+    chip.accumulate(out, x.float(), torch.zeros(()), Read(spec), 4)
     torch.testing.assert_close(out[difference < 1e-5].double(), 2 * got[difference < 1e-5], rtol=1e-5, atol=1e-5)
 
 
@@ -413,7 +414,7 @@ def test_both_backends_convert_the_same(shape, kind):
     for base in (plain, cpu):
         out, bits = torch.zeros(shape), torch.zeros(shape, dtype=torch.uint8)
         chip = converters.Converters(adc, Noise(), 3, base)
-        count = chip.accumulate(out, sums, norm2, spec, 11, 12, 2, 0, bits, False)
+        count = chip.accumulate(out, sums, norm2, Read(spec, 11, 12), 2, 0, bits)
         assert count == int((bits >> 2).sum())
         outs.append(out)
         marks.append(bits)
@@ -463,7 +464,7 @@ def test_noise_has_its_shape_and_the_same_variance(kind, distribution):
 def test_wander_is_a_slow_gauss_markov_process():
     like = torch.zeros(50, 3, dtype=torch.float64)
     noise = IDEAL.varied(noise={"wander": 0.5, "wander_length": 20.0}).noise
-    got = converters.Converters(IDEAL.adc, noise, 0).wander(like, 7, 5, 2).numpy()
+    got = converters.Converters(IDEAL.adc, noise, 0).wander(like, Read(MatmulSpec(), 7, 5), 2).numpy()
     n = philox.normals((50, 3), derive(7, draw.WANDER), 5, 2).numpy()
     rho, slow = math.exp(-1 / 20), n[0]
     for i in range(50):
@@ -611,7 +612,7 @@ def test_what_a_profile_does_not_use_costs_nothing():
     profile = IDEAL.varied(cells={"mapping": "differential"}, programming={"sigma": 0.02}, drift={"nu": 0.05})
     layer = AnalogLinear(5, 3, profile=profile).eval()
     an.program(layer, 1)
-    kernel = layer.plan(torch.zeros(1, 5), layer.weight.detach())[3]
+    kernel = layer.plan(torch.zeros(1, 5), layer.weight.detach()).kernel
     assert kernel.__name__ == "analogsim.kernels.cpu"
     assert layer.chip(layer._built[1]) is layer._built[2]  # built once
 
@@ -655,12 +656,13 @@ def test_calibration_sees_every_slice():
     layer = model[0].eval()
     layer.profile = profile.varied(programming={"sigma": 0.0})
     with torch.no_grad():
-        _, gain, _, kernel, spec, seed, stream, _ = layer.plan(x, layer.weight)
-        _, clips = kernel.matmul(x, layer.weight, spec, seed, stream, gain, layer.bias, True)
+        plan = layer.plan(x, layer.weight)
+        kernel, spec, read = plan.kernel, plan.read.spec, replace(plan.read, record_clips=True)
+        _, clips = kernel.matmul(x, layer.weight, read)
     assert sum(clips.counts) == 0
     tight = MatmulSpec(spec.rows, spec.input_range, 5, True, spec.adc_full_scale * 0.9, 10)
     with torch.no_grad():
-        assert sum(kernel.matmul(x, layer.weight, tight, seed, stream, gain, layer.bias, True)[1].counts) > 0
+        assert sum(kernel.matmul(x, layer.weight, replace(read, spec=tight))[1].counts) > 0
 
 
 # --- profiles --------------------------------------------------------------------------------------------------------
