@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels import MatmulSpec, Read, philox
+from ..kernels import MatmulSpec, Read, philox, plain
 from ..profile import ADC, DAC, Noise
 from .draw import ADC_GAIN, ADC_OFFSET, CAPACITORS, WANDER, derive, normals
 
@@ -129,12 +129,7 @@ class Converters:
         if self.noise.wander:
             noisy = noisy + self.noise.wander * self.wander(noisy, read, tile)
         if not fast:
-            converted, clipped = self.convert(noisy, full_scale, tile)
-            out.copy_(converted) if first else out.add_(converted)
-            if bits is None:
-                return 0
-            bits |= clipped.to(bits.dtype) << tile % 8
-            return int(clipped.sum())
+            return plain.add(out, *self.convert(noisy, full_scale, tile), tile, bits, first)
         gains, offsets = self.errors(full_scale, tile, partial)
         limits, table, step = (-math.inf, math.inf), None, 0.0
         if full_scale is not None:

@@ -38,6 +38,11 @@ def accumulate(
     """
     norm2 = partial.new_zeros(()) if norm2 is None else norm2
     converted, clipped = reference.adc(partial, norm2, read.spec, read.seed, read.stream, tile, offset)
+    return add(out, converted, clipped, tile, bits, first)
+
+
+def add(out: Tensor, converted: Tensor, clipped: Tensor, tile: int, bits: Tensor | None, first: bool) -> int:
+    """Do the rest of `accumulate`."""
     out.copy_(converted) if first else out.add_(converted)
     if bits is None:
         return 0
