@@ -310,6 +310,20 @@ def test_a_layer_trains_on_it():
     assert losses[-1] < 0.6 * losses[0]
 
 
+@pytest.mark.skipif(not GPU or INTERPRETED, reason="needs a GPU")
+@pytest.mark.parametrize("seed", [None, 1])
+def test_noise_is_not_captured_in_a_graph(seed):
+    layer = an.AnalogLinear(40, 10, profile=an.HardwareProfile(noise={"output": 0.1})).to(DEVICE)
+    site = an.inject_noise(torch.nn.Linear(40, 10).to(DEVICE), an.NoiseSpec(sigma=0.1, seed=seed))
+    an.set_seed(layer, seed)
+    x = torch.randn(32, 40, device=DEVICE)
+    for model in (layer, site):
+        with torch.no_grad():
+            model(x)
+            with pytest.raises(BackendError, match="CUDA graph"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+                model(x)
+
+
 def test_every_case_of_the_benchmark_runs():
     from benchmarks import gpu as bench
 

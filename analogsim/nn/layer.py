@@ -19,6 +19,7 @@ from ..errors import (
 )
 from ..kernels import Backend, MatmulSpec, Precision, Read, choose, uncompiled
 from ..kernels.conv_tiles import cut
+from ..kernels.philox import seed_of_call
 from ..profile import HardwareProfile
 from .function import CrossbarLinear, Plan, exact_dtype
 
@@ -161,10 +162,11 @@ class AnalogLayer(nn.Module):
         """Return (seed, stream) for one call: drawn from torch's generator, or the explicit seed and a call count."""
         if not (spec.noisy or self.profile.flicker.amplitude or self.profile.noise.wander):
             return 0, 0
-        if self.seed is None:
-            return int(torch.randint(2**63 - 1, ()).item()), self.stream << 32
-        self.calls += 1
-        return self.seed, (self.stream << 32) + self.calls
+        seed, stream = seed_of_call(self.seed, self.input_range.device), self.stream << 32
+        if self.seed is not None:
+            self.calls += 1
+            stream += self.calls
+        return seed, stream
 
     @uncompiled
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -261,10 +263,11 @@ class AnalogLayer(nn.Module):
 
     def _training_chip(self) -> int:
         """Return the seed of a chip for one training call."""
+        seed = seed_of_call(self.seed, self.input_range.device)
         if self.seed is None:
-            return int(torch.randint(2**63 - 1, ()).item())
+            return seed
         self.calls += 1
-        return derive(self.seed, self.stream, self.calls)
+        return derive(seed, self.stream, self.calls)
 
     def _layout(self, programmed: Tensor) -> Layout:
         """Return where the cells of ŵ (N, K, …) are.
