@@ -63,7 +63,7 @@ bench-gpu: $(READY) ## measure the Triton kernels against torch, on a machine wi
 	$(BIN)/python -m benchmarks.tables
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
-	$(BIN)/python -m pytest -m gpu -p no:xdist
+	$(BIN)/python -m pytest tests/test_gpu.py tests/test_gpu_group.py
 
 bench-group: $(READY) ## measure groups of networks against one process a network (leave the machine alone)
 	$(BIN)/python -m benchmarks.group --out $(SPEED)/group.json

@@ -32,11 +32,18 @@ def hardware(rows: int) -> HardwareProfile:
 
 def finish(title: str, cases: list[Case], out: Path | None, notes: tuple[str, ...] = ()) -> None:
     """Print a report, and write it where asked."""
-    report = Report(title=title, machine=machine(), cases=tuple(cases), notes=notes)
+    report = keep(title, cases, out, notes)
     console = Console()
     console.print(table(report))
     for note in notes:
         console.print(note)
     if out is not None:
-        report.save(out)
         console.print(f"written: {out}")
+
+
+def keep(title: str, cases: list[Case], out: Path | None, notes: tuple[str, ...] = ()) -> Report:
+    """Write what there is so far, where asked: a benchmark that is stopped has measured this much."""
+    report = Report(title=title, machine=machine(), cases=tuple(cases), notes=notes)
+    if out is not None:
+        report.save(out)
+    return report

@@ -22,7 +22,7 @@ from analogsim.study.spec import TrainSpec
 from analogsim.study.train import train
 from models.lenet import LeNet5
 
-from .common import Out, Quick, finish
+from .common import Out, Quick, finish, keep
 
 SPEC = TrainSpec(epochs=10**6, sigma=0.5)
 GOAL = 0.1
@@ -55,7 +55,10 @@ class Crew:
         for pipe in self.pipes:
             pipe.send(None)
         for pipe in self.pipes:
-            pipe.recv()
+            try:
+                pipe.recv()
+            except EOFError:
+                raise RuntimeError("a process that trains died; its reason is above, or memory is short") from None
         return self.networks
 
     def close(self) -> None:
@@ -190,28 +193,27 @@ def measured(settings: dict[str, dict[str, Any]], baseline: str | None, rounds: 
 def main(
     quick: Quick = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto (a GPU if there is one).")] = "auto",
-    images: Annotated[int, typer.Option(help="Training images; 0: 50,000 on a GPU, 2,560 on the CPU.")] = 0,
+    images: Annotated[int, typer.Option(help="Training images; 0: 12,800 on a GPU, 2,560 on the CPU.")] = 0,
     processor_time: Annotated[
         bool, typer.Option("--processor-time", help="One thread on the CPU, and its time only: for a busy machine.")
     ] = False,
     model: Annotated[
         str, typer.Option(metavar="MODULE:NAME", help="With --processor-time: the network.")
     ] = "models.lenet:LeNet5",
-    rounds: Annotated[int, typer.Option(help="Measured rounds.")] = 7,
+    rounds: Annotated[int, typer.Option(help="Measured rounds.")] = 5,
     out: Out = None,
 ) -> None:
     """Measure seconds for a network's epoch, groups against the best number of processes with one network each."""
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    images = images or (50_000 if device.startswith("cuda") else 2560)
+    images = images or (12_800 if device.startswith("cuda") else 2560)
     if processor_time:
         images, rounds = (512, 3) if quick else (images, rounds)
         finish("Groups", [one_thread(find(model), quantized, images, rounds) for quantized in (False, True)], out)
         return
-    results = [
-        case
-        for quantized in (False, True)
-        for case in cases(quantized, device, 512 if quick else images, 1 if quick else rounds)
-    ]
+    results: list[Case] = []
+    for quantized in (False, True):
+        results += cases(quantized, device, 512 if quick else images, 1 if quick else rounds)
+        keep("Groups", results, out)
     notes = []
     for case in results:
         rates = ", ".join(f"{r.name}: {1 / r.value.median:.3g}" for r in case.results)

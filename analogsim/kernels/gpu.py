@@ -65,7 +65,7 @@ def matmul(x: Tensor, w: Tensor, read: Read, blocks: Blocks | None = None) -> tu
     converts = spec.dac_levels > 0
     x, w, out = _in_rows(x), _in_rows(w), x.new_empty(m, n)
     if converts and n >= CONVERT_FIRST:
-        x, converts = _convert(x, spec, unit=1.0), False
+        x, converts = codes(x, spec), False
     launch(
         gpu_jit.matmul_kernel,
         (cdiv(m, cut.m) * cdiv(n, cut.n),),
@@ -193,11 +193,17 @@ def _plain_backward(
 @torch.no_grad()
 def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
     """Convert inputs to normalised units (`reference.dac`)."""
-    return _convert(x.contiguous(), spec, _dac_scalars(spec)[3])
+    return codes(x.contiguous(), spec, unit_of(spec))
 
 
-def _convert(x: Tensor, spec: MatmulSpec, unit: float) -> Tensor:
-    """Convert inputs to codes times `unit`."""
+def unit_of(spec: MatmulSpec) -> float:
+    """Return what a DAC's code, or an input that no DAC converts, is in normalised units."""
+    return _dac_scalars(spec)[3]
+
+
+@torch.no_grad()
+def codes(x: Tensor, spec: MatmulSpec, unit: float = 1.0) -> Tensor:
+    """Convert inputs to codes times `unit`; without a DAC, multiply them by it."""
     gain, low, high, _ = _dac_scalars(spec)
     x = x if x.is_contiguous() else x.contiguous()
     out = torch.empty_like(x)
@@ -234,8 +240,12 @@ def add_tile(
     bits: Tensor | None,
     first: bool,
     last: bool = False,
+    unit: float = 1.0,
 ) -> None:
-    """Compute `accumulate` without waiting for the GPU to count; `last` applies `read`'s scale and bias to the sum."""
+    """Compute `accumulate` without waiting for the GPU to count, on sums in `unit`s of normalised ones.
+
+    `last` applies `read`'s scale and bias to the sum.
+    """
     spec, scale, bias = read.spec, read.scale if last else None, read.bias if last else None
     if not out.numel():
         return
@@ -246,10 +256,10 @@ def add_tile(
     launch(
         gpu_jit.accumulate_kernel,
         (cdiv(lead + out.numel(), ELEMENTS),),
-        *(out, partial, _or(squares, out), _or(bits, out), _adc_scalars(spec, tile + 1, out.device)),
+        *(out, partial, _or(squares, out), _or(bits, out), _adc_scalars(spec, tile + 1, out.device, unit)),
         *(_or(scale, out), _or(bias, out), out.numel(), panel, lead, tile, out.shape[1]),
         *(*divider(positions), *divider(out.shape[1])),
-        *(spec.noise_output, spec.noise_read, spec.noise_multiplicative, *key(read.seed, read.stream)),
+        *(unit, spec.noise_output / unit, spec.noise_read, spec.noise_multiplicative, *key(read.seed, read.stream)),
         **_stages(spec),
         RECORD=bits is not None,
         FIRST=first,
@@ -312,7 +322,7 @@ def _power(n: int) -> int:
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
     """Return a pointer that will not be followed, where there is no tensor."""
-    return other if tensor is None else tensor.detach()
+    return other if tensor is None else tensor.detach().contiguous()
 
 
 def _in_rows(matrix: Tensor) -> Tensor:

@@ -17,18 +17,9 @@ from .philox import ANGLE_MULTIPLIER, ROUNDS
 
 _ROUNDS = tl.constexpr(ROUNDS)
 _ANGLE = tl.constexpr(ANGLE_MULTIPLIER)
-_LN = tl.constexpr(
-    (
-        0.16222524642944336,
-        -0.17250847816467285,
-        0.1990017294883728,
-        -0.24969908595085144,
-        0.33335059881210327,
-        -0.5000036358833313,
-        0.9999999403953552,
-    )
-)
-KEY = ["k0", "k1", "s0", "s1"]  # arguments that differ at every call: Triton shall not compile anew for their values
+# Arguments that differ from call to call: Triton shall not compile anew for their values.
+KEY = ["k0", "k1", "s0", "s1"]
+PLACE = ["panel", "lead", "tile"]
 
 
 @triton.jit
@@ -40,9 +31,13 @@ def normal_pairs(word):
     bits = u.to(tl.int32, bitcast=True)
     e = (bits - 0x3F3504F3) & -0x800000
     f = (bits - e).to(tl.float32, bitcast=True) - 1.0
-    p = f * (-2 * -0.10106763988733292) + -2 * _LN[0]
-    for i in tl.static_range(1, 7):
-        p = p * f + -2 * _LN[i]
+    p = f * (-2 * -0.10106763988733292) + -2 * 0.16222524642944336
+    p = p * f + -2 * -0.17250847816467285
+    p = p * f + -2 * 0.1990017294883728
+    p = p * f + -2 * -0.24969908595085144
+    p = p * f + -2 * 0.33335059881210327
+    p = p * f + -2 * -0.5000036358833313
+    p = p * f + -2 * 0.9999999403953552
     r = tl.sqrt(p * f - e.to(tl.float32) * 1.6525916589735634e-07)  # 2·ln 2·2^-23
     x = (word * _ANGLE).to(tl.int32, bitcast=True).to(tl.float32) * 2.3283064365386963e-10  # 2^-32
     y = x * x
@@ -61,8 +56,8 @@ def normal_pairs(word):
 @triton.jit
 def words(block, tile, k0, k1, s0, s1):
     """Return the four words of Philox blocks (uint32); the scalars come as int32, whose bits count."""
-    # The tile takes the blocks' shape, so that no variable of the rounds changes its type.
-    c1 = tl.zeros_like(block) + tl.to_tensor(tile).to(tl.uint32, bitcast=True)
+    # The tile takes the blocks' shape and type, so that no variable of the rounds changes its own.
+    c1 = (tl.zeros_like(block) + tile).to(tl.uint32)
     c2 = tl.zeros_like(block) + s0.to(tl.uint32, bitcast=True)
     c3 = tl.zeros_like(block) + s1.to(tl.uint32, bitcast=True)
     key0, key1 = k0.to(tl.uint32, bitcast=True), k1.to(tl.uint32, bitcast=True)
@@ -263,7 +258,7 @@ def matmul_kernel(
         if RECORD:
             byte |= tl.where(over, 1 << (tile & 7), 0).to(tl.uint8)
             if ((tile & 7) == 7) | (tile == tiles - 1):
-                plane = bits + tl.to_tensor(tile >> 3).to(tl.int64) * M * N
+                plane = bits + tl.full((), tile >> 3, tl.int64) * M * N
                 tl.store(plane + place, byte, mask=inside)
                 byte = tl.zeros((BM, BN), tl.uint8)
     if not ROUND:
@@ -303,7 +298,7 @@ def grad_x_kernel(
     k = tile * width + tl.program_id(1) % blocks * BK + tl.arange(0, BK)
     ends = k < tl.minimum(tile * width + width, K)
     rows = tl.where(m < M, m, 0).to(tl.int64)
-    plane = bits + tl.to_tensor(tile >> 3).to(tl.int64) * M * N
+    plane = bits + tl.full((), tile >> 3, tl.int64) * M * N
     total = tl.zeros((BM, BK), tl.float32)
     for first in range(0, N, BN):
         n = first + tl.arange(0, BN)
@@ -349,7 +344,7 @@ def grad_w_kernel(
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     k = tile * width + tl.program_id(1) % blocks * BK + tl.arange(0, BK)
     ends = k < tl.minimum(tile * width + width, K)
-    plane = bits + tl.to_tensor(tile >> 3).to(tl.int64) * M * N
+    plane = bits + tl.full((), tile >> 3, tl.int64) * M * N
     total = tl.zeros((BN, BK), tl.float32)
     begin = tl.program_id(2) * depth
     stop = tl.minimum(begin + depth, M)
@@ -368,13 +363,13 @@ def grad_w_kernel(
     tl.store(target, total * unit, mask=(n < N)[:, None] & ends[None, :])
 
 
-@triton.jit(do_not_specialize=[*KEY, "position_magic", "position_shift", "channel_magic", "channel_shift"])
+@triton.jit(do_not_specialize=[*KEY, *PLACE, "position_magic", "position_shift", "channel_magic", "channel_shift"])
 def accumulate_kernel(
     out,
     partial,
     squares,
     bits,
-    adc,  # (tiles, 3) float32: full scale, gain, step
+    adc,  # (tiles, 3) float32: full scale and gain (of what the sums are in), step
     scale,  # (channels)
     bias,  # (channels)
     count,
@@ -386,6 +381,7 @@ def accumulate_kernel(
     position_shift,
     channel_magic,
     channel_shift,
+    unit,
     sigma,
     read,
     multiplicative,
@@ -406,7 +402,8 @@ def accumulate_kernel(
 ):
     """Add a tile's converted partial sums to `out`, flat arrays of `count` elements, PANELS panels a program.
 
-    After the last tile, scale and bias of each channel, whose positions lie together.
+    The ADC's step or else `unit` turns sums into normalised units. After the last tile come scale and bias of each
+    channel, whose positions lie together.
     """
     first = tl.program_id(0) * PANELS
     p, lane = tl.arange(0, PANELS)[:, None], tl.arange(0, 16)[None, :]
@@ -425,6 +422,8 @@ def accumulate_kernel(
         if RECORD:
             byte = tl.load(bits + i, mask=mask, other=0).to(tl.int32) | tl.where(over, 1 << (tile & 7), 0)
             tl.store(bits + i, byte.to(tl.uint8), mask=mask)
+        if not ROUND:
+            s *= unit
         if not FIRST:
             s += tl.load(out + i, mask=mask, other=0.0)
         if SCALE or BIAS:

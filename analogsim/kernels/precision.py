@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 
 Precision = Literal["ieee", "tf32", "tf32x3"]
-"""ieee: float32 throughout. tf32: operands rounded to 11 significant bits, float32 sums. tf32x3: three such products,
+"""ieee: float32 throughout. tf32: of operands the first 11 significant bits, float32 sums. tf32x3: three such products,
 nearly float32's accuracy (torch's own libraries have no such mode and use ieee)."""
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 

@@ -20,7 +20,8 @@ from .pack_noise import PackedNoise, site_sigmas
 from .spec import TrainSpec
 from .train import divergence, has_ended, learning_rate, record
 
-EVALUATED = 500  # images of all networks together in one step of the evaluation, but at least LEAST of each
+# Images of all networks together in one step of the evaluation, but at least LEAST of each.
+EVALUATED, EVALUATED_ON_CPU = 2**14, 500
 LEAST = 50
 
 
@@ -139,7 +140,7 @@ class Group:
         self.sigmas = {member.name: site_sigmas(member.network, member.spec) for member in members}
         check_pack([member.network for member in members], self.how, data.normalise(data.train_x[:4]), device)
         self.images, self.labels = data.train_x.to(device), data.train_y.to(device)
-        size = max(LEAST, EVALUATED // len(members))
+        size = max(LEAST, (EVALUATED_ON_CPU if device.type == "cpu" else EVALUATED) // len(members))
         self.tests = list(data.test_batches(size, device))
         self.members = members
         self._gather()

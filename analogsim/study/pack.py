@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConversionError
+from ..kernels.precision import float32_precision
 from ..qat import QuantReLU, activation_quantizer, weight_quantizer
 
 Convolve = Literal["grouped", "separate", "unfolded"]
@@ -300,9 +301,11 @@ def check_pack(networks: Sequence[nn.Module], how: Convolve, images: Tensor, dev
         for module in network.modules():
             if isinstance(module, DROPOUTS):
                 module.eval()
-    wanted = torch.stack([network(x) for network, x in zip(singles, inputs)], 1)
     try:
-        out = packed(torch.cat(inputs, 1)).view(wanted.shape)
+        # A GPU's TF32, which cuDNN takes unless told not to, makes differences as large as the tolerance.
+        with float32_precision(device, "ieee"):
+            wanted = torch.stack([network(x) for network, x in zip(singles, inputs)], 1)
+            out = packed(torch.cat(inputs, 1)).view(wanted.shape)
     except (RuntimeError, ValueError, TypeError) as error:
         line = str(error).splitlines()[0]
         raise ConversionError(f"{title}: its forward cannot be shared by several networks ({line})") from error
