@@ -249,6 +249,8 @@ def test_arguments_reach_the_constructor(tmp_path, monkeypatch):
         (["models.lenet", "digits"], ["module:name"]),
         (["nowhere.net:Net", "digits"], ["no module 'nowhere'"]),
         (["models.nothing:Net", "digits"], ["no module 'models.nothing'"]),
+        (["models/lenet.py:LeNet5", "digits"], ["module:name", "models.lenet:LeNet5"]),
+        (["lenet.py:LeNet5", "digits"], ["module:name", "models.lenet:LeNet5"]),
         (["models.lenet:LeNet6", "digits"], ["LeNet6", "LeNet5"]),
         ([LENET, "digits", "--arg", "depth=3"], ["depth", "classes"]),
         (["models.lenet:OrderedDict", "digits"], ["nn.Module is needed"]),
@@ -264,6 +266,21 @@ def test_train_refuses(args, words, tmp_path):
     said = refused("train", *args, "--out", tmp_path / "run")
     assert all(word in said for word in words), said
     assert not (tmp_path / "run").exists()
+
+
+def test_whatever_a_network_s_own_code_does_is_said_in_a_line(tmp_path, monkeypatch):
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
+    (tmp_path / "fussy.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self): super().__init__(1, 10)\n"
+        "    def forward(self, x): assert x.ndim == 2, 'rows only'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    said = refused("train", "leaves:Net", "digits", "--out", tmp_path / "run")
+    assert "importing leaves fails: SystemExit" in said
+    said = refused("train", "fussy:Net", "digits", "--out", tmp_path / "run")
+    assert "cannot take them: AssertionError: rows only" in said
 
 
 def test_arguments_that_are_no_pairs_are_wrong_usage(tmp_path):
