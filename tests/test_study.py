@@ -255,6 +255,22 @@ def test_a_dead_worker_is_replaced_and_its_job_tried_once_more(tmp_path, monkeyp
     np.testing.assert_array_equal(frame["peak"]["once"], frame["peak"]["never"])
 
 
+def test_a_script_needs_no_guard_against_its_own_workers(tmp_path):
+    written(tmp_path, train={"epochs": 1}, train_subset=32)
+    (tmp_path / "script.py").write_text(
+        "from analogsim.study import load_study, run_study\n"
+        "print('once')\n"
+        "print(dict(run_study(load_study('study.yaml'), 'out', workers=1, device='cpu')))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert "failed" not in process.stdout
+    assert process.stdout.count("once") == 1
+    assert "Traceback" not in process.stderr
+
+
 def test_a_divergence_is_a_result(tmp_path):
     methods = [{"name": "float", "train": {"lr": 1e30}}]
     counts = run_study(study(methods=methods), tmp_path, workers=2, device="cpu", progress=False)
