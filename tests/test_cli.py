@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -220,6 +221,16 @@ def test_fresh_starts_anew(tmp_path):
     assert "trained already" not in result.stderr
     about = json.loads((tmp_path / "run.json").read_text())
     assert (about["spec"]["seed"], about["train_subset"], about["test_subset"]) == (1, 64, 100)
+
+
+def test_two_trainings_keep_out_of_each_other_s_way(run):
+    before = (run / "run.json").read_bytes()
+    with FileLock(run / "lock"):
+        said = refused("train", LENET, "digits", *TINY, "--fresh", "--out", run)
+    assert "another training is at work there" in said
+    assert (run / "run.json").read_bytes() == before
+    assert (run / "model.safetensors").exists()
+    done("train", LENET, "digits", *TINY, "--out", run)
 
 
 def test_arguments_reach_the_constructor(tmp_path, monkeypatch):
