@@ -294,6 +294,18 @@ def test_two_runs_keep_out_of_each_other_s_way(ran):
     assert "no run is at work" in call("status", out).output
 
 
+def test_a_report_leaves_the_tables_to_a_run_that_is_at_work(ran, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(ran[1], out)
+    (out / "results.csv").unlink()
+    with Store(out).held("analogsim study run"):
+        assert call("report", out).exit_code == 0
+    assert (out / "report.html").exists()
+    assert not (out / "results.csv").exists()
+    assert call("report", out).exit_code == 0
+    assert (out / "results.csv").exists()
+
+
 def test_a_dry_run_does_nothing(tmp_path):
     file = written(tmp_path, seeds=3)
     result = call("run", file, "--out", tmp_path / "out", "--dry-run")
@@ -303,8 +315,17 @@ def test_a_dry_run_does_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
+def test_a_directory_whose_lock_cannot_be_opened_is_busy_where_an_owner_is_named(tmp_path):
+    (tmp_path / "lock").mkdir()  # refuses to be opened, as a file of somebody else's does
+    assert not Store(tmp_path).busy()
+    (tmp_path / "lock.json").write_text("{}")
+    assert Store(tmp_path).busy()
+
+
 def test_no_study_no_status(tmp_path):
+    (tmp_path / "file").write_text("")
     for command in ("status", "list", "report"):
+        assert "holds no" in " ".join(call(command, tmp_path / "file").stderr.split())
         result = call(command, tmp_path)
         assert result.exit_code == 1
         assert "error:" in result.stderr
