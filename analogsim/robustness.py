@@ -1,6 +1,5 @@
 """How much noise a trained network survives: its accuracy over a noise grid, and from it the midpoint noise level µ."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -16,7 +15,7 @@ from .errors import ConversionError, DataError, FitError, NonFiniteError, ShapeE
 from .nn import analog_layers
 from .noise import NoiseSite, NoiseSpec, Target, inject_noise, noise_sites
 from .progress import bar
-from .restore import forked, restored, seed_generators
+from .restore import copied, forked, restored, seed_generators
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
@@ -146,12 +145,12 @@ def _grid(sigmas: ArrayLike, repeats: int, quantity: str, seed: int) -> np.ndarr
 
 def _prepared(model: nn.Module, quantity: str, device: torch.device | str | None) -> nn.Module:
     """Return the model itself, or a copy where it must be changed for good: noise sites, another device."""
-    copied = False
+    own = False
     if device is not None and any(p.device != torch.empty(0, device=device).device for p in model.parameters()):
-        model, copied = copy.deepcopy(model).to(device), True
+        model, own = copied(model).to(device), True
     if quantity in TARGETS:
         if not noise_sites(model, TARGETS[quantity]):
-            model = inject_noise(model, NoiseSpec(sigma=0.0, target=TARGETS[quantity]), inplace=copied)
+            model = inject_noise(model, NoiseSpec(sigma=0.0, target=TARGETS[quantity]), inplace=own)
     elif not any(True for _ in analog_layers(model)):
         raise ConversionError(f"quantity={quantity!r}: no layer is analog; convert(model, profile) first")
     return model
