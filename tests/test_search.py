@@ -150,6 +150,28 @@ def test_what_cannot_be_is_refused(digits, monkeypatch):
         search(digits)
 
 
+def test_a_damaged_journal_and_another_calibration_are_refused(digits, tmp_path):
+    journal = tmp_path / "journal"
+    search(digits, trials=1, storage=journal)
+    with pytest.raises(SearchError, match="another .* calibration"):
+        search((*digits[:2], [digits[2][0][:9]]), trials=1, storage=journal)
+    journal.write_text("no JSON\n")
+    with pytest.raises(SearchError, match="journal: no journal of a search, or damaged"):
+        search(digits, trials=1, storage=journal)
+    with pytest.raises(SearchError, match="nowhere"):
+        search(digits, trials=1, storage=tmp_path / "nowhere" / "journal")
+
+
+def test_an_error_is_raised_and_not_logged_too_and_logging_stays_as_it_was(digits, capfd):
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    with pytest.raises(SearchError, match="energy of .* is nan"):
+        search(digits, objective="energy")
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_space_as_a_shell_gives_it():
     items = ["adc.bits=4-6", "tile.rows=64,128", "calibration=maximum,noise-aware", "noise.output=0.1"]
     assert read_space(items) == {
