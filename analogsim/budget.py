@@ -140,7 +140,8 @@ class NoiseBudget:
         ax.set_ylabel("share of the error's variance (%)")
         ax.set_ylim(0, 118)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        if any(bottoms):
+            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
         return ax
 
     def save(self, path: str | os.PathLike[str]) -> None:

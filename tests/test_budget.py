@@ -200,6 +200,12 @@ def test_the_network_is_left_as_it_was(lenet):
     assert (layer.seed, layer.calls, layer._observer) == (3, 0, None)
 
 
+def test_a_picture_without_errors_has_no_legend(lenet):
+    model, _, test = lenet
+    budget = noise_budget(convert(model, HardwareProfile()), test[:2], repeats=0, progress=False)
+    assert budget.plot().get_legend() is None
+
+
 def test_frame_file_and_picture(lenet, tmp_path):
     model, train_x, test_x = lenet
     analog = convert(model, EIGHT)

@@ -149,6 +149,7 @@ def test_info():
 def test_profile_list_and_show():
     listed = done("profile", "list").stdout
     assert all(name in listed for name in presets())
+    assert listed.count("(") == listed.count(")"), "a description is cut in the middle of a sentence"
     shown = json.loads(done("profile", "show", "8bit", "--json").stdout)
     assert HardwareProfile(**shown) == HardwareProfile.load("8bit")
 
@@ -506,6 +507,7 @@ def test_plot_refuses(swept, tmp_path):
 def test_a_curve_without_a_fit_is_shown_as_such(swept, tmp_path):
     done("sweep", swept.parent, "--sigmas", "0.1,1", "--repeats", "1", *FAST, "--out", tmp_path / "two.json")
     assert "no fit" in done("plot", tmp_path / "two.json", "--out", tmp_path / "two.png").stdout
+    assert "no fit" in done("plot", tmp_path / "two.json", swept, "--baseline", swept).stdout
 
 
 def test_output_is_the_same_wherever_it_goes(swept):
