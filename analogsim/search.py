@@ -303,9 +303,10 @@ def design_search(
         known = {_key(one.values): one for one in _designs(study, choices)}
         done = len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
         study.sampler = optuna.samplers.TPESampler(seed=seed + done, constraints_func=constraint, n_startup_trials=15)
-        if not done:
-            for index in (-1, 0):
-                study.enqueue_trial({key: range(len(v))[index] for key, v in choices.items()}, skip_if_exists=True)
+        for index in (-1, 0):
+            # Again, where a search was interrupted in it.
+            if _key({key: v[index] for key, v in choices.items()}) not in known:
+                study.enqueue_trial({key: range(len(v))[index] for key, v in choices.items()})
         task = shown.add_task("Searching designs", total=trials, completed=done)
 
         def run(trial: Any) -> tuple[float, float]:

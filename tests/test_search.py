@@ -72,12 +72,13 @@ def test_the_best_is_the_cheapest_allowed_and_no_design_beats_the_front(digits):
     assert found.profile().adc.bits == found.best.values["adc.bits"]
 
 
-def test_an_interrupted_search_goes_on(digits, tmp_path):
+@pytest.mark.parametrize("when", [0, 1, 5])
+def test_an_interrupted_search_goes_on(digits, tmp_path, when):
     journal = tmp_path / "search.journal"
     tried = []
 
     def steps(counted):
-        if len(tried) == 5:
+        if len(tried) == when:
             tried.append("interrupted")
             raise KeyboardInterrupt
         tried.append(counted)
@@ -89,6 +90,8 @@ def test_an_interrupted_search_goes_on(digits, tmp_path):
     found = search(digits, objective=steps, storage=journal, seed=3)
     assert len(found.designs) == len(tried) - 1, "no design was computed twice"
     assert len(tried) > before
+    for place in (0, -1):
+        assert {key: values[place] for key, values in SPACE.items()} in [one.values for one in found.designs]
     again = search(digits, objective=steps, storage=journal, seed=3)
     assert again == found
     with pytest.raises(SearchError, match="another"):
