@@ -23,7 +23,7 @@ from analogsim.curve import RobustnessCurve
 from analogsim.errors import BackendError, StudyError
 from analogsim.study import load_results, load_study, run_study, summarise
 from analogsim.study.grid import Study
-from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task, run_job
+from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task, record_failure, run_job
 from analogsim.study.run import time_left
 from analogsim.study.store import Store
 
@@ -208,6 +208,19 @@ def test_only_what_failed_is_run_again_and_only_if_asked(ran, tmp_path):
     assert call("run", file, "--out", out, "--device", "cpu", "--workers", 2, "--retry-failed").exit_code == 1
     changed = {path.name for path in times if path.stat().st_mtime_ns != times[path]}
     assert changed == {ERROR, "job.json"}
+
+
+@pytest.mark.parametrize(
+    ("message", "kept"), [("ShapeError: CheckpointNet on digits", True), ("CheckpointError: x", False)]
+)
+def test_only_a_bad_checkpoint_is_forgotten_with_a_failure(tmp_path, message, kept):
+    store = Store(tmp_path)
+    store.folder("job").mkdir(parents=True)
+    (store.folder("job") / "checkpoint.pt").touch()
+    record_failure(store.folder("job"), message)
+    store.forget_failure("job")
+    assert (store.folder("job") / "checkpoint.pt").exists() == kept
+    assert store.state("job") == "waiting"
 
 
 def test_a_study_can_grow(ran, tmp_path):

@@ -103,7 +103,7 @@ class Store:
     def forget_failure(self, job: str) -> None:
         """Let a failed job be tried again, from its checkpoint if that is sound."""
         folder = self.folder(job)
-        if "Checkpoint" in self.error(job).get("message", ""):
+        if self.error(job).get("message", "").startswith(CheckpointError.__name__):
             (folder / CHECKPOINT).unlink(missing_ok=True)
             (folder / GROUPED).unlink(missing_ok=True)
         (folder / ERROR).unlink(missing_ok=True)
