@@ -11,7 +11,7 @@ from .calibrate import observed
 from .convert import convert
 from .device import Chip, Layout
 from .errors import ConversionError, ShapeError
-from .kernels import Clips, ConvGeometry, MatmulSpec, plain
+from .kernels import Clips, ConvGeometry, MatmulSpec, Read, plain
 from .kernels.conv import convolve
 from .kernels.conv_tiles import cut
 from .nn.meter import RowsAsImages
@@ -174,24 +174,14 @@ class _Counter(RowsAsImages):
         return MatmulSpec(rows=self.profile.tile.rows)
 
     def convolve(
-        self,
-        x: Tensor,
-        w: Tensor,
-        spec: MatmulSpec,
-        geometry: ConvGeometry,
-        seed: int,
-        stream: int,
-        mapping: str,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        record_clips: bool,
+        self, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read
     ) -> tuple[Tensor, Clips | None]:
         """Convolve."""
-        out, _ = convolve(plain, x, w, spec, geometry, seed, stream, mapping, scale, bias, False)
+        out, _ = convolve(plain, x, w, geometry, mapping, read)
         self.groups = getattr(self.layer, "groups", 1)
         calls = self.groups // geometry.groups  # a transposed convolution multiplies for each group by itself
         self.rows, self.columns = math.prod(w.shape[1:]), len(w) * calls
-        self.tiles = [(tile.start, tile.stop) for tile in cut(w, spec, mapping)]
+        self.tiles = [(tile.start, tile.stop) for tile in cut(w, read.spec, mapping)]
         self.products += len(x) * math.prod(out.shape[2:]) / calls
         return out, None
 

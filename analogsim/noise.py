@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
 from .kernels import add_noise, resolve, uncompiled
+from .kernels.philox import seed_of_call
 from .profile import explain
 from .restore import copied
 from .value import NonNegative, Value
@@ -137,12 +138,10 @@ class NoiseSite:
                 f"{x.dtype if isinstance(x, Tensor) else type(x).__name__}; set sigma and multiplicative of it to 0"
             )
         sigma, multiplicative = self._level("sigma", x), self._level("multiplicative", x)
-        stream = self.stream
-        if self.seed is None:
-            seed = int(torch.randint(2**63 - 1, ()))
-        else:
+        seed, stream = seed_of_call(self.seed, x.device), self.stream
+        if self.seed is not None:
             self.calls += 1
-            seed, stream = self.seed, stream + self.calls
+            stream += self.calls
         if x.requires_grad and torch.is_grad_enabled():
             return _AddNoise.apply(x, sigma, multiplicative, seed, stream)
         return _draw(x, sigma, multiplicative, seed, stream)

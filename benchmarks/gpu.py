@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analogsim import MatmulSpec, NoiseSpec, convert, inject_noise, tiled_matmul
 from analogsim.bench import Case, compare, naive
-from analogsim.kernels import Clips, add_noise, choose, triton_installed
+from analogsim.kernels import Clips, Read, add_noise, choose, triton_installed
 from analogsim.kernels.precision import Precision, float32_precision
 from analogsim.nn import analog_layers
 from analogsim.progress import track
@@ -245,9 +245,9 @@ def tuning_case(shape: tuple[int, int, int, int], arithmetic: str, bench: Bench)
     take, device = operands(m, k, n, bench, arithmetic), spec(rows, k, arithmetic)
     sizes = [(64, 128, 4), (128, 128, 8), (64, 256, 8), (128, 256, 8), (64, 64, 4), (128, 64, 4)]
     tried = {gpu.Blocks()} | {gpu.Blocks(a, b, d, warps, s) for a, b, warps in sizes for d in (32, 64) for s in (3, 4)}
-    calls: dict[str, Callable[[], Any]] = {"as it is": lambda: gpu.matmul(*take(), device, 1, 2, None, None, False)}
+    calls: dict[str, Callable[[], Any]] = {"as it is": lambda: gpu.matmul(*take(), Read(device, 1, 2))}
     for cut in sorted(tried, key=str):
-        call = lambda cut=cut: gpu.matmul(*take(), device, 1, 2, None, None, False, cut)  # noqa: E731
+        call = lambda cut=cut: gpu.matmul(*take(), Read(device, 1, 2), cut)  # noqa: E731
         try:
             call()
         except Exception as error:  # noqa: BLE001 - a GPU's shared memory or registers do not suffice: said, left out

@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import os
+import signal
 import warnings
 
 import hypothesis
@@ -26,4 +27,6 @@ def pytest_configure(config):
     if os.environ.get("PYTEST_XDIST_WORKER"):
         torch.set_num_threads(1)
     os.environ.setdefault("MPLBACKEND", "Agg")
+    # A shell's background jobs ignore it, and so would the programs that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.filterwarnings("error")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from analogsim.kernels import ConvGeometry, MatmulSpec, conv_cpu, tiled_conv
+from analogsim.kernels import ConvGeometry, MatmulSpec, Read, conv_cpu, tiled_conv
 from analogsim.kernels.conv import Job
 from analogsim.kernels.conv_tiles import cut
 
@@ -73,7 +73,7 @@ def test_each_way(way, read, threads):
     x, w = operands(batch, channels, outputs, kernel, spatial, groups)
     spec = MatmulSpec(40, 1.5, 6, True, 2.0, None, 0.2, read)
     geometry = ConvGeometry(stride, padding, (1,) * len(kernel), groups)
-    job = Job(None, x, cut(w, spec, "channel"), w, spec, geometry, 0, 0, None, None)
+    job = Job(None, x, cut(w, spec, "channel"), w, geometry, Read(spec))
     assert conv_cpu.fits(job) == (small is not None)
     if small is not None:
         assert conv_cpu.goes_innermost(job, 1) == small

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from analogsim.errors import ShapeError
+from analogsim.errors import BackendError, ShapeError
 from analogsim.kernels import add_noise, jit, philox
 
 ONES = 0xFFFFFFFF
@@ -91,3 +91,13 @@ def test_an_element_depends_on_its_index_alone():
 def test_too_many_elements_are_refused():
     with pytest.raises(ShapeError, match="smaller batches"):
         philox.check_extent(2**35 + 1)
+
+
+def test_noise_is_not_captured_in_a_cuda_graph(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    for given in (None, 3):
+        with pytest.raises(BackendError, match="replays would repeat it"):
+            philox.seed_of_call(given, torch.device("cuda"))
+    assert philox.seed_of_call(3, torch.device("cpu")) == 3
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert philox.seed_of_call(3, torch.device("cuda")) == 3

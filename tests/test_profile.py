@@ -1,5 +1,6 @@
 """Profiles: what is refused and how it is said, files, and derived copies."""
 
+import copy
 import json
 import math
 
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from analogsim.errors import AnalogSimError, ProfileError
 from analogsim.profile import ADC, DAC, HardwareProfile, Noise, Tile, Weight, presets
+
+from .chips import DEEP, POLYNOMIAL
 
 positive = st.floats(1e-6, 1e6)
 profiles = st.builds(
@@ -44,6 +47,28 @@ IMPOSSIBLE = [
     ({"adc_bits": 8}, "^adc_bits: unknown key$"),
     ({"adc": {"bit": 8}}, "^adc.bit: unknown key$"),
     ({"cells": {"bits": 3}}, r"^cells.bits: needs weight.bits, and at most weight.bits - 1 \(got 3 and None\)$"),
+    ({"cells": {"g_min": 1.0}}, "cells.g_min"),
+    ({"cells": {"g_min": 0.1}}, "signed cell has no g_min"),
+    ({"cells": {"subtraction": "digital"}}, "differential pair's"),
+    ({"cells": {"bits": 2}}, "needs weight.bits"),
+    ({"weight": {"bits": 3}, "cells": {"bits": 3}}, "at most weight.bits - 1"),
+    ({"programming": {"sigma": -0.1}}, "programming.sigma"),
+    ({"programming": {"sigma": []}}, "programming.sigma"),
+    ({"programming": {"sigma": [0.1, math.nan]}}, "programming.sigma"),
+    ({"drift": {"t0": 0.0}}, "drift.t0"),
+    ({"drift": {"nu": {"constant": 0.1, "low": 0.2, "high": 0.1}}}, "low must not exceed high"),
+    ({"flicker": {"read_time": 0.0}}, "flicker.read_time"),
+    ({"faults": {"stuck_on": 1.1}}, "faults.stuck_on"),
+    ({"faults": {"stuck_on": 0.6, "stuck_off": 0.6}}, "must not exceed 1"),
+    ({"wires": {"row": -1.0}}, "wires.row"),
+    ({"dac": {"step_bits": 2}}, "step_bits"),
+    ({"dac": {"bits": 4, "step_bits": 4}}, "step_bits"),
+    ({"adc": {"kind": "sar", "full_scale": 1.0}}, "needs bits"),
+    ({"adc": {"capacitor_mismatch": 0.1, "bits": 4, "full_scale": 1.0}}, "kind 'sar' or 'ramp'"),
+    ({"adc": {"inl": 0.1, "bits": 4, "full_scale": 1.0, "kind": "sar"}}, "kind 'ramp'"),
+    ({"adc": {"offset_error": 0.1, "full_scale": None}}, "need a full_scale"),
+    ({"noise": {"distribution": "cauchy"}}, "noise.distribution"),
+    ({"noise": {"wander_length": 0.0}}, "noise.wander_length"),
 ]
 
 
@@ -125,3 +150,25 @@ def test_the_schema_says_each_unit():
     assert "normalised units" in schema["$defs"]["Noise"]["properties"]["output"]["description"]
     json.dumps(schema)
     yaml.safe_dump(schema)
+
+
+def test_deep_profiles_survive_a_round_trip(tmp_path):
+    profile = DEEP.varied(programming={"sigma": POLYNOMIAL}, flicker={"amplitude": 0.01})
+    for name in ("chip.yaml", "chip.json"):
+        profile.save(tmp_path / name)
+        assert HardwareProfile.load(tmp_path / name) == profile
+    assert hash(profile) == hash(DEEP.varied(programming={"sigma": POLYNOMIAL}, flicker={"amplitude": 0.01}))
+
+
+def test_what_a_profile_knows_of_itself_is_no_part_of_it():
+    """Asking whether it is deep changes neither equality, hash, dump nor what a copy knows."""
+    asked, fresh = (HardwareProfile(programming={"sigma": 0.1}) for _ in range(2))
+    assert asked.is_deep
+    assert asked.is_drawn
+    assert asked == fresh
+    assert hash(asked) == hash(fresh)
+    assert asked.model_dump() == fresh.model_dump()
+    assert not asked.without_variation().is_deep
+    assert not asked.without_variation().is_drawn
+    assert asked.varied(name="again").is_deep
+    assert copy.deepcopy(asked) == fresh

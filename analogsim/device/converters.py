@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels import MatmulSpec, philox
+from ..kernels import MatmulSpec, Read, philox, plain
 from ..profile import ADC, DAC, Noise
 from .draw import ADC_GAIN, ADC_OFFSET, CAPACITORS, WANDER, derive, normals
 
@@ -70,25 +70,25 @@ class Converters:
         """Pass inputs on."""
         return x
 
-    def shake(
-        self, partial: Tensor, norm2: Tensor, spec: MatmulSpec, seed: int, stream: int, tile: int, offset: int
-    ) -> Tensor:
+    def shake(self, partial: Tensor, norm2: Tensor, read: Read, tile: int, offset: int) -> Tensor:
         """Add a read's noise to partial sums (M, N, …): `reference.adc`'s variance, with the profile's distribution."""
+        spec = read.spec
         if spec.noisy:
             variance = spec.noise_output**2 + spec.noise_read**2 * norm2 + spec.noise_multiplicative**2 * partial**2
-            n = self.normals(partial, seed, stream, tile, offset)
+            n = self.normals(partial, read, tile, offset)
             partial = partial + variance.sqrt() * shaped(n, self.noise.distribution).to(partial.dtype)
         return partial
 
-    def normals(self, like: Tensor, seed: int, stream: int, tile: int, offset: int = 0) -> Tensor:
+    def normals(self, like: Tensor, read: Read, tile: int, offset: int = 0) -> Tensor:
         """Return a read's standard normals in like's shape, by the backend's kernel where it has one that converts."""
         if not hasattr(self.base, "convert"):
-            return philox.normals(tuple(like.shape), seed, stream, tile, offset=offset, device=like.device)
+            shape = tuple(like.shape)
+            return philox.normals(shape, read.seed, read.stream, tile, offset=offset, device=like.device)
         out, nothing = torch.empty_like(like), torch.zeros_like(like)
-        self.base.accumulate(out, nothing, None, _STANDARD, seed, stream, tile, offset, None, True)
+        self.base.accumulate(out, nothing, None, replace(read, spec=_STANDARD), tile, offset, first=True)
         return out
 
-    def wander(self, like: Tensor, seed: int, stream: int, tile: int) -> Tensor:
+    def wander(self, like: Tensor, read: Read, tile: int) -> Tensor:
         """Draw each column's slow offset over a call's conversions, variance 1: the stationary Gauss-Markov process.
 
             o_0 = n_0,   o_i = ρ·o_(i-1) + √(1 - ρ²)·n_i,   ρ = exp(-1/length)
@@ -100,7 +100,7 @@ class Converters:
 
         moved = like.movedim(1, -1)  # (M, …, N): time first
         white = like.new_empty(moved[..., 0].numel(), like.shape[1])
-        n = self.normals(white, derive(seed, WANDER), stream, tile).double().cpu().numpy()
+        n = self.normals(white, replace(read, seed=derive(read.seed, WANDER)), tile).double().cpu().numpy()
         rho = math.exp(-1 / self.noise.wander_length)
         n[1:] *= math.sqrt(1 - rho**2)
         slow = torch.from_numpy(lfilter([1.0], [1.0, -rho], n, axis=0)) if len(n) else torch.from_numpy(n)
@@ -111,32 +111,25 @@ class Converters:
         out: Tensor,
         partial: Tensor,
         norm2: Tensor | None,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
+        read: Read,
         tile: int,
-        offset: int,
-        bits: Tensor | None,
+        offset: int = 0,
+        bits: Tensor | None = None,
         first: bool = False,
     ) -> int:
         """Add one tile's converted sums to `out`; as `plain.accumulate`. A backend with a `convert` does it itself."""
         norm2 = partial.new_zeros(()) if norm2 is None else norm2
-        full_scale, fast = spec.full_scale(tile), hasattr(self.base, "convert")
-        if fast and spec.noisy and self.noise.distribution == "gaussian":
-            quiet, noisy = replace(spec, adc_bits=None, adc_full_scale=None), torch.empty_like(partial)
-            drawn = quiet, seed, stream, tile, offset
-            self.base.accumulate(noisy, partial, norm2.expand_as(partial), *drawn, None, True)
+        full_scale, fast = read.spec.full_scale(tile), hasattr(self.base, "convert")
+        if fast and read.spec.noisy and self.noise.distribution == "gaussian":
+            open_ended = replace(read, spec=replace(read.spec, adc_bits=None, adc_full_scale=None))
+            noisy = torch.empty_like(partial)
+            self.base.accumulate(noisy, partial, norm2.expand_as(partial), open_ended, tile, offset, first=True)
         else:
-            noisy = self.shake(partial, norm2, spec, seed, stream, tile, offset)
+            noisy = self.shake(partial, norm2, read, tile, offset)
         if self.noise.wander:
-            noisy = noisy + self.noise.wander * self.wander(noisy, seed, stream, tile)
+            noisy = noisy + self.noise.wander * self.wander(noisy, read, tile)
         if not fast:
-            converted, clipped = self.convert(noisy, full_scale, tile)
-            out.copy_(converted) if first else out.add_(converted)
-            if bits is None:
-                return 0
-            bits |= clipped.to(bits.dtype) << tile % 8
-            return int(clipped.sum())
+            return plain.add(out, *self.convert(noisy, full_scale, tile), tile, bits, first)
         gains, offsets = self.errors(full_scale, tile, partial)
         limits, table, step = (-math.inf, math.inf), None, 0.0
         if full_scale is not None:

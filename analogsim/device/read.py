@@ -8,10 +8,9 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..kernels import Clips, ConvGeometry, MatmulSpec, plain
+from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, plain
 from ..kernels.conv import CHUNK, Job, convolve, run_generic
 from ..kernels.conv_tiles import Tile, cut
 from ..kernels.philox import check_extent
@@ -58,63 +57,35 @@ class DeviceKernel:
         """Convert inputs to normalised units, all bits at once (what the gradients see)."""
         return self.base.dac(x, spec)
 
-    def matmul(
-        self,
-        x: Tensor,
-        w: Tensor,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        record_clips: bool,
-    ) -> tuple[Tensor, Clips | None]:
+    def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Compute as a backend's `matmul`; `w`, the sum of the planes, is not used."""
-        return self._sum(x, spec, seed, stream, scale, bias, partial(self._rows, record_clips))
+        return self._sum(x, read, self._rows)
 
     def convolve(
-        self,
-        x: Tensor,
-        w: Tensor,
-        spec: MatmulSpec,
-        geometry: ConvGeometry,
-        seed: int,
-        stream: int,
-        mapping: str,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        record_clips: bool,
+        self, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read
     ) -> tuple[Tensor, Clips | None]:
         """Compute as `kernels.conv.convolve`; `w`, the sum of the planes, is not used."""
-        read = partial(self._images, record_clips, geometry, mapping)
-        return self._sum(x, spec, seed, stream, scale, bias, read)
+        return self._sum(x, read, partial(self._images, geometry, mapping))
 
     def _sum(
-        self,
-        x: Tensor,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        read: Callable[..., tuple[Tensor, Clips | None]],
+        self, x: Tensor, read: Read, product: Callable[[Any, Tensor, Plane, Read], tuple[Tensor, Clips | None]]
     ) -> tuple[Tensor, Clips | None]:
-        """Read every plane in every step; `read` gets a backend, a step's inputs, a plane, scalars, seed and stream."""
+        """Read every plane in every step; `product` gets a backend, a step's inputs, a plane and its own read."""
         out, masks = None, None
-        inner = replace(spec, input_range=1.0, dac_bits=None)
-        base, inputs = self._inputs(x, spec)
+        inner = replace(read, spec=replace(read.spec, input_range=1.0, dac_bits=None), scale=None, bias=None)
+        base, inputs = self._inputs(x, read.spec)
         for i, plane in enumerate(self.chip.planes):
             for j, (weight, step) in enumerate(inputs):
-                own = derive(seed, i, j) if i or j else seed
-                part, clips = read(base, step, plane, inner, own, stream)
+                own = replace(inner, seed=derive(read.seed, i, j)) if i or j else inner
+                part, clips = product(base, step, plane, own)
                 part = part * (plane.coefficient * weight)
                 out = part if out is None else out.add_(part)
-                masks = clips if masks is None or clips is None else _either(masks, clips)
+                masks = clips if masks is None or clips is None else Clips(masks.bits | clips.bits, clips.tiles)
         assert out is not None  # a chip has a plane, and an input a step
         columns = (-1, *[1] * (out.ndim - 2))
-        if scale is not None:
-            out = out * scale.view(columns)
-        return out if bias is None else out + bias.view(columns), masks
+        if read.scale is not None:
+            out = out * read.scale.view(columns)
+        return out if read.bias is None else out + read.bias.view(columns), masks
 
     def _inputs(self, x: Tensor, spec: MatmulSpec) -> tuple[Any, list[tuple[float, Tensor]]]:
         """Return the backend that multiplies, and what is applied to the rows: (weight, normalised units) a step."""
@@ -136,57 +107,37 @@ class DeviceKernel:
         """Return whether one call of the plain tiled product reads a plane."""
         return self.observer or (self.converters is None and plane.variance is None)
 
-    def _rows(
-        self, record: bool, base: Any, x: Tensor, plane: Plane, spec: MatmulSpec, seed: int, stream: int
-    ) -> tuple[Tensor, Clips | None]:
+    def _rows(self, base: Any, x: Tensor, plane: Plane, read: Read) -> tuple[Tensor, Clips | None]:
         """Read one plane in one step for rows x (M, K)."""
-        w = plane.weight
+        w, spec = plane.weight, read.spec
         if self._expressible(plane):
-            return base.matmul(x, w, spec, seed, stream, None, None, record)
-        own, backend = _with_noise_of_cells(spec, plane), self.converters or base
+            return base.matmul(x, w, read)
+        own, backend = _with_noise_of_cells(read, plane), self.converters or base
         out = x.new_empty(len(x), len(w))
         check_extent(out.numel())
         tiles = spec.tiles(x.shape[1])
-        record = record and spec.adc_full_scale is not None
-        bits = torch.zeros(-(-len(tiles) // 8), *out.shape, dtype=torch.uint8, device=x.device) if record else None
-        counts = []
+        clips, counts = Clips.none(len(tiles), out) if read.records else None, []
         for tile, (start, stop) in enumerate(tiles):
             part = x[:, start:stop]
             squares = part.square()
             norm2 = squares.sum(1, keepdim=True)
             if plane.variance is not None:
                 norm2 = spec.noise_read**2 * norm2 + squares @ plane.variance[:, start:stop].T
-            into = None if bits is None else bits[tile // 8]
+            into = None if clips is None else clips.bits[tile // 8]
             sums = part @ w[:, start:stop].T
-            counts.append(backend.accumulate(out, sums, norm2, own, seed, stream, tile, 0, into, tile == 0))
-        return (out if tiles else out.zero_()), None if bits is None else Clips(bits, counts)
+            counts.append(backend.accumulate(out, sums, norm2, own, tile, 0, into, tile == 0))
+        return (out if tiles else out.zero_()), None if clips is None else Clips(clips.bits, len(tiles), counts)
 
     def _images(
-        self,
-        record: bool,
-        geometry: ConvGeometry,
-        mapping: str,
-        base: Any,
-        x: Tensor,
-        plane: Plane,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
+        self, geometry: ConvGeometry, mapping: str, base: Any, x: Tensor, plane: Plane, read: Read
     ) -> tuple[Tensor, Clips | None]:
         """Read one plane in one step for a convolution's input (B, C, *spatial)."""
         w = plane.weight
         if self._expressible(plane):
-            return convolve(base, x, w, spec, geometry, seed, stream, mapping, None, None, record)
-        own, tiles = _with_noise_of_cells(spec, plane), cut(w, spec, mapping)
-        tiled = self.converters or base, x.contiguous(), tiles, w, own, geometry, seed, stream, None, None
-        job = _DeviceJob(*tiled, variance=plane.variance, noise_read=spec.noise_read)
-        check_extent(math.prod(job.shape))
-        out = x.new_empty(job.shape)
-        record = record and spec.adc_full_scale is not None
-        planes = -(-len(tiles) // 8)
-        bits = torch.zeros((planes, *job.shape), dtype=torch.uint8, device=x.device) if record else None
-        counts = run_generic(job, out, bits)
-        return out, None if bits is None else Clips(bits, counts)
+            return convolve(base, x, w, geometry, mapping, read)
+        tiled = self.converters or base, x.contiguous(), cut(w, read.spec, mapping), w, geometry
+        own = _with_noise_of_cells(read, plane)
+        return _DeviceJob(*tiled, own, plane.variance, read.spec.noise_read).run(run_generic)
 
 
 @dataclass(frozen=True)
@@ -210,13 +161,6 @@ class _DeviceJob(Job):
         return own if norm2 is None else own + self.noise_read**2 * norm2
 
 
-def _with_noise_of_cells(spec: MatmulSpec, plane: Plane) -> MatmulSpec:
-    """Return the scalars for a ‖x̂‖² that holds σ_r² and the cells' own variances already."""
-    return spec if plane.variance is None else replace(spec, noise_read=1.0)
-
-
-def _either(a: Clips, b: Clips) -> Clips:
-    """Return where one of two conversions clipped."""
-    bits = a.bits | b.bits
-    counts = [int((bits[tile // 8] >> tile % 8 & 1).sum()) for tile in range(len(a.counts))]
-    return Clips(bits, counts)
+def _with_noise_of_cells(read: Read, plane: Plane) -> Read:
+    """Return a read for a ‖x̂‖² that holds σ_r² and the cells' own variances already."""
+    return read if plane.variance is None else replace(read, spec=replace(read.spec, noise_read=1.0))

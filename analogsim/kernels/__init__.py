@@ -11,7 +11,7 @@ backend       what it is
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, wraps
 from importlib import import_module, util
@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError, NonFiniteError, ShapeError
+from .clips import Clips
 from .precision import Precision
-from .spec import MatmulSpec
+from .spec import MatmulSpec, Read
 
 __all__ = [
     "Backend",
@@ -31,6 +32,7 @@ __all__ = [
     "ConvGeometry",
     "MatmulSpec",
     "Precision",
+    "Read",
     "add_noise",
     "choose",
     "resolve",
@@ -44,38 +46,6 @@ MODULES = {"reference": ".plain", "numba": ".cpu", "triton": ".gpu"}
 HALF = (torch.bfloat16, torch.float16)
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Clips:
-    """Where the ADCs of a layer clipped in one call, one bit a tile and output.
-
-    Attributes
-    ----------
-    bits : Tensor (ceil(T/8), *output shape), uint8
-        Bit t % 8 of plane t // 8 is set where tile t clipped.
-    counts : sequence of int
-        Clipped conversions of each of the T tiles. After a GPU's kernel, reading them waits for it.
-    """
-
-    bits: Tensor
-    counts: Sequence[int]
-
-    def any(self) -> bool:
-        """Return whether a conversion clipped; cheaper than counting where that is done afterwards."""
-        return any(self.counts) if isinstance(self.counts, list) else bool(self.bits.any())
-
-    def mask(self, tile: int) -> Tensor:
-        """Return where this tile clipped (bool, the output's shape)."""
-        return (self.bits[tile // 8] >> tile % 8 & 1).bool()
-
-    @classmethod
-    def pack(cls, masks: Tensor) -> "Clips":
-        """Pack the reference's bool masks (T, *output shape)."""
-        bits = masks.new_zeros((-(-len(masks) // 8), *masks.shape[1:]), dtype=torch.uint8)
-        for tile, mask in enumerate(masks):
-            bits[tile // 8] |= mask.to(torch.uint8) << tile % 8
-        return cls(bits, [int(mask.sum()) for mask in masks])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +106,7 @@ def tiled_matmul(
         raise ShapeError(f"x (M, K) and w (N, K) needed, got {tuple(x.shape)} and {tuple(w.shape)}")
     kernel = choose(x, backend)
     _same_kind(x, w, kernel)
-    return kernel.matmul(x, w, spec, seed, stream, scale, bias, record_clips)
+    return kernel.matmul(x, w, Read(spec, seed, stream, scale, bias, record_clips))
 
 
 def tiled_conv(
@@ -182,12 +152,13 @@ def tiled_conv(
         )
     kernel = choose(x, backend)
     _same_kind(x, w, kernel)
+    read = Read(spec, seed, stream, scale, bias, record_clips)
     if x.dtype not in HALF:
-        return convolve(kernel, x, w, spec, geometry, seed, stream, mapping, scale, bias, record_clips)
+        return convolve(kernel, x, w, geometry, mapping, read)
     # cuDNN would round a tile's sums to half precision. TF32 holds half precision's operands, and sums in float32.
-    spec, (gain, offset) = replace(spec, precision="tf32"), (v if v is None else v.float() for v in (scale, bias))
-    rest = seed, stream, mapping, gain, offset, record_clips
-    out, clips = convolve(kernel, x.float(), w.float(), spec, geometry, *rest)
+    gain, offset = (v if v is None else v.float() for v in (scale, bias))
+    read = replace(read, spec=replace(spec, precision="tf32"), scale=gain, bias=offset)
+    out, clips = convolve(kernel, x.float(), w.float(), geometry, mapping, read)
     return out.to(x.dtype), clips
 
 

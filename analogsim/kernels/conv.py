@@ -15,7 +15,7 @@ from .conv_backward import convolve_backward
 from .conv_tiles import Tile, cut
 from .philox import check_extent
 from .precision import float32_precision
-from .spec import MatmulSpec
+from .spec import MatmulSpec, Read
 
 __all__ = ["convolve", "convolve_backward"]
 
@@ -26,17 +26,7 @@ CONVS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d
 
 @torch.no_grad()
 def convolve(
-    kernel: ModuleType | Any,
-    x: Tensor,
-    w: Tensor,
-    spec: MatmulSpec,
-    geometry: ConvGeometry,
-    seed: int,
-    stream: int,
-    mapping: str,
-    scale: Tensor | None,
-    bias: Tensor | None,
-    record_clips: bool,
+    kernel: ModuleType | Any, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read
 ) -> tuple[Tensor, Clips | None]:
     """Compute `tiled_conv` with a backend's `dac` and `accumulate`.
 
@@ -44,20 +34,15 @@ def convolve(
     batch is cut into chunks, but for the order in which oneDNN may add.
     """
     if hasattr(kernel, "convolve"):  # it has a way of its own: a chip of several planes, or one that takes notes
-        return kernel.convolve(x, w, spec, geometry, seed, stream, mapping, scale, bias, record_clips)
+        return kernel.convolve(x, w, geometry, mapping, read)
+    spec = read.spec
     if spec.exact and isinstance(kernel, ModuleType):  # an observer is no module: it wants the partial sums
-        gain = 1 / spec.input_range if scale is None else scale.view(-1, *[1] * (w.ndim - 1)) / spec.input_range
+        gain = 1 if read.scale is None else read.scale.view(-1, *[1] * (w.ndim - 1))
         with float32_precision(x.device, spec.precision):
-            return CONVS[x.ndim - 2](x, w * gain, bias, *_walk(geometry)), None
-    job = Job(kernel, x.contiguous(), cut(w, spec, mapping), w, spec, geometry, seed, stream, scale, bias)
+            return CONVS[x.ndim - 2](x, w * (gain / spec.input_range), read.bias, *_walk(geometry)), None
+    job = Job(kernel, x.contiguous(), cut(w, spec, mapping), w, geometry, read)
     spec.check_tiles(len(job.tiles))
-    check_extent(math.prod(job.shape))
-    out = x.new_empty(job.shape)
-    record = record_clips and spec.adc_full_scale is not None
-    planes = -(-len(job.tiles) // 8)
-    bits = torch.zeros((planes, *job.shape), dtype=torch.uint8, device=x.device) if record else None
-    counts = _runner(job)(job, out, bits)
-    return out, Clips(bits, counts) if bits is not None else None
+    return job.run(_runner(job))
 
 
 @dataclass(frozen=True)
@@ -68,12 +53,21 @@ class Job:
     x: Tensor
     tiles: list[Tile]
     w: Tensor
-    spec: MatmulSpec
     geometry: ConvGeometry
-    seed: int
-    stream: int
-    scale: Tensor | None
-    bias: Tensor | None
+    read: Read
+
+    @property
+    def spec(self) -> MatmulSpec:
+        """The hardware."""
+        return self.read.spec
+
+    def run(self, runner: "Runner") -> tuple[Tensor, Clips | None]:
+        """Have it computed."""
+        check_extent(math.prod(self.shape))
+        out = self.x.new_empty(self.shape)
+        clips = Clips.none(len(self.tiles), out) if self.read.records else None
+        counts = runner(self, out, None if clips is None else clips.bits)
+        return out, None if clips is None else Clips(clips.bits, clips.tiles, counts)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,11 +112,14 @@ class Job:
         """Have the backend convert a tile's partial sums of the chunk that starts at image `first`."""
         plane = None if bits is None else bits[tile // 8, first : first + len(out)]
         offset = first * math.prod(out.shape[1:])
-        drawn = self.spec, self.seed, self.stream, tile, offset
-        return self.kernel.accumulate(out, partial, norm2, *drawn, plane, tile == 0)
+        return self.kernel.accumulate(out, partial, norm2, self.read, tile, offset, plane, tile == 0)
 
 
-def _runner(job: Job) -> Callable[[Job, Tensor, Tensor | None], Sequence[int]]:
+Runner = Callable[[Job, Tensor, Tensor | None], list[int] | None]
+"""Computes a job into `out` and marks clips in bits; returns each tile's clips where it counts them at once."""
+
+
+def _runner(job: Job) -> Runner:
     """Return who computes: a backend's own way, or native convolutions."""
     name = getattr(job.kernel, "__name__", "")
     if name.endswith(".cpu"):
@@ -147,10 +144,10 @@ def run_generic(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
             part = job.inputs(inputs, tile)
             partial, norm2 = job.convolve(part, weights[t]), job.squared_lengths(part, tile)
             counts[t] += job.accumulate(into, partial.contiguous(), norm2, bits, t, chunk.start)
-        if job.scale is not None:
-            into *= job.scale.view(columns)
-        if job.bias is not None:
-            into += job.bias.view(columns)
+        if job.read.scale is not None:
+            into *= job.read.scale.view(columns)
+        if job.read.bias is not None:
+            into += job.read.bias.view(columns)
     return counts
 
 

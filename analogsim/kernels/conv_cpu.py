@@ -34,8 +34,8 @@ def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
     threads = min(len(job.x), team(max(job.x.numel(), out.numel())))
     runs = _runs(job) if goes_innermost(job, threads) else None
     counts = torch.zeros(threads, len(job.tiles), dtype=torch.int64)
-    scalars = [dac_scalars(job.spec), adc_scalars(job.spec), key_words(job.seed, job.stream)]
-    last = *scalars, torch.empty(0) if bits is None else bits, counts, *finishing(len(job.w), job.scale, job.bias)
+    scalars = [dac_scalars(job.spec), adc_scalars(job.spec), key_words(job.read.seed, job.read.stream)]
+    last = *scalars, torch.empty(0) if bits is None else bits, counts, *finishing(len(job.w), job.read)
     if runs is None:
         _run_large(job, out, threads, last)
     else:

@@ -1,7 +1,5 @@
 """Convolutions by the triton backend: cuDNN for each tile's channels, then one pass over its partial sums."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from . import gpu
@@ -9,8 +7,8 @@ from .conv import Job
 from .precision import float32_precision
 
 
-def run(job: Job, out: Tensor, bits: Tensor | None) -> Sequence[int]:
-    """Compute a convolution; return the clipped conversions of each tile, which stay on the device until asked for."""
+def run(job: Job, out: Tensor, bits: Tensor | None) -> None:
+    """Compute a convolution; clips stay on the device, uncounted."""
     weights = [tile.of(job.w).contiguous() for tile in job.tiles]
     per_image = out[:1].numel()
     for chunk in job.chunks(most=gpu.CHUNK):
@@ -19,11 +17,6 @@ def run(job: Job, out: Tensor, bits: Tensor | None) -> Sequence[int]:
             part = job.inputs(inputs, tile)
             with float32_precision(out.device, job.spec.precision):
                 partial = job.convolve(part, weights[t]).contiguous()
-            norm2, last = job.squared_lengths(part, tile), t == len(job.tiles) - 1
-            gpu.add_tile(
-                *(into, partial, norm2, job.spec, job.seed, job.stream, t, chunk.start * per_image),
-                *(None if bits is None else bits[t // 8, chunk], t == 0),
-                scale=job.scale if last else None,
-                bias=job.bias if last else None,
-            )
-    return [] if bits is None else gpu.BitCounts(bits, len(job.tiles))
+            norm2, plane = job.squared_lengths(part, tile), None if bits is None else bits[t // 8, chunk]
+            last = t == len(job.tiles) - 1
+            gpu.add_tile(into, partial, norm2, job.read, t, chunk.start * per_image, plane, t == 0, last)

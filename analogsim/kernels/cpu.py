@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import Clips, jit, openmp
 from .philox import check_extent
-from .spec import MatmulSpec
+from .spec import MatmulSpec, Read
 
 BLOCK = 2**17  # elements of one tile's inputs, or of a partial sum, of a block of rows: half the second-level cache
 ROWS = 256  # of a block at least: BLAS packs the weights anew for each
@@ -22,29 +22,19 @@ torch.empty(31 * 2**18)
 
 
 @torch.no_grad()
-def matmul(
-    x: Tensor,
-    w: Tensor,
-    spec: MatmulSpec,
-    seed: int,
-    stream: int,
-    scale: Tensor | None,
-    bias: Tensor | None,
-    record_clips: bool,
-) -> tuple[Tensor, Clips | None]:
+def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     """Compute `tiled_matmul`."""
-    (m, k), n = x.shape, len(w)
+    spec, (m, k), n = read.spec, x.shape, len(w)
     check_extent(m * n)
     tiles, threads = len(spec.tiles(k)), team(m * max(k, n))
     spec.check_tiles(tiles)
-    record = record_clips and spec.adc_full_scale is not None
-    bits = torch.zeros(-(-tiles // 8), m, n, dtype=torch.uint8) if record else None
-    counts = torch.zeros(threads, tiles, dtype=torch.int64)
     if not m * k * n:
         out = torch.zeros(m, n)
-        return out if bias is None else out + bias, None if bits is None else Clips(bits, counts.sum(0).tolist())
+        return out if read.bias is None else out + read.bias, Clips.none(tiles, out) if read.records else None
     width = min(spec.rows or k, k)
     x, w, out = _in_rows(x), _in_rows(w), torch.empty(m, n)
+    clips = Clips.none(tiles, out) if read.records else None
+    counts = torch.zeros(threads, tiles, dtype=torch.int64)
     most = min(max(ROWS, BLOCK // max(n, width)), -(-m // threads) + 16)
     # Tiles whose inputs are converted together.
     group = min(k, max(1, INPUTS // (most * width)) * width)
@@ -55,18 +45,19 @@ def matmul(
         torch.empty(threads * most * n if used else 0) for used in (True, few, spec.noise_read > 0)
     )
     # Of several rows of few columns, for long loops.
-    gains, offsets = (part.repeat(max(1, jit.CHUNK // n)) for part in finishing(n, scale, bias))
-    scalars = dac_scalars(spec), adc_scalars(spec), key_words(seed, stream)
+    several = max(1, min(m, jit.CHUNK // n))
+    gains, offsets = (part.expand(several, -1).reshape(-1) for part in finishing(n, read))
+    scalars = dac_scalars(spec), adc_scalars(spec), key_words(read.seed, read.stream)
     openmp.run(
         jit.matmul_kernel,
         threads,
         *(x.data_ptr(), x.stride(0), w.data_ptr(), w.stride(0), out.data_ptr(), m, k, n),
         *(width, most, group, few, converts),
         *(array.data_ptr() for array in (inputs, sums, columns, squares, *scalars)),
-        *(0 if bits is None else bits.data_ptr(), counts.data_ptr(), len(gains), gains.data_ptr(), offsets.data_ptr()),
-        len(scalars[1]),
+        *(0 if clips is None else clips.bits.data_ptr(), counts.data_ptr()),
+        *(len(gains), gains.data_ptr(), offsets.data_ptr(), len(scalars[1])),
     )
-    return out, None if bits is None else Clips(bits, counts.sum(0).tolist())
+    return out, None if clips is None else Clips(clips.bits, tiles, counts.sum(0).tolist())
 
 
 def _in_rows(matrix: Tensor) -> Tensor:
@@ -93,19 +84,17 @@ def accumulate(
     out: Tensor,
     partial: Tensor,
     norm2: Tensor | None,
-    spec: MatmulSpec,
-    seed: int,
-    stream: int,
+    read: Read,
     tile: int,
-    offset: int,
-    bits: Tensor | None,
+    offset: int = 0,
+    bits: Tensor | None = None,
     first: bool = False,
 ) -> int:
     """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous."""
     threads = team(out.numel())
-    squares = norm2.expand_as(partial).contiguous() if spec.noise_read and norm2 is not None else None
+    squares = norm2.expand_as(partial).contiguous() if read.spec.noise_read and norm2 is not None else None
     clipped = None if bits is None else torch.zeros(8 * threads, dtype=torch.int64)  # a cache line for each thread
-    scalars, key = adc_scalars(spec), key_words(seed, stream)
+    scalars, key = adc_scalars(read.spec), key_words(read.seed, read.stream)
     arrays = [0 if array is None else array.data_ptr() for array in (out, partial, squares, bits)]
     last = 0 if clipped is None else clipped.data_ptr()
     own = scalars[min(tile, len(scalars) - 1)]
@@ -179,12 +168,12 @@ def team(count: int) -> int:
     return max(1, min(torch.get_num_threads(), count // SLAB))
 
 
-def finishing(n: int, scale: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def finishing(n: int, read: Read) -> tuple[Tensor, Tensor]:
     """Return scale and bias of n outputs, contiguous; empty where there is neither."""
-    if scale is None and bias is None:
+    if read.scale is None and read.bias is None:
         return torch.empty(0), torch.empty(0)
-    gains = torch.ones(n) if scale is None else scale.detach()
-    offsets = torch.zeros(n) if bias is None else bias.detach()
+    gains = torch.ones(n) if read.scale is None else read.scale.detach()
+    offsets = torch.zeros(n) if read.bias is None else read.bias.detach()
     return gains.contiguous(), offsets.contiguous()
 
 

@@ -4,7 +4,6 @@ docs/gpu.md tells what runs where, what it costs by count, and what of it was me
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -16,7 +15,7 @@ from triton import cdiv
 from . import Clips, gpu_jit, interpreting
 from .philox import PANEL, check_extent
 from .precision import float32_precision
-from .spec import MatmulSpec
+from .spec import MatmulSpec, Read
 
 CHUNK = 2**22  # elements of a convolution's partial sums at a time: 16 MiB, which stay in the second-level cache
 ELEMENTS = 4096  # that a program of an elementwise kernel takes
@@ -43,23 +42,6 @@ class Blocks:
         return cut if in_panels(m, n, cut) else replace(cut, n=min(cut.n, 32))
 
 
-class BitCounts(Sequence[int]):
-    """How often each of `tiles` tiles clipped, counted from the bits when somebody asks, which waits for the GPU."""
-
-    def __init__(self, bits: Tensor, tiles: int) -> None:
-        self._bits, self._tiles = bits, tiles
-        self._list: list[int] | None = None
-
-    def __getitem__(self, index: Any) -> Any:
-        if self._list is None:
-            counts = [(self._bits[tile // 8] >> tile % 8 & 1).sum() for tile in range(self._tiles)]
-            self._list = torch.stack(counts).tolist() if counts else []
-        return self._list[index]
-
-    def __len__(self) -> int:
-        return self._tiles
-
-
 def launch(kernel: Any, grid: tuple[int, ...], like: Tensor, *arguments: Any, **constants: Any) -> None:
     """Run a kernel on the device of its first argument; a·b + c is one instruction, as on the CPU."""
     with torch.cuda.device_of(like):
@@ -67,27 +49,16 @@ def launch(kernel: Any, grid: tuple[int, ...], like: Tensor, *arguments: Any, **
 
 
 @torch.no_grad()
-def matmul(
-    x: Tensor,
-    w: Tensor,
-    spec: MatmulSpec,
-    seed: int,
-    stream: int,
-    scale: Tensor | None,
-    bias: Tensor | None,
-    record_clips: bool,
-    blocks: Blocks | None = None,
-) -> tuple[Tensor, Clips | None]:
+def matmul(x: Tensor, w: Tensor, read: Read, blocks: Blocks | None = None) -> tuple[Tensor, Clips | None]:
     """Compute `tiled_matmul`."""
-    (m, k), n = x.shape, len(w)
+    spec, (m, k), n = read.spec, x.shape, len(w)
     check_extent(m * n)
     tiles = len(spec.tiles(k))
-    record = record_clips and spec.adc_full_scale is not None
-    bits = x.new_empty((cdiv(tiles, 8), m, n), dtype=torch.uint8) if record else None
-    clips = None if bits is None else Clips(bits, BitCounts(bits, tiles))
+    bits = x.new_empty((cdiv(tiles, 8), m, n), dtype=torch.uint8) if read.records else None
+    clips = None if bits is None else Clips(bits, tiles)
     if not m * k * n:
         out = x.new_zeros(m, n)
-        return out if bias is None else out + bias, clips
+        return out if read.bias is None else out + read.bias, clips
     width = min(spec.rows or k, k)
     cut = (blocks or Blocks(k=128 // x.element_size())).fit(m, n, width)
     gain, low, high, unit = _dac_scalars(spec)
@@ -99,14 +70,14 @@ def matmul(
         gpu_jit.matmul_kernel,
         (cdiv(m, cut.m) * cdiv(n, cut.n),),
         *(x, w, out, _or(bits, out), _adc_scalars(spec, tiles, x.device, unit)),
-        *(_or(scale, out), _or(bias, out), m, n, k, width, tiles, x.stride(0), w.stride(0)),
+        *(_or(read.scale, out), _or(read.bias, out), m, n, k, width, tiles, x.stride(0), w.stride(0)),
         *(gain, low, high, unit, spec.noise_output / unit, spec.noise_read, spec.noise_multiplicative),
-        *key(seed, stream),
+        *key(read.seed, read.stream),
         CONVERT=converts,
         **_stages(spec),
-        RECORD=record,
-        SCALE=scale is not None,
-        BIAS=bias is not None,
+        RECORD=bits is not None,
+        SCALE=read.scale is not None,
+        BIAS=read.bias is not None,
         PANELS=in_panels(m, n, cut),
         EVEN=width % cut.k == 0 and k % width == 0,
         WIDEN=interpreting(),
@@ -241,16 +212,14 @@ def accumulate(
     out: Tensor,
     partial: Tensor,
     norm2: Tensor | None,
-    spec: MatmulSpec,
-    seed: int,
-    stream: int,
+    read: Read,
     tile: int,
-    offset: int,
-    bits: Tensor | None,
+    offset: int = 0,
+    bits: Tensor | None = None,
     first: bool = False,
 ) -> int:
     """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous."""
-    add_tile(out, partial, norm2, spec, seed, stream, tile, offset, bits, first)
+    add_tile(out, partial, norm2, read, tile, offset, bits, first)
     return 0 if bits is None else int((bits >> tile % 8 & 1).sum())
 
 
@@ -259,23 +228,15 @@ def add_tile(
     out: Tensor,
     partial: Tensor,
     norm2: Tensor | None,
-    spec: MatmulSpec,
-    seed: int,
-    stream: int,
+    read: Read,
     tile: int,
     offset: int,
     bits: Tensor | None,
     first: bool,
-    scale: Tensor | None = None,
-    bias: Tensor | None = None,
+    last: bool = False,
 ) -> None:
-    """Compute `accumulate` without waiting for the GPU to count.
-
-    Parameters
-    ----------
-    scale, bias : Tensor (N,), optional
-        Gain and offset of each channel of `out` (B, N, *spatial), applied after the sum: for the last tile.
-    """
+    """Compute `accumulate` without waiting for the GPU to count; `last` applies `read`'s scale and bias to the sum."""
+    spec, scale, bias = read.spec, read.scale if last else None, read.bias if last else None
     if not out.numel():
         return
     squares = norm2.expand_as(partial).contiguous() if spec.noise_read and norm2 is not None else None
@@ -288,7 +249,7 @@ def add_tile(
         *(out, partial, _or(squares, out), _or(bits, out), _adc_scalars(spec, tile + 1, out.device)),
         *(_or(scale, out), _or(bias, out), out.numel(), panel, lead, tile, out.shape[1]),
         *(*divider(positions), *divider(out.shape[1])),
-        *(spec.noise_output, spec.noise_read, spec.noise_multiplicative, *key(seed, stream)),
+        *(spec.noise_output, spec.noise_read, spec.noise_multiplicative, *key(read.seed, read.stream)),
         **_stages(spec),
         RECORD=bits is not None,
         FIRST=first,

@@ -31,7 +31,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
+from ..errors import BackendError, ShapeError
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -109,6 +109,22 @@ def normals(
     component = e % PANEL // LANES
     cosine, sine = box_muller(words.gather(0, (component // 2)[None])[0])
     return torch.where(component % 2 == 0, cosine, sine).reshape(shape)
+
+
+def seed_of_call(given: int | None, device: torch.device) -> int:
+    """Return the seed of a call that draws on this device: the given one, or a new one from torch's default generator.
+
+    Raises
+    ------
+    BackendError
+        A CUDA graph is being captured, whose replays would all draw the numbers of the one captured call.
+    """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise BackendError(
+            "noise cannot be captured in a CUDA graph, whose replays would repeat it; capture what comes before and "
+            "after, or use torch.compile, whose graphs leave it out"
+        )
+    return int(torch.randint(2**63 - 1, ())) if given is None else given
 
 
 def check_extent(elements: int) -> None:

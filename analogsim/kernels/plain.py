@@ -3,26 +3,17 @@
 from torch import Tensor
 
 from . import Clips, reference
-from .spec import MatmulSpec
+from .spec import Read
 
 
-def matmul(
-    x: Tensor,
-    w: Tensor,
-    spec: MatmulSpec,
-    seed: int,
-    stream: int,
-    scale: Tensor | None,
-    bias: Tensor | None,
-    record_clips: bool,
-) -> tuple[Tensor, Clips | None]:
+def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     """Compute `tiled_matmul` by its statement."""
-    out, clipped = reference.tiled_matmul(x, w, spec, seed, stream)
-    if scale is not None:
-        out = out * scale
-    if bias is not None:
-        out = out + bias
-    return out, Clips.pack(clipped) if record_clips and spec.adc_full_scale else None
+    out, clipped = reference.tiled_matmul(x, w, read.spec, read.seed, read.stream)
+    if read.scale is not None:
+        out = out * read.scale
+    if read.bias is not None:
+        out = out + read.bias
+    return out, Clips.of(clipped) if read.records else None
 
 
 dac = reference.dac
@@ -33,12 +24,10 @@ def accumulate(
     out: Tensor,
     partial: Tensor,
     norm2: Tensor | None,
-    spec: MatmulSpec,
-    seed: int,
-    stream: int,
+    read: Read,
     tile: int,
-    offset: int,
-    bits: Tensor | None,
+    offset: int = 0,
+    bits: Tensor | None = None,
     first: bool = False,
 ) -> int:
     """Add ADC(partial + noise) to `out`, mark clips in `bits` (uint8, bit tile % 8), return how many were marked.
@@ -48,7 +37,12 @@ def accumulate(
     `out`, `partial` and `bits` are contiguous blocks of one shape which start at element `offset` of the whole output.
     """
     norm2 = partial.new_zeros(()) if norm2 is None else norm2
-    converted, clipped = reference.adc(partial, norm2, spec, seed, stream, tile, offset)
+    converted, clipped = reference.adc(partial, norm2, read.spec, read.seed, read.stream, tile, offset)
+    return add(out, converted, clipped, tile, bits, first)
+
+
+def add(out: Tensor, converted: Tensor, clipped: Tensor, tile: int, bits: Tensor | None, first: bool) -> int:
+    """Do the rest of `accumulate`."""
     out.copy_(converted) if first else out.add_(converted)
     if bits is None:
         return 0

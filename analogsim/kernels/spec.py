@@ -1,7 +1,9 @@
-"""What a kernel needs to know of the hardware: plain scalars, checked once, above the kernels."""
+"""What a kernel needs to know of the hardware, and of one read: plain scalars, checked once, above the kernels."""
 
 import math
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from ..errors import ProfileError
 from ..profile import HardwareProfile
@@ -118,3 +120,31 @@ class MatmulSpec:
         """Cut k rows into tiles: the (start, stop) of each, the last one as short as need be."""
         rows = min(self.rows or k, k) or 1
         return [(start, min(start + rows, k)) for start in range(0, k, rows)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """One read of a layer's crossbars: of what hardware, with whose random numbers, and what follows digitally.
+
+    Attributes
+    ----------
+    spec : MatmulSpec
+    seed, stream : int
+        64 bits each: the key of the random numbers, and who draws (one per layer and call).
+    scale, bias : Tensor (N,) or None
+        Digital gain of each output (usually α·w_max) and offset, activation units.
+    record_clips : bool
+        Take note of where each tile's ADC clipped.
+    """
+
+    spec: MatmulSpec
+    seed: int = 0
+    stream: int = 0
+    scale: Tensor | None = None
+    bias: Tensor | None = None
+    record_clips: bool = False
+
+    @property
+    def records(self) -> bool:
+        """True where clips are to be noted, and there can be any."""
+        return self.record_clips and self.spec.adc_full_scale is not None

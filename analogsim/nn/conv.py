@@ -53,7 +53,7 @@ class _AnalogConv(AnalogSpatial):
             geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
             plan = self.plan(inputs, weight)
             mapping, learned = self.profile.tile.mapping, self.learned_range
-            return CrossbarConv.apply(inputs, weight, bias, geometry, mapping, *plan, learned).to(x.dtype)
+            return CrossbarConv.apply(inputs, weight, bias, geometry, mapping, plan, learned).to(x.dtype)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pad here what the kernel's own symmetric zero padding cannot; return the padding left for the kernel."""

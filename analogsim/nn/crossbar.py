@@ -49,7 +49,7 @@ class Crossbar(AnalogLayer):
 
         def multiply(rows: Tensor) -> Tensor:
             with exact_dtype(rows, w, b) as (x, _, _):
-                return CrossbarLinear.apply(x, w, b, *self.read(x, *written), self.learned_range).to(rows.dtype)
+                return CrossbarLinear.apply(x, w, b, self.read(x, *written), self.learned_range).to(rows.dtype)
 
         return multiply
 

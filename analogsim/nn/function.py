@@ -2,16 +2,56 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..device import DeviceKernel
 from ..errors import ShapeError
-from ..kernels import Clips, ConvGeometry, MatmulSpec
+from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
 from ..kernels.conv import convolve, convolve_backward
 from ..kernels.reference import dac_clipped
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What one call of a layer needs.
+
+    Attributes
+    ----------
+    programmed : Tensor (N, …)
+        ŵ, normalised units.
+    w_eff : Tensor (N, …) or None
+        W as programmed, ŵ·w_max in weight units; None where it is the digital weight.
+    kernel : module, DeviceKernel or observer
+        The backend.
+    read : Read
+        Without the bias, which autograd must see.
+    differentiable : bool
+        Whether a backward may follow.
+    """
+
+    programmed: Tensor
+    w_eff: Tensor | None
+    kernel: Any
+    read: Read
+    differentiable: bool = True
+
+    def part(self, outputs: slice, seed: int, stream: int) -> "Plan":
+        """Return the plan of some outputs, with random numbers of their own."""
+        kernel = self.kernel.part(outputs) if isinstance(self.kernel, DeviceKernel) else self.kernel
+        scale = None if self.read.scale is None else self.read.scale[outputs]
+        w_eff = None if self.w_eff is None else self.w_eff[outputs]
+        read = replace(self.read, seed=seed, stream=stream, scale=scale)
+        return Plan(self.programmed[outputs], w_eff, kernel, read, self.differentiable)
+
+    def reads(self, ctx: Any, bias: Tensor | None, alpha: Tensor | None) -> Read:
+        """Return the read with its bias, that records clips where a gradient needs them."""
+        wanted = self.differentiable and any((*ctx.needs_input_grad[:2], alpha is not None))
+        return replace(self.read, bias=bias, record_clips=wanted)
 
 
 class CrossbarLinear(torch.autograd.Function):
@@ -32,22 +72,13 @@ class CrossbarLinear(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        programmed: Tensor,
-        scale: Tensor,
-        w_eff: Tensor | None,
-        kernel: Any,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
-        differentiable: bool = True,
+        plan: Plan,
         alpha: Tensor | None = None,
     ) -> Tensor:
         """Run the kernel; keep x, the weights and the ADC's clip bits."""
-        wanted = differentiable and any((*ctx.needs_input_grad[:2], alpha is not None))
-        record = wanted and spec.adc_full_scale is not None
-        out, clips = kernel.matmul(x, programmed, spec, seed, stream, scale, bias, record)
-        ctx.save_for_backward(x, weight, w_eff, *(() if alpha is None else (out.clone(), bias)))
-        ctx.kernel, ctx.spec, ctx.clips = kernel, spec, clips
+        out, clips = plan.kernel.matmul(x, plan.programmed, plan.reads(ctx, bias, alpha))
+        ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
+        ctx.kernel, ctx.spec, ctx.clips = plan.kernel, plan.read.spec, clips
         return out
 
     @staticmethod
@@ -65,7 +96,7 @@ class CrossbarLinear(torch.autograd.Function):
         else:
             grad_x, grad_w = _by_tile(ctx.kernel, g, x, w, spec, clips, needs)
         grad_alpha = range_gradient(g, x, grad_x, spec, *kept) if kept and grad_x is not None else None
-        return (grad_x, grad_w, g.sum(0) if need_b else None, *[None] * 8, grad_alpha)
+        return (grad_x, grad_w, g.sum(0) if need_b else None, None, grad_alpha)
 
 
 def _by_tile(
@@ -126,22 +157,14 @@ class CrossbarConv(torch.autograd.Function):
         bias: Tensor | None,
         geometry: ConvGeometry,
         mapping: str,
-        programmed: Tensor,
-        scale: Tensor,
-        w_eff: Tensor | None,
-        kernel: Any,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
-        differentiable: bool = True,
+        plan: Plan,
         alpha: Tensor | None = None,
     ) -> Tensor:
         """Run the kernel; keep x, the weights and the ADC's clip bits."""
-        wanted = differentiable and any((*ctx.needs_input_grad[:2], alpha is not None))
-        record = wanted and spec.adc_full_scale is not None
-        out, clips = convolve(kernel, x, programmed, spec, geometry, seed, stream, mapping, scale, bias, record)
-        ctx.save_for_backward(x, weight, w_eff, *(() if alpha is None else (out.clone(), bias)))
-        ctx.geometry, ctx.mapping, ctx.kernel, ctx.spec, ctx.clips = geometry, mapping, kernel, spec, clips
+        read = plan.reads(ctx, bias, alpha)
+        out, clips = convolve(plan.kernel, x, plan.programmed, geometry, mapping, read)
+        ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
+        ctx.geometry, ctx.mapping, ctx.kernel, ctx.spec, ctx.clips = geometry, mapping, plan.kernel, read.spec, clips
         return out
 
     @staticmethod
@@ -165,7 +188,7 @@ class CrossbarConv(torch.autograd.Function):
         )
         grad_b = g.sum((0, *range(2, g.ndim))) if need_b else None
         grad_alpha = range_gradient(g, x, grad_x, ctx.spec, *kept) if kept and grad_x is not None else None
-        return (grad_x, grad_w, grad_b, *[None] * 10, grad_alpha)
+        return (grad_x, grad_w, grad_b, None, None, None, grad_alpha)
 
 
 @contextmanager

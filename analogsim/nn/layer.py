@@ -17,16 +17,14 @@ from ..errors import (
     ProgrammingError,
     ShapeError,
 )
-from ..kernels import Backend, MatmulSpec, Precision, choose, uncompiled
+from ..kernels import Backend, MatmulSpec, Precision, Read, choose, uncompiled
 from ..kernels.conv_tiles import cut
+from ..kernels.philox import seed_of_call
 from ..profile import HardwareProfile
-from .function import CrossbarLinear, exact_dtype
+from .function import CrossbarLinear, Plan, exact_dtype
 
 RANGES = ("input_range", "adc_full_scale")
 CHIP = ("chip_seed", "chip_seconds")
-# What one read needs: ŵ, the digital gain, W as programmed, the kernel, its scalars, the seed, the stream and whether a
-# backward may follow.
-Plan = tuple[Tensor, Tensor, Tensor | None, Any, MatmulSpec, int, int, bool]
 
 
 class AnalogLayer(nn.Module):
@@ -164,10 +162,11 @@ class AnalogLayer(nn.Module):
         """Return (seed, stream) for one call: drawn from torch's generator, or the explicit seed and a call count."""
         if not (spec.noisy or self.profile.flicker.amplitude or self.profile.noise.wander):
             return 0, 0
-        if self.seed is None:
-            return int(torch.randint(2**63 - 1, ()).item()), self.stream << 32
-        self.calls += 1
-        return self.seed, (self.stream << 32) + self.calls
+        seed, stream = seed_of_call(self.seed, self.input_range.device), self.stream << 32
+        if self.seed is not None:
+            self.calls += 1
+            stream += self.calls
+        return seed, stream
 
     @uncompiled
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -186,13 +185,11 @@ class AnalogLayer(nn.Module):
             Activation units, of x's dtype.
         """
         with exact_dtype(x, weight, bias) as (rows, w, b):
-            out = CrossbarLinear.apply(rows.reshape(-1, rows.shape[-1]), w, b, *self.plan(rows, w), self.learned_range)
+            out = CrossbarLinear.apply(rows.reshape(-1, rows.shape[-1]), w, b, self.plan(rows, w), self.learned_range)
             return out.reshape(*x.shape[:-1], len(weight)).to(x.dtype)
 
     def plan(self, x: Tensor, weight: Tensor) -> Plan:
-        """Return what one call needs: ŵ, the digital gain α·w_max (N,), W as programmed where it is not `weight`,
-        the kernel, its scalars, the seed, the stream, and whether a backward may follow.
-        """
+        """Return what one call needs."""
         return self.read(x, *self.write(weight))
 
     def write(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Chip | None]:
@@ -247,14 +244,15 @@ class AnalogLayer(nn.Module):
             kernel = self._observer
             if kernel.reads_chips and chip is not None and DeviceKernel.needed(chip, self.profile):
                 kernel = DeviceKernel(kernel, chip, self.profile, observer=True)
-            return programmed, w_max, None, kernel, self._observer.spec(self, x), 0, 0, False
+            return Plan(programmed, None, kernel, Read(self._observer.spec(self, x), scale=w_max), False)
         spec = self.spec(x)
         kernel = choose(x, self.backend)
         if chip is not None and DeviceKernel.needed(chip, self.profile):
             kernel = DeviceKernel(kernel, chip, self.profile)
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
-        return programmed, w_max * spec.input_range, w_eff, kernel, spec, *self.draw(spec), differentiable
+        read = Read(spec, *self.draw(spec), w_max * spec.input_range)
+        return Plan(programmed, w_eff, kernel, read, differentiable)
 
     @property
     def learned_range(self) -> Tensor | None:
@@ -265,10 +263,11 @@ class AnalogLayer(nn.Module):
 
     def _training_chip(self) -> int:
         """Return the seed of a chip for one training call."""
+        seed = seed_of_call(self.seed, self.input_range.device)
         if self.seed is None:
-            return int(torch.randint(2**63 - 1, ()).item())
+            return seed
         self.calls += 1
-        return derive(self.seed, self.stream, self.calls)
+        return derive(seed, self.stream, self.calls)
 
     def _layout(self, programmed: Tensor) -> Layout:
         """Return where the cells of ŵ (N, K, …) are.

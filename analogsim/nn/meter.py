@@ -10,7 +10,7 @@ from torch import Tensor
 from ..device import Chip, DeviceKernel
 from ..device.chip import Plane
 from ..device.converters import Converters, steps
-from ..kernels import Clips, ConvGeometry, MatmulSpec, choose, reference
+from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose, reference
 from ..kernels.conv import Job, convolve
 from ..kernels.conv_tiles import Tile, cut
 from .conversion import adc_moments, sampled_moments
@@ -35,20 +35,9 @@ class RowsAsImages:
 
     convolve: Any
 
-    def matmul(
-        self,
-        x: Tensor,
-        w: Tensor,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        record_clips: bool,
-    ) -> tuple[Tensor, Clips | None]:
+    def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Multiply rows (M, K)."""
-        rest = seed, stream, "im2col", scale, bias, False
-        return self.convolve(x[..., None], w[..., None], spec, _ROWS, *rest)[0][..., 0], None
+        return self.convolve(x[..., None], w[..., None], _ROWS, "im2col", read)[0][..., 0], None
 
 
 class Meter(RowsAsImages):
@@ -93,34 +82,24 @@ class Meter(RowsAsImages):
         return layer.spec(x)
 
     def convolve(
-        self,
-        x: Tensor,
-        w: Tensor,
-        spec: MatmulSpec,
-        geometry: ConvGeometry,
-        seed: int,
-        stream: int,
-        mapping: str,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        record_clips: bool,
+        self, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read
     ) -> tuple[Tensor, Clips | None]:
         """Convolve with the digital weights, and add up what the hardware would add; w is ŵ, `scale` (N,) its w_max."""
         assert self.weight is not None  # `written` comes first
-        assert scale is not None
-        tiles, weight = cut(w, spec, mapping), self.weight.reshape(w.shape)
+        assert read.scale is not None
+        tiles, weight = cut(w, read.spec, mapping), self.weight.reshape(w.shape)
         if self.chip is not None:
             self.chip = replace(self.chip, planes=[plane.view(w.shape) for plane in self.chip.planes])
-        spec.check_tiles(len(tiles))
+        read.spec.check_tiles(len(tiles))
         outputs = []
-        whole = Job(self, x, tiles, w, spec, geometry, 0, 0, None, None)
+        whole = Job(self, x, tiles, w, geometry, read)
         images = max(1, _PART // max(1, math.prod(whole.shape[1:])))
         for part in x.split(images):
-            job = Job(self, part.contiguous(), tiles, w, spec, geometry, 0, 0, None, None)
-            outputs.append(self._measure(job, weight, scale, mapping))
+            job = replace(whole, x=part.contiguous())
+            outputs.append(self._measure(job, weight, read.scale, mapping))
         self.calls += 1
         out = torch.cat(outputs) if outputs else x.new_zeros(whole.shape)
-        return (out if bias is None else out + bias.view(-1, *[1] * (x.ndim - 2))), None
+        return (out if read.bias is None else out + read.bias.view(-1, *[1] * (x.ndim - 2))), None
 
     def _measure(self, job: Job, weight: Tensor, w_max: Tensor, mapping: str) -> Tensor:
         spec, x = job.spec, job.x
@@ -150,8 +129,8 @@ class Meter(RowsAsImages):
             kernel = DeviceKernel(kernel, chip, self.layer.profile)
         for repeat in range(self.repeats):
             stream = (self.number << 40) + (self.calls << 24) + (self.inputs % 2**16 << 8) + repeat
-            drawn = spec, job.geometry, self.seed, stream, mapping
-            noisy, _ = convolve(kernel, x, job.w, *drawn, gain.flatten(), None, False)
+            read = Read(spec, self.seed, stream, scale=gain.flatten())
+            noisy, _ = convolve(kernel, x, job.w, job.geometry, mapping, read)
             self._add("measured", (noisy - exact).square() / self.repeats)
         return exact
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from ..device import Chip
-from ..kernels import Clips, MatmulSpec
+from ..kernels import Clips, MatmulSpec, Read
 from ..profile import HardwareProfile
 from .histogram import Histogram
 
@@ -46,28 +46,18 @@ class Observer:
         """Return the scalars to compute with: exact; read noise only asks for ‖x_t‖²."""
         return MatmulSpec(rows=self.profile.tile.rows, noise_read=self.profile.noise.read)
 
-    def matmul(
-        self,
-        x: Tensor,
-        w: Tensor,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
-        scale: Tensor | None,
-        bias: Tensor | None,
-        record_clips: bool,
-    ) -> tuple[Tensor, Clips | None]:
+    def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Multiply tile by tile, exactly."""
-        x = self.dac(x, spec)
+        x = self.dac(x, read.spec)
         out = x.new_zeros(len(x), len(w))
-        for tile, (start, stop) in enumerate(spec.tiles(x.shape[1])):
+        for tile, (start, stop) in enumerate(read.spec.tiles(x.shape[1])):
             part = x[:, start:stop]
             partial = part @ w[:, start:stop].T
-            self._record(partial, part.square().sum(1) if spec.noise_read else None, tile)
+            self._record(partial, part.square().sum(1) if read.spec.noise_read else None, tile)
             out += partial
-        if scale is not None:
-            out = out * scale
-        return out if bias is None else out + bias, None
+        if read.scale is not None:
+            out = out * read.scale
+        return out if read.bias is None else out + read.bias, None
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Record inputs (of an unsigned DAC only what it can convert) and pass them on."""
@@ -79,12 +69,10 @@ class Observer:
         out: Tensor,
         partial: Tensor,
         norm2: Tensor | None,
-        spec: MatmulSpec,
-        seed: int,
-        stream: int,
+        read: Read,
         tile: int,
-        offset: int,
-        bits: Tensor | None,
+        offset: int = 0,
+        bits: Tensor | None = None,
         first: bool = False,
     ) -> int:
         """Record a tile's partial sums and add them to `out`; `first` overwrites it."""

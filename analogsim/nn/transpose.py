@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..device import DeviceKernel
 from ..errors import ShapeError
 from ..kernels import uncompiled
 from .conv import AnalogSpatial
@@ -46,19 +45,15 @@ class _AnalogConvTranspose(AnalogSpatial):
             # (C, N/groups, *kernel) -> (groups · N/groups · kernel, C/groups): a crossbar's column is a row here.
             matrix = weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
             written = self.write(matrix)
-            chip = written[-1]
-            programmed, gain, w_eff, kernel, spec, *drawn, differentiable = self.read(inputs, *written)
+            chip, plan = written[-1], self.read(inputs, *written)
             columns = len(matrix) // groups
             sums = []
             for group in range(groups):
                 own = slice(group * columns, (group + 1) * columns)
-                effective = None if w_eff is None else w_eff[own]
+                part = plan.part(own, *(self.draw(plan.read.spec) if group else (plan.read.seed, plan.read.stream)))
                 if self._observer is not None:
-                    self._observer.written(matrix[own], programmed[own], gain[own], chip and chip.part(own))
-                seed, stream = self.draw(spec) if group else drawn
-                part = kernel.part(own) if isinstance(kernel, DeviceKernel) else kernel
-                device = programmed[own], gain[own], effective, part, spec, seed, stream, differentiable
-                sums.append(CrossbarLinear.apply(rows[:, group], matrix[own], None, *device, self.learned_range))
+                    self._observer.written(matrix[own], part.programmed, part.read.scale, chip and chip.part(own))
+                sums.append(CrossbarLinear.apply(rows[:, group], matrix[own], None, part, self.learned_range))
             products = torch.cat(sums, 1) if groups > 1 else sums[0]
             products = products.reshape(len(x), *x.shape[2:], -1).movedim(-1, 1)
             out = overlap_add(products, conv.kernel_size, conv.stride, conv.dilation)
