@@ -13,10 +13,10 @@ from .calibrate import Batch, observed, run
 from .convert import to_digital
 from .errors import CalibrationError
 from .files import plain, write_json
-from .nn import analog_layers, set_seed
+from .nn import set_seed
 from .nn.meter import STAGES, Meter
-from .noise import NoiseSpec, inject_noise, set_noise
-from .restore import forked, restored, seed_generators
+from .noise import NoiseSpec, inject_noise, remove_noise, set_noise
+from .restore import copied, forked, seed_generators
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +140,8 @@ class NoiseBudget:
         ax.set_ylabel("share of the error's variance (%)")
         ax.set_ylim(0, 118)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        if any(bottoms):
+            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
         return ax
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -166,7 +167,8 @@ def noise_budget(
     r"""Say which stage of the hardware adds how much error to every layer's output, and what it amounts to.
 
     The network runs with exact layers; each layer's hardware is judged on the inputs that it then gets, so that a layer
-    is not blamed for the errors of those before it. `analogsim.nn.meter.Meter` states how the error is taken apart.
+    is not blamed for the errors of those before it; noise that was injected is left out. `analogsim.nn.meter.Meter`
+    states how the error is taken apart.
 
     Parameters
     ----------
@@ -205,6 +207,8 @@ def noise_budget(
     """
     if repeats < 0:
         raise CalibrationError(f"repeats: 0 or more is needed (got {repeats})")
+    model = copied(model).eval()
+    remove_noise(model)
     numbers = iter(range(10**9))
     with observed(model, lambda layer: Meter(layer, next(numbers), repeats, seed)) as seen:
         run(model, [batch], progress, "Measuring")  # type: ignore[list-item]
@@ -235,15 +239,12 @@ def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[f
     """Return the network's equivalent σ, and the mean square error of its output on the hardware."""
     inputs: Any = batch[0] if isinstance(batch, list) or type(batch) is tuple else batch
     inputs = inputs.to(next((p.device for p in model.parameters()), torch.device("cpu")))
-    digital = to_digital(model).eval()
+    digital = to_digital(model)
     exact = digital(inputs)
     if not isinstance(exact, Tensor):
         return math.nan, math.nan
-    layers = (layer for _, layer in analog_layers(model))
-    with restored(model.modules(), "training"), restored(layers, "seed", "stream", "calls"):
-        model.eval()
-        set_seed(model, seed)
-        error = _mean_square([model(inputs) - exact for _ in range(repeats)])
+    set_seed(model, seed)
+    error = _mean_square([model(inputs) - exact for _ in range(repeats)])
     if not 0 < error < math.inf:
         return (0.0 if error == 0 else math.nan), error
     noisy = inject_noise(digital, NoiseSpec(sigma=1.0), inplace=True)

@@ -1,6 +1,5 @@
 """From a digital network to one on crossbars, and back."""
 
-import copy
 import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
@@ -13,6 +12,7 @@ from . import nn as layers
 from .errors import ConversionError, ProfileError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_class
 from .profile import HardwareProfile
+from .restore import copied
 
 ANALOG: dict[type[nn.Module], type[AnalogLayer] | type[AnalogComposite]] = {
     layer.digital: layer
@@ -84,7 +84,7 @@ def convert(
             f"{type(model).__name__}: nothing to convert: no layer of {', '.join(kind.__name__ for kind in ANALOG)} "
             "outside what keep_digital leaves"
         )
-    model = model if inplace else _copied(model)
+    model = model if inplace else copied(model)
     for name in chosen:
         module = model.get_submodule(name)
         if isinstance(module, AnalogLayer):
@@ -108,7 +108,7 @@ def to_digital(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     _check_model(model)
     if not any(True for _ in analog_layers(model)):
         raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) makes them so")
-    model = model if inplace else _copied(model)
+    model = model if inplace else copied(model)
     for module in list(model.modules()):
         if isinstance(module, AnalogLayer | AnalogComposite) and not isinstance(module, Crossbar):
             module.to_digital()
@@ -163,16 +163,6 @@ def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
     if ranges:
         with torch.no_grad():
             layer.input_range.fill_(math.nan)
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError as error:
-        raise ConversionError(
-            f"{type(model).__name__}: cannot be copied ({error}); give inplace=True. The hook-based "
-            "torch.nn.utils.weight_norm is a known cause: torch.nn.utils.parametrizations.weight_norm can be copied"
-        ) from None
 
 
 def _check_model(model: object) -> None:

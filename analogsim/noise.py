@@ -6,7 +6,6 @@ comes from torch's own generator, seeded with the same key: a run replays on the
 are not those of the CPU.
 """
 
-import copy
 import math
 import re
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
 from .kernels import add_noise, resolve, uncompiled
 from .kernels.philox import seed_of_call
 from .profile import explain
+from .restore import copied
 from .value import NonNegative, Value
 
 __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
@@ -235,7 +235,7 @@ def inject_noise(model: nn.Module, spec: NoiseSpec, *, inplace: bool = False) ->
     ------
     ConversionError
         The model has no layer to inject noise into, `spec.layers` or `spec.extra` names what it has not, or weight
-        noise is asked for on a weight that is not a plain parameter.
+        noise is asked for on a weight that is not a plain parameter, or the model cannot be copied.
 
     Notes
     -----
@@ -254,7 +254,7 @@ def inject_noise(model: nn.Module, spec: NoiseSpec, *, inplace: bool = False) ->
             if getattr(vars(module).get("forward", partial(_forward)), "func", None) is not _forward:
                 raise ConversionError(f"{name}: something else has replaced its forward; take that away first")
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model)
         plan = _plan(model, spec)
     remove_noise(model, spec.target)
     for index, (name, module) in enumerate(plan.items()):

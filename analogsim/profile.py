@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from .device_profile import Cells, Drift, Faults, Flicker, Programming, Wires
 from .errors import ProfileError
-from .files import replaced
+from .files import read_yaml, replaced
 from .value import NonNegative, Positive, Value
 
 Bits = Annotated[int, Field(ge=1, le=16)]
@@ -249,9 +249,9 @@ class HardwareProfile(Value):
         text = _read(source)
         try:
             # YAML 1.1 would read JSON's 1e-06 as a string.
-            values = json.loads(text) if str(source).endswith(".json") else yaml.safe_load(text)
+            values = json.loads(text) if str(source).endswith(".json") else read_yaml(text)
         except (yaml.YAMLError, json.JSONDecodeError) as error:
-            raise ProfileError(f"{source}: neither YAML nor JSON: {error}") from None
+            raise ProfileError(f"{source}: no valid YAML or JSON: {error}") from None
         if not isinstance(values, dict):
             raise ProfileError(f"{source}: a profile is a mapping of fields, this file holds {type(values).__name__}")
         try:
@@ -343,9 +343,17 @@ def explain(error: ValidationError) -> str:
     for item in error.errors():
         # A union's members are path elements too ("constrained-float", "literal[…]"), but no fields.
         path = ".".join(str(part) for part in item["loc"] if not _UNION_MEMBER.fullmatch(str(part)))
-        message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
-        lines.append(f"{path or 'profile'}: {message} (got {item['input']!r})")
+        lines.append(f"{path}: {complaint(item)}" if path else complaint(item))
     return "; ".join(dict.fromkeys(lines))
+
+
+def complaint(item: Any) -> str:
+    """Say one of pydantic's complaints without its path."""
+    if item["type"] == "extra_forbidden":
+        return "unknown key"
+    message = item["msg"].removeprefix("Value error, ")
+    # Of a missing field, or of what fields have in common, the value is everything around it.
+    return message if isinstance(item["input"], dict) else f"{message} (got {item['input']!r})"
 
 
 _UNION_MEMBER = re.compile(r"(constrained-)?(int|float|str|bool|none)|.*\[.*")

@@ -7,7 +7,6 @@ straight-through: 1 inside the range, 0 where the quantizer clips. Brevitas is i
 when it is needed.
 """
 
-import copy
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache
@@ -21,6 +20,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from .errors import CalibrationError, ConversionError, QuantizationError
 from .profile import explain
+from .restore import copied
 from .value import Value
 
 Bits = Annotated[int, Field(ge=2, le=16)]
@@ -184,7 +184,8 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
     Raises
     ------
     ConversionError
-        There is nothing to quantize, a name or pattern matches nothing, or a layer cannot be quantized.
+        There is nothing to quantize, a name or pattern matches nothing, or a layer cannot be quantized or the model
+        not be copied.
 
     Notes
     -----
@@ -199,7 +200,7 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
     """
     spec = spec or QATSpec()
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model)
     named = _modules(model)
     patterns = [*spec.overrides, *spec.exclude]
     if missing := [pattern for pattern in patterns if not any(_matches(pattern, names) for _, names in named)]:
@@ -303,7 +304,7 @@ def freeze_quantization(model: nn.Module, *, inplace: bool = False) -> nn.Module
         A dynamic range was never set.
     """
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model)
     plan: list[Any] = [module for module, _ in _modules(model) if _is_quantized(module)]
     if not plan:
         raise ConversionError(f"{type(model).__name__}: no layer is quantized; prepare_qat(model, spec) makes them so")

@@ -1,9 +1,13 @@
-"""What is lent and given back as it was: objects' attributes, and torch's random generators."""
+"""What is lent and given back as it was: objects' attributes, and torch's random generators; and networks' copies."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
+
+from .errors import ConversionError
 
 
 @contextmanager
@@ -30,3 +34,20 @@ def seed_generators(seed: int, device: torch.device) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a copy of a network.
+
+    Raises
+    ------
+    ConversionError
+        It cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ConversionError(
+            f"{type(model).__name__}: cannot be copied ({error}); give inplace=True. The hook-based "
+            "torch.nn.utils.weight_norm is a known cause: torch.nn.utils.parametrizations.weight_norm can be copied"
+        ) from None

@@ -1,6 +1,5 @@
 """How much noise a trained network survives: its accuracy over a noise grid, and from it the midpoint noise level µ."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -16,7 +15,7 @@ from .errors import ConversionError, DataError, FitError, NonFiniteError, ShapeE
 from .nn import analog_layers
 from .noise import NoiseSite, NoiseSpec, Target, inject_noise, noise_sites
 from .progress import bar
-from .restore import forked, restored, seed_generators
+from .restore import copied, forked, restored, seed_generators
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
@@ -111,22 +110,23 @@ def noise_sweep(
                 _reseed(seed, float(sigma), repeat, where)
                 accuracies[row, repeat] = _evaluate(model, batches)[0]
                 shown.advance(task)
-    return RobustnessCurve(grid, accuracies, noise_free, 1 / classes if chance is None else chance, quantity, samples)
+    chance = 1 / classes if chance is None else float(chance)
+    return RobustnessCurve(grid, accuracies, noise_free, chance, quantity, samples)
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
-    """Return the share of labels that a network in evaluation mode names."""
-    training = model.training
-    model.eval()
+    """Return the share of labels that a network names in evaluation mode; NaN names none. Its modes stay as they are.
+
+    Raises
+    ------
+    DataError
+        There is no sample.
+    """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    right: Tensor | int = 0
-    total = 0
-    for x, y in batches:
-        right = right + (model(x.to(device)).argmax(1) == y.to(device)).sum()
-        total += len(y)
-    model.train(training)
-    return int(right) / total
+    with restored(model.modules(), "training"):
+        model.eval()
+        return _evaluate(model, ((x.to(device), y.to(device)) for x, y in batches))[0]
 
 
 def _grid(sigmas: ArrayLike, repeats: int, quantity: str, seed: int) -> np.ndarray:
@@ -145,12 +145,12 @@ def _grid(sigmas: ArrayLike, repeats: int, quantity: str, seed: int) -> np.ndarr
 
 def _prepared(model: nn.Module, quantity: str, device: torch.device | str | None) -> nn.Module:
     """Return the model itself, or a copy where it must be changed for good: noise sites, another device."""
-    copied = False
+    own = False
     if device is not None and any(p.device != torch.empty(0, device=device).device for p in model.parameters()):
-        model, copied = copy.deepcopy(model).to(device), True
+        model, own = copied(model).to(device), True
     if quantity in TARGETS:
         if not noise_sites(model, TARGETS[quantity]):
-            model = inject_noise(model, NoiseSpec(sigma=0.0, target=TARGETS[quantity]), inplace=copied)
+            model = inject_noise(model, NoiseSpec(sigma=0.0, target=TARGETS[quantity]), inplace=own)
     elif not any(True for _ in analog_layers(model)):
         raise ConversionError(f"quantity={quantity!r}: no layer is analog; convert(model, profile) first")
     return model
@@ -223,8 +223,6 @@ def _batches(data: Iterable[Batch] | Batch | Dataset[Batch], device: torch.devic
         if size > KEEP and not once:
             return _Streamed(source, device)
         kept.append((x, y) if size > KEEP else (x.to(device), y.to(device)))
-    if not sum(len(y) for _, y in kept):
-        raise DataError("data: empty; give at least one test sample with its label")
     return _Streamed(kept, device) if size > KEEP else kept
 
 
@@ -275,6 +273,8 @@ def _evaluate(model: nn.Module, batches: Iterable[Batch], check: bool = False) -
         # NaN beats every number in max: such a row knows nothing.
         right = right + ((guess == y) & ~best.isnan()).sum()
         samples += len(y)
+    if not samples:
+        raise DataError("data: empty; give at least one test sample with its label")
     return int(right) / samples, samples, classes
 
 

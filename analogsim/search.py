@@ -5,6 +5,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -225,7 +226,8 @@ def design_search(
     Raises
     ------
     SearchError
-        Optuna is missing, a setting is impossible, a design's cost is unknown, or the storage is of another search.
+        Optuna is missing, a setting is impossible, a design's cost is unknown, or the storage is of another search,
+        damaged, or cannot be written.
     ProfileError
         A value of the space makes no profile.
 
@@ -272,28 +274,39 @@ def design_search(
     def constraint(trial: Any) -> tuple[float]:
         return (exact - max_drop - trial.user_attrs.get("accuracy", 0.0),)
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings(), bar(progress) as shown:
+    verbosity = optuna.logging.get_verbosity()
+    with warnings.catch_warnings(), bar(progress) as shown, ExitStack() as last:
+        # Its warnings are the tracebacks of errors that are raised anyway.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        last.callback(optuna.logging.set_verbosity, verbosity)
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.simplefilter("ignore", category=FutureWarning)
-        store = None if storage is None else JournalStorage(JournalFileBackend(os.fspath(storage)))
-        study = optuna.create_study(
-            study_name="designs", storage=store, load_if_exists=True, directions=["minimize", "maximize"]
-        )
+        try:
+            store = None if storage is None else JournalStorage(JournalFileBackend(os.fspath(storage)))
+            study = optuna.create_study(
+                study_name="designs", storage=store, load_if_exists=True, directions=["minimize", "maximize"]
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise SearchError(f"{storage}: no journal of a search, or damaged ({error}); use another file") from None
+        calibrated_on = sum(map(len, inputs))
         about = json.dumps(
-            [base.model_dump(), choices, kind, max_drop, repeats, seed, round(exact, 9)], default=str, sort_keys=True
+            [base.model_dump(), choices, kind, max_drop, repeats, seed, round(exact, 9), calibrated_on],
+            default=str,
+            sort_keys=True,
         )
         if study.user_attrs.get("about", about) != about:
             raise SearchError(
-                f"{storage}: holds a search of another network, space, profile or objective; use another file"
+                f"{storage}: holds a search of another network, space, profile, objective or calibration; use another "
+                "file"
             )
         study.set_user_attr("about", about)
         known = {_key(one.values): one for one in _designs(study, choices)}
         done = len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
         study.sampler = optuna.samplers.TPESampler(seed=seed + done, constraints_func=constraint, n_startup_trials=15)
-        if not done:
-            for index in (-1, 0):
-                study.enqueue_trial({key: range(len(v))[index] for key, v in choices.items()}, skip_if_exists=True)
+        for index in (-1, 0):
+            # Again, where a search was interrupted in it.
+            if _key({key: v[index] for key, v in choices.items()}) not in known:
+                study.enqueue_trial({key: range(len(v))[index] for key, v in choices.items()})
         task = shown.add_task("Searching designs", total=trials, completed=done)
 
         def run(trial: Any) -> tuple[float, float]:

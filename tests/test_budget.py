@@ -23,6 +23,7 @@ from analogsim.device.converters import Converters, shaped
 from analogsim.errors import CalibrationError, ConversionError, ProgrammingError
 from analogsim.nn.conversion import adc_moments, sampled_moments
 from analogsim.nn.meter import STAGES
+from analogsim.noise import noise_sites
 from analogsim.study.data import load_data
 from analogsim.study.train import TrainSpec, train
 from models.lenet import LeNet5
@@ -198,6 +199,21 @@ def test_the_network_is_left_as_it_was(lenet):
     assert analog.training
     layer = analog.features.conv1
     assert (layer.seed, layer.calls, layer._observer) == (3, 0, None)
+
+
+def test_injected_noise_is_no_part_of_the_hardware(lenet):
+    model, train_x, test_x = lenet
+    analog = convert(model, EIGHT)
+    calibrate(analog, train_x)
+    noisy = inject_noise(analog, NoiseSpec(sigma=3.0))
+    assert noise_budget(noisy, test_x[:20]) == noise_budget(analog, test_x[:20])
+    assert noise_sites(noisy)
+
+
+def test_a_picture_without_errors_has_no_legend(lenet):
+    model, _, test = lenet
+    budget = noise_budget(convert(model, HardwareProfile()), test[:2], repeats=0, progress=False)
+    assert budget.plot().get_legend() is None
 
 
 def test_frame_file_and_picture(lenet, tmp_path):

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -150,6 +151,7 @@ def test_info():
 def test_profile_list_and_show():
     listed = done("profile", "list").stdout
     assert all(name in listed for name in presets())
+    assert listed.count("(") == listed.count(")"), "a description is cut in the middle of a sentence"
     shown = json.loads(done("profile", "show", "8bit", "--json").stdout)
     assert HardwareProfile(**shown) == HardwareProfile.load("8bit")
 
@@ -224,6 +226,16 @@ def test_fresh_starts_anew(tmp_path):
     assert (about["spec"]["seed"], about["train_subset"], about["test_subset"]) == (1, 64, 100)
 
 
+def test_two_trainings_keep_out_of_each_other_s_way(run):
+    before = (run / "run.json").read_bytes()
+    with FileLock(run / "lock"):
+        said = refused("train", LENET, "digits", *TINY, "--fresh", "--out", run)
+    assert "another training is at work there" in said
+    assert (run / "run.json").read_bytes() == before
+    assert (run / "model.safetensors").exists()
+    done("train", LENET, "digits", *TINY, "--out", run)
+
+
 def test_arguments_reach_the_constructor(tmp_path, monkeypatch):
     module = tmp_path / "mynet.py"
     module.write_text(
@@ -251,6 +263,8 @@ def test_arguments_reach_the_constructor(tmp_path, monkeypatch):
         (["models.lenet", "digits"], ["module:name"]),
         (["nowhere.net:Net", "digits"], ["no module 'nowhere'"]),
         (["models.nothing:Net", "digits"], ["no module 'models.nothing'"]),
+        (["models/lenet.py:LeNet5", "digits"], ["module:name", "models.lenet:LeNet5"]),
+        (["lenet.py:LeNet5", "digits"], ["module:name", "models.lenet:LeNet5"]),
         (["models.lenet:LeNet6", "digits"], ["LeNet6", "LeNet5"]),
         ([LENET, "digits", "--arg", "depth=3"], ["depth", "classes"]),
         (["models.lenet:OrderedDict", "digits"], ["nn.Module is needed"]),
@@ -266,6 +280,21 @@ def test_train_refuses(args, words, tmp_path):
     said = refused("train", *args, "--out", tmp_path / "run")
     assert all(word in said for word in words), said
     assert not (tmp_path / "run").exists()
+
+
+def test_whatever_a_network_s_own_code_does_is_said_in_a_line(tmp_path, monkeypatch):
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
+    (tmp_path / "fussy.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self): super().__init__(1, 10)\n"
+        "    def forward(self, x): assert x.ndim == 2, 'rows only'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    said = refused("train", "leaves:Net", "digits", "--out", tmp_path / "run")
+    assert "importing leaves fails: SystemExit" in said
+    said = refused("train", "fussy:Net", "digits", "--out", tmp_path / "run")
+    assert "cannot take them: AssertionError: rows only" in said
 
 
 def test_arguments_that_are_no_pairs_are_wrong_usage(tmp_path):
@@ -480,6 +509,7 @@ def test_plot_refuses(swept, tmp_path):
 def test_a_curve_without_a_fit_is_shown_as_such(swept, tmp_path):
     done("sweep", swept.parent, "--sigmas", "0.1,1", "--repeats", "1", *FAST, "--out", tmp_path / "two.json")
     assert "no fit" in done("plot", tmp_path / "two.json", "--out", tmp_path / "two.png").stdout
+    assert "no fit" in done("plot", tmp_path / "two.json", swept, "--baseline", swept).stdout
 
 
 def test_output_is_the_same_wherever_it_goes(swept):

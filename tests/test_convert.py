@@ -21,7 +21,10 @@ from analogsim.nn import (
     analog_layers,
     set_seed,
 )
+from analogsim.noise import NoiseSpec, inject_noise
 from analogsim.profile import HardwareProfile
+from analogsim.qat import prepare_qat
+from analogsim.robustness import noise_sweep
 
 COARSE = HardwareProfile(
     tile={"rows": 16}, dac={"bits": 5, "input_range": 2.0}, adc={"bits": 6, "full_scale": 4.0}, noise={"output": 0.05}
@@ -341,8 +344,15 @@ def test_parametrised_modules_of_several_matrices():
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
 def test_hook_based_weight_norm_works_in_place_and_says_so():
     model = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3)))
-    with pytest.raises(ConversionError, match="cannot be copied.*inplace=True.*parametrizations"):
-        convert(model, COARSE)
+    verbs = (
+        lambda: convert(model, COARSE),
+        lambda: inject_noise(model, NoiseSpec()),
+        lambda: prepare_qat(model),
+        lambda: noise_sweep(model, (torch.randn(2, 4), torch.zeros(2, dtype=torch.int64))),
+    )
+    for verb in verbs:
+        with pytest.raises(ConversionError, match="cannot be copied.*inplace=True.*parametrizations"):
+            verb()
     convert(model, COARSE, inplace=True)
     model(torch.randn(2, 4)).sum().backward()
     assert model[0].weight_g.grad.isfinite().all()

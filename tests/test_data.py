@@ -1,6 +1,7 @@
 """Data sets: what is in them, how they are normalised and varied, and what is said of wrong ones."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,6 +256,16 @@ class TestFolder:
     def test_grey_images_have_one_channel(self, tmp_path):
         assert load_data(self.write(tmp_path, mode="L")).train_x.shape == (6, 1, 8, 8)
 
+    def test_one_class_is_no_task(self, tmp_path):
+        with pytest.raises(DataError, match=r"at least two classes are needed \(got cat\)"):
+            load_data(self.write(tmp_path, classes=("cat",)))
+
+    def test_an_enormous_image_is_refused(self, tmp_path, monkeypatch):
+        name = self.write(tmp_path)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+        with pytest.raises(DataError, match="is no readable image: .*decompression bomb"):
+            load_data(name)
+
     def test_what_is_missing_or_odd_is_said(self, tmp_path):
         name = self.write(tmp_path)
         (tmp_path / "test" / "bird").mkdir()
@@ -267,6 +278,10 @@ class TestFolder:
             load_data(name)
         (tmp_path / "train" / "dog" / "2.png").write_bytes(b"no image")
         with pytest.raises(DataError, match=r"dog.2.png is no readable image"):
+            load_data(name)
+        # Pillow would clip 16 bits at 255, not scale them: an image of white.
+        Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "train" / "dog" / "2.png")
+        with pytest.raises(DataError, match=r"dog.2.png is no readable image: its pixels have more than 8 bits"):
             load_data(name)
         (tmp_path / "train").rename(tmp_path / "training")
         with pytest.raises(DataError, match="no folder 'train'; images are expected as train/CLASS/NAME.png"):
@@ -283,8 +298,8 @@ class TestFolder:
         ("digits:8", "no data set 'digits:8'"),
         ("npz:", "no data set 'npz:'"),
         ("", "no data set ''"),
-        ("npz:nowhere.npz", "npz:nowhere.npz: no such file"),
-        ("folder:nowhere", "folder:nowhere: no such folder"),
+        ("npz:nowhere.npz", f"npz:nowhere.npz: no such file in {Path.cwd()}"),
+        ("folder:/nowhere", "folder:/nowhere: no such folder$"),
     ],
 )
 def test_unknown_names_are_refused(name, message):

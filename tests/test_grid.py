@@ -214,7 +214,7 @@ def test_files_are_known_by_what_is_in_them(tmp_path):
         ({"methods": [{"name": "a", "qat": {"bits": 1}}]}, "methods.0.qat.bits: "),
         ({"methods": [{"name": "a", "qat": {"s": 1, "scaling": "dynamic"}}]}, "methods.0.qat: s belongs to constant"),
         ({"train": {"epochs": 2, "lr": -1}}, "train.lr: Input should be greater than 0 (got -1)"),
-        ({"train": {"epochs": 2, "ramp_epochs": 5}}, "ramp_epochs: 5, so the noise is never at its full value"),
+        ({"train": {"epochs": 2, "ramp_epochs": 5}}, "train: ramp_epochs: 5, so the noise is never at its full"),
         ({"sweep": {"sigmas": "many"}}, "sweep.sigmas: 'many': give noise levels"),
         ({"sweep": {"sigmas": [0.1, -1]}}, "sweep.sigmas"),
         ({"baseline": "none"}, "baseline: no method 'none'; there are float, constant, noisy"),
@@ -225,6 +225,12 @@ def test_what_cannot_be_is_refused_by_its_path(change, words):
     with pytest.raises(StudyError) as error:
         study(**change).expand()
     assert words in str(error.value)
+
+
+def test_a_complaint_does_not_repeat_the_whole_file():
+    with pytest.raises(StudyError) as error:
+        Study(name="a study", data="digits", models={"a": "x:y"}, method=[])
+    assert str(error.value) == "methods: Field required; method: unknown key"
 
 
 def test_arguments_must_be_plain():

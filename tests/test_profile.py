@@ -44,8 +44,9 @@ IMPOSSIBLE = [
     ({"tile": {"mapping": "spiral"}}, "tile.mapping"),
     ({"weight": {"w_max": 0.0}}, "weight.w_max"),
     ({"name": ""}, "name"),
-    ({"adc_bits": 8}, "adc_bits: unknown key"),
-    ({"adc": {"bit": 8}}, "adc.bit: unknown key"),
+    ({"adc_bits": 8}, "^adc_bits: unknown key$"),
+    ({"adc": {"bit": 8}}, "^adc.bit: unknown key$"),
+    ({"cells": {"bits": 3}}, r"^cells.bits: needs weight.bits, and at most weight.bits - 1 \(got 3 and None\)$"),
     ({"cells": {"g_min": 1.0}}, "cells.g_min"),
     ({"cells": {"g_min": 0.1}}, "signed cell has no g_min"),
     ({"cells": {"subtraction": "digital"}}, "differential pair's"),
@@ -121,7 +122,12 @@ def test_presets_are_those_of_the_documentation():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1, 2]", "mapping of fields"), ("a: [", "neither YAML nor JSON"), ("dac: {bits: 0}", r"dac\.bits")],
+    [
+        ("[1, 2]", "mapping of fields"),
+        ("a: [", "no valid YAML or JSON"),
+        ("dac: {bits: 0}", r"dac\.bits"),
+        ("a: 1\na: 2", "'a' comes twice"),
+    ],
 )
 def test_a_file_that_is_no_profile_is_named(tmp_path, text, message):
     path = tmp_path / "bad.yaml"

@@ -17,7 +17,7 @@ from analogsim.errors import ConversionError, DataError, FitError, NonFiniteErro
 from analogsim.midpoint import fit_midpoint
 from analogsim.noise import NoiseSpec, inject_noise, noise_sites
 from analogsim.profile import HardwareProfile
-from analogsim.robustness import SIGMAS, noise_sweep
+from analogsim.robustness import SIGMAS, accuracy, noise_sweep
 
 GRID = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
 
@@ -182,6 +182,17 @@ def test_a_model_without_sites_stays_without():
     sweep(model)
     assert not noise_sites(model)
     assert next(model.parameters()).grad is None
+
+
+def test_an_accuracy_leaves_every_module_s_mode_and_counts_no_nan():
+    model = nn.Sequential(nn.Dropout(1.0), nn.Linear(2, 2))
+    model[0].eval()
+    assert 0 < accuracy(model, [points(100)]) <= 1
+    assert [module.training for module in model.modules()] == [True, False, True]
+    nn.init.constant_(model[1].weight, math.nan)
+    assert accuracy(model, [points(100)]) == 0
+    with pytest.raises(DataError, match="empty"):
+        accuracy(model, [])
 
 
 def test_quiet_where_there_is_no_terminal(capsys):
@@ -368,6 +379,12 @@ def test_save_and_load(curve, tmp_path):
     assert again.trainings.tolist() == curve.trainings.tolist()
     assert (again.noise_free, again.samples, again.quantity) == (curve.noise_free, curve.samples, curve.quantity)
     assert [path.name for path in tmp_path.iterdir()] == ["curve.json"]
+
+
+def test_a_chance_of_numpy_can_be_saved(tmp_path):
+    curve = sweep(identity(), chance=np.float32(0.5))
+    curve.save(tmp_path / "curve.json")
+    assert RobustnessCurve.load(tmp_path / "curve.json").chance == 0.5
 
 
 def test_files_that_are_no_curve_are_refused(tmp_path):

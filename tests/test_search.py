@@ -72,12 +72,13 @@ def test_the_best_is_the_cheapest_allowed_and_no_design_beats_the_front(digits):
     assert found.profile().adc.bits == found.best.values["adc.bits"]
 
 
-def test_an_interrupted_search_goes_on(digits, tmp_path):
+@pytest.mark.parametrize("when", [0, 1, 5])
+def test_an_interrupted_search_goes_on(digits, tmp_path, when):
     journal = tmp_path / "search.journal"
     tried = []
 
     def steps(counted):
-        if len(tried) == 5:
+        if len(tried) == when:
             tried.append("interrupted")
             raise KeyboardInterrupt
         tried.append(counted)
@@ -89,6 +90,8 @@ def test_an_interrupted_search_goes_on(digits, tmp_path):
     found = search(digits, objective=steps, storage=journal, seed=3)
     assert len(found.designs) == len(tried) - 1, "no design was computed twice"
     assert len(tried) > before
+    for place in (0, -1):
+        assert {key: values[place] for key, values in SPACE.items()} in [one.values for one in found.designs]
     again = search(digits, objective=steps, storage=journal, seed=3)
     assert again == found
     with pytest.raises(SearchError, match="another"):
@@ -148,6 +151,28 @@ def test_what_cannot_be_is_refused(digits, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(SearchError, match=r"analogsim\[search\]"):
         search(digits)
+
+
+def test_a_damaged_journal_and_another_calibration_are_refused(digits, tmp_path):
+    journal = tmp_path / "journal"
+    search(digits, trials=1, storage=journal)
+    with pytest.raises(SearchError, match="another .* calibration"):
+        search((*digits[:2], [digits[2][0][:9]]), trials=1, storage=journal)
+    journal.write_text("no JSON\n")
+    with pytest.raises(SearchError, match="journal: no journal of a search, or damaged"):
+        search(digits, trials=1, storage=journal)
+    with pytest.raises(SearchError, match="nowhere"):
+        search(digits, trials=1, storage=tmp_path / "nowhere" / "journal")
+
+
+def test_an_error_is_raised_and_not_logged_too_and_logging_stays_as_it_was(digits, capfd):
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    with pytest.raises(SearchError, match="energy of .* is nan"):
+        search(digits, objective="energy")
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_space_as_a_shell_gives_it():

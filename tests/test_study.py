@@ -23,7 +23,7 @@ from analogsim.curve import RobustnessCurve
 from analogsim.errors import BackendError, StudyError
 from analogsim.study import load_results, load_study, run_study, summarise
 from analogsim.study.grid import Study
-from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task, run_job
+from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task, record_failure, run_job
 from analogsim.study.run import time_left
 from analogsim.study.store import Store
 
@@ -210,6 +210,19 @@ def test_only_what_failed_is_run_again_and_only_if_asked(ran, tmp_path):
     assert changed == {ERROR, "job.json"}
 
 
+@pytest.mark.parametrize(
+    ("message", "kept"), [("ShapeError: CheckpointNet on digits", True), ("CheckpointError: x", False)]
+)
+def test_only_a_bad_checkpoint_is_forgotten_with_a_failure(tmp_path, message, kept):
+    store = Store(tmp_path)
+    store.folder("job").mkdir(parents=True)
+    (store.folder("job") / "checkpoint.pt").touch()
+    record_failure(store.folder("job"), message)
+    store.forget_failure("job")
+    assert (store.folder("job") / "checkpoint.pt").exists() == kept
+    assert store.state("job") == "waiting"
+
+
 def test_a_study_can_grow(ran, tmp_path):
     _, original, _ = ran
     out = shutil.copytree(original, tmp_path / "out")
@@ -255,6 +268,22 @@ def test_a_dead_worker_is_replaced_and_its_job_tried_once_more(tmp_path, monkeyp
     np.testing.assert_array_equal(frame["peak"]["once"], frame["peak"]["never"])
 
 
+def test_a_script_needs_no_guard_against_its_own_workers(tmp_path):
+    written(tmp_path, train={"epochs": 1}, train_subset=32)
+    (tmp_path / "script.py").write_text(
+        "from analogsim.study import load_study, run_study\n"
+        "print('once')\n"
+        "print(dict(run_study(load_study('study.yaml'), 'out', workers=1, device='cpu')))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert "failed" not in process.stdout
+    assert process.stdout.count("once") == 1
+    assert "Traceback" not in process.stderr
+
+
 def test_a_divergence_is_a_result(tmp_path):
     methods = [{"name": "float", "train": {"lr": 1e30}}]
     counts = run_study(study(methods=methods), tmp_path, workers=2, device="cpu", progress=False)
@@ -278,6 +307,18 @@ def test_two_runs_keep_out_of_each_other_s_way(ran):
     assert "no run is at work" in call("status", out).output
 
 
+def test_a_report_leaves_the_tables_to_a_run_that_is_at_work(ran, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(ran[1], out)
+    (out / "results.csv").unlink()
+    with Store(out).held("analogsim study run"):
+        assert call("report", out).exit_code == 0
+    assert (out / "report.html").exists()
+    assert not (out / "results.csv").exists()
+    assert call("report", out).exit_code == 0
+    assert (out / "results.csv").exists()
+
+
 def test_a_dry_run_does_nothing(tmp_path):
     file = written(tmp_path, seeds=3)
     result = call("run", file, "--out", tmp_path / "out", "--dry-run")
@@ -287,8 +328,17 @@ def test_a_dry_run_does_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
+def test_a_directory_whose_lock_cannot_be_opened_is_busy_where_an_owner_is_named(tmp_path):
+    (tmp_path / "lock").mkdir()  # refuses to be opened, as a file of somebody else's does
+    assert not Store(tmp_path).busy()
+    (tmp_path / "lock.json").write_text("{}")
+    assert Store(tmp_path).busy()
+
+
 def test_no_study_no_status(tmp_path):
+    (tmp_path / "file").write_text("")
     for command in ("status", "list", "report"):
+        assert "holds no" in " ".join(call(command, tmp_path / "file").stderr.split())
         result = call(command, tmp_path)
         assert result.exit_code == 1
         assert "error:" in result.stderr

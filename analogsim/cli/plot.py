@@ -52,7 +52,8 @@ def plot(
     if baseline is not None:
         judge = RobustnessCurve.load(sweep_file(baseline))
         where = sweep_file(baseline).resolve()
-        loaded = [curve if path.resolve() == where else curve.against(judge) for path, curve in zip(files, loaded)]
+        judged = [curve.fitted is not None and path.resolve() != where for path, curve in zip(files, loaded)]
+        loaded = [curve.against(judge) if fit else curve for fit, curve in zip(judged, loaded)]
     curves = dict(zip(unique(label or [name(path) for path in files]), loaded))
     if picture is not None:
         draw(curves, picture, title)

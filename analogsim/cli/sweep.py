@@ -78,7 +78,7 @@ def sweep(
         ),
     ] = None,
     test_subset: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Test on the first N images only.")
+        int | None, typer.Option(metavar="N", min=1, help="Test on N images drawn at random only.")
     ] = None,
     model: Model = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides all noise, and the chip.")] = 0,

@@ -1,6 +1,8 @@
 """`analogsim train`: one training into one folder, resumed after a kill."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -178,26 +180,27 @@ def train(
         version=version("analogsim"),
         label=images.label,
     )
-    prepare(folder, about, resume)
-    if (folder / WEIGHTS).exists():
-        report(Run.load(folder / WEIGHTS))
-        note(f"{plain(folder)}: trained already, nothing was done; --fresh trains anew")
-        return
-    try:
-        result = run_training(network, images, spec, out=folder, device=where, resume=resume, range_lr=range_lr)
-    except KeyboardInterrupt:
-        history = folder / "history.jsonl"
-        done = len(history.read_text().splitlines()) if history.exists() else 0
-        note(f"interrupted after epoch {done} of {epochs}; the same command goes on from there ({plain(folder)})")
-        raise typer.Exit(INTERRUPTED) from None
+    with alone(folder):
+        prepare(folder, about, resume)
+        if (folder / WEIGHTS).exists():
+            report(Run.load(folder / WEIGHTS))
+            note(f"{plain(folder)}: trained already, nothing was done; --fresh trains anew")
+            return
+        try:
+            result = run_training(network, images, spec, out=folder, device=where, resume=resume, range_lr=range_lr)
+        except KeyboardInterrupt:
+            history = folder / "history.jsonl"
+            done = len(history.read_text().splitlines()) if history.exists() else 0
+            note(f"interrupted after epoch {done} of {epochs}; the same command goes on from there ({plain(folder)})")
+            raise typer.Exit(INTERRUPTED) from None
 
-    about = about.model_copy(update={"test_accuracy": result.accuracy, "status": result.status})
-    write_text(folder / "history.csv", result.to_frame().to_csv(index=False))
-    about.save(folder)
-    # Last: its being there means that the run is finished.
-    about.save_weights(result.model.cpu(), folder)
-    note(f"written: {plain(folder / WEIGHTS)}; next: analogsim sweep {plain(folder)}")
-    report(about)
+        about = about.model_copy(update={"test_accuracy": result.accuracy, "status": result.status})
+        write_text(folder / "history.csv", result.to_frame().to_csv(index=False))
+        about.save(folder)
+        # Last: its being there means that the run is finished.
+        about.save_weights(result.model.cpu(), folder)
+        note(f"written: {plain(folder / WEIGHTS)}; next: analogsim sweep {plain(folder)}")
+        report(about)
 
 
 def report(run: Run) -> None:
@@ -217,6 +220,30 @@ def default_name(model: str, data: str, sigma: float, seed: int, profile: str | 
     return f"{model.split(':')[-1].lower()}-{Path(path).stem or kind}{hardware}{noise}-seed{seed}"
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make a run's folder, and keep other trainings out of it.
+
+    Raises
+    ------
+    CheckpointError
+        Another training is at work in it.
+    DataError
+        It cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = FileLock(folder / "lock", timeout=0).acquire()  # the name that a study's job has
+    except Timeout:
+        raise CheckpointError(f"{folder}: another training is at work there; wait, or use another --out") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror}") from None
+    with held:
+        yield
+
+
 def prepare(folder: Path, about: Run, resume: bool) -> None:
     """Make the run's folder ready: with this training's `run.json`, and nothing of another training.
 
@@ -228,7 +255,6 @@ def prepare(folder: Path, about: Run, resume: bool) -> None:
     from ..study.checkpoint import differences
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if not resume:
             # Else a kill in the first epoch would leave the old training to be taken for the new one.
             for name in (WEIGHTS, "checkpoint.pt", ABOUT, "history.jsonl", "history.csv"):

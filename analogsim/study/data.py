@@ -73,6 +73,8 @@ class DataSet:
                     f"{where}: label {wrong} is out of range; there are {len(self.classes)} classes, so labels must be "
                     f"0..{len(self.classes) - 1}"
                 )
+        if len(self.classes) < 2:
+            raise DataError(f"{self.label}: at least two classes are needed (got {', '.join(self.classes) or 'none'})")
         if self.train_x.shape[1:] != self.test_x.shape[1:]:
             sizes = " and ".join(str(tuple(x.shape[1:])) for x in (self.train_x, self.test_x))
             raise DataError(f"{self.label}: training and test images differ in shape: {sizes} (C, H, W)")
@@ -206,7 +208,8 @@ def _parsed(name: str) -> tuple[str, str]:
 def _found(name: str, kind: str, place: str) -> Path:
     path = Path(place).expanduser()
     if not (path.is_file() if kind == "npz" else path.is_dir()):
-        raise DataError(f"{name}: no such {'file' if kind == 'npz' else 'folder'}")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise DataError(f"{name}: no such {'file' if kind == 'npz' else 'folder'}{where}")
     return path
 
 

@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from multiprocessing import connection
+from types import ModuleType
 from typing import Any
 
 from .group_job import GroupTask, attempt_unit, left_over
@@ -77,7 +79,12 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other,), daemon=True)
-        self.process.start()
+        # A worker needs nothing of the main module, and importing it would run a script, and its study, once more.
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            self.process.start()
+        finally:
+            sys.modules["__main__"] = main
         # Else the pipe would stay open when the worker dies, and nobody would notice.
         other.close()
 

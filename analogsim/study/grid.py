@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ..errors import ProfileError, QuantizationError, StudyError
-from ..profile import explain
+from ..profile import complaint, explain
 from ..qat import QATSpec
 from ..value import Value
 from .data import identify
@@ -187,8 +187,7 @@ class Study(Value):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            whole = [item for item in error.errors() if not item["loc"]]
-            raise StudyError("; ".join(map(_complaint, whole)) or explain(error)) from None
+            raise StudyError(explain(error)) from None
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -258,7 +257,7 @@ class Study(Value):
         train.update(f"{here}.grid.train", chosen["train"])
         if "seed" in train.values:
             raise StudyError(f"{train.origin['seed']}: leave it out; `seeds` decides it")
-        train.update("seeds", {"seed": seed})
+        train.values["seed"], train.origin["seed"] = seed, "seeds"
         quantization = None
         if method.qat is not None or chosen["qat"]:
             qat = _Fields(f"{here}.qat", method.qat or {})
@@ -313,20 +312,12 @@ class _Fields:
             behind = error.__context__
             if not isinstance(behind, ValidationError):
                 raise StudyError(f"{self.path}: {error}") from None
-            lines = (f"{self._place(item['loc'])}: {_complaint(item)}" for item in behind.errors())
+            lines = (f"{self._place(item['loc'])}: {complaint(item)}" for item in behind.errors())
             raise StudyError("; ".join(dict.fromkeys(lines))) from None
 
     def _place(self, loc: tuple[Any, ...]) -> str:
         head = self.origin.get(str(loc[0]), self.path) if loc else self.path
         return ".".join([head, *(str(part) for part in loc[1:])])
-
-
-def _complaint(item: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        return "unknown key"
-    message = item["msg"].removeprefix("Value error, ")
-    # Of a whole spec the value would be everything.
-    return message if not item["loc"] else f"{message} (got {item['input']!r})"
 
 
 def _points(method: Method) -> Iterator[tuple[str, dict[str, Any]]]:

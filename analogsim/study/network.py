@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import AnalogSimError, ShapeError
+from ..restore import restored
 from .data import DataSet
 
 
@@ -23,7 +24,7 @@ def find(path: str) -> Callable[..., Any]:
         There is no such module or name, or importing it fails.
     """
     module_name, colon, name = path.partition(":")
-    if not (colon and module_name and name):
+    if not (colon and module_name and name) or "/" in module_name or module_name.endswith(".py"):
         raise AnalogSimError(f"model {path!r}: an import path 'module:name' is needed, such as models.lenet:LeNet5")
     here = os.getcwd()
     if here not in sys.path:
@@ -36,7 +37,7 @@ def find(path: str) -> Callable[..., Any]:
                 f"model {path!r}: no module {error.name!r} in this folder ({here}) or among the installed packages"
             ) from None
         raise AnalogSimError(f"model {path!r}: importing {module_name} fails: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AnalogSimError(
             f"model {path!r}: importing {module_name} fails: {type(error).__name__}: {error}"
         ) from error
@@ -90,15 +91,12 @@ def check_fit(model: nn.Module, data: DataSet) -> None:
     """
     images = data.normalise(data.train_x[:2])
     what = f"{type(model).__name__} on {data.label}, images {tuple(images.shape[1:])}"
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
+    with restored(model.modules(), "training"), torch.no_grad():
+        model.eval()
+        try:
             logits = model(images)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ShapeError(f"{what}: the network cannot take them: {error}") from error
-    finally:
-        model.train(training)
+        except Exception as error:  # a network's forward is anybody's code
+            raise ShapeError(f"{what}: the network cannot take them: {type(error).__name__}: {error}") from error
     wanted = (len(images), len(data.classes))
     if not isinstance(logits, torch.Tensor) or logits.shape != wanted:
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__

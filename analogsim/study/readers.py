@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+DEEP = ("I", "F")  # Pillow's modes of more than 8 bits a pixel begin so; it would clip them, not scale them
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +119,8 @@ def _decoded(path: Path, sources: Iterable[tuple[str, io.BytesIO | Path]], count
     for number, (name, source) in enumerate(sources):
         try:
             with Image.open(source) as image:
+                if image.mode.startswith(DEEP):
+                    raise ValueError(f"its pixels have more than 8 bits (mode {image.mode}); convert it to 8 bits")
                 size, pixels = image.size, np.asarray(image.convert(mode))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{path}: {name} is no readable image: {error}") from None
@@ -173,5 +176,5 @@ def _grey(path: Path, file: Path) -> bool:
     try:
         with Image.open(file) as image:
             return image.mode in ("1", "L", "LA")
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: {file.relative_to(path)} is no readable image: {error}") from None

@@ -52,8 +52,9 @@ def write_report(directory: str | os.PathLike[str]) -> list[Path]:
     variants = load_variants(store)
     if not any(variant.histories for variant in variants):
         raise StudyError(f"{store.root}: no job has ended yet; see analogsim study status {store.root}")
-    write_results(store)
-    write_summary(store)
+    if not store.busy():  # a run writes them itself
+        write_results(store)
+        write_summary(store)
     pictures = write_figures(variants, store.root / FIGURES)
     write_text(store.root / PAGE, _page(store, variants))
     return [store.root / PAGE, *pictures]

@@ -56,9 +56,12 @@ class Store:
         StudyError
             There is none.
         """
-        if not (self.root / STUDY).is_file():
-            raise StudyError(f"{self.root}: holds no {STUDY}; `analogsim study run FILE --out {self.root}` makes one")
-        return load_study(self.root / STUDY)
+        return load_study(self._found(STUDY))
+
+    def _found(self, name: str) -> Path:
+        if not (self.root / name).is_file():
+            raise StudyError(f"{self.root}: holds no {name}; `analogsim study run FILE --out {self.root}` makes one")
+        return self.root / name
 
     def plan(self) -> list[Entry]:
         """Read the cells of the study that was last run here, whether its data are at hand or not.
@@ -68,13 +71,12 @@ class Store:
         StudyError
             There is none, or it is damaged.
         """
-        path = self.root / PLAN
+        path = self._found(PLAN)
         values = read_json(path)
         try:
             return [Entry(**cell) for cell in (values or {})["cells"]]
         except (KeyError, TypeError) as error:
-            what = "damaged" if values else "missing"
-            raise StudyError(f"{path}: {what} ({error}); run the study again, which keeps what is finished") from None
+            raise StudyError(f"{path}: damaged ({error}); run the study again, which keeps what is finished") from None
 
     def state(self, job: str) -> str:
         """Return one of STATES; collapsed and diverged trainings are finished, too."""
@@ -101,7 +103,7 @@ class Store:
     def forget_failure(self, job: str) -> None:
         """Let a failed job be tried again, from its checkpoint if that is sound."""
         folder = self.folder(job)
-        if "Checkpoint" in self.error(job).get("message", ""):
+        if self.error(job).get("message", "").startswith(CheckpointError.__name__):
             (folder / CHECKPOINT).unlink(missing_ok=True)
             (folder / GROUPED).unlink(missing_ok=True)
         (folder / ERROR).unlink(missing_ok=True)
@@ -112,9 +114,13 @@ class Store:
 
         if not (self.root / "lock").exists():
             return False
-        with suppress(Timeout, OSError), FileLock(self.root / "lock", timeout=0):
-            return False
-        return True
+        try:
+            with FileLock(self.root / "lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a directory that may only be read
+            return (self.root / "lock.json").exists()
 
     def owner(self) -> str:
         """Say which run is at work here; "" where none is."""
