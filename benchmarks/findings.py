@@ -20,6 +20,7 @@ KINDS = PAPER / "open" / "noise-kinds"
 NETWORKS = ("lenet5", "vgg11", "resnet18")
 MISSING = "*Not measured yet.*\n"
 Rows = list[dict[str, Any]]
+UNIFORM = "float", "noisy training, σ=1", "constant scaling, s=0.5", "constant scaling, s=8"
 TEXTS = ("variant", "flags", "scaling", "claim", "data")
 
 
@@ -43,16 +44,18 @@ def read_table(path: Path) -> Rows:
     return frame.assign(**{name: frame[name].fillna("") for name in texts}).to_dict("records")  # type: ignore[return-value]
 
 
-def methods(name: str) -> str:
-    """Tell everything that a study measured."""
-    found = load(PAPER / name)
-    if found is None:
+def methods(name: str, beside: str = "", titles: tuple[str, ...] = ()) -> str:
+    """Tell everything that a study measured, below these rows of another study."""
+    found, other = load(PAPER / name), load(PAPER / beside) if beside else ([], [])
+    if found is None or other is None:
         return MISSING
     summary, results = found
-    several = len({row["model"] for row in summary}) > 1
+    below = [(row, results) for row in filter(ended, summary)]
+    above = [(row, other[1]) for row in other[0] if title(row) in titles]
+    several = len({row["model"] for row, _ in above + below}) > 1
     rows = []
-    for row in filter(ended, summary):
-        own = trainings(results, row)
+    for row, source in above + below:
+        own = trainings(source, row)
         mus = [training["midpoint"] for training in own if np.isfinite(training["midpoint"])]
         # With one training its own µ is the one beside it.
         seeds = ", ".join(f"{mu:#.3g}" for mu in mus) if len(own) > 1 else ""
@@ -288,4 +291,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "order": order,
     "kinds": digits("noise-kinds"),
     "kinds_weights": digits("noise-kinds-weights"),
+    "by_layer": lambda: methods("open/layers", "lenet5", UNIFORM),
+    "shortcuts": lambda: methods("open/shortcuts", "resnet18", ("float", "noisy training, σ=1")),
 }

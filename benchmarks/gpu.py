@@ -19,6 +19,7 @@ from analogsim.kernels import Clips, Read, add_noise, choose, triton_installed
 from analogsim.kernels.precision import Precision, float32_precision
 from analogsim.nn import analog_layers
 from analogsim.progress import track
+from analogsim.restore import restored
 from models.resnet import ResNet18
 
 from .common import Out, Quick, finish, hardware, keep
@@ -266,6 +267,27 @@ def tuning_case(shape: tuple[int, int, int, int], arithmetic: str, bench: Bench)
     return bench.compare(calls, "as it is", name=f"blocks, {named(shape, arithmetic)}", shape=facts(shape))
 
 
+def chunk_case(shape: tuple[int, ...], arithmetic: str, bench: Bench) -> Case:
+    """Measure how many partial sums a convolution takes at a time."""
+    from analogsim.kernels import gpu
+
+    analog = in_arithmetic(convert(layer(*shape[:4]).to(bench.device), hardware(256)), arithmetic)
+    size = BATCH if bench.device == "cuda" else 2
+    x = torch.randn(size, shape[0], shape[4], shape[4], device=bench.device)
+
+    def run(chunk: int) -> Callable[[], Any]:
+        def forward() -> None:
+            with restored([gpu], "CHUNK"):
+                gpu.CHUNK = chunk
+                analog(x)
+
+        return forward
+
+    calls = {"as it is": run(gpu.CHUNK)} | {f"chunks of 2^{n}": run(2**n) for n in range(20, 27)}
+    with torch.no_grad():
+        return bench.compare(calls, "as it is", name=f"{layer_name(shape, 256)}, {arithmetic}", shape={"batch": size})
+
+
 @dataclass(frozen=True)
 class Work:
     """What a tiled product must do at the least: operations of the matrix unit, bytes of device memory, normals."""
@@ -340,7 +362,9 @@ def floors(cases: list[tuple[tuple[int, int, int, int], str, Case]], bench: Benc
 
 def main(
     quick: Quick = False,
-    tune: Annotated[bool, typer.Option("--tune", help="Only try block shapes for the product's kernel.")] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Only try blocks for products, chunks for convolutions.")
+    ] = False,
     out: Out = None,
 ) -> None:
     """Measure the Triton kernels: products (goal at tile 512: 2), gradients, convolutions, steps (goal: 1.5)."""
@@ -350,7 +374,9 @@ def main(
     bench = Bench(rounds=3) if quick else Bench()
     if tune:
         jobs = [(shape, kind) for shape in SHAPES[:: 3 if quick else 1] for kind in ("tf32", "bfloat16", "ieee")]
-        finish("Blocks", [tuning_case(*job, bench) for job in track(jobs[: 1 if quick else None], "Blocks")], out)
+        cases = [tuning_case(*job, bench) for job in track(jobs[: 1 if quick else None], "Blocks")]
+        cases += [chunk_case(shape, "tf32", bench) for shape in track(RESNET18[:: 3 if quick else 1], "Chunks")]
+        finish("Blocks", cases, out)
         return
     pairs = [(shape, kind) for kind in ARITHMETICS for shape in SHAPES][: 2 if quick else None]
     products = [(shape, kind, product_case(shape, kind, bench)) for shape, kind in track(pairs, "Products")]

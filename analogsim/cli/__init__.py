@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from .. import __version__
 from . import bench, budget, cost, info, plot, profile, search, study, sweep, train
 from .base import EXIT_CODES, Group
 
@@ -23,9 +24,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"analogsim {version('analogsim')}")
+        typer.echo(f"analogsim {__version__}")
         raise typer.Exit
 
 

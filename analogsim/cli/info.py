@@ -3,11 +3,11 @@
 import json
 import os
 import platform
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
+from .. import __version__
 from ..machine import installed, processor, usable_cores
 from .base import out, plain
 
@@ -50,7 +50,7 @@ def gather() -> dict[str, Any]:
     from ..errors import BackendError
     from ..kernels import Backend, resolve
 
-    versions: dict[str, str | None] = {"analogsim": version("analogsim"), "python": platform.python_version()}
+    versions: dict[str, str | None] = {"analogsim": __version__, "python": platform.python_version()}
     versions |= {name: installed(name) for name in LIBRARIES}
     versions["torch"] = torch.__version__
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0

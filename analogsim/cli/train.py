@@ -3,12 +3,12 @@
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .. import __version__
 from ..errors import CheckpointError, DataError
 from ..machine import choose_device
 from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain
@@ -177,7 +177,7 @@ def train(
         start_crc32=None if file is None else f"{zlib.crc32(file.read_bytes()):08x}",
         hardware=hardware,
         spec=spec.model_dump(),
-        version=version("analogsim"),
+        version=__version__,
         label=images.label,
     )
     with alone(folder):
