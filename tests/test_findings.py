@@ -1,6 +1,7 @@
 """The committed results of the paper's studies say what their sweeps say, by another fit; the page's tables."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_summary_says_what_the_sweeps_say(folder):
         if not flags:
             assert row["midpoint"] == pytest.approx(fitted(sigmas, mean, free.mean(), chance), rel=0.01), key
             assert row["ci_low"] < row["midpoint"] < row["ci_high"], key
-        baseline = baselines[row["model"]]
+        baseline = baselines.get(row["model"], {"midpoint": math.nan})  # there need not be one
         if row["method"] != "float" and baseline["midpoint"] > 0 and np.isfinite(baseline["midpoint"]):
             # Its peak is like the baseline's, its µ less than half of it.
             near = row["peak"] - chance >= 0.9 * (baseline["peak"] - chance)
@@ -94,9 +95,11 @@ def test_summary_says_what_the_sweeps_say(folder):
             elif near and row["midpoint"] < baseline["midpoint"] / 2:
                 assert row["ci_high"] >= baseline["ci_low"], key
         own = [training["midpoint"] for training in findings.trainings(results, row)]
-        if len(own) == 3 and not flags:
+        alike = (accuracies.argmax(1) == mean.argmax()).all()
+        if len(own) == 3 and not flags and alike:
             # An interval from the spread of three numbers has them all: its half-width is 4.3/√3 of their standard
-            # deviation, and none of three lies farther than 2/√3 of it from their mean.
+            # deviation, and none of three lies farther than 2/√3 of it from their mean. (A curve with its peak at
+            # another σ is fitted from another point on, and so not comparable.)
             assert row["ci_low"] < min(own), key
             assert max(own) < row["ci_high"], key
 
