@@ -71,7 +71,8 @@ def test_numba_computes_what_the_reference_states(m, k, n, spec):
     adc_step = spec.adc_full_scale / spec.adc_levels if spec.adc_levels else 0.0
     rounding = 2e-5 * tiles * max(1.0, spec.adc_full_scale)
     assert difference.max() <= rounding + tiles * (adc_step + 2 * dac_step)
-    assert (difference > rounding).float().mean() <= 0.01 + 2 / difference.numel()
+    a_flip = max(2, n if spec.dac_levels else 0)  # outputs: a DAC's code is in all of its row
+    assert (difference > rounding).float().mean() <= 0.01 + a_flip / difference.numel()
 
 
 @given(sizes, sizes, sizes, specs)
