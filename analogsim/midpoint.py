@@ -160,8 +160,9 @@ def fit_midpoint(
         * `collapsed`: the peak (the noise-free accuracy too) is at most chance + max(0.02 (1 − chance), b), where b is
           what guessing on `samples` samples exceeds in one of S points with probability 1e-3 (binomial; repeats share
           the test samples and so count as one). There is no µ then (NaN).
-        * `extrapolated`: µ lies outside the grid. A curve that falls by less than 10 % of its rise above chance
-          has µ = inf and the interval (last σ, inf); one whose noise-free accuracy is lost by the first σ has µ = 0.
+        * `extrapolated`: µ lies outside the points that were fitted, from the peak to the end of the grid. A curve that
+          falls by less than 10 % of its rise above chance has µ = inf and the interval (last σ, inf); one whose
+          noise-free accuracy is lost by the first σ has µ = 0.
         * `poor_fit`: R² < 0.95.
 
         `brittle` needs a baseline: see `MidpointFit.against`.
@@ -222,7 +223,7 @@ def fit_midpoint(
         beside = np.searchsorted(t, best[LOG_MU]).clip(1, len(t) - 1)
         low, high = np.fmin(low, t[beside - 1]), np.fmax(high, t[beside])
     (mu, k), (top, floor) = np.exp(best[:2]).tolist(), best[2:].tolist()
-    flags = ["extrapolated"] * (not grid[0] <= mu <= grid[-1]) + ["poor_fit"] * (r2 < MIN_R2)
+    flags = ["extrapolated"] * (not grid[first] <= mu <= grid[-1]) + ["poor_fit"] * (r2 < MIN_R2)
     ci = (float(np.exp(low)), float(np.exp(high)))
     return replace(blank, midpoint=mu, slope=k, top=top, floor=floor, r2=r2, ci=ci, flags=tuple(flags))
 

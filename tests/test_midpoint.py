@@ -218,6 +218,11 @@ def test_extrapolated():
     assert str(lost) == "µ < 0.0100 (extrapolated)"
     early = fit_midpoint(GRID, logistic(0.008, 3), chance=0.1, noise_free=0.9)
     assert early.midpoint == pytest.approx(0.008, rel=0.01)
+    # Measured: a peak at σ = 1 alone, from which a logistic falls whose µ, 0.32, is where the curve was lower.
+    spike = [0.145, 0.144, 0.145, 0.143, 0.146, 0.142, 0.139, 0.159, 0.179, 0.128, 0.114, 0.114, 0.1, 0.106, 0.108]
+    lone = fit_midpoint(GRID, [*spike, 0.111, 0.104], chance=0.1)
+    assert lone.midpoint < 0.5
+    assert lone.flags[0] == "extrapolated"
     assert {fit.flags for fit in (flat, falling, lost, early)} == {("extrapolated",)}
 
 
