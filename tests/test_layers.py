@@ -530,3 +530,22 @@ def test_half_precision_is_computed_in_single(dtype):
 def test_every_refusal_is_an_analogsim_error():
     assert issubclass(ShapeError, AnalogSimError)
     assert issubclass(ConversionError, AnalogSimError)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients_of_a_transposed_convolution_are_those_of_its_programmed_weights(groups):
+    profile = HardwareProfile(weight={"bits": 4, "w_max": "tensor"}, dac={"input_range": 4.0})
+    analog = AnalogConvTranspose2d(4, 6, 3, stride=2, groups=groups, profile=profile)
+    digital = nn.ConvTranspose2d(4, 6, 3, stride=2, groups=groups)
+    with torch.no_grad():
+        top = analog.weight.abs().amax()
+        digital.weight.copy_((analog.weight / top * 7).round() * top / 7)
+        digital.bias.copy_(analog.bias)
+    assert not torch.equal(digital.weight, analog.weight)
+    grads = []
+    for layer in (analog, digital):
+        x = torch.rand(2, 4, 5, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        layer(x).square().sum().backward()
+        grads.append((x.grad, layer.weight.grad, layer.bias.grad))
+    for got, want in zip(*grads):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)

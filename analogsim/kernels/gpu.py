@@ -18,7 +18,7 @@ from .precision import float32_precision
 from .spec import MatmulSpec, Read
 
 # Elements of a convolution's partial sums at a time: 64 MiB. A quarter would stay in an H100's second-level cache, but
-# take it less time (some 40 µs) than Python takes to start it (90 µs).
+# take it less time, as we estimate, than Python takes to start it (`python -m benchmarks.gpu --tune` measures it).
 CHUNK = 2**24
 ELEMENTS = 4096  # that a program of an elementwise kernel takes
 CONVERT_FIRST = 1024  # columns from which inputs are converted by a kernel of their own, once instead of once a block
@@ -195,7 +195,7 @@ def _plain_backward(
 @torch.no_grad()
 def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
     """Convert inputs to normalised units (`reference.dac`)."""
-    return codes(x.contiguous(), spec, unit_of(spec))
+    return codes(x, spec, unit_of(spec))
 
 
 def unit_of(spec: MatmulSpec) -> float:
@@ -207,7 +207,7 @@ def unit_of(spec: MatmulSpec) -> float:
 def codes(x: Tensor, spec: MatmulSpec, unit: float = 1.0) -> Tensor:
     """Convert inputs to codes times `unit`; without a DAC, multiply them by it."""
     gain, low, high, _ = _dac_scalars(spec)
-    x = x if x.is_contiguous() else x.contiguous()
+    x = x.contiguous()
     out = torch.empty_like(x)
     if x.numel():
         arguments, rounds = (x, out, x.numel(), gain, low, high, unit), spec.dac_levels > 0

@@ -301,14 +301,14 @@ def check_pack(networks: Sequence[nn.Module], how: Convolve, images: Tensor, dev
         for module in network.modules():
             if isinstance(module, DROPOUTS):
                 module.eval()
-    try:
-        # A GPU's TF32, which cuDNN takes unless told not to, makes differences as large as the tolerance.
-        with float32_precision(device, "ieee"):
-            wanted = torch.stack([network(x) for network, x in zip(singles, inputs)], 1)
+    # A GPU's TF32, which cuDNN takes unless told not to, makes differences as large as the tolerance.
+    with float32_precision(device, "ieee"):
+        wanted = torch.stack([network(x) for network, x in zip(singles, inputs)], 1)
+        try:
             out = packed(torch.cat(inputs, 1)).view(wanted.shape)
-    except (RuntimeError, ValueError, TypeError) as error:
-        line = str(error).splitlines()[0]
-        raise ConversionError(f"{title}: its forward cannot be shared by several networks ({line})") from error
+        except (RuntimeError, ValueError, TypeError) as error:
+            line = str(error).splitlines()[0]
+            raise ConversionError(f"{title}: its forward cannot be shared by several networks ({line})") from error
     worst = (out - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30)
     if worst > TOLERANCE:
         raise ConversionError(
