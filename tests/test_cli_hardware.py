@@ -133,7 +133,7 @@ def refused(*args, code=1):
 def profiles(tmp_path_factory):
     """Two kinds of hardware: coarse converters, and cells that differ from chip to chip."""
     folder = tmp_path_factory.mktemp("profiles")
-    (folder / "3bit.yaml").write_text("name: 3bit\ndac: {bits: 3}\nadc: {bits: 4}\n")
+    (folder / "coarse.yaml").write_text("name: coarse\ndac: {bits: 2}\nadc: {bits: 4}\n")
     (folder / "cells.yaml").write_text("name: cells\ndac: {bits: 5}\nadc: {bits: 6}\nprogramming: {sigma: 0.05}\n")
     return folder
 
@@ -149,19 +149,20 @@ def aware(run, profiles, tmp_path_factory):
 
 def test_training_on_hardware_with_learned_ranges(run, profiles, tmp_path):
     """Ranges that are learned end elsewhere than calibrated ones, and fit the training images better."""
-    common = ["train", LENET, "digits", *TINY, "--from", run, "--profile", profiles / "3bit.yaml"]
+    common = ["train", LENET, "digits", *TINY, "--from", run, "--profile", profiles / "coarse.yaml"]
     for folder, extra in ((tmp_path / "fixed", []), (tmp_path / "learned", ["--learn-ranges"])):
-        assert "on 3bit, one chip" in done(*common, *extra, "--out", folder).output
+        assert "on coarse, one chip" in done(*common, *extra, "--out", folder).output
     fixed, learned = (load_file(tmp_path / name / "model.safetensors") for name in ("fixed", "learned"))
     ranges = [key for key in fixed if key.endswith("input_range")]
     assert len(ranges) == 5
     assert all(not torch.equal(fixed[key], learned[key]) for key in ranges)
     assert all(0.2 < float(learned[key] / fixed[key]) < 5 for key in ranges)
     losses = [pd.read_csv(tmp_path / name / "history.csv")["loss"].iloc[-1] for name in ("fixed", "learned")]
+    # With six seeds: 0.50 to 0.69.
     assert losses[1] < 0.9 * losses[0]
     about = json.loads((tmp_path / "learned" / "run.json").read_text())
     assert about["hardware"]["learn_ranges"]
-    assert about["hardware"]["profile"]["dac"]["bits"] == 3
+    assert about["hardware"]["profile"]["dac"]["bits"] == 2
     assert about["start"].startswith(str(run))
     assert "trained already" in done(*common, "--learn-ranges", "--out", tmp_path / "learned").output
     said = refused(*common, "--out", tmp_path / "learned")
@@ -170,7 +171,7 @@ def test_training_on_hardware_with_learned_ranges(run, profiles, tmp_path):
     curve = json.loads((tmp_path / "learned" / "sweep-noise.output.json").read_text())
     assert curve["quantity"] == "noise.output"
     done("budget", tmp_path / "learned", "--images", 50, "--threads", 1)
-    assert json.loads((tmp_path / "learned" / "budget.json").read_text())["profile"] == "3bit"
+    assert json.loads((tmp_path / "learned" / "budget.json").read_text())["profile"] == "coarse"
 
 
 def test_a_run_on_hardware_is_built_again_as_it_was(run, aware, tmp_path):

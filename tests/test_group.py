@@ -23,7 +23,7 @@ from analogsim.study import group as group_module
 from analogsim.study import load_results, run_study
 from analogsim.study.data import load_data
 from analogsim.study.grid import Study
-from analogsim.study.group import Group, Member, Plan, quickest
+from analogsim.study.group import Group, Member, quickest
 from analogsim.study.group_job import ABOUT, GROUPS, REFUSED, family, form_groups
 from analogsim.study.job import ERROR, GROUPED, RESULT
 from analogsim.study.pack import check_pack, join, pack, split
@@ -244,7 +244,6 @@ def test_without_noise_a_group_trains_what_single_trainings_do(name, digits):
     count = 3
     specs = [SPEC.varied(seed=seed) for seed in (5, 6, 2**63 + 1)]
     members = trained_together(built(NETWORKS[name], count), specs, digits)
-    assert len({tuple(Plan.draw([spec], 0, digits).images[:, 0].tolist()) for spec in specs}) == count
     for member, network, spec in zip(members, built(NETWORKS[name], count), specs):
         single = train(network, digits, spec, progress=False)
         for key, value in network.state_dict().items():
@@ -348,6 +347,25 @@ def test_variance_aware_and_multiplicative_noise(fused):
         assert variance_fits(out[row, 0], 0.5 + 2.0 * value)
     # At the input and at the output: 1 + n₁ + n₂ + n₁·n₂.
     assert variance_fits(out[:, 1], np.sqrt(2 * 0.3**2 + 0.3**4) * np.sqrt(1.0))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_batch_s_weights_have_the_sigma_of_that_batch(fused):
+    variance = {"mean": 0.5, "spread": 2.0, "per": "batch"}
+    specs = [TrainSpec(sigma=1.0, target="weights", variance=variance), TrainSpec(sigma=0.3, target="weights")]
+    networks = [nn.Sequential(nn.Linear(400, 100, bias=False)) for _ in range(2)]
+    for network in networks:
+        nn.init.zeros_(network[0].weight)
+    packed = pack(networks)
+    noise = PackedNoise(packed, specs, [site_sigmas(n, s) for n, s in zip(networks, specs)], CPU, fused)
+    torch.manual_seed(2)
+    noise.begin(0)
+    x = torch.cat([torch.eye(400)] * 2, 1)
+    for z in (0.0, 1.5):
+        noise.draw(torch.tensor([[z, 0.0]]).expand(400, 2))
+        out = packed(x).view(400, 2, 100).detach().double().numpy()
+        assert variance_fits(out[:, 0], 0.5 + 2.0 * z)
+        assert variance_fits(out[:, 1], 0.3)
 
 
 def test_noise_is_where_inject_noise_puts_it():

@@ -18,9 +18,12 @@ from analogsim.errors import CheckpointError, ConversionError, DivergenceError, 
 from analogsim.study.augment import Augmentation
 from analogsim.study.checkpoint import load_checkpoint, load_model, read_about, save_checkpoint, save_model
 from analogsim.study.data import load_data
+from analogsim.study.order import EpochOrder
 from analogsim.study.schedule import TrainingNoise
 from analogsim.study.train import RANGES_FASTER, TrainSpec, VarianceAware, accuracy, is_guessing, train
 from models.lenet import LeNet5
+
+from .test_order import blank
 
 ROOT = Path(__file__).parents[1]
 RECIPES = {
@@ -199,18 +202,19 @@ class TestNoise:
     def test_variance_aware_noise_is_drawn_around_its_target(self):
         # σ·m + s·|z|: mean 0.15 + 0.4·√(2/π), std 0.4·√(1 - 2/π). n = 40,000 images; α = 1e-3 each (|t| < 3.3):
         # would show a mean off by 0.004. The mutant without |·| must be rejected.
-        n, generator = 400, torch.Generator().manual_seed(0)
+        n, data = 40_000, blank(40_000)
         spec = TrainSpec(epochs=10, sigma=0.5, layers={"input": 0, "6": 1}, variance={"mean": 0.3, "spread": 0.4})
         model, draws = network(), []
         with TrainingNoise(model, spec) as noise:
             sites = noise_sites(model)
-            for _ in range(100):
-                noise.draw(5, n, generator)
+            noise.begin(5, EpochOrder.draw(spec, 5, data).z)
+            for start in range(0, n, 400):
+                noise.draw(start, start + 400)
                 draws.append(sites["0"].sigma)
                 assert torch.allclose(sites["6"].sigma - draws[-1], torch.tensor(0.15))
                 assert sites["input"].sigma == 0
         x = torch.cat(draws).double()
-        assert x.shape == (100 * n,)
+        assert x.shape == (n,)
         assert x.min() >= 0.15
 
         def accepted(x):
@@ -220,18 +224,22 @@ class TestNoise:
             return bool(mean_ok and abs(x.var() / std**2 - 1) < 3.3 * (2.87 / len(x)) ** 0.5)
 
         assert accepted(x)
-        assert not accepted(0.15 + 0.4 * torch.randn(len(x), generator=generator).double())
+        assert not accepted(0.15 + 0.4 * torch.randn(n, generator=torch.Generator().manual_seed(0)).double())
 
     def test_one_sigma_a_batch_and_ramped(self):
-        spec = TrainSpec(epochs=10, sigma=1, ramp_epochs=3, variance={"mean": 0.5, "spread": 1, "per": "batch"})
-        levels, model = {}, network()
+        variance = {"mean": 0.5, "spread": 1, "per": "batch"}
+        spec = TrainSpec(epochs=10, sigma=1, ramp_epochs=3, batch_size=8, variance=variance)
+        z, model = EpochOrder.draw(spec, 0, blank(20)).z, network()
+        levels = {}
         with TrainingNoise(model, spec) as noise:
             for epoch in (0, 1, 2, 9):
-                noise.draw(epoch, 8, torch.Generator().manual_seed(0))
-                levels[epoch] = noise_sites(model)["0"].sigma
-        assert isinstance(levels[9], float)
-        assert levels == pytest.approx({0: 0, 1: levels[9] / 2, 2: levels[9], 9: levels[9]})
-        assert levels[9] > 0.5
+                noise.begin(epoch, z)
+                for start in (0, 8, 16):
+                    noise.draw(start, min(start + 8, 20))
+                    levels[epoch, start] = noise_sites(model)["0"].sigma
+        assert all(isinstance(level, float) for level in levels.values())
+        for (epoch, start), level in levels.items():
+            assert level == pytest.approx({0: 0, 1: 0.5, 2: 1, 9: 1}[epoch] * (0.5 + z[start].item()))
 
 
 class TestLearnedRanges:

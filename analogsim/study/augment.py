@@ -26,35 +26,39 @@ NONE = Augmentation(crop=0, flip=False)
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """Where the crops of some images lie, and which images are mirrored; on the CPU.
+    """Where the crops of images lie, and which images are mirrored; of images numbered in any shape.
 
     Attributes
     ----------
-    rows, columns : Tensor (B, 1), int64
+    rows, columns : Tensor, int64
         First pixel of the crop in the padded image, 0 … 2·crop.
-    mirrored : Tensor (B, 1), bool
+    mirrored : Tensor, bool
     """
 
     rows: Tensor
     columns: Tensor
     mirrored: Tensor
 
+    def __getitem__(self, index: slice) -> "Crops":
+        return Crops(self.rows[index], self.columns[index], self.mirrored[index])
 
-def draw_crops(batch: int, generator: torch.Generator, how: Augmentation) -> Crops:
+    def to(self, device: torch.device) -> "Crops":
+        """Return them on a device."""
+        return Crops(self.rows.to(device), self.columns.to(device), self.mirrored.to(device))
+
+
+def draw_crops(count: int, generator: torch.Generator, how: Augmentation) -> Crops:
     """Draw the crops of so many images.
 
     Parameters
     ----------
-    batch : int
+    count : int
     generator : torch.Generator
         On the CPU: one seed gives the same crops everywhere.
     how : Augmentation
     """
-    if how == NONE or not batch:
-        still = torch.zeros(batch, 1, dtype=torch.int64)
-        return Crops(still, still, still.bool())
-    rows, columns = torch.randint(0, 2 * how.crop + 1, (2, batch, 1), generator=generator)
-    mirrored = torch.rand(batch, 1, generator=generator) < 0.5 if how.flip else torch.zeros(batch, 1, dtype=torch.bool)
+    rows, columns = torch.randint(0, 2 * how.crop + 1, (2, count), generator=generator)
+    mirrored = torch.rand(count, generator=generator) < 0.5 if how.flip else torch.zeros(count, dtype=torch.bool)
     return Crops(rows, columns, mirrored)
 
 
@@ -65,7 +69,7 @@ def cut(images: Tensor, crops: Crops, how: Augmentation) -> Tensor:
     ----------
     images : Tensor (B, C, H, W), uint8
     crops : Crops
-        Of B images; on the images' device there is no copy.
+        Of B images, on their device.
     how : Augmentation
         That they were drawn for.
 
@@ -80,23 +84,11 @@ def cut(images: Tensor, crops: Crops, how: Augmentation) -> Tensor:
     batch, channels, height, width = images.shape
     if how == NONE or not batch:
         return images
-    device = images.device
-    # Without waiting: what is small is copied aside before it is sent.
-    rows, columns, mirrored = (
-        part.to(device, non_blocking=True) for part in (crops.rows, crops.columns, crops.mirrored)
-    )
-    rows, columns = rows + torch.arange(height, device=device), columns + torch.arange(width, device=device)
+    rows, columns, mirrored = (part.reshape(batch, 1) for part in (crops.rows, crops.columns, crops.mirrored))
+    rows, columns = rows + torch.arange(height, device=rows.device), columns + torch.arange(width, device=rows.device)
     if how.flip:
         columns = torch.where(mirrored, columns.flip(1), columns)
     # Pixel (i, j) of image b comes from row rows[b, i], column columns[b, j] of its padded self.
     index = rows[:, :, None] * (width + 2 * how.crop) + columns[:, None, :]
     padded = F.pad(images, (how.crop,) * 4).flatten(2)
     return padded.gather(2, index.view(batch, 1, -1).expand(-1, channels, -1)).view_as(images)
-
-
-def augment(images: Tensor, generator: torch.Generator, how: Augmentation) -> Tensor:
-    """Crop every image (B, C, H, W), uint8, at random from its padded self, and mirror half of them.
-
-    The generator is on the CPU, whatever the images' device.
-    """
-    return cut(images, draw_crops(len(images), generator, how), how)

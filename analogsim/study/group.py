@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..restore import forked, seed_generators
-from .augment import NONE, Crops, cut, draw_crops
+from .augment import cut
 from .data import DataSet
+from .order import EpochOrder
 from .pack import Convolve, check_pack, join, pack, split
 from .pack_noise import PackedNoise, site_sigmas
 from .spec import TrainSpec
@@ -53,43 +54,6 @@ class Member:
     def history(self) -> list[dict[str, float]]:
         """One entry an epoch, as `TrainResult.history`."""
         return self.state.get("history", [])
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What all networks see in one epoch: of image number i of network g.
-
-    Attributes
-    ----------
-    images : Tensor (N, G), int64
-        Which training image.
-    crops : Crops
-        Of (N·G, 1), network by network within an image.
-    z : Tensor (N, G)
-        |z| of variance-aware noise.
-    """
-
-    images: Tensor
-    crops: Crops
-    z: Tensor
-
-    @classmethod
-    def draw(cls, specs: Sequence[TrainSpec], epoch: int, data: DataSet) -> "Plan":
-        """Draw an epoch's: the numbers that `train` draws for each of these trainings singly."""
-        parts = [_own_plan(spec, epoch, data) for spec in specs]
-        images, rows, columns, mirrored, z = (torch.stack(column, 1) for column in zip(*parts))
-        return cls(images, Crops(*(x.reshape(-1, 1) for x in (rows, columns, mirrored))), z)
-
-    def to(self, device: torch.device) -> "Plan":
-        """Return it on a device."""
-        crops = Crops(*(x.to(device) for x in (self.crops.rows, self.crops.columns, self.crops.mirrored)))
-        return Plan(self.images.to(device), crops, self.z.to(device))
-
-    def part(self, start: int, stop: int) -> "Plan":
-        """Return that of one step."""
-        n = self.images.shape[1]
-        crops = (x[start * n : stop * n] for x in (self.crops.rows, self.crops.columns, self.crops.mirrored))
-        return Plan(self.images[start:stop], Crops(*crops), self.z[start:stop])
 
 
 class Group:
@@ -163,13 +127,13 @@ class Group:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(spec, epoch)
         loss_sum, right = torch.zeros(2, n, device=self.device, dtype=torch.float64)
-        plan = Plan.draw([member.spec for member in members], epoch, data).to(self.device)
+        order = EpochOrder.together([EpochOrder.draw(member.spec, epoch, data) for member in members]).to(self.device)
         with self._seeded(epoch):
             self.packed.train()
             self.noise.begin(epoch)
             for start in range(0, count, spec.batch_size):
                 stop = min(start + spec.batch_size, count)
-                step = plan.part(start, stop)
+                step = order.part(start, stop)
                 self.noise.draw(step.z)
                 losses, hits = self._differentiated(*self._batch(step))
                 self.optimiser.step()
@@ -219,12 +183,12 @@ class Group:
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
         return losses.mean(0), (logits.detach().argmax(2) == labels).sum(0)
 
-    def _batch(self, step: Plan) -> tuple[Tensor, Tensor]:
+    def _batch(self, step: EpochOrder) -> tuple[Tensor, Tensor]:
         """Return images (B, G·C, H, W), normalised, and labels (B, G)."""
         how = self.members[0].spec.augment or self.data.augmentation
         images = self.images[step.images]
         shape = images.shape
-        cropped = images.flatten(0, 1) if how == NONE else cut(images.flatten(0, 1), step.crops, how)
+        cropped = cut(images.flatten(0, 1), step.crops, how)
         return self.data.normalise(cropped).view(shape[0], -1, *shape[3:]), self.labels[step.images]
 
     @torch.no_grad()
@@ -323,24 +287,3 @@ def quickest(networks: Sequence[nn.Module], images: Tensor, device: torch.device
         with contextlib.suppress(torch.OutOfMemoryError), forked(device):
             found[how] = seconds(how)
     return min(ways, key=lambda how: found.get(how, math.inf))
-
-
-def _own_plan(spec: TrainSpec, epoch: int, data: DataSet) -> tuple[Tensor, ...]:
-    """Return one training's images, rows, columns, mirrored and z (N,), drawn in the order of `train`."""
-    seed, _ = np.random.SeedSequence((spec.seed, epoch)).generate_state(2, np.uint64).tolist()
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(data.train_y), generator=generator)
-    how, variance = spec.augment or data.augmentation, spec.variance
-    crops: list[Crops] = []
-    z: list[Tensor] = []
-    for batch in order.split(spec.batch_size):
-        crops.append(draw_crops(len(batch), generator, how))
-        if variance is None:
-            z.append(torch.zeros(len(batch)))
-        else:
-            draws = torch.randn(len(batch) if variance.per == "image" else 1, generator=generator).abs()
-            z.append(draws.expand(len(batch)))
-    rows, columns, mirrored = (
-        torch.cat(parts)[:, 0] for parts in zip(*((c.rows, c.columns, c.mirrored) for c in crops))
-    )
-    return order, rows, columns, mirrored, torch.cat(z)

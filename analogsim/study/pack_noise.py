@@ -98,8 +98,9 @@ class PackedNoise:
 
         Parameters
         ----------
-        z : Tensor (B, G) or (1, G)
-            |z_i| of variance-aware noise, image by image; 0 where a training has none.
+        z : Tensor (B, G)
+            |z_i| of variance-aware noise, image by image (a batch's weights have that of its first); 0 where a training
+            has none.
         """
         if self.varying is not None:
             self.levels = self.constant + self.varying * z
@@ -114,7 +115,7 @@ class PackedNoise:
         return self._disturbed(index, weight, 1)
 
     def _disturbed(self, index: int, x: Tensor, batch: int) -> Tensor:
-        level, factor = self.levels[index], self.factors
+        level, factor = self.levels[index, :batch], self.factors
         if self.fused:
             site = self.sites[index]
             site.sigma = level.expand(batch, -1).reshape(-1)

@@ -24,6 +24,7 @@ class TrainingNoise(AbstractContextManager["TrainingNoise"]):
         self.model, self.spec = model, spec
         self.sites: list[tuple[NoiseSite, float]] = []
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.level, self.z = 1.0, torch.zeros(0)
 
     def __enter__(self) -> Self:
         spec = self.spec
@@ -46,28 +47,29 @@ class TrainingNoise(AbstractContextManager["TrainingNoise"]):
             remove_noise(self.model, self.spec.target)
             self.sites = []
 
-    def draw(self, epoch: int, batch: int, generator: torch.Generator) -> None:
-        """Set every site's σ for one step.
+    def begin(self, epoch: int, z: Tensor) -> None:
+        """Set what σ is in an epoch, but for what `draw` varies.
 
         Parameters
         ----------
         epoch : int
             From 0.
-        batch : int
-            Images of the step.
-        generator : torch.Generator
-            On the CPU.
+        z : Tensor (N,)
+            |z_i| of variance-aware noise, of the epoch's images in order; on the CPU.
         """
-        variance, ramp = self.spec.variance, self.spec.ramp(epoch)
-        z: float | Tensor = 0.0
-        if variance is not None:
-            draws = torch.randn(batch if variance.per == "image" else 1, generator=generator).abs()
-            # Sent once for all sites, and without waiting.
-            z = draws.to(self.device, non_blocking=True) if variance.per == "image" else draws.item()
+        self.level, variance = self.spec.ramp(epoch), self.spec.variance
+        # Sent once for all steps and sites; a σ that a batch shares is a number, so that nothing waits for the device.
+        self.z = z.to(self.device) if variance is not None and variance.per == "image" else z
+        for site, sigma in self.sites:
+            site.sigma, site.multiplicative = self.level * sigma, self.level * self.spec.multiplicative
+
+    def draw(self, start: int, stop: int) -> None:
+        """Set every site's σ for the step of the epoch's images start … stop - 1."""
+        variance = self.spec.variance
+        if variance is None:
+            return
+        z = self.z[start:stop] if variance.per == "image" else self.z[start].item()
         for site, sigma in self.sites:
             # A site that is silent by `layers` stays silent.
-            if variance is None or sigma == 0:
-                site.sigma = ramp * sigma
-            else:
-                site.sigma = ramp * (sigma * variance.mean + variance.spread * z)
-            site.multiplicative = ramp * self.spec.multiplicative
+            if sigma:
+                site.sigma = self.level * (sigma * variance.mean + variance.spread * z)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,9 +20,10 @@ from ..nn import AnalogLayer, analog_layers
 from ..noise import noise_sites
 from ..progress import bar
 from ..restore import forked, seed_generators
-from .augment import augment
+from .augment import cut
 from .checkpoint import load_checkpoint, save_checkpoint, write_text
 from .data import DataSet
+from .order import EpochOrder, epoch_seeds
 from .schedule import TrainingNoise
 from .spec import TrainSpec, VarianceAware
 
@@ -190,10 +190,10 @@ class _Loop:
         self.optimiser = torch.optim.Adam(
             parameter_groups(model, self.range_lr / spec.lr), lr=spec.lr, weight_decay=spec.weight_decay
         )
-        self.order = torch.Generator()
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.images, self.labels = data.train_x.to(device), data.train_y.to(device)
+        self.augmentation = spec.augment or data.augmentation
         self.steps = -(-len(self.labels) // spec.batch_size)
 
     @property
@@ -213,38 +213,39 @@ class _Loop:
         line = title + last
         with self._seeded():
             self.model.train()
-            order = torch.randperm(len(self.labels), generator=self.order).to(self.device)
-            for step, batch in enumerate(order.split(spec.batch_size), 1):
-                images = augment(self.images[batch], self.order, spec.augment or data.augmentation)
-                labels = self.labels[batch]
-                self.noise.draw(self.epoch, len(batch), self.order)
+            order = EpochOrder.draw(spec, self.epoch, data)
+            self.noise.begin(self.epoch, order.z)
+            order, count = order.to(self.device), len(self.labels)
+            for step, start in enumerate(range(0, count, spec.batch_size), 1):
+                stop = min(start + spec.batch_size, count)
+                now = order.part(start, stop)
+                images, labels = cut(self.images[now.images], now.crops, self.augmentation), self.labels[now.images]
+                self.noise.draw(start, stop)
                 logits = self.model(data.normalise(images))
                 loss = F.cross_entropy(logits, labels)
                 self.optimiser.zero_grad()
                 loss.backward()
                 self.optimiser.step()
                 self._check_ranges()
-                loss_sum += loss.detach() * len(batch)
+                loss_sum += loss.detach() * (stop - start)
                 right += (logits.detach().argmax(1) == labels).sum()
                 if step % LOOK == 0 or step == self.steps:
                     self._check(loss_sum)
-                    line = f"{title}, loss {loss_sum.item() / min(step * spec.batch_size, len(order)):.3f}{last}"
+                    line = f"{title}, loss {loss_sum.item() / stop:.3f}{last}"
                 tell(line)
             self._check(*self.model.parameters())
             test_accuracy = accuracy(self.model, data, self.device)
-        seconds, images = time.perf_counter() - started, len(self.labels)
+        seconds = time.perf_counter() - started
         self.history.append(
-            record(spec, self.epoch, loss_sum.item() / images, right.item() / images, test_accuracy, seconds)
+            record(spec, self.epoch, loss_sum.item() / count, right.item() / count, test_accuracy, seconds)
         )
         self.epoch += 1
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
-        """Start the generators from the training's seed and the epoch; give torch's own back as they were."""
-        order, noise = np.random.SeedSequence((self.spec.seed, self.epoch)).generate_state(2, np.uint64).tolist()
+        """Start torch's generators from the training's seed and the epoch; give them back as they were."""
         with forked(self.device):
-            self.order.manual_seed(order)
-            seed_generators(noise, self.device)
+            seed_generators(epoch_seeds(self.spec, self.epoch)[1], self.device)
             yield
 
     def _check(self, *tensors: Tensor) -> None:
