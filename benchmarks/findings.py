@@ -20,7 +20,8 @@ KINDS = PAPER / "open" / "noise-kinds"
 NETWORKS = ("lenet5", "vgg11", "resnet18")
 MISSING = "*Not measured yet.*\n"
 Rows = list[dict[str, Any]]
-UNIFORM = "float", "noisy training, σ=1", "constant scaling, s=0.5", "constant scaling, s=8"
+FULL = "noisy training, σ=1"
+UNIFORM = "float", FULL, "constant scaling, s=0.5", "constant scaling, s=8"
 TEXTS = ("variant", "flags", "scaling", "claim", "data")
 
 
@@ -44,17 +45,19 @@ def read_table(path: Path) -> Rows:
     return frame.assign(**{name: frame[name].fillna("") for name in texts}).to_dict("records")  # type: ignore[return-value]
 
 
-def methods(name: str, beside: str = "", titles: tuple[str, ...] = ()) -> str:
-    """Tell everything that a study measured, below these rows of another study."""
-    found, other = load(PAPER / name), load(PAPER / beside) if beside else ([], [])
-    if found is None or other is None:
+def methods(name: str, **beside: tuple[str, ...]) -> str:
+    """Tell everything that a study measured, network by network, below rows of other studies by their titles."""
+    found, *others = [load(PAPER / study) for study in (name, *beside)]
+    if found is None or None in others:
         return MISSING
     summary, results = found
-    below = [(row, results) for row in filter(ended, summary)]
-    above = [(row, other[1]) for row in other[0] if title(row) in titles]
-    several = len({row["model"] for row, _ in above + below}) > 1
+    pairs = [(row, other[1]) for other, titles in zip(others, beside.values()) for row in other[0] if title(row) in titles]
+    pairs += [(row, results) for row in filter(ended, summary)]
+    models = list(dict.fromkeys(row["model"] for row, _ in pairs))
+    pairs.sort(key=lambda pair: models.index(pair[0]["model"]))
+    several = len(models) > 1
     rows = []
-    for row, source in above + below:
+    for row, source in pairs:
         own = trainings(source, row)
         mus = [training["midpoint"] for training in own if np.isfinite(training["midpoint"])]
         # With one training its own µ is the one beside it.
@@ -291,6 +294,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "order": order,
     "kinds": digits("noise-kinds"),
     "kinds_weights": digits("noise-kinds-weights"),
-    "by_layer": lambda: methods("open/layers", "lenet5", UNIFORM),
-    "shortcuts": lambda: methods("open/shortcuts", "resnet18", ("float", "noisy training, σ=1")),
+    "by_layer": lambda: methods("open/layers", lenet5=UNIFORM),
+    "shortcuts": lambda: methods("open/shortcuts", resnet18=("float", FULL)),
+    "ramp": lambda: methods("open/ramp", **{"resnet18": (FULL,), "open/shortcuts": (FULL,)}),
 }
