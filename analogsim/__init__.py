@@ -10,6 +10,7 @@ from .profile import HardwareProfile, presets  # isort: skip
 from .convert import convert, to_digital  # isort: skip
 from .calibrate import calibrate  # isort: skip
 from .learned import learn_ranges  # isort: skip
+from .batch_norm import estimate_batch_norm  # isort: skip
 from .program import at_time, program  # isort: skip
 from .budget import LayerBudget, NoiseBudget, noise_budget  # isort: skip
 from .nn import (  # isort: skip
@@ -51,6 +52,7 @@ __all__ = [
     "to_digital",
     "calibrate",
     "learn_ranges",
+    "estimate_batch_norm",
     "program",
     "at_time",
     "set_seed",

@@ -54,8 +54,9 @@ def calibrate(
     ----------
     model : nn.Module
         A converted network.
-    batches : iterable of Tensor or (Tensor, …), or Tensor
-        Network inputs (packed sequences too); of a tuple (inputs, labels) the first is taken.
+    batches : iterable of Tensor or (Tensor, …), or Tensor, or (Tensor, Tensor)
+        Network inputs (packed sequences too); of a tuple (inputs, labels) the first is taken. Two tensors are one such
+        tuple where the second is labels: integers (N,).
     method : {"maximum", "percentile", "mse", "noise-aware"}
     per : {"network", "layer", "tile"}, optional
         What shares one F; default: each layer's profile's `adc.per`. α is always a layer's own: it scales digitally.
@@ -142,7 +143,7 @@ def run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, pr
 
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     count = 0
-    for batch in track([batches] if isinstance(batches, Tensor | PackedSequence) else batches, title, progress):
+    for batch in track(as_batches(batches), title, progress):
         # A PackedSequence is a tuple too, but one input.
         inputs = batch[0] if isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence) else batch
         if not isinstance(inputs, Tensor | PackedSequence):
@@ -154,6 +155,17 @@ def run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, pr
         count += 1
     if not count:
         raise CalibrationError("batches: empty; give at least one batch of network inputs")
+
+
+def as_batches(batches: Iterable[Batch] | Tensor | PackedSequence) -> Iterable[Batch]:
+    """Return batches: a tensor is one, and so are inputs with their labels, integers (N,)."""
+    if isinstance(batches, Tensor | PackedSequence):
+        return [batches]
+    if isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches):
+        x, y = batches
+        if y.shape == x.shape[:1] and not y.is_floating_point():  # type: ignore[union-attr]
+            return [batches]  # type: ignore[list-item]
+    return batches
 
 
 @dataclass

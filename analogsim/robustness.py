@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from .batch_norm import estimate_batch_norm, kept_statistics
+from .calibrate import Batch as Inputs
+from .calibrate import as_batches
 from .curve import QUANTITIES, RobustnessCurve
 from .errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError
 from .nn import analog_layers
@@ -25,6 +28,7 @@ SIGMAS.flags.writeable = False
 
 BATCH = 500  # of tensors and data sets; batches that are given stay as they are
 KEEP = 2**30  # bytes of test data kept on the model's device; more is read again for every evaluation
+ESTIMATION = 2**32  # in a seed, in place of a repeat's number
 TARGETS: dict[str, Target] = {"activation": "activations", "weight": "weights"}
 
 Batch = tuple[Tensor, Tensor]
@@ -40,6 +44,7 @@ def noise_sweep(
     chance: float | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    batch_norm: Iterable[Inputs] | Tensor | None = None,
     progress: bool = True,
 ) -> RobustnessCurve:
     """Measure one trained network's accuracy at every σ of a grid, with independent noise in every repeat.
@@ -68,6 +73,9 @@ def noise_sweep(
         Decides all noise. An accuracy depends on seed, σ, repeat and batches, not on the rest of the grid.
     device : torch.device or str, optional
         Where to compute, on a copy if the model is elsewhere; default: where the model is.
+    batch_norm : iterable of Tensor or (Tensor, …), or Tensor, or (Tensor, Tensor), optional
+        Training inputs, from which the statistics of batch normalisation are estimated anew at every σ, once for all
+        repeats (`estimate_batch_norm`); default: they stay as they are.
     progress : bool
         Show a progress bar where standard error is a terminal.
 
@@ -80,7 +88,7 @@ def noise_sweep(
     FitError
         An impossible σ, number of repeats, seed or quantity.
     ConversionError
-        A hardware field is to be swept, but no layer is analog.
+        A hardware field is to be swept, but no layer is analog; or there is no batch normalisation to estimate.
     DataError
         Data that is empty, or is not pairs of inputs and integer labels of one class each.
     ShapeError
@@ -95,10 +103,18 @@ def noise_sweep(
     grid = _grid(sigmas, repeats, quantity, seed)
     model = _prepared(model, quantity, device)
     where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))
+    statistics = None if batch_norm is None else list(as_batches(batch_norm))
     with forked(where), _kept(model), torch.no_grad(), bar(progress) as shown:
         task = shown.add_task("Sweeping noise", total=1 + len(grid) * repeats)
         batches = _batches(data, where)
-        set_level = _silenced(model, quantity)
+        set_noise = _silenced(model, quantity)
+
+        def set_level(sigma: float) -> None:
+            set_noise(sigma)
+            if statistics is not None:
+                _reseed(seed, sigma, ESTIMATION, where)
+                estimate_batch_norm(model, statistics, progress=False)
+
         set_level(0.0)
         _reseed(seed, 0.0, 0, where)
         noise_free, samples, classes = _evaluate(model, batches, check=True)
@@ -166,7 +182,7 @@ def _kept(model: nn.Module) -> Iterator[None]:
     modes = restored(model.modules(), "training")
     sites = restored(_all_sites(model), "sigma", "multiplicative", "eval", "seed", "calls")
     layers = restored((layer for _, layer in analog_layers(model)), "profile", "seed", "calls")
-    with modes, sites, layers:
+    with modes, sites, layers, kept_statistics(model):
         yield
 
 

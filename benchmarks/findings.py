@@ -47,16 +47,19 @@ def read_table(path: Path) -> Rows:
 
 def methods(name: str, **beside: tuple[str, ...]) -> str:
     """Tell everything that a study measured, network by network, below rows of other studies by their titles."""
-    found, *others = [load(PAPER / study) for study in (name, *beside)]
-    if found is None or None in others:
+    loaded = [load(PAPER / study) for study in (name, *beside)]
+    studies = [study for study in loaded if study is not None]
+    if len(studies) < len(loaded):
         return MISSING
-    summary, results = found
-    pairs = [(row, other[1]) for other, titles in zip(others, beside.values()) for row in other[0] if title(row) in titles]
+    (summary, results), *others = studies
+    pairs = [
+        (row, source) for (rows, source), titles in zip(others, beside.values()) for row in rows if title(row) in titles
+    ]
     pairs += [(row, results) for row in filter(ended, summary)]
     models = list(dict.fromkeys(row["model"] for row, _ in pairs))
     pairs.sort(key=lambda pair: models.index(pair[0]["model"]))
     several = len(models) > 1
-    rows = []
+    lines = []
     for row, source in pairs:
         own = trainings(source, row)
         mus = [training["midpoint"] for training in own if np.isfinite(training["midpoint"])]
@@ -64,10 +67,10 @@ def methods(name: str, **beside: tuple[str, ...]) -> str:
         seeds = ", ".join(f"{mu:#.3g}" for mu in mus) if len(own) > 1 else ""
         midpoint, interval = midpoint_texts(row["midpoint"], row["ci_low"], row["ci_high"])
         cells = [title(row), number(row["noise_free"]), number(row["peak"]), midpoint, interval, seeds, row["flags"]]
-        rows.append(([row["model"]] if several else []) + cells)
+        lines.append(([row["model"]] if several else []) + cells)
     header = ["method", "noise-free", "peak", "µ", "95 % interval", "µ of each seed", "flags"]
     open_ = ", ".join(title(row) for row in summary if not ended(row))
-    return grid(["network"] * several + header, rows) + f"\nNot run: {open_}.\n" * bool(open_) + made(name, results)
+    return grid(["network"] * several + header, lines) + f"\nNot run: {open_}.\n" * bool(open_) + made(name, results)
 
 
 def made(name: str, results: Rows) -> str:

@@ -32,6 +32,7 @@ FLOORS = {
     "curve": 4,
     "convert": 5,
     "calibrate": 5,
+    "batch_norm": 5,
     "program": 5,
     "robustness": 5,
     "search": 6,

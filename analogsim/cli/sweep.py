@@ -31,6 +31,7 @@ EPILOG = (
     "analogsim sweep runs/plain --sigmas 'logspace(-1,1,9)' --repeats 10\n\n"
     "analogsim sweep runs/plain --profile 8bit   (convert, calibrate, then sweep the noise at the ADC)\n\n"
     "analogsim sweep runs/noisy --quantity weight --out weights.json\n\n"
+    "analogsim sweep runs/resnet --batch-norm 1000   (statistics as they are under each noise)\n\n"
     "A run that was trained with --profile is swept on its own hardware, with the ranges that it was trained with, "
     "unless another --profile is given.\n\n"
     f"{EXIT_CODES}"
@@ -71,6 +72,14 @@ def sweep(
     calibration: Calibration = 1024,
     ranges: RangesOption = None,
     percentile: Percentile = None,
+    batch_norm: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Estimate batch normalisation's statistics anew at every σ, from N training images. 0: keep them.",
+        ),
+    ] = 0,
     data: Annotated[
         str | None,
         typer.Option(
@@ -103,12 +112,12 @@ def sweep(
     what: str = quantity or ("noise.output" if on_chips else "activation")
     if what.startswith("noise.") and not on_chips:
         raise typer.BadParameter(f"{what} is a field of the hardware: give --profile too", param_hint="--quantity")
-    stem = target or file.parent / default_name(what, profile)
+    stem = target or file.parent / default_name(what, profile, batch_norm)
     if stem.suffix != ".json":
         raise typer.BadParameter(f"{stem}: the name must end in .json", param_hint="--out")
 
     from ..program import at_time, program
-    from ..robustness import noise_sweep
+    from ..robustness import BATCH, noise_sweep
 
     use_threads(threads)
     where = choose_device(device)
@@ -119,7 +128,18 @@ def sweep(
         program(network, seed)
         at_time(network, age)
     batches, chance = list(images.test_batches()), images.chance
-    curve = noise_sweep(network, batches, grid, repeats, quantity=what, chance=chance, seed=seed, device=where)
+    statistics = images.normalise(images.subset(train=batch_norm).train_x).split(BATCH) if batch_norm else None
+    curve = noise_sweep(
+        network,
+        batches,
+        grid,
+        repeats,
+        quantity=what,
+        chance=chance,
+        seed=seed,
+        device=where,
+        batch_norm=statistics,
+    )
 
     with writable(stem):
         curve.save(stem)
@@ -131,7 +151,8 @@ def sweep(
     note(f"written: {plain(stem)}, {plain(csv.name)}, {plain(picture.name)}")
 
 
-def default_name(quantity: str, profile: str | None) -> str:
+def default_name(quantity: str, profile: str | None, batch_norm: int = 0) -> str:
     """Return the file's name: sweep.json for noise on activations; others say what they are."""
     hardware = "" if profile is None else f"-{Path(profile).stem}"
-    return f"sweep{hardware}.json" if quantity == "activation" else f"sweep{hardware}-{quantity}.json"
+    what = "" if quantity == "activation" else f"-{quantity}"
+    return f"sweep{hardware}{what}{'-batch-norm' if batch_norm else ''}.json"

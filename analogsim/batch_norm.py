@@ -1,0 +1,86 @@
+"""Batch normalisation on noisy hardware: its statistics, taken anew where the network is to work."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.rnn import PackedSequence
+
+from .calibrate import Batch, run
+from .errors import ConversionError
+from .restore import restored
+
+
+def estimate_batch_norm(
+    model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, *, progress: bool = True
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Set the running means and variances of all batch normalisation from data, under the noise of evaluation.
+
+    Noise adds to the variance in front of a batch normalisation. So statistics that were gathered while training under
+    noise are wrong without it, and the other way round; the digital unit that holds them can be told better ones on the
+    chip itself, without training. All else stays in evaluation mode: no dropout, ranges and weights as they are.
+
+    Parameters
+    ----------
+    model : nn.Module
+        As it will be used: with noise sites (those of evaluation are heard) or converted; it is changed itself.
+    batches : iterable of Tensor or (Tensor, …), or Tensor, or (Tensor, Tensor)
+        Network inputs, as for `calibrate`; labels are not read. Statistics are the means over batches.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+
+    Returns
+    -------
+    dict
+        Layer name → (mean, variance) as they were before, (channels,) each.
+
+    Raises
+    ------
+    ConversionError
+        The model has no batch normalisation with running statistics.
+    CalibrationError
+        No batch was given, or one is not a tensor; the statistics stay.
+
+    References
+    ----------
+    V. Joshi et al., *Accurate deep neural network inference using computational phase-change memory*, Nature
+    Communications 11, 2473 (2020): adaptive batch normalisation statistics, there against drift.
+    """
+    norms = batch_norms(model)
+    if not norms:
+        raise ConversionError(f"{type(model).__name__}: no batch normalisation with running statistics to be estimated")
+    before = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()}  # type: ignore[union-attr]
+    with restored(model.modules(), "training"), restored(norms.values(), "momentum"):
+        model.eval()
+        with kept_statistics(model, always=False):
+            for norm in norms.values():
+                norm.reset_running_stats()
+                norm.momentum = None  # the plain mean over batches
+                norm.train()
+            run(model, batches, progress, "Estimating batch normalisation")
+    return before
+
+
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Return the batch normalisations that have running statistics, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
+@contextmanager
+def kept_statistics(model: nn.Module, always: bool = True) -> Iterator[None]:
+    """Put running statistics back as they were: at the end, or only after an error."""
+    buffers = [buffer for norm in batch_norms(model).values() for buffer in norm.buffers(recurse=False)]
+    before = [buffer.clone() for buffer in buffers]
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        if always or not done:
+            for buffer, value in zip(buffers, before):
+                buffer.copy_(value)
