@@ -1,0 +1,23 @@
+"""Quantization-aware training: Brevitas quantizers on the layers of a plain torch network (design section 7).
+
+What is quantized: weights of linear and convolution layers (signed, narrow range: 2^b - 1 levels, scale from the
+largest absolute weight) and the outputs of ReLU modules (unsigned, 2^b levels, one scale a tensor). Biases, pooling,
+residual additions, other activation functions and the network's output stay as they are. Gradients are Brevitas'
+straight-through: 1 inside the range, 0 where the quantizer clips.
+"""
+
+from .freeze import freeze_quantization
+from .layers import FixedQuantizer, QuantReLU, activation_quantizer, quantized_weight, weight_quantizer
+from .prepare import prepare_qat
+from .spec import QATSpec
+
+__all__ = [
+    "FixedQuantizer",
+    "QATSpec",
+    "QuantReLU",
+    "activation_quantizer",
+    "freeze_quantization",
+    "prepare_qat",
+    "quantized_weight",
+    "weight_quantizer",
+]

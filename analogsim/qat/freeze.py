@@ -1,0 +1,75 @@
+"""Quantizers that are done with training: `freeze_quantization`."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ConversionError
+from ..restore import copied
+from .layers import WEIGHTED, FixedQuantizer, QuantReLU, is_quantized, modules_of, quantized_weight, quantizer_of
+
+
+def freeze_quantization(model: nn.Module, *, inplace: bool = False) -> nn.Module:
+    """End quantization-aware training: a plain torch network that computes the same as the quantized one in evaluation.
+
+    Linear and convolution layers become torch's own with the quantized weights as their weights; ReLU (and input)
+    quantizers become `FixedQuantizer` with their last ranges. This is what `convert(model, profile)` takes, so that the
+    quantized weights are what is programmed.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The result of `prepare_qat`; noise sites, hooks and training modes are kept.
+    inplace : bool
+        Change the model itself instead of a copy.
+
+    Raises
+    ------
+    ConversionError
+        Nothing is quantized.
+    CalibrationError
+        A dynamic range was never set.
+    """
+    if not inplace:
+        model = copied(model)
+    plan: list[Any] = [module for module, _ in modules_of(model) if is_quantized(module)]
+    if not plan:
+        raise ConversionError(f"{type(model).__name__}: no layer is quantized; prepare_qat(model, spec) makes them so")
+    # All that may raise comes before the first change.
+    fixed = {module: _fixed(quantizer_of(module)) for module in plan}
+    weights = {module: quantized_weight(module) for module in plan if hasattr(module, "quant_weight")}
+    tied: dict[int, nn.Parameter] = {}
+    for module in plan:
+        quantizer = fixed[module]
+        if isinstance(module, QuantReLU):
+            module.quant = quantizer or nn.Identity()
+            continue
+        old, new = module.weight, nn.Parameter(weights[module], module.weight.requires_grad)
+        _strip(module)
+        same = tied.setdefault(id(old), new)
+        module.weight = same if torch.equal(same, new) else new
+        if quantizer is not None:
+            module.input_quant = quantizer
+            module.register_forward_pre_hook(_quantize_input)
+    return model
+
+
+def _quantize_input(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (module.input_quant(args[0]), *args[1:])
+
+
+def _strip(module: Any) -> None:
+    """Turn a Brevitas layer back into torch's, itself, so that hooks and noise site stay."""
+    for name in [*module._added_by_qat, "_added_by_qat"]:
+        delattr(module, name)
+    object.__setattr__(module, "__class__", next(kind for kind in WEIGHTED if isinstance(module, kind)))
+
+
+def _fixed(proxy: Any) -> FixedQuantizer | None:
+    """Return the plain twin of one of Brevitas' activation quantizers, None where it does nothing."""
+    if not proxy.is_quant_enabled:
+        return None
+    bits = round(float(proxy.bit_width()))
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if proxy.is_signed else (0, 2**bits - 1)
+    return FixedQuantizer(proxy.scale(), low, high)

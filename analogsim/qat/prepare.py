@@ -1,0 +1,140 @@
+"""Quantizers put on a network: `prepare_qat`."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from ..errors import ConversionError
+from ..restore import copied
+from .layers import WEIGHTED, QuantReLU, is_quantized, modules_of
+from .mended import brevitas_parts
+from .spec import QATSpec, matches
+
+
+def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool = False) -> nn.Module:
+    """Put Brevitas quantizers on the linear, convolution and ReLU layers of a network, for training with them.
+
+    Linear and convolution layers become Brevitas' QuantLinear, QuantConv1d, 2d, 3d (instances of torch's classes too),
+    ReLU modules become `QuantReLU`. Tensors between layers are plain torch tensors.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A plain torch network, trained or not: weights, hooks, noise sites, tied weights and training modes are kept,
+        and weights and biases keep their `state_dict` keys.
+    spec : QATSpec
+    inplace : bool
+        Change the model itself instead of a copy.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    ConversionError
+        There is nothing to quantize, a name or pattern matches nothing, or a layer cannot be quantized or the model
+        not be copied.
+
+    Notes
+    -----
+    A dynamic range has no value before the first forward pass in training mode, and evaluating before it raises
+    CalibrationError; to quantize a trained network without training it further, run a few batches through it in
+    training mode under `torch.no_grad()`. All of the quantizers' state is in the `state_dict`, so a resumed training
+    continues exactly. `freeze_quantization` gives the network that `convert` puts on crossbars.
+
+    With `inject_noise`, in either order: noise on the output of a linear, convolution or pooling layer reaches the next
+    ReLU's quantizer; noise at a ReLU is added before its own (`relu_noise`); noise on weights is quantized with them.
+    To disturb the quantized weights instead, as noise of the memory cells does, inject it after `freeze_quantization`.
+    """
+    spec = spec or QATSpec()
+    if not inplace:
+        model = copied(model)
+    named = modules_of(model)
+    patterns = [*spec.overrides, *spec.exclude]
+    if missing := [pattern for pattern in patterns if not any(matches(pattern, names) for _, names in named)]:
+        known = ", ".join(names[0] for _, names in named if names[0])
+        raise ConversionError(f"overrides, exclude: no module is called {missing[0]!r}; there are {known}")
+    chosen = [
+        (module, names)
+        for module, names in named
+        if not any(matches(pattern, names) for pattern in spec.exclude) and _quantizable(module, names[0])
+    ]
+    linear = [module for module, _ in chosen if isinstance(module, nn.Linear)]
+    plan = [(module, spec.layer(*names, head=linear[-1:] == [module])) for module, names in chosen]
+    weighted = [module for module, _ in plan if not isinstance(module, nn.ReLU)]
+    plan = [(module, own) for module, own in plan if _active(module, own) or module in weighted[:1] and spec.input_bits]
+    if not plan:
+        raise ConversionError(
+            f"{type(model).__name__}: nothing to quantize: no linear, convolution or ReLU module outside `exclude` "
+            "with bits to round to"
+        )
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
+    for module, own in plan:
+        training = module.training
+        if isinstance(module, nn.ReLU):
+            _quantize_relu(module, own)
+        else:
+            _quantize_weighted(module, own, spec.input_bits if module is weighted[0] else None)
+        module.train(training)
+        for child in module.children():
+            child.to(parameter.device, parameter.dtype)
+    return model
+
+
+def _quantizable(module: nn.Module, name: str) -> bool:
+    if is_quantized(module):
+        raise ConversionError(f"{name}: {type(module).__name__} is quantized already; start from the plain network")
+    if isinstance(module, LazyModuleMixin):
+        raise ConversionError(f"{name}: {type(module).__name__} has no weights yet; run one batch through the model")
+    if isinstance(module, WEIGHTED) and type(module) not in WEIGHTED:
+        raise ConversionError(
+            f"{name}: {type(module).__name__} is a subclass of a torch layer, and quantization would lose what it "
+            "adds; name it in `exclude` (a network on crossbars: prepare_qat, freeze_quantization, then convert)"
+        )
+    return type(module) in (*WEIGHTED, nn.ReLU)
+
+
+def _active(module: nn.Module, spec: QATSpec) -> bool:
+    return (spec.act_bits if isinstance(module, nn.ReLU) else spec.weight_bits) is not None
+
+
+def _quantize_relu(module: Any, spec: QATSpec) -> None:
+    # The module itself changes its class, so its names, hooks and noise site stay.
+    module.__class__ = QuantReLU
+    module.noise_first = spec.relu_noise == "before"
+    module.quant = brevitas_parts().nn.QuantIdentity(act_quant=_act_injector(spec, signed=False))
+
+
+def _quantize_weighted(module: Any, spec: QATSpec, input_bits: int | None) -> None:
+    brevitas = brevitas_parts()
+    kind = type(module).__name__
+    module.__class__ = getattr(brevitas.nn, f"Quant{kind}")
+    weight = None
+    if spec.weight_bits is not None:
+        weight = brevitas.weight[spec.weight_scaling].let(bit_width=spec.weight_bits)
+    inputs = None
+    if input_bits is not None:
+        dynamic = QATSpec(act_bits=input_bits, collect_steps=spec.collect_steps)
+        inputs = _act_injector(dynamic, signed=True)
+    before = set(vars(module)) | set(module._modules)
+    brevitas.QuantLayer.__init__(
+        module, weight_quant=weight, bias_quant=None, input_quant=inputs, output_quant=None, return_quant_tensor=False
+    )
+    if kind != "Linear":
+        module.is_same_padded_strided = False
+    module._added_by_qat = sorted((set(vars(module)) | set(module._modules)) - before)
+
+
+def _act_injector(spec: QATSpec, *, signed: bool) -> Any:
+    """Describe one activation quantizer in Brevitas' terms."""
+    brevitas = brevitas_parts()
+    assert spec.act_bits is not None
+    base = brevitas.act[signed].let(bit_width=spec.act_bits)
+    if spec.s is not None:
+        return base.let(scaling_impl_type="const", scaling_init=2.0**spec.act_bits * spec.s)
+    if spec.act_dynamic == "learned":
+        return base.let(scaling_impl=brevitas.LearnedRange, collect_stats_steps=spec.collect_steps)
+    return base.let(scaling_impl_type="stats", scaling_stats_op="max", scaling_impl=brevitas.RunningRange)
