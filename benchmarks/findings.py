@@ -21,6 +21,7 @@ NETWORKS = ("lenet5", "vgg11", "resnet18")
 MISSING = "*Not measured yet.*\n"
 Rows = list[dict[str, Any]]
 FULL = "noisy training, σ=1"
+RISING = "noisy training, σ rising to 1"
 UNIFORM = "float", FULL, "constant scaling, s=0.5", "constant scaling, s=8"
 TEXTS = ("variant", "flags", "scaling", "claim", "data")
 
@@ -227,6 +228,24 @@ def order() -> str:
     return grid(["ratio of µ, by seed", "noise, then quantizer", "quantizer, then noise"], rows)
 
 
+def batch_norm() -> str:
+    """Tell what statistics of batch normalisation that fit the noise of inference change."""
+    folder = PAPER / "open" / "batch-norm"
+    rows = []
+    for kind, text in (("float", "float"), ("full", FULL), ("rising", RISING)):
+        for end, statistics in (("", "as trained"), ("-estimated", "estimated at each σ")):
+            curves = [RobustnessCurve.load(path) for path in sorted(folder.glob(f"{kind}-?{end}.json"))]
+            if not curves:
+                return MISSING
+            pooled = RobustnessCurve.pool(curves)
+            midpoint, interval = midpoint_texts(pooled.midpoint, *pooled.ci)
+            seeds = ", ".join(f"{curve.midpoint:#.3g}" for curve in curves if np.isfinite(curve.midpoint))
+            cells = [f"{pooled.noise_free:.3f}", f"{pooled.peak:.3f}", midpoint, interval, seeds]
+            rows.append([text, statistics, *cells, " ".join(pooled.flags)])
+    header = ["training", "statistics", "noise-free", "peak", "µ", "95 % interval", "µ of each seed", "flags"]
+    return grid(header, rows)
+
+
 def by_seed(results: Rows, row: dict[str, Any]) -> dict[int, float]:
     """Return seed → µ of a variant's trainings."""
     return {one["seed"]: one["midpoint"] for one in trainings(results, row)}
@@ -299,5 +318,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "kinds_weights": digits("noise-kinds-weights"),
     "by_layer": lambda: methods("open/layers", lenet5=UNIFORM),
     "shortcuts": lambda: methods("open/shortcuts", resnet18=("float", FULL)),
+    "batch_norm": batch_norm,
     "ramp": lambda: methods("open/ramp", **{"resnet18": (FULL,), "open/shortcuts": (FULL,)}),
 }

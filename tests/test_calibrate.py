@@ -381,3 +381,11 @@ def test_what_cannot_be_learned_is_refused():
         learn_ranges(convert(nn.Linear(4, 2), EIGHT))
     with pytest.raises(ConversionError, match="calibrated"):
         learn_ranges(convert(nn.Linear(4, 2), EIGHT.varied(dac={"input_range": 1.0})))
+
+
+def test_inputs_with_their_labels_are_one_batch():
+    x, found = torch.randn(64, 40, generator=torch.Generator().manual_seed(0)), []
+    for batches in (x, (x, torch.zeros(64, dtype=torch.int64)), [(x, torch.zeros(64))], (x[:32], x[32:])):
+        torch.manual_seed(0)
+        found.append(calibrate(convert(nn.Linear(40, 3), EIGHT), batches, progress=False))
+    assert found[0] == found[1] == found[2] == found[3]
