@@ -14,7 +14,7 @@ from .restore import restored
 
 def estimate_batch_norm(
     model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, *, progress: bool = True
-) -> dict[str, tuple[Tensor, Tensor]]:
+) -> None:
     """Set the running means and variances of all batch normalisation from data, under the noise of evaluation.
 
     Noise adds to the variance in front of a batch normalisation. So statistics that were gathered while training under
@@ -29,11 +29,6 @@ def estimate_batch_norm(
         Network inputs, as for `calibrate`; labels are not read. Statistics are the means over batches.
     progress : bool
         Show a progress bar where standard error is a terminal.
-
-    Returns
-    -------
-    dict
-        Layer name → (mean, variance) as they were before, (channels,) each.
 
     Raises
     ------
@@ -50,31 +45,25 @@ def estimate_batch_norm(
     norms = batch_norms(model)
     if not norms:
         raise ConversionError(f"{type(model).__name__}: no batch normalisation with running statistics to be estimated")
-    before = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()}  # type: ignore[union-attr]
-    with restored(model.modules(), "training"), restored(norms.values(), "momentum"):
+    with restored(model.modules(), "training"), restored(norms, "momentum"):
         model.eval()
         with kept_statistics(model, always=False):
-            for norm in norms.values():
+            for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # the plain mean over batches
                 norm.train()
             run(model, batches, progress, "Estimating batch normalisation")
-    return before
 
 
-def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Return the batch normalisations that have running statistics, by name."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Return the batch normalisations that have running statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 @contextmanager
 def kept_statistics(model: nn.Module, always: bool = True) -> Iterator[None]:
     """Put running statistics back as they were: at the end, or only after an error."""
-    buffers = [buffer for norm in batch_norms(model).values() for buffer in norm.buffers(recurse=False)]
+    buffers = [buffer for norm in batch_norms(model) for buffer in norm.buffers(recurse=False)]
     before = [buffer.clone() for buffer in buffers]
     done = False
     try:

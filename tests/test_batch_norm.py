@@ -26,10 +26,7 @@ def inputs(batches=4, size=32):
 
 def test_statistics_are_the_means_over_batches():
     model = network()
-    before = estimate_batch_norm(model, inputs(), progress=False)
-    assert list(before) == ["2"]
-    assert torch.equal(before["2"][0], torch.zeros(3))
-    assert torch.equal(before["2"][1], torch.ones(3))
+    estimate_batch_norm(model, inputs(), progress=False)
     weight, bias = (p.detach().double().numpy() for p in model[0].parameters())
     outputs = np.stack([x.double().numpy() @ weight.T + bias for x in inputs()])
     # Without dropout: the mean, and the unbiased variance, of each batch.

@@ -299,9 +299,7 @@ def test_noise_has_each_network_s_own_strength_and_differs(target, fused):
 
     specs = [TrainSpec(sigma=s, target=target, seed=i, epochs=9, ramp_epochs=3) for i, s in enumerate((0.5, 0.0, 2.0))]
     networks = built(make, 3)
-    packed = pack(networks)
-    sigmas = [site_sigmas(network, spec) for network, spec in zip(networks, specs)]
-    noise = PackedNoise(packed, specs, sigmas, CPU, fused)
+    packed, noise = under_noise(networks, specs, fused)
     torch.manual_seed(1)
     drawn = {}
     for epoch in (1, 8):
@@ -323,6 +321,11 @@ def test_noise_has_each_network_s_own_strength_and_differs(target, fused):
     assert (packed(torch.ones(2, 3)) == 0).all()
 
 
+def under_noise(networks, specs, fused):
+    packed = pack(networks)
+    return packed, PackedNoise(packed, specs, [site_sigmas(n, s) for n, s in zip(networks, specs)], CPU, fused)
+
+
 def variance_fits(values, sigma):
     n = values.size
     low, high = stats.chi2.ppf((5e-7, 1 - 5e-7), n)
@@ -336,8 +339,7 @@ def test_variance_aware_and_multiplicative_noise(fused):
     networks = [nn.Sequential(nn.Linear(400, 400, bias=False)) for _ in range(2)]
     for network in networks:
         nn.init.eye_(network[0].weight)
-    packed = pack(networks)
-    noise = PackedNoise(packed, specs, [site_sigmas(n, s) for n, s in zip(networks, specs)], CPU, fused)
+    packed, noise = under_noise(networks, specs, fused)
     torch.manual_seed(2)
     z = torch.tensor([0.0, 1.0, 3.0])
     noise.begin(0)
@@ -356,8 +358,7 @@ def test_a_batch_s_weights_have_the_sigma_of_that_batch(fused):
     networks = [nn.Sequential(nn.Linear(400, 100, bias=False)) for _ in range(2)]
     for network in networks:
         nn.init.zeros_(network[0].weight)
-    packed = pack(networks)
-    noise = PackedNoise(packed, specs, [site_sigmas(n, s) for n, s in zip(networks, specs)], CPU, fused)
+    packed, noise = under_noise(networks, specs, fused)
     torch.manual_seed(2)
     noise.begin(0)
     x = torch.cat([torch.eye(400)] * 2, 1)
