@@ -308,7 +308,7 @@ def test_unknown_names_are_refused(name, message):
 
 
 def augment(x, seed, how):
-    return cut(x, draw_crops(len(x), torch.Generator().manual_seed(seed), how), how)
+    return cut(x, draw_crops(len(x), torch.Generator().manual_seed(seed), how))
 
 
 class TestAugment:

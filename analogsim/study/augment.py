@@ -30,21 +30,24 @@ class Crops:
 
     Attributes
     ----------
+    how : Augmentation
+        What they were drawn for.
     rows, columns : Tensor, int64
         First pixel of the crop in the padded image, 0 … 2·crop.
     mirrored : Tensor, bool
     """
 
+    how: Augmentation
     rows: Tensor
     columns: Tensor
     mirrored: Tensor
 
     def __getitem__(self, index: slice) -> "Crops":
-        return Crops(self.rows[index], self.columns[index], self.mirrored[index])
+        return Crops(self.how, self.rows[index], self.columns[index], self.mirrored[index])
 
     def to(self, device: torch.device) -> "Crops":
         """Return them on a device."""
-        return Crops(self.rows.to(device), self.columns.to(device), self.mirrored.to(device))
+        return Crops(self.how, self.rows.to(device), self.columns.to(device), self.mirrored.to(device))
 
 
 def draw_crops(count: int, generator: torch.Generator, how: Augmentation) -> Crops:
@@ -59,10 +62,10 @@ def draw_crops(count: int, generator: torch.Generator, how: Augmentation) -> Cro
     """
     rows, columns = torch.randint(0, 2 * how.crop + 1, (2, count), generator=generator)
     mirrored = torch.rand(count, generator=generator) < 0.5 if how.flip else torch.zeros(count, dtype=torch.bool)
-    return Crops(rows, columns, mirrored)
+    return Crops(how, rows, columns, mirrored)
 
 
-def cut(images: Tensor, crops: Crops, how: Augmentation) -> Tensor:
+def cut(images: Tensor, crops: Crops) -> Tensor:
     """Cut crops out of images.
 
     Parameters
@@ -70,8 +73,6 @@ def cut(images: Tensor, crops: Crops, how: Augmentation) -> Tensor:
     images : Tensor (B, C, H, W), uint8
     crops : Crops
         Of B images, on their device.
-    how : Augmentation
-        That they were drawn for.
 
     Returns
     -------
@@ -82,6 +83,7 @@ def cut(images: Tensor, crops: Crops, how: Augmentation) -> Tensor:
     One gather for crop and mirror image: 0.6 ms for 128 images of 3×32×32 on one core.
     """
     batch, channels, height, width = images.shape
+    how = crops.how
     if how == NONE or not batch:
         return images
     rows, columns, mirrored = (part.reshape(batch, 1) for part in (crops.rows, crops.columns, crops.mirrored))

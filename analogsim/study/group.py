@@ -185,10 +185,9 @@ class Group:
 
     def _batch(self, step: EpochOrder) -> tuple[Tensor, Tensor]:
         """Return images (B, G·C, H, W), normalised, and labels (B, G)."""
-        how = self.members[0].spec.augment or self.data.augmentation
         images = self.images[step.images]
         shape = images.shape
-        cropped = cut(images.flatten(0, 1), step.crops, how)
+        cropped = cut(images.flatten(0, 1), step.crops)
         return self.data.normalise(cropped).view(shape[0], -1, *shape[3:]), self.labels[step.images]
 
     @torch.no_grad()

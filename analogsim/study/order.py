@@ -48,10 +48,10 @@ class EpochOrder:
 
     @classmethod
     def together(cls, orders: Sequence["EpochOrder"]) -> "EpochOrder":
-        """Return those of several trainings as a group's."""
+        """Return those of several trainings, of one augmentation, as a group's."""
         images, z = (torch.stack(column, 1) for column in zip(*((order.images, order.z) for order in orders)))
         parts = ((crops.rows, crops.columns, crops.mirrored) for crops in (order.crops for order in orders))
-        return cls(images, Crops(*(torch.stack(column, 1) for column in zip(*parts))), z)
+        return cls(images, Crops(orders[0].crops.how, *(torch.stack(column, 1) for column in zip(*parts))), z)
 
     def to(self, device: torch.device) -> "EpochOrder":
         """Return it on a device."""

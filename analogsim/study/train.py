@@ -193,7 +193,6 @@ class _Loop:
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.images, self.labels = data.train_x.to(device), data.train_y.to(device)
-        self.augmentation = spec.augment or data.augmentation
         self.steps = -(-len(self.labels) // spec.batch_size)
 
     @property
@@ -219,7 +218,7 @@ class _Loop:
             for step, start in enumerate(range(0, count, spec.batch_size), 1):
                 stop = min(start + spec.batch_size, count)
                 now = order.part(start, stop)
-                images, labels = cut(self.images[now.images], now.crops, self.augmentation), self.labels[now.images]
+                images, labels = cut(self.images[now.images], now.crops), self.labels[now.images]
                 self.noise.draw(start, stop)
                 logits = self.model(data.normalise(images))
                 loss = F.cross_entropy(logits, labels)
