@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -51,6 +51,8 @@ class RobustnessCurve:
         Test samples behind each accuracy.
     trainings : array (R,) of int, optional
         Which training each column comes from; default: all from one.
+    about : dict, optional
+        How it was measured, as plain values for JSON: seed, data, hardware, versions, …; saved with it.
 
     Attributes
     ----------
@@ -70,6 +72,7 @@ class RobustnessCurve:
     quantity: str = "activation"
     samples: int | None = None
     trainings: Any = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         accuracies = np.asarray(self.accuracies, dtype=float)
@@ -159,7 +162,8 @@ class RobustnessCurve:
     def pool(cls, curves: Iterable["RobustnessCurve"]) -> Self:
         """Join the curves of several trainings (initialisations) of one network into one.
 
-        Its µ is that of the mean curve; its interval, from resampling trainings, is about trainings in general.
+        Its µ is that of the mean curve; its interval, from resampling trainings, is about trainings in general. What is
+        known about it is what holds for all of them.
 
         Raises
         ------
@@ -190,6 +194,11 @@ class RobustnessCurve:
             first.quantity,
             min(samples) if len(samples) == len(curves) else None,
             np.concatenate(trainings),
+            {
+                key: value
+                for key, value in first.about.items()
+                if all(curve.about.get(key) == value for curve in curves)
+            },
         )
 
     def to_frame(self) -> "pd.DataFrame":
@@ -267,6 +276,7 @@ class RobustnessCurve:
             "sigmas": self.sigmas.tolist(),
             "accuracies": self.accuracies.tolist(),
             "trainings": self.trainings.tolist(),
+            "about": self.about,
             "fit": fit and {key: plain(value) for key, value in asdict(fit).items()},
         }
         write_json(Path(path), values)
@@ -290,7 +300,7 @@ class RobustnessCurve:
             raise DataError(f"{path}: schema {values.get('schema')}, this version reads {SCHEMA}; update analogsim")
         try:
             names = ("sigmas", "accuracies", "noise_free", "chance", "quantity", "samples", "trainings")
-            curve = cls(**{name: values[name] for name in names})
+            curve = cls(**{name: values[name] for name in names}, about=dict(values.get("about", {})))
             if values["fit"] is not None:
                 stored = values["fit"]
                 numbers = {key: float(stored[key]) for key in stored.keys() - {"ci", "points_used", "flags"}}

@@ -127,7 +127,8 @@ def noise_sweep(
                 accuracies[row, repeat] = _evaluate(model, batches)[0]
                 shown.advance(task)
     chance = 1 / classes if chance is None else float(chance)
-    return RobustnessCurve(grid, accuracies, noise_free, chance, quantity, samples)
+    about = {"seed": seed, "batch_norm": "as trained" if statistics is None else "estimated at every σ"}
+    return RobustnessCurve(grid, accuracies, noise_free, chance, quantity, samples, about=about)
 
 
 @torch.no_grad()

@@ -1,11 +1,13 @@
 """The program as a user runs it: commands, files, messages, exit codes; a training that is interrupted and goes on."""
 
+import importlib.metadata
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -408,6 +410,20 @@ def test_sweep_on_hardware(run, tmp_path):
     is_picture(run / "sweep-8bit-noise.output.png")
     done("sweep", run, "--profile", "8bit", "--quantity", "activation", "--percentile", "99.9", *options)
     assert RobustnessCurve.load(run / "sweep-8bit.json").quantity == "activation"
+
+
+def test_a_curve_s_file_says_how_it_was_measured(run, swept, tmp_path):
+    options = ["--test-subset", "50", "--calibration", "100", "--sigmas", "0.1,1", "--repeats", "1", *FAST]
+    done("sweep", run, "--profile", "pcm", "--age", "60", "--seed", "3", *options, "--out", tmp_path / "pcm.json")
+    digital, chip = (RobustnessCurve.load(path).about for path in (swept, tmp_path / "pcm.json"))
+    assert (digital["network"], digital["seed"], digital["batch_norm"]) == ("models.lenet:LeNet5", 0, "as trained")
+    assert "profile" not in digital
+    assert HardwareProfile(**chip["profile"]) == HardwareProfile.load("pcm")
+    assert (chip["age"], chip["calibration"], chip["ranges"], chip["seed"]) == (60, 100, "maximum", 3)
+    checksum = f"{zlib.crc32((run / 'model.safetensors').read_bytes()):08x}"
+    assert chip["weights_crc32"] == digital["weights_crc32"] == checksum
+    assert (chip["data"], digital["device"]) == ("digits, 1433 + 50 images", "cpu")
+    assert digital["versions"]["torch"] == importlib.metadata.version("torch")
 
 
 def test_sweep_on_an_aged_chip(run, tmp_path):

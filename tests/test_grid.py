@@ -137,6 +137,7 @@ def test_the_order_of_keys_decides_nothing(top, inner):
         {"sweep": {"sigmas": "0.1,1,10,101"}},
         {"sweep": {"sigmas": "0.1,1,10,100", "repeats": 6}},
         {"sweep": {"sigmas": "0.1,1,10,100", "quantity": "weight"}},
+        {"sweep": {"sigmas": "0.1,1,10,100", "batch_norm": 1}},
         {"methods": [{"name": "one", "qat": {}}]},
         {"methods": [{"name": "one", "qat": {"s": 1}}]},
         {"methods": [{"name": "one", "qat": {"s": 1, "bits": 4}}]},
@@ -168,6 +169,10 @@ def test_the_version_of_results_decides_the_identity(monkeypatch):
 )
 def test_names_and_spellings_do_not_decide_the_identity(change):
     assert only(**change).id == only().id
+
+
+def test_a_sweep_that_keeps_statistics_has_the_identity_from_before_it_could_do_otherwise():
+    assert only().identity["sweep"].keys() == {"sigmas", "repeats", "quantity"}
 
 
 def test_an_identity_is_plain_and_its_short_form_hexadecimal():

@@ -333,8 +333,9 @@ def test_frame_is_long():
 
 
 def test_pool_keeps_trainings_apart():
-    curves = [synthetic(mu, seed=seed) for seed, mu in enumerate((0.25, 0.3, 0.36))]
+    curves = [synthetic(mu, seed=seed, about={"a": 1, "seed": seed}) for seed, mu in enumerate((0.25, 0.3, 0.36))]
     pooled = RobustnessCurve.pool(curves)
+    assert pooled.about == {"a": 1}
     assert pooled.mean == pytest.approx(np.mean([curve.mean for curve in curves], axis=0))
     assert pooled.ci[1] - pooled.ci[0] > 3 * (curves[0].ci[1] - curves[0].ci[0])
     frame = pooled.to_frame()
@@ -364,7 +365,7 @@ def test_pool_refuses_curves_that_do_not_belong_together(other):
 @pytest.mark.parametrize(
     "curve",
     [
-        synthetic(),
+        synthetic(about={"seed": 3, "profile": {"name": "pcm"}}),
         synthetic().against((2.0, 0.9)),
         RobustnessCurve(SIGMAS, np.full((17, 2), 0.1), 0.1, 0.1),
         RobustnessCurve(SIGMAS, np.full((17, 2), 0.9), 0.9, 0.1, trainings=[0, 1]),
@@ -378,6 +379,7 @@ def test_save_and_load(curve, tmp_path):
     assert rows(again) == rows(curve)
     assert again.trainings.tolist() == curve.trainings.tolist()
     assert (again.noise_free, again.samples, again.quantity) == (curve.noise_free, curve.samples, curve.quantity)
+    assert again.about == curve.about
     assert [path.name for path in tmp_path.iterdir()] == ["curve.json"]
 
 
@@ -385,6 +387,15 @@ def test_a_chance_of_numpy_can_be_saved(tmp_path):
     curve = sweep(identity(), chance=np.float32(0.5))
     curve.save(tmp_path / "curve.json")
     assert RobustnessCurve.load(tmp_path / "curve.json").chance == 0.5
+
+
+def test_a_file_from_before_curves_said_how_they_were_measured(tmp_path):
+    path = tmp_path / "curve.json"
+    synthetic().save(path)
+    values = json.loads(path.read_text())
+    del values["about"]
+    path.write_text(json.dumps(values))
+    assert RobustnessCurve.load(path).about == {}
 
 
 def test_files_that_are_no_curve_are_refused(tmp_path):
@@ -400,6 +411,7 @@ def test_files_that_are_no_curve_are_refused(tmp_path):
         (json.dumps(good | {"schema": 99}), "schema 99"),
         (json.dumps(damaged), "damaged.*accuracies"),
         (json.dumps(good | {"sigmas": [1.0]}), "damaged"),
+        (json.dumps(good | {"about": [1]}), "damaged"),
         (json.dumps(good | {"fit": {"midpoint": 1.0}}), "damaged"),
     ]:
         path.write_text(content)

@@ -394,6 +394,42 @@ def test_a_job_s_sweep_is_what_a_sweep_of_its_network_gives(ran):
     np.testing.assert_array_equal(RobustnessCurve.load(out / "jobs" / job.id / SWEEP).accuracies, curve.accuracies)
 
 
+def test_a_study_estimates_statistics_where_a_network_has_batch_normalisation(tmp_path, monkeypatch):
+    from analogsim.robustness import noise_sweep
+    from analogsim.study.data import load_data
+    from analogsim.study.job import job_network
+    from analogsim.study.train import train
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "norm_net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, norm=True):\n"
+        "        norm = [nn.BatchNorm2d(4)] * norm\n"
+        "        super().__init__(nn.Conv2d(1, 4, 5, 3), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(400, 10))\n"
+    )
+    models = {name: {"path": "norm_net:Net", "args": {"norm": name == "with"}} for name in ("with", "without")}
+    methods = [{"name": "noisy", "train": {"sigma": 3}}]
+    made = study(models=models, methods=methods, sweep={"sigmas": "0.03,0.3,3,30", "repeats": 1, "batch_norm": 100})
+    entries, jobs = made.expand()
+    data = load_data("digits").subset(256, 120)
+    for entry in entries:
+        job = jobs[entry.job]
+        run_job(job, tmp_path / entry.job)
+        curve = RobustnessCurve.load(tmp_path / entry.job / SWEEP)
+        network = train(job_network(job, data), data, job.train, progress=False).model
+        given = {"chance": data.chance, "progress": False}
+        kept = noise_sweep(network, list(data.test_batches()), [0.03, 0.3, 3, 30], 1, **given)
+        if entry.model == "with":
+            assert curve.about["batch_norm"] == "estimated at every σ"
+            assert curve.noise_free != kept.noise_free
+            sample = data.train_sample(100)
+            kept = noise_sweep(network, list(data.test_batches()), [0.03, 0.3, 3, 30], 1, batch_norm=sample, **given)
+        assert kept.about == curve.about
+        np.testing.assert_array_equal(curve.accuracies, kept.accuracies)
+
+
 def fabricated(folder, levels):
     """A finished study whose jobs have curves of known µ: method → one µ a seed."""
     methods = [{"name": name, "train": {"sigma": number}} for number, name in enumerate(levels)]

@@ -119,8 +119,7 @@ def on_hardware(
     if any(analog_layers(network)):  # trained on other hardware
         network = to_digital(network)
     analog = convert(network, HardwareProfile.load(profile) if isinstance(profile, str) else profile)
-    sample = images.subset(train=calibration).train_x
-    batches = [images.normalise(part) for part in sample.split(256)]
+    batches = images.train_sample(calibration)
     calibrate(analog, batches, method_of(ranges, percentile), percentile=99.9 if percentile is None else percentile)
     return analog
 

@@ -1,5 +1,6 @@
 """The files that a training leaves: weights, and how the network is built again."""
 
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -18,6 +19,11 @@ WEIGHTS, ABOUT = "model.safetensors", "run.json"
 def weights_file(run: Path) -> Path:
     """Return the weights of a run that is given by its folder, or by this file."""
     return run / WEIGHTS if run.is_dir() else run
+
+
+def crc32(file: Path) -> str:
+    """Return a file's CRC-32, as hexadecimal digits."""
+    return f"{zlib.crc32(file.read_bytes()):08x}"
 
 
 class Hardware(BaseModel):

@@ -91,13 +91,12 @@ def search(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}") from None
-    sample = images.subset(train=calibration).train_x
     result = design_search(
         network,
         list(images.test_batches()),
         choices,
         objective,
-        calibration=[images.normalise(part) for part in sample.split(256)],
+        calibration=images.train_sample(calibration),
         base=base,
         max_drop=drop,
         trials=trials,

@@ -1,5 +1,6 @@
 """`analogsim sweep`: one trained network over a noise grid, and its midpoint noise level µ."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,10 +20,12 @@ from .hardware import (
     Threads,
     check_ranges,
     load_run,
+    method_of,
     on_hardware,
+    own_profile,
     write_table,
 )
-from .network import Run, weights_file
+from .network import Run, crc32, weights_file
 from .values import sigma_grid, use_threads
 
 EPILOG = (
@@ -118,6 +121,7 @@ def sweep(
 
     from ..program import at_time, program
     from ..robustness import BATCH, noise_sweep
+    from ..study.job import provenance
 
     use_threads(threads)
     where = choose_device(device)
@@ -128,7 +132,7 @@ def sweep(
         program(network, seed)
         at_time(network, age)
     batches, chance = list(images.test_batches()), images.chance
-    statistics = images.normalise(images.subset(train=batch_norm).train_x).split(BATCH) if batch_norm else None
+    statistics = images.train_sample(batch_norm, BATCH) if batch_norm else None
     curve = noise_sweep(
         network,
         batches,
@@ -140,6 +144,19 @@ def sweep(
         device=where,
         batch_norm=statistics,
     )
+    measured = {
+        "network": about.model,
+        "args": about.args,
+        "weights_crc32": crc32(file),
+        "data": images.label,
+        "fingerprint": images.fingerprint,
+        "batch_norm_images": batch_norm,
+    }
+    if on_chips:
+        measured |= {"profile": own_profile(network).model_dump(mode="json"), "age": age}
+    if profile is not None:
+        measured |= {"ranges": method_of(ranges, percentile), "percentile": percentile, "calibration": calibration}
+    curve = replace(curve, about=curve.about | measured | provenance(where))
 
     with writable(stem):
         curve.save(stem)

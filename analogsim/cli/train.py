@@ -1,6 +1,5 @@
 """`analogsim train`: one training into one folder, resumed after a kill."""
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..errors import CheckpointError, DataError
 from ..machine import choose_device
 from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain
 from .hardware import Device, Percentile, RangesOption, Threads, check_ranges, method_of, on_hardware
-from .network import ABOUT, WEIGHTS, Hardware, Run, weights_file
+from .network import ABOUT, WEIGHTS, Hardware, Run, crc32, weights_file
 from .values import key_values, use_threads
 
 EPILOG = (
@@ -174,7 +173,7 @@ def train(
         train_subset=train_subset,
         test_subset=test_subset,
         start=None if file is None else str(file),
-        start_crc32=None if file is None else f"{zlib.crc32(file.read_bytes()):08x}",
+        start_crc32=None if file is None else crc32(file),
         hardware=hardware,
         spec=spec.model_dump(),
         version=__version__,

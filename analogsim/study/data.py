@@ -106,6 +106,10 @@ class DataSet:
         for x, y in zip(self.test_x.split(batch_size), self.test_y.split(batch_size)):
             yield self.normalise(x.to(device)), y.to(device)
 
+    def train_sample(self, count: int, batch_size: int = 256) -> list[Tensor]:
+        """Return at most so many training images, drawn at random, as normalised batches: to calibrate ranges on."""
+        return [self.normalise(part) for part in self.subset(train=count).train_x.split(batch_size)]
+
     def subset(self, train: int | None = None, test: int | None = None, seed: int = 0) -> "DataSet":
         """Return a data set of at most so many images (None: all), drawn at random, in their order.
 

@@ -34,6 +34,9 @@ class Sweep(Value):
     """Evaluations at each σ, with independent noise."""
     quantity: Literal["activation", "weight"] = "activation"
     """What σ is of."""
+    batch_norm: Annotated[int, Field(ge=0)] = 0
+    """Training images from which the statistics of batch normalisation, where a network has it, are estimated anew at
+    every σ; 0: they stay."""
 
     @field_validator("sigmas")
     @classmethod
@@ -46,6 +49,13 @@ class Sweep(Value):
         """The σ (S,), ascending, each once."""
         text = self.sigmas
         return np.unique(read_sigmas(text) if isinstance(text, str) else np.array(text))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, as plain values."""
+        values = self.model_dump(mode="json") | {"sigmas": self.grid.tolist()}
+        # Left out where it is not used: jobs keep the names that they had before there was such a thing.
+        return {name: value for name, value in values.items() if name != "batch_norm" or value}
 
 
 class Network(Value):
@@ -113,7 +123,7 @@ class Job(Value):
             "subsets": [self.train_subset, self.test_subset],
             "train": self.train.model_dump(mode="json"),
             "qat": self.qat and self.qat.model_dump(mode="json"),
-            "sweep": self.sweep.model_dump(mode="json") | {"sigmas": self.sweep.grid.tolist()},
+            "sweep": self.sweep.identity,
         }
 
     @property

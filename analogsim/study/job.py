@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..batch_norm import batch_norms
 from ..errors import AnalogSimError, DivergenceError, StudyError
 from ..machine import choose_device, installed, processor
 from ..qat import prepare_qat
@@ -118,6 +119,8 @@ def _run(job: Job, folder: Path, device: str, diverged: str) -> None:
             about |= {"status": "diverged", "message": str(error), "history": read_history(folder)}
         else:
             clock = time.perf_counter()
+            fitting = job.sweep.batch_norm and batch_norms(network)
+            statistics = data.train_sample(job.sweep.batch_norm) if fitting else None
             curve = noise_sweep(
                 network,
                 list(data.test_batches()),
@@ -127,6 +130,7 @@ def _run(job: Job, folder: Path, device: str, diverged: str) -> None:
                 chance=data.chance,
                 seed=job.train.seed,
                 device=device,
+                batch_norm=statistics,
                 progress=False,
             )
             curve.save(folder / SWEEP)
