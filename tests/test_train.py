@@ -20,7 +20,7 @@ from analogsim.study.checkpoint import load_checkpoint, load_model, read_about, 
 from analogsim.study.data import load_data
 from analogsim.study.order import EpochOrder
 from analogsim.study.schedule import TrainingNoise
-from analogsim.study.train import RANGES_FASTER, TrainSpec, VarianceAware, accuracy, is_guessing, train
+from analogsim.study.train import RANGES_FASTER, TrainSpec, VarianceAware, accuracy, has_ended, is_guessing, train
 from models.lenet import LeNet5
 
 from .test_order import blank
@@ -319,13 +319,21 @@ class TestGivingUp:
         result = fit(network(), few, epochs=6, lr=0.01, batch_size=16, stop_on_collapse=3)
         assert (result.status, len(result.history)) == ("finished", 6)
 
+    def test_what_is_learned_in_training_is_no_collapse(self, few):
+        # As with batch normalisation under noise, whose statistics are wrong without it.
+        spec = TrainSpec(epochs=9, stop_on_collapse=2)
+        learned, lost = ({"train_accuracy": accuracy, "test_accuracy": 0.1} for accuracy in (0.5, 0.1))
+        assert not has_ended(spec, [lost, learned], few)
+        assert not has_ended(spec, [learned, lost], few)
+        assert has_ended(spec, [learned, lost, lost], few)
+
     def test_guessing_is_told_from_learning(self, digits):
         # 364 test images, 37 in the largest class: by chance 0.102, the limit 0.165. Exact binomial: a guesser is
         # above it with α = 1.1e-4; a network of true accuracy 0.25 below it with β = 9e-5.
         from scipy.stats import binom
 
         n = len(digits.test_y)
-        limit = max(k for k in range(n) if is_guessing(k / n, digits))
+        limit = max(k for k in range(n) if is_guessing(k / n, digits.test_y))
         assert 1e-5 < binom.sf(limit, n, digits.chance) < 2e-4
         assert binom.cdf(limit, n, 0.25) < 2e-4
 

@@ -84,7 +84,7 @@ class DataSet:
     @property
     def chance(self) -> float:
         """Accuracy of guessing at its best on the test part: always naming the most frequent class."""
-        return float(self.test_y.bincount().max()) / len(self.test_y)
+        return guessing_accuracy(self.test_y)
 
     @property
     def fingerprint(self) -> str:
@@ -132,6 +132,11 @@ class DataSet:
             test_x=self.test_x[b],
             test_y=self.test_y[b],
         )
+
+
+def guessing_accuracy(labels: Tensor) -> float:
+    """Return the share of the most frequent of labels (N,)."""
+    return float(labels.bincount().max()) / len(labels)
 
 
 @lru_cache(maxsize=16)

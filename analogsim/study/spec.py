@@ -67,7 +67,8 @@ class TrainSpec(Value):
     """Variance-aware noise: σ varies around its value; null: it is constant."""
 
     stop_on_collapse: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many epochs in a row that are no better than guessing; null: train on."""
+    """Stop after this many epochs in a row that are no better than guessing in training and on test images; null: train
+    on."""
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -22,7 +22,7 @@ from ..progress import bar
 from ..restore import forked, seed_generators
 from .augment import cut
 from .checkpoint import load_checkpoint, save_checkpoint, write_text
-from .data import DataSet
+from .data import DataSet, guessing_accuracy
 from .order import EpochOrder, epoch_seeds
 from .schedule import TrainingNoise
 from .spec import TrainSpec, VarianceAware
@@ -49,7 +49,7 @@ class TrainResult:
         One entry an epoch: epoch (from 1), loss, train_accuracy (under the training's noise and augmentation),
         test_accuracy (without), lr, sigma (the ramp's; before `layers` and `variance`), seconds.
     status : {"finished", "collapsed"}
-        Collapsed: the last epoch is no better than guessing (`is_guessing`).
+        Collapsed: the last epoch is no better than guessing (`is_guessing`), neither in training nor on test images.
     """
 
     model: nn.Module
@@ -160,14 +160,14 @@ def accuracy(model: nn.Module, data: DataSet, device: torch.device | str = "cpu"
     return robustness.accuracy(model, data.test_batches(device=device))
 
 
-def is_guessing(test_accuracy: float, data: DataSet) -> bool:
-    """Return whether an accuracy is no better than guessing.
+def is_guessing(accuracy: float, labels: Tensor) -> bool:
+    """Return whether an accuracy over images with these labels (N,) is no better than guessing.
 
     That is: at most 4 binomial standard deviations above the accuracy of always naming the most frequent class, which
     a guesser exceeds by luck once in 30,000 epochs (normal approximation).
     """
-    p = data.chance
-    return test_accuracy <= p + 4 * math.sqrt(p * (1 - p) / len(data.test_y))
+    p = guessing_accuracy(labels)
+    return accuracy <= p + 4 * math.sqrt(p * (1 - p) / len(labels))
 
 
 class _Loop:
@@ -302,9 +302,17 @@ def record(
 
 
 def guessed(history: list[dict[str, float]], data: DataSet, epochs: int = 1) -> bool:
-    """Return whether so many epochs, the last ones, were all no better than guessing."""
+    """Return whether so many epochs, the last ones, were all no better than guessing.
+
+    In training, too: under noise batch normalisation may keep statistics that are far from those without it, and a
+    network that has learned then names test images by chance until they are estimated anew (`estimate_batch_norm`).
+    """
     last = history[-epochs:]
-    return len(last) == epochs and all(is_guessing(entry["test_accuracy"], data) for entry in last)
+    return len(last) == epochs and all(
+        is_guessing(epoch[f"{part}_accuracy"], labels)
+        for epoch in last
+        for part, labels in (("train", data.train_y), ("test", data.test_y))
+    )
 
 
 def has_ended(spec: TrainSpec, history: list[dict[str, float]], data: DataSet) -> bool:
