@@ -6,7 +6,6 @@ down slows all of them, and a ratio is the median over the rounds of (candidate 
 
 import gc
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,15 +15,16 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from .errors import DataError
 from .files import replaced, writable
-from .kernels import MatmulSpec, numba_installed, tiled_matmul
-from .machine import installed, processor, usable_cores
+from .kernels import MatmulSpec, Precision, tiled_matmul
+from .machine import installed, processor, revision, usable_cores
 from .nn import AnalogLinear
 from .profile import HardwareProfile, explain
+from .value import Value
 
 SHAPES = {
     (256, 1024, 1024, 256): 1.35,
@@ -37,11 +37,7 @@ LAYER_GOAL = 1.05
 """The same for a layer without converters and noise, to the digital layer."""
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Spread(_Value):
+class Spread(Value):
     """Median and quartiles."""
 
     median: float
@@ -57,7 +53,7 @@ class Spread(_Value):
         return cls(median=median, low=low, high=high)
 
 
-class Result(_Value):
+class Result(Value):
     """One candidate's measurements."""
 
     name: str
@@ -76,7 +72,7 @@ class Result(_Value):
         return None if self.goal is None else (self.ratio or self.value).median <= self.goal
 
 
-class Case(_Value):
+class Case(Value):
     """Candidates measured together."""
 
     name: str
@@ -93,7 +89,7 @@ class Case(_Value):
         return next(result for result in self.results if result.name == name)
 
 
-class Report(_Value):
+class Report(Value):
     """What one benchmark found, and on what machine."""
 
     format: Literal["analogsim-bench-1"] = "analogsim-bench-1"
@@ -177,16 +173,9 @@ def compare(
             gc.enable()
     results = []
     for key in names:
-        ratios = None if baseline is None else [a / b for a, b in zip(values[key], values[baseline])]
-        results.append(
-            Result(
-                name=key,
-                first=first[key],
-                value=Spread.of(values[key]),
-                ratio=None if ratios is None else Spread.of(ratios),
-                goal=(goals or {}).get(key),
-            )
-        )
+        ratio = None if baseline is None else Spread.of([a / b for a, b in zip(values[key], values[baseline])])
+        goal = (goals or {}).get(key)
+        results.append(Result(name=key, first=first[key], value=Spread.of(values[key]), ratio=ratio, goal=goal))
     return Case(
         name=name,
         shape=dict(shape or {}),
@@ -200,25 +189,13 @@ def compare(
 
 
 def machine() -> dict[str, Any]:
-    """Describe processor, cores, versions, and the commit of a git checkout ("-dirty": the library was changed)."""
+    """Describe processor, cores, versions, and the commit of a git checkout ("-dirty": it was changed)."""
     versions: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
     versions |= {name: installed(name) for name in ("analogsim", "numba", "numpy", "triton")}
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     here = {"processor": processor(), "cores": usable_cores(), "gpu": gpu}
-    return here | {"versions": versions, "commit": _commit()}
-
-
-def _commit() -> str | None:
-    def git(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-
-    try:
-        if git("ls-files", "--error-unmatch", Path(__file__).name).returncode:
-            return None  # installed, perhaps within somebody else's checkout
-        dirty = "-dirty" if git("diff", "--quiet", "HEAD", "--", ".").returncode else ""
-        return git("rev-parse", "HEAD").stdout.strip() + dirty
-    except OSError:
-        return None
+    known = revision()
+    return here | {"versions": versions, "commit": known and known[0] + "-dirty" * known[1]}
 
 
 @contextmanager
@@ -241,12 +218,13 @@ def kernel_jobs(counts: list[int], quick: bool = False) -> list[Callable[[], Cas
 def fast_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Case:
     """Measure the kernel against torch.matmul."""
     x, w, spec = _operands(*shape)
-    calls: dict[str, Callable[[], Any]] = {"torch.matmul": lambda: torch.matmul(x, w.T)}
-    if numba_installed():
-        calls["analogsim (numba)"] = lambda: tiled_matmul(x, w, spec, 1, 2, backend="numba")
+    calls = {
+        "torch.matmul": lambda: torch.matmul(x, w.T),
+        "analogsim (numba)": lambda: tiled_matmul(x, w, spec, 1, 2, backend="numba"),
+    }
     with threads(count), torch.no_grad():
         goals = {"analogsim (numba)": SHAPES[shape]}
-        return compare(calls, "torch.matmul", 3 if quick else 40, warmup=3, goals=goals, **_named(shape))
+        return compare(calls, "torch.matmul", 3 if quick else 40, warmup=3, goals=goals, **named(shape))
 
 
 def slow_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Case:
@@ -258,7 +236,7 @@ def slow_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Case
         "analogsim (reference)": lambda: tiled_matmul(x, w, spec, backend="reference"),
     }
     with threads(count), torch.no_grad():
-        return compare(calls, "torch.matmul", 1 if quick else 7, warmup=0 if quick else 1, **_named(shape))
+        return compare(calls, "torch.matmul", 1 if quick else 7, warmup=0 if quick else 1, **named(shape))
 
 
 def layer_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Case:
@@ -274,7 +252,7 @@ def layer_case(shape: tuple[int, int, int, int], count: int, quick: bool) -> Cas
     }
     with threads(count), torch.no_grad():
         goals = {"AnalogLinear, all off": LAYER_GOAL}
-        return compare(calls, "nn.Linear", 3 if quick else 40, warmup=3, goals=goals, **_named(shape))
+        return compare(calls, "nn.Linear", 3 if quick else 40, warmup=3, goals=goals, **named(shape))
 
 
 def profile(spec: MatmulSpec) -> HardwareProfile:
@@ -301,13 +279,19 @@ def naive(x: Tensor, w: Tensor, spec: MatmulSpec) -> Tensor:
 
 
 def _operands(m: int, k: int, n: int, rows: int) -> tuple[Tensor, Tensor, MatmulSpec]:
-    """Return inputs, weights and the device: 8-bit converters, σ = 0.1, ADC at about four standard deviations."""
+    """Return inputs, weights and the device."""
     generator = torch.Generator().manual_seed(0)
     x, w = torch.randn(m, k, generator=generator), torch.rand(n, k, generator=generator) * 2 - 1
+    return x, w, full_spec(rows, k)
+
+
+def full_spec(rows: int, k: int, precision: Precision = "ieee") -> MatmulSpec:
+    """Return a device with everything on: 8-bit converters, σ = 0.1, its ADC at four standard deviations of a sum."""
     deviation = (min(rows, k) / 3) ** 0.5 / 3
-    return x, w, MatmulSpec(rows, 3.0, 8, True, 4 * deviation, 8, 0.1)
+    return MatmulSpec(rows, 3.0, 8, True, 4 * deviation, 8, 0.1, precision=precision)
 
 
-def _named(shape: tuple[int, int, int, int]) -> dict[str, Any]:
+def named(shape: tuple[int, int, int, int]) -> dict[str, Any]:
+    """Return name and shape of a product's case: M, K, N and tile rows."""
     m, k, n, rows = shape
     return {"name": f"{m} × {k} → {n}, tile {rows}", "shape": {"M": m, "K": k, "N": n, "rows": rows}}

@@ -3,13 +3,14 @@
 import math
 import os
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from .calibrate import Batch, observed, run
+from .calibrate import Batch, inputs_of, observed, run
 from .convert import to_digital
 from .errors import CalibrationError
 from .files import plain, write_json
@@ -209,7 +210,7 @@ def noise_budget(
         raise CalibrationError(f"repeats: 0 or more is needed (got {repeats})")
     model = copied(model).eval()
     remove_noise(model)
-    numbers = iter(range(10**9))
+    numbers = count()
     with observed(model, lambda layer: Meter(layer, next(numbers), repeats, seed)) as seen:
         run(model, [batch], progress, "Measuring")  # type: ignore[list-item]
     layers = tuple(_layer(name, meter) for name, _, meter in seen)
@@ -237,8 +238,7 @@ def _layer(name: str, meter: Meter) -> LayerBudget:
 @torch.no_grad()
 def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[float, float]:
     """Return the network's equivalent σ, and the mean square error of its output on the hardware."""
-    inputs: Any = batch[0] if isinstance(batch, list) or type(batch) is tuple else batch
-    inputs = inputs.to(next((p.device for p in model.parameters()), torch.device("cpu")))
+    inputs = inputs_of(batch).to(next((p.device for p in model.parameters()), torch.device("cpu")))
     digital = to_digital(model)
     exact = digital(inputs)
     if not isinstance(exact, Tensor):

@@ -76,7 +76,8 @@ def calibrate(
     Raises
     ------
     CalibrationError
-        No batch was given, a value is not finite, or a layer was never reached or saw only zeros.
+        There is no such method, granularity or percentile; no batch was given, a value is not finite, or a layer was
+        never reached or saw only zeros.
     ConversionError
         The model has no analog layer.
 
@@ -144,8 +145,7 @@ def run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, pr
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     count = 0
     for batch in track(as_batches(batches), title, progress):
-        # A PackedSequence is a tuple too, but one input.
-        inputs = batch[0] if isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence) else batch
+        inputs = inputs_of(batch)
         if not isinstance(inputs, Tensor | PackedSequence):
             raise CalibrationError(
                 f"batches: batch {count} is neither a tensor nor a tuple that starts with one (got "
@@ -155,6 +155,12 @@ def run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, pr
         count += 1
     if not count:
         raise CalibrationError("batches: empty; give at least one batch of network inputs")
+
+
+def inputs_of(batch: Batch) -> Any:
+    """Return a batch's network inputs: of a tuple or list the first, else the batch."""
+    # A PackedSequence is a tuple too, but one input.
+    return batch[0] if isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence) else batch
 
 
 def as_batches(batches: Iterable[Batch] | Tensor | PackedSequence) -> Iterable[Batch]:

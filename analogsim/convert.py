@@ -106,7 +106,7 @@ def to_digital(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         No layer is analog, or the model cannot be copied.
     """
     _check_model(model)
-    if not any(True for _ in analog_layers(model)):
+    if not any(analog_layers(model)):
         raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) makes them so")
     model = model if inplace else copied(model)
     for module in list(model.modules()):

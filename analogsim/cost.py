@@ -144,7 +144,7 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
     analog = convert(model, profile)
     parameter = next(analog.parameters())
     blank = torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device)
-    with observed(analog, lambda layer: _Counter(layer)) as seen, torch.no_grad():
+    with observed(analog, _Counter) as seen, torch.no_grad():
         try:
             analog(blank)
         except (RuntimeError, ValueError, IndexError) as error:

@@ -1,6 +1,5 @@
 """Input ranges that training learns."""
 
-import torch
 from torch import nn
 
 from .errors import CalibrationError, ConversionError
@@ -76,4 +75,4 @@ def _set(layer: AnalogLayer, learn: bool) -> None:
         layer.register_parameter(NAME, nn.Parameter(value))
     elif not learn and NAME in layer._parameters:
         delattr(layer, NAME)
-        layer.register_buffer(NAME, torch.as_tensor(value))
+        layer.register_buffer(NAME, value)

@@ -1,7 +1,8 @@
-"""What this machine is: its processor, the cores that may be used, what is installed, and the device to compute on."""
+"""What this machine is: processor, usable cores, what is installed (and of which commit), the device to compute on."""
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,6 +28,22 @@ def installed(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
+        return None
+
+
+def revision() -> tuple[str, bool] | None:
+    """Return the commit of the library's checkout, and whether library or networks differ from it; None without one."""
+    here = Path(__file__)
+
+    def git(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *args], cwd=here.parent, capture_output=True, text=True, check=False)
+
+    try:
+        if git("ls-files", "--error-unmatch", here.name).returncode:
+            return None  # installed, perhaps within somebody else's checkout
+        changed = git("diff", "--quiet", "HEAD", "--", ".", "../models").returncode != 0
+        return git("rev-parse", "HEAD").stdout.strip(), changed
+    except OSError:
         return None
 
 

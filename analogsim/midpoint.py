@@ -383,11 +383,10 @@ def _interval(
 
     rng = np.random.default_rng(seed)
     mean, n = units.mean(1), units.shape[1]
-    if n == 1 and samples is None:
-        return math.nan, math.nan
     if n == 1:
-        drawn = rng.binomial(samples or 1, mean, (resamples, len(mean))) / (samples or 1)
-        stretch = 1.0
+        if samples is None:
+            return math.nan, math.nan
+        drawn, stretch = rng.binomial(samples, mean, (resamples, len(mean))) / samples, 1.0
     else:
         deviations = (units - mean[:, None]) * math.sqrt(n / (n - 1))
         if together:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
@@ -21,11 +21,9 @@ def restored(owners: Iterable[object], *names: str) -> Iterator[None]:
             setattr(owner, name, value)
 
 
-@contextmanager
-def forked(device: torch.device) -> Iterator[None]:
-    """Give torch's generators of the CPU and of a device back as they are now."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
+def forked(device: torch.device) -> AbstractContextManager[None]:
+    """Give torch's generators of the CPU and of a device back as they are now, when the block ends."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

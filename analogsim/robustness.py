@@ -168,7 +168,7 @@ def _prepared(model: nn.Module, quantity: str, device: torch.device | str | None
     if quantity in TARGETS:
         if not noise_sites(model, TARGETS[quantity]):
             model = inject_noise(model, NoiseSpec(sigma=0.0, target=TARGETS[quantity]), inplace=own)
-    elif not any(True for _ in analog_layers(model)):
+    elif not any(analog_layers(model)):
         raise ConversionError(f"quantity={quantity!r}: no layer is analog; convert(model, profile) first")
     return model
 

@@ -300,8 +300,8 @@ def design_search(
                 "file"
             )
         study.set_user_attr("about", about)
-        known = {_key(one.values): one for one in _designs(study, choices)}
-        done = len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
+        before = _designs(study, choices)
+        known, done = {_key(one.values): one for one in before}, len(before)
         study.sampler = optuna.samplers.TPESampler(seed=seed + done, constraints_func=constraint, n_startup_trials=15)
         for index in (-1, 0):
             # Again, where a search was interrupted in it.
@@ -320,8 +320,7 @@ def design_search(
             return known[key].cost, known[key].accuracy
 
         study.optimize(run, n_trials=max(0, trials - done))
-        designs = _designs(study, choices)
-    return DesignSearch(tuple({_key(one.values): one for one in designs}.values()), exact, max_drop, kind, base)
+    return DesignSearch(tuple(known.values()), exact, max_drop, kind, base)
 
 
 def varied(base: HardwareProfile, values: Mapping[str, Any]) -> HardwareProfile:

@@ -1,1 +1,1 @@
-"""Benchmarks and results; each script is run as `python -m benchmarks.NAME`, all of them by `make bench`."""
+"""Benchmarks and results; each script is run as `python -m benchmarks.NAME`, most of them by `make bench`."""

@@ -1,6 +1,5 @@
 """The tables of docs/paper.md, from the studies in benchmarks/results/paper/; `benchmarks.tables` puts them there."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pandas as pd
 
 from analogsim.curve import RobustnessCurve
 from analogsim.midpoint import midpoint_texts
-from analogsim.study.job import RESULT, SWEEP
+from analogsim.study.job import RESULT, SWEEP, read_json
 from analogsim.study.store import Store
 
 from .common import ROOT
@@ -78,7 +77,7 @@ def made(name: str, results: Rows) -> str:
     """Say on what data, how long and with which code a study was run."""
     store = Store(PAPER / name)
     study = store.study()
-    facts = [read(store.folder(job) / RESULT) for job in (r["job"] for r in results if r["status"] != "failed")]
+    facts = [read_json(store.folder(r["job"]) / RESULT) or {} for r in results if r["status"] != "failed"]
     commits = ", ".join(dict.fromkeys(str(fact["commit"]) for fact in facts))
     epochs = sorted({row["epochs"] for row in results})
     seeds = len({row["seed"] for row in results})
@@ -251,11 +250,6 @@ def by_seed(results: Rows, row: dict[str, Any]) -> dict[int, float]:
     return {one["seed"]: one["midpoint"] for one in trainings(results, row)}
 
 
-def digits(name: str) -> Callable[[], str]:
-    """Return a table of one of the small studies."""
-    return lambda: methods(f"open/{name}")
-
-
 def trainings(results: Rows, row: dict[str, Any]) -> Rows:
     """Return the trainings behind a row of the summary, by seed."""
     same = [one for one in results if all(one[key] == row[key] for key in ("model", "method", "variant"))]
@@ -303,19 +297,14 @@ def number(value: float) -> str:
     return "-" if value != value else f"{value:.3f}"
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 TABLES: dict[str, Callable[[], str]] = {
     **{name: (lambda name=name: methods(name)) for name in NETWORKS},
     "claims": claims,
     "mismatch": mismatch,
     "clipping": clipping,
     "order": order,
-    "kinds": digits("noise-kinds"),
-    "kinds_weights": digits("noise-kinds-weights"),
+    "kinds": lambda: methods("open/noise-kinds"),
+    "kinds_weights": lambda: methods("open/noise-kinds-weights"),
     "by_layer": lambda: methods("open/layers", lenet5=UNIFORM),
     "shortcuts": lambda: methods("open/shortcuts", resnet18=("float", FULL)),
     "batch_norm": batch_norm,

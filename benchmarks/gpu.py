@@ -14,7 +14,7 @@ import typer
 from torch import Tensor
 
 from analogsim import MatmulSpec, NoiseSpec, convert, inject_noise, tiled_matmul
-from analogsim.bench import Case, compare, naive
+from analogsim.bench import Case, compare, full_spec, naive, named
 from analogsim.kernels import Clips, Read, add_noise, choose, triton_installed
 from analogsim.kernels.precision import Precision, float32_precision
 from analogsim.nn import analog_layers
@@ -42,16 +42,16 @@ ARITHMETICS = ("ieee", "tf32", "tf32x3", "bfloat16", "float16")
 """What the operands are and how they are multiplied; the first three are float32."""
 
 
-def on_gpu(call: Callable[[], Any], repeats: int = 5) -> float:
-    """Return how long the GPU takes for a call, seconds, between two events around several of them."""
+def on_gpu(call: Callable[[], Any]) -> float:
+    """Return how long the GPU takes for a call, seconds, between two events around five of them."""
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
-    for _ in range(repeats):
+    for _ in range(5):
         call()
     stop.record()
     stop.synchronize()
-    return start.elapsed_time(stop) / 1000 / repeats
+    return start.elapsed_time(stop) / 1000 / 5
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,6 @@ def torchs(arithmetic: str, device: str) -> AbstractContextManager[None]:
     return float32_precision(torch.device(device), precision(arithmetic))
 
 
-def spec(rows: int, k: int, arithmetic: str) -> MatmulSpec:
-    """Return a device with everything on, its ADC at about four standard deviations of a partial sum."""
-    scale = 4 * (min(rows, k) / 3) ** 0.5 / 3
-    return MatmulSpec(rows, 3.0, 8, True, scale, 8, 0.1, precision=precision(arithmetic))
-
-
 def operands(m: int, k: int, n: int, bench: Bench, arithmetic: str) -> Callable[[], tuple[Tensor, Tensor]]:
     """Return what hands out inputs and weights, a set after the other."""
     generator = torch.Generator().manual_seed(0)
@@ -102,7 +96,7 @@ def operands(m: int, k: int, n: int, bench: Bench, arithmetic: str) -> Callable[
 def product_case(shape: tuple[int, int, int, int], arithmetic: str, bench: Bench) -> Case:
     """Measure the tiled product, without and with clip bits, against one torch.matmul."""
     m, k, n, rows = shape
-    take, device = operands(m, k, n, bench, arithmetic), spec(rows, k, arithmetic)
+    take, device = operands(m, k, n, bench, arithmetic), full_spec(rows, k, precision(arithmetic))
 
     def plain() -> Tensor:
         x, w = take()
@@ -123,7 +117,7 @@ def product_case(shape: tuple[int, int, int, int], arithmetic: str, bench: Bench
         calls |= lightning_calls(k, n, rows, take, arithmetic, bench)
     goals = {"analogsim": GOAL, "with clip bits": GOAL} if rows == 512 else {}
     with torch.no_grad():
-        return bench.compare(calls, "torch.matmul", name=named(shape, arithmetic), shape=facts(shape), goals=goals)
+        return bench.compare(calls, "torch.matmul", goals=goals, **product(shape, arithmetic))
 
 
 def lightning_calls(
@@ -158,7 +152,7 @@ def lightning_calls(
 def backward_case(shape: tuple[int, int, int, int], arithmetic: str, bench: Bench) -> Case:
     """Measure both gradients with every tile's clip masks against the two products of a digital layer."""
     m, k, n, rows = shape
-    take, device = operands(m, k, n, bench, arithmetic), spec(rows, k, arithmetic)
+    take, device = operands(m, k, n, bench, arithmetic), full_spec(rows, k, precision(arithmetic))
     x, w = take()
     _, clips = tiled_matmul(x, w, device, 1, 2, record_clips=True, backend="triton")
     kernel: Any = choose(x, "triton")
@@ -181,7 +175,7 @@ def backward_case(shape: tuple[int, int, int, int], arithmetic: str, bench: Benc
         "masked copies and torch.mm": by_tile,
     }
     with torch.no_grad():
-        return bench.compare(calls, "two torch.mm", name=f"gradients, {named(shape, arithmetic)}", shape=facts(shape))
+        return bench.compare(calls, "two torch.mm", **product(shape, arithmetic, "gradients, "))
 
 
 def tile_by_tile(g: Tensor, x: Tensor, w: Tensor, device: MatmulSpec, clips: Clips | None) -> None:
@@ -252,7 +246,7 @@ def tuning_case(shape: tuple[int, int, int, int], arithmetic: str, bench: Bench)
     from analogsim.kernels import gpu
 
     m, k, n, rows = shape
-    take, device = operands(m, k, n, bench, arithmetic), spec(rows, k, arithmetic)
+    take, device = operands(m, k, n, bench, arithmetic), full_spec(rows, k, precision(arithmetic))
     sizes = [(64, 128, 4), (128, 128, 8), (64, 256, 8), (128, 256, 8), (64, 64, 4), (128, 64, 4)]
     tried = {gpu.Blocks()} | {gpu.Blocks(a, b, d, warps, s) for a, b, warps in sizes for d in (32, 64) for s in (3, 4)}
     calls: dict[str, Callable[[], Any]] = {"as it is": lambda: gpu.matmul(*take(), Read(device, 1, 2))}
@@ -264,7 +258,7 @@ def tuning_case(shape: tuple[int, int, int, int], arithmetic: str, bench: Bench)
             print(f"{cut}: {str(error).splitlines()[0]}")
             continue
         calls[str(cut)] = call
-    return bench.compare(calls, "as it is", name=f"blocks, {named(shape, arithmetic)}", shape=facts(shape))
+    return bench.compare(calls, "as it is", **product(shape, arithmetic, "blocks, "))
 
 
 def chunk_case(shape: tuple[int, ...], arithmetic: str, bench: Bench) -> Case:
@@ -315,7 +309,7 @@ class Ceilings:
 
     @classmethod
     def measured(cls, bench: Bench) -> "Ceilings":
-        """Measure: a product of 8192³ in each arithmetic, a copy of 1 GiB, noise on 2^28 bfloat16 numbers."""
+        """Measure: a product of 8192³ in each arithmetic, a copy that moves 1 GiB, noise on 2^28 bfloat16 numbers."""
         flops, size = {}, 8192 if bench.device == "cuda" else 64
         for arithmetic in ARITHMETICS:
             a, b = (torch.randn(size, size, device=bench.device, dtype=dtype(arithmetic)) for _ in range(2))
@@ -393,15 +387,10 @@ def main(
     finish("GPU", cases, out, tuple(floors(products, bench)))
 
 
-def facts(shape: tuple[int, int, int, int]) -> dict[str, int]:
-    """Return a shape by names."""
-    return dict(zip(("M", "K", "N", "rows"), shape))
-
-
-def named(shape: tuple[int, int, int, int], arithmetic: str) -> str:
-    """Name a case."""
-    m, k, n, rows = shape
-    return f"{m} × {k} → {n}, tile {rows}, {arithmetic}"
+def product(shape: tuple[int, int, int, int], arithmetic: str, what: str = "") -> dict[str, Any]:
+    """Return name and shape of a product's case."""
+    known = named(shape)
+    return known | {"name": f"{what}{known['name']}, {arithmetic}"}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from analogsim import AnalogLinear
-from analogsim.bench import SHAPES, Case, compare, threads
+from analogsim.bench import SHAPES, Case, compare, named, threads
 from analogsim.progress import track
 
 from .common import Out, Quick, Threads, finish, hardware
@@ -103,9 +103,8 @@ def case(shape: tuple[int, int, int, int], count: int, quick: bool, peers: dict[
         layer = build(k, n, rows)
         inputs = x / 3 if name == "aihwkit" else x
         calls[name] = lambda layer=layer, inputs=inputs: layer(inputs)
-    facts = {"M": m, "K": k, "N": n, "rows": rows}
     with threads(count), threadpool_limits(count, "blas"), torch.no_grad():  # CrossSim multiplies by NumPy
-        return compare(calls, "nn.Linear", 2 if quick else 11, name=f"{m} × {k} → {n}, tile {rows}", shape=facts)
+        return compare(calls, "nn.Linear", 2 if quick else 11, **named(shape))
 
 
 def main(

@@ -30,21 +30,13 @@ def judged(result: Result) -> str:
     return text if result.met is not False else f"**{text}**"
 
 
-def source(report: Report, command: str) -> str:
+def source(report: Report, command: str, goals: bool = True) -> str:
     """Say on what machine a report was measured, and by which command."""
     facts = report.machine
     versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "numba"))
     commit = (facts["commit"] or "unknown")[:10]
     where = f"{facts['processor']}, {facts['cores']} cores; {versions}; commit {commit}"
-    return f"\n{where}; `{command}`. Bold: above the goal.\n"
-
-
-def by_threads(cases: list[Case], key: Callable[[Case], str]) -> dict[str, list[Case]]:
-    """Group cases of one name, in the order of threads."""
-    groups: dict[str, list[Case]] = {}
-    for case in cases:
-        groups.setdefault(key(case), []).append(case)
-    return groups
+    return f"\n{where}; `{command}`.{' Bold: above the goal.' if goals else ''}\n"
 
 
 def per_case(report: Report, candidates: list[str], titles: list[str]) -> str:
@@ -55,12 +47,9 @@ def per_case(report: Report, candidates: list[str], titles: list[str]) -> str:
     columns = [(name, title, n) for name, title in zip(candidates, titles) for n in counts if (name, n) in measured]
     header = ["", *(f"{title}, {n} thread{'s' if n > 1 else ''}" for _, title, n in columns)]
     rows = []
-    for name, cases in by_threads(timed, lambda c: c.name).items():
-        cells = []
-        for candidate, _, count in columns:
-            found = [r for c in cases if c.threads == count for r in c.results if r.name == candidate]
-            cells.append(judged(found[0]) if found else "")
-        rows.append([name, *cells])
+    for name in dict.fromkeys(case.name for case in timed):
+        found = {(r.name, c.threads): judged(r) for c in timed if c.name == name for r in c.results if r.ratio}
+        rows.append([name, *(found.get((candidate, count), "") for candidate, _, count in columns)])
     return grid(header, rows)
 
 
@@ -170,14 +159,19 @@ def gpu() -> str:
     return grid(["", "ratios", "to"], rows) + where + notes
 
 
+def side_by_side(cases: list[Case], titles: list[str], names: list[str]) -> str:
+    """Return a table with a row for each candidate, and a column for each case."""
+    rows = [[name, *(judged(case.result(name)) for case in cases)] for name in names]
+    return grid(["", *titles], rows)
+
+
 def devices() -> str:
     """Ratios of each part, threads side by side."""
     report = Report.load(RESULTS / "devices.json")
-    header = ["", *(f"{case.threads} thread{'s' if case.threads > 1 else ''}" for case in report.cases)]
-    names = [result.name for result in report.cases[0].results if result.name != report.cases[0].baseline]
-    rows = [[name, *(judged(r) for c in report.cases for r in c.results if r.name == name)] for name in names]
-    where = source(report, "python -m benchmarks.devices").replace(" Bold: above the goal.", "")
-    return grid(header, rows) + where
+    cases = list(report.cases)
+    titles = [f"{case.threads} thread{'s' if case.threads > 1 else ''}" for case in cases]
+    names = [result.name for result in cases[0].results if result.name != cases[0].baseline]
+    return side_by_side(cases, titles, names) + source(report, "python -m benchmarks.devices", goals=False)
 
 
 def chips() -> str:
@@ -205,14 +199,9 @@ def chips() -> str:
 def group() -> str:
     """Time of a network's epoch, groups against one process a network."""
     report = Report.load(RESULTS / "group.json")
-    header = ["", *(case.name.rpartition(": ")[0] for case in report.cases if case.baseline)]
-    compared = [case for case in report.cases if case.baseline]
-    rows = [
-        [result.name, *(judged(r) for c in compared for r in c.results if r.name == result.name)]
-        for result in compared[0].results
-    ]
-    where = source(report, "make bench-group").replace(" Bold: above the goal.", "")
-    return grid(header, rows) + where
+    cases = [case for case in report.cases if case.baseline]
+    titles, names = [case.name.rpartition(": ")[0] for case in cases], [result.name for result in cases[0].results]
+    return side_by_side(cases, titles, names) + source(report, "make bench-group", goals=False)
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -23,9 +23,7 @@ def _seeded():
 
 
 def pytest_configure(config):
-    # One core each where pytest-xdist shares the machine.
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)  # the tensors are tiny, and pytest-xdist shares the machine
     os.environ.setdefault("MPLBACKEND", "Agg")
     # A shell's background jobs ignore it, and so would the programs that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,8 +5,9 @@ compiler's. A program is also told that reads what it wrote itself, since its th
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -151,14 +152,10 @@ def sanitized() -> Iterator[Sanitizer]:
         (Tensor, "new_empty", lambda *given, **more: found.allocated(new_empty(*given, **more))),
         (torch, "empty_like", lambda *given, **more: found.allocated(empty_like(*given, **more))),
     ]
-    before = [(where, name, getattr(where, name)) for where, name, _ in changes]
-    for where, name, value in changes:
-        setattr(where, name, value)
-    try:
+    with ExitStack() as stack:
+        for where, name, value in changes:
+            stack.enter_context(patch.object(where, name, value))
         yield found
-    finally:
-        for where, name, value in before:
-            setattr(where, name, value)
 
 
 def _wanted(pointers: Any, mask: Any) -> tuple[np.ndarray, int]:

@@ -5,11 +5,11 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
-from typer.testing import CliRunner
 
 from analogsim import NoiseSpec, RobustnessCurve, estimate_batch_norm, inject_noise, noise_sites, noise_sweep
-from analogsim.cli import app
 from analogsim.errors import CalibrationError, ConversionError
+
+from .shell import call, done
 
 
 def network():
@@ -132,17 +132,12 @@ def test_from_the_shell(tmp_path, monkeypatch):
         "        super().__init__(nn.Conv2d(1, 4, 5, 3), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(400, 10))\n"
     )
 
-    def call(*args):
-        return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="analogsim")
-
     common = ["digits", "--epochs", 2, "--lr", 0.01, "--sigma", 3, "--threads", 1, "--device", "cpu"]
     for norm in ("true", "false"):
-        done = call("train", "own_net:Net", *common, "--arg", f"norm={norm}", "--out", norm)
-        assert done.exit_code == 0, done.output
+        done("train", "own_net:Net", *common, "--arg", f"norm={norm}", "--out", norm)
     options = ["--sigmas", "0.1,1", "--repeats", 1, "--threads", 1, "--device", "cpu"]
     for extra in ([], ["--batch-norm", 300]):
-        done = call("sweep", "true", *options, *extra)
-        assert done.exit_code == 0, done.output
+        done("sweep", "true", *options, *extra)
     kept, fitted = (RobustnessCurve.load(tmp_path / "true" / f"sweep{name}.json") for name in ("", "-batch-norm"))
     assert kept.noise_free != fitted.noise_free
     assert (tmp_path / "true" / "sweep-batch-norm.png").exists()

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from analogsim.bench import Report, compare, kernel_jobs, machine, naive, threads
-from analogsim.cli import app
 from analogsim.errors import DataError
 from analogsim.kernels import MatmulSpec, tiled_matmul
+
+from .shell import call, done
 
 
 def costs(*values):
@@ -91,8 +91,7 @@ def test_report_survives_its_file_and_others_are_refused(tmp_path):
 
 def test_command_measures_every_shape_and_writes_the_report(tmp_path):
     file = tmp_path / "k.json"
-    result = CliRunner().invoke(app, ["bench", "--quick", "--threads", "1", "--out", str(file)])
-    assert result.exit_code == 0, result.output
+    done("bench", "--quick", "--threads", 1, "--out", file)
     report = Report.load(file)
     assert len(report.cases) == len(kernel_jobs([1])) == 12
     assert {case.threads for case in report.cases} == {1}
@@ -101,4 +100,4 @@ def test_command_measures_every_shape_and_writes_the_report(tmp_path):
 
 
 def test_command_refuses_a_number_of_threads_that_is_none():
-    assert CliRunner().invoke(app, ["bench", "--threads", "0"]).exit_code == 2
+    assert call("bench", "--threads", 0).exit_code == 2

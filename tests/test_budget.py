@@ -42,14 +42,8 @@ HARDWARE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def lenet():
-    torch.set_num_threads(1)
     data = load_data("digits")
     model = train(LeNet5(channels=1), data, TrainSpec(epochs=3, batch_size=32, lr=3e-3), progress=False).model
     return model.eval(), data.normalise(data.train_x[:256]), data.normalise(data.test_x)

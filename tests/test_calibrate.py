@@ -29,11 +29,6 @@ EIGHT = HardwareProfile(
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 def heavy(n=20000, seed=0):
     """Numbers with long tails, half of them zero, as after ReLU."""
     values = np.random.default_rng(seed).laplace(size=n)

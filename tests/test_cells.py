@@ -19,12 +19,6 @@ from analogsim.profile import HardwareProfile
 from . import oracle
 from .chips import IDEAL, LAWS, POLYNOMIAL, drawn, effective, linear
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)  # the tensors are tiny
-
-
 # --- cells -----------------------------------------------------------------------------------------------------------
 
 

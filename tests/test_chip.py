@@ -13,17 +13,12 @@ from torch import nn
 
 import analogsim as an
 from analogsim.device import Layout
-from analogsim.errors import AnalogSimError, ConversionError, ProgrammingError
+from analogsim.errors import ConversionError, ProgrammingError
 from analogsim.kernels import MatmulSpec
 from analogsim.nn import AnalogConv2d, AnalogConvTranspose2d, AnalogLinear, AnalogLSTM
 from analogsim.profile import HardwareProfile
 
 from .chips import DEEP, IDEAL, effective, linear
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)  # the tensors are tiny
 
 
 def network(profile=DEEP):
@@ -212,7 +207,3 @@ def test_arrays_hold_every_weight_once(width, groups, cols, k, rows):
     block = layout.block_of(torch.device("cpu"))
     assert len(block) == n
     assert layout.tile_of(torch.device("cpu")).tolist() == [r // min(rows, k) for r in range(k)]
-
-
-def test_errors_are_this_librarys():
-    assert issubclass(ProgrammingError, AnalogSimError)

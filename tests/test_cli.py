@@ -17,36 +17,18 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
-from analogsim.cli import app
 from analogsim.cli.values import sigma_grid
 from analogsim.curve import RobustnessCurve
 from analogsim.kernels import triton_installed
 from analogsim.profile import HardwareProfile, presets
 
-ROOT = Path(__file__).parents[1]
+from .shell import ROOT, call, done, start
+
 LENET = "models.lenet:LeNet5"
 FAST = ["--threads", "1", "--device", "cpu"]
 TINY = ["--epochs", "3", "--lr", "0.003", "--batch-size", "32", *FAST]
 FEW = ["--sigmas", "0.03,0.3,1,3,30", "--repeats", "2", *FAST]
-
-
-def call(*args):
-    """Run the program in this process."""
-    return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="analogsim")
-
-
-def done(*args):
-    result = call(*args)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def start(*args, **options):
-    """Start the program in a process of its own."""
-    command = [sys.executable, "-m", "analogsim", *map(str, args)]
-    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def refused(*args, code=1):
@@ -86,6 +68,15 @@ COMMANDS = [
     ["train"],
     ["sweep"],
     ["plot"],
+    ["budget"],
+    ["cost"],
+    ["search"],
+    ["bench"],
+    ["study"],
+    ["study", "run"],
+    ["study", "status"],
+    ["study", "list"],
+    ["study", "report"],
 ]
 
 
@@ -96,7 +87,7 @@ def test_every_command_has_help_with_an_example(command):
     assert any(word in text for word in ("Example", "Start with"))
 
 
-@pytest.mark.parametrize("command", ["train", "sweep"])
+@pytest.mark.parametrize("command", ["train", "sweep", "budget", "cost", "search"])
 def test_help_states_the_exit_codes(command):
     text = " ".join(done(command, "--help").output.split())
     assert "3 the training diverged or collapsed" in text

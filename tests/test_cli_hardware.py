@@ -2,39 +2,23 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 from analogsim import HardwareProfile
-from analogsim.cli import app
 from analogsim.cli.network import Run
 from analogsim.curve import RobustnessCurve
 from analogsim.study.data import load_data
 from analogsim.study.train import accuracy
 
-ROOT = Path(__file__).parents[1]
+from .shell import call, done, start
 
 TINY = ["--epochs", "2", "--lr", "0.003", "--batch-size", "32", "--threads", "1", "--device", "cpu"]
-
-
-def call(*args):
-    # A table's width follows the terminal; wide enough for every column.
-    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(arg) for arg in args], prog_name="analogsim")
-
-
-def done(*args):
-    result = call(*args)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def width(path):
@@ -47,14 +31,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "plain"
     done("train", "models.lenet:LeNet5", "digits", *TINY, "--out", folder)
     return folder
-
-
-@pytest.mark.parametrize("command", ["budget", "cost", "search"])
-def test_help_teaches(command):
-    text = " ".join(done(command, "--help").output.split())
-    assert "Usage: analogsim" in text
-    assert "Examples:" in text
-    assert "Exit codes" in text
 
 
 def test_budget(run):
@@ -250,12 +226,13 @@ def test_an_interrupted_training_on_hardware_goes_on_to_the_same_result(run, pro
     command = ["train", LENET, "digits", *SMALL, "--epochs", 10, "--sigma", 0.2, "--from", run]
     command += ["--profile", profiles / "cells.yaml", "--ranges", "mse", "--learn-ranges", "--range-lr", 0.02]
     broken = tmp_path / "broken"
-    process = subprocess.Popen([sys.executable, "-m", "analogsim", *map(str, command), "--out", broken], cwd=ROOT)
+    process = start(*command, "--out", broken)
     deadline = time.monotonic() + 120
     while not (broken / "history.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert 1 <= len((broken / "history.jsonl").read_text().splitlines()) < 10
     for name in ("broken", "whole"):
         done(*command, "--out", tmp_path / name)

@@ -20,11 +20,6 @@ from . import oracle
 from .chips import IDEAL, drawn
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)  # the tensors are tiny
-
-
 @given(
     st.sampled_from(["ideal", "sar", "ramp"]),
     st.integers(2, 6),

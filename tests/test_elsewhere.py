@@ -69,9 +69,7 @@ def first(out):
 
 # All that is made of linear layers and convolutions, on two pieces of hardware; those two on every one.
 EVERYWHERE = ("linear", "conv2d, groups")
-CASES = [
-    (layer, p) for layer in LAYERS for p in presets() if layer in ("linear", "conv2d, groups") or p in ("8bit", "pcm")
-]
+CASES = [(layer, p) for layer in LAYERS for p in presets() if layer in EVERYWHERE or p in ("8bit", "pcm")]
 
 
 @pytest.mark.parametrize(("layer", "preset"), CASES)

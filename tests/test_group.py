@@ -13,9 +13,7 @@ import torch
 import yaml
 from scipy import stats
 from torch import nn
-from typer.testing import CliRunner
 
-from analogsim.cli import app
 from analogsim.errors import ConversionError, StudyError
 from analogsim.noise import NoiseSpec, inject_noise, noise_sites
 from analogsim.qat import QATSpec, prepare_qat
@@ -35,7 +33,8 @@ from models.lenet import LeNet5
 from models.resnet import ResNet18
 from models.vgg import VGG11
 
-from .test_study import TINY, alive, start, wait_until
+from .shell import call, start
+from .test_study import TINY, alive, wait_until
 
 CPU = torch.device("cpu")
 SPEC = TrainSpec(epochs=2, batch_size=48, lr=2e-3)
@@ -502,7 +501,7 @@ def test_a_killed_group_goes_on_and_gives_what_an_unbroken_one_gives(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(TINY | {"train_subset": 128, "test_subset": 60, "seeds": 2} | settings))
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    process = start("run", file, "--out", broken, "--workers", 2, "--device", "cpu", "--group", 4)
+    process = start("study", "run", file, "--out", broken, "--workers", 2, "--device", "cpu", "--group", 4)
     wait_until(lambda: list(broken.glob(f"{GROUPS}/*/{CHECKPOINT}")), process, seconds=300)
     workers = {json.loads(path.read_text())["process"] for path in broken.glob("jobs/*/running.json")}
     process.send_signal(signal.SIGKILL)
@@ -553,7 +552,7 @@ def test_a_group_s_size_is_checked(tmp_path):
         run_study(made(), tmp_path, group=0, progress=False)
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(TINY))
-    result = CliRunner().invoke(app, ["study", "run", str(file), "--group", "many"])
+    result = call("study", "run", file, "--group", "many")
     assert result.exit_code == 2
     assert "'auto' or a whole number from 1 is needed" in " ".join(result.stderr.split())
 

@@ -11,7 +11,7 @@ from analogsim.kernels import MatmulSpec, add_noise, philox, tiled_matmul
 
 from . import oracle
 
-sizes = st.integers(1, 70)
+sizes, few = st.integers(1, 70), st.integers(1, 11)
 specs = st.builds(
     MatmulSpec,
     rows=st.integers(1, 40),
@@ -32,11 +32,12 @@ def operands(m, k, n, seed=0, dtype=torch.float32):
     return x, torch.rand(n, k, generator=generator, dtype=dtype) * 2 - 1
 
 
-@given(sizes.filter(lambda v: v < 12), sizes, sizes.filter(lambda v: v < 12), st.integers(2, 9), st.integers(2, 9))
-@settings(max_examples=25)
-def test_the_reference_is_the_device_model(m, k, n, dac_bits, adc_bits):
+@given(few, sizes, few, st.integers(2, 9), st.integers(2, 9), st.booleans())
+@settings(max_examples=35)
+def test_the_reference_is_the_device_model(m, k, n, dac_bits, adc_bits, each_tile):
     x, w = operands(m, k, n, dtype=torch.float64)
-    spec = MatmulSpec(16, 1.5, dac_bits, True, 3.0, adc_bits, 0.2, 0.05, 0.1)
+    full_scale = tuple(0.5 + 0.7 * tile for tile in range(-(-k // 16))) if each_tile else 3.0
+    spec = MatmulSpec(16, 1.5, dac_bits, True, full_scale, adc_bits, 0.2, 0.05, 0.1)
     out, clips = tiled_matmul(x, w, spec, 7, 3, record_clips=True, backend="reference")
     noise = np.stack([philox.normals((m, n), 7, 3, t).numpy() for t in range(len(spec.tiles(k)))])
     want, sums, clipped = oracle.crossbar(
@@ -46,7 +47,7 @@ def test_the_reference_is_the_device_model(m, k, n, dac_bits, adc_bits):
         alpha=1.5,
         dac_bits=dac_bits,
         signed=True,
-        full_scale=3.0,
+        full_scale=full_scale,
         adc_bits=adc_bits,
         noise=noise,
         output=0.2,

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from analogsim import NoiseSpec, inject_noise, noise_sites
+from models.lenet import LeNet5
 from models.resnet import BasicBlock, ResNet18
 from models.vgg import VGG11
 
@@ -18,6 +20,30 @@ def layers(model, *kinds):
 
 def conv_list(model):
     return [(m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0]) for m in layers(model, nn.Conv2d)]
+
+
+class TestLeNet5:
+    @pytest.mark.parametrize(("channels", "classes", "count"), [(3, 10, 62_006), (1, 10, 61_706), (3, 100, 69_656)])
+    def test_parameters(self, channels, classes, count):
+        # 3 channels: conv 456 + 2,416, linear 48,120 + 10,164 + 850. A channel fewer: 6·25 weights fewer, twice.
+        model = LeNet5(classes, channels)
+        assert parameters(model) == count
+        assert model(torch.zeros(2, channels, 32, 32)).shape == (2, classes)
+
+    @pytest.mark.parametrize(("pool", "kind"), [("max", "MaxPool2d"), ("average", "AvgPool2d")])
+    def test_layers_are_the_papers(self, pool, kind):
+        expected = f"Conv2d ReLU {kind} Conv2d ReLU {kind} Flatten Linear ReLU Linear ReLU Linear"
+        leaves = [type(m).__name__ for m in LeNet5(pool=pool).modules() if not list(m.children())]
+        assert " ".join(leaves) == expected
+
+    def test_noise_finds_input_and_every_layer(self):
+        model = inject_noise(LeNet5(), NoiseSpec(sigma=0.1))
+        names = [name for name, m in model.named_modules() if not list(m.children()) and not isinstance(m, nn.Flatten)]
+        assert list(noise_sites(model)) == ["input", *names]
+
+    def test_unknown_pooling_is_refused(self):
+        with pytest.raises(ValueError, match="pool: must be 'max' or 'average'.*got 'min'"):
+            LeNet5(pool="min")
 
 
 class TestVGG11:

@@ -7,12 +7,6 @@ from torch import nn
 import analogsim as an
 from analogsim.profile import HardwareProfile
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)  # the tensors are tiny
-
-
 # Largest error of an untrained network, relative to how its outputs differ between inputs: at least twice what it is.
 CHIPS = {"brainscales2": 3.0, "isaac": 0.001, "pcm": 0.6, "reram": 0.4, "sonos": 0.2, "sram": 0.1}
 

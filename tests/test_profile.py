@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analogsim.errors import AnalogSimError, ProfileError
+from analogsim.errors import ProfileError
 from analogsim.profile import ADC, DAC, HardwareProfile, Noise, Tile, Weight, presets
 
 from .chips import DEEP, POLYNOMIAL
@@ -50,7 +50,6 @@ IMPOSSIBLE = [
     ({"cells": {"g_min": 1.0}}, "cells.g_min"),
     ({"cells": {"g_min": 0.1}}, "signed cell has no g_min"),
     ({"cells": {"subtraction": "digital"}}, "differential pair's"),
-    ({"cells": {"bits": 2}}, "needs weight.bits"),
     ({"weight": {"bits": 3}, "cells": {"bits": 3}}, "at most weight.bits - 1"),
     ({"programming": {"sigma": -0.1}}, "programming.sigma"),
     ({"programming": {"sigma": []}}, "programming.sigma"),
@@ -76,7 +75,6 @@ IMPOSSIBLE = [
 def test_an_impossible_value_is_refused_with_its_path(values, message):
     with pytest.raises(ProfileError, match=message) as caught:
         HardwareProfile(**values)
-    assert isinstance(caught.value, AnalogSimError)
     assert "[type=" not in str(caught.value), "pydantic's own wording"
 
 

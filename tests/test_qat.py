@@ -1,8 +1,6 @@
 """Quantization-aware training: the quantizers against float64 formulas, and what survives the transforms."""
 
 import copy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -540,9 +538,3 @@ def test_it_trains_on_digits():
     assert found["dynamic"] > found["float"] - 0.04
     assert found["constant"] > found["float"] - 0.04
     assert found["coarse"] < 0.2
-
-
-def test_brevitas_is_imported_when_it_is_needed():
-    code = "import sys, analogsim.qat; analogsim.qat.QATSpec(); print('brevitas' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "False"

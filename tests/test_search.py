@@ -16,11 +16,6 @@ SPACE = {"adc.bits": [2, 3, 4, 6], "tile.rows": [16, 64], "calibration": ["maxim
 EIGHT = HardwareProfile.load("8bit")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def digits():
     """A small network on digits, its test part, and calibration inputs."""

@@ -103,6 +103,14 @@ def test_brevitas_is_imported_in_one_file():
     assert users == ["mended.py"]
 
 
+def test_every_error_is_caught_by_the_one_base():
+    from analogsim import errors
+
+    kinds = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert len(kinds) > 10
+    assert all(issubclass(kind, errors.AnalogSimError) for kind in kinds)
+
+
 def test_all_is_importable_and_documented():
     import analogsim
 

@@ -16,9 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from analogsim.cli import app
 from analogsim.curve import RobustnessCurve
 from analogsim.errors import BackendError, StudyError
 from analogsim.study import load_results, load_study, run_study, summarise
@@ -27,7 +25,9 @@ from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task, record_fail
 from analogsim.study.run import time_left
 from analogsim.study.store import Store
 
-ROOT = Path(__file__).parents[1]
+from . import shell
+from .shell import ROOT
+
 TINY = {
     "name": "Tiny",
     "data": "digits",
@@ -53,13 +53,7 @@ def written(folder, **changes):
 
 
 def call(*args):
-    return CliRunner().invoke(app, ["study", *map(str, args)], prog_name="analogsim")
-
-
-def start(*args, **options):
-    """Start the program in a process of its own."""
-    command = [sys.executable, "-m", "analogsim", "study", *map(str, args)]
-    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return shell.call("study", *args)
 
 
 def wait_until(happened, process=None, seconds=60):
@@ -118,7 +112,7 @@ def test_a_killed_study_goes_on_and_gives_the_table_of_an_unbroken_one(tmp_path)
         histories = (path for path in broken.glob("jobs/*/history.jsonl") if not (path.parent / RESULT).exists())
         return finished and any(1 <= path.read_text().count("\n") <= 4 for path in histories)
 
-    process = start("run", file, "--out", broken, *options)
+    process = shell.start("study", "run", file, "--out", broken, *options)
     wait_until(midway, process)
     workers = [json.loads(path.read_text())["process"] for path in broken.glob(f"jobs/*/{RUNNING}")]
     process.kill()
@@ -152,7 +146,8 @@ def test_a_killed_study_goes_on_and_gives_the_table_of_an_unbroken_one(tmp_path)
 def test_ctrl_c_ends_everything_and_says_how_to_go_on(tmp_path):
     file = written(tmp_path, train={"epochs": 500}, seeds=2)
     out = tmp_path / "out"
-    process = start("run", file, "--out", out, "--workers", 2, "--device", "cpu", start_new_session=True)
+    options = ["--workers", 2, "--device", "cpu"]
+    process = shell.start("study", "run", file, "--out", out, *options, start_new_session=True)
     wait_until(lambda: list(out.glob("jobs/*/checkpoint.pt")), process)
     workers = [json.loads(path.read_text())["process"] for path in out.glob(f"jobs/*/{RUNNING}")]
     os.killpg(process.pid, signal.SIGINT)

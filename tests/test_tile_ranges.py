@@ -1,48 +1,22 @@
-"""ADC full scales of single tiles: kernels against the oracle, convolutions, gradients, and the layers' buffers."""
+"""ADC full scales of single tiles: the fast kernels, convolutions, gradients, and the layers' buffers."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from analogsim import HardwareProfile, convert
 from analogsim.errors import CalibrationError, ProfileError
-from analogsim.kernels import ConvGeometry, MatmulSpec, philox, tiled_conv, tiled_matmul
+from analogsim.kernels import ConvGeometry, MatmulSpec, tiled_conv, tiled_matmul
 from analogsim.nn import AnalogConv2d, AnalogLinear
 
-from . import oracle
+from .test_kernels import operands
 
 CALIBRATED = HardwareProfile(
     tile={"rows": 5}, dac={"bits": 8, "input_range": 2.0}, adc={"bits": 6, "full_scale": "calibrated", "per": "tile"}
 )
-
-
-def operands(m, k, n, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(m, k, generator=generator, dtype=dtype)
-    return x, torch.rand(n, k, generator=generator, dtype=dtype) * 2 - 1
-
-
-@given(st.integers(1, 6), st.integers(1, 40), st.integers(1, 6), st.integers(2, 9))
-@settings(max_examples=20)
-def test_the_reference_is_the_device_model(m, k, n, bits):
-    x, w = operands(m, k, n, torch.float64)
-    tiles = -(-k // 8)
-    scales = tuple(0.5 + 0.7 * tile for tile in range(tiles))
-    spec = MatmulSpec(8, 1.5, 7, True, scales, bits, 0.2)
-    out, clips = tiled_matmul(x, w, spec, 7, 3, record_clips=True, backend="reference")
-    noise = np.stack([philox.normals((m, n), 7, 3, t).numpy() for t in range(tiles)])
-    device = {"rows": 8, "alpha": 1.5, "dac_bits": 7, "signed": True, "full_scale": scales, "adc_bits": bits}
-    want, _, clipped = oracle.crossbar(
-        x.numpy(), w.numpy(), **device, noise=noise, output=0.2, read=0.0, multiplicative=0.0
-    )
-    np.testing.assert_allclose(out.numpy(), want, atol=1e-9)
-    for tile, mask in enumerate(clipped):
-        np.testing.assert_array_equal(clips.mask(tile).numpy(), mask)
 
 
 @pytest.mark.parametrize("bits", [None, 8])

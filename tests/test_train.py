@@ -42,11 +42,6 @@ def few(digits):
     return digits.subset(160, 60)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 def network(seed=0):
     """One layer of every kind that has state or draws random numbers."""
     torch.manual_seed(seed)

@@ -67,7 +67,7 @@ class _Out(Console):
 def out() -> Console:
     """Return the console for results, on standard output; wide enough for a table where that is no terminal."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
-    return _Out(width=width, highlight=False, soft_wrap=False)
+    return _Out(width=width, highlight=False)
 
 
 def numbers(*titles: str) -> "list[Column]":

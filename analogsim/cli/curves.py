@@ -22,7 +22,9 @@ def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
     """Return peak, noise-free accuracy, and µ with its interval and flags of each curve."""
     result = Table("network", *numbers("peak", "noise-free", "µ", "95 % interval"), "flags")
     for name, curve in curves.items():
-        midpoint, interval, flags = _midpoint(curve)
+        fit = curve.fitted
+        midpoint, interval = midpoint_texts(fit.midpoint, *fit.ci) if fit else ("-", "-")
+        flags = fit.flags if fit else ("no fit",)
         marks = f"[yellow]{', '.join(flags)}[/]" if flags else "[dim]-[/]"
         result.add_row(plain(name), f"{curve.peak:.3f}", f"{curve.noise_free:.3f}", midpoint, interval, marks)
     return result
@@ -46,13 +48,6 @@ def save_table(curves: Mapping[str, "RobustnessCurve"], path: Path) -> None:
             row |= {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "slope": fit.slope, "r2": fit.r2}
         rows.append(row | {"flags": " ".join(fit.flags) if fit else "no fit"})
     write_table(pd.DataFrame(rows), path, "%.5g")
-
-
-def _midpoint(curve: "RobustnessCurve") -> tuple[str, str, tuple[str, ...]]:
-    fit = curve.fitted
-    if fit is None:
-        return "-", "-", ("no fit",)
-    return *midpoint_texts(fit.midpoint, *fit.ci), fit.flags
 
 
 def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None = None) -> None:

@@ -57,6 +57,9 @@ Model = Annotated[
         help="Import path to build the network from, instead of the one in the file.",
     ),
 ]
+TestSubset = Annotated[
+    int | None, typer.Option("--test-subset", metavar="N", min=1, help="Test on N images drawn at random only.")
+]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
 ]

@@ -4,10 +4,11 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ..errors import CheckpointError
 from ..profile import explain
+from ..value import Value
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,10 +27,8 @@ def crc32(file: Path) -> str:
     return f"{zlib.crc32(file.read_bytes()):08x}"
 
 
-class Hardware(BaseModel):
+class Hardware(Value):
     """The simulated hardware that a network is trained on, and how its ranges began."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     profile: dict[str, Any]
     """The `HardwareProfile`."""
@@ -44,10 +43,8 @@ class Hardware(BaseModel):
     """Adam's rate for them, where one was given."""
 
 
-class Run(BaseModel):
+class Run(Value, extra="ignore"):
     """What a network is and how it is trained: in `run.json`, and inside its `model.safetensors` with the result."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     format: Literal["analogsim-run-1"] = "analogsim-run-1"
     model: str

@@ -12,11 +12,13 @@ from .base import EXIT_CODES, note, out, plain
 from .curves import draw, table
 from .hardware import (
     Calibration,
+    Data,
     Device,
     Model,
     Percentile,
     RangesOption,
     RunPath,
+    TestSubset,
     Threads,
     check_ranges,
     load_run,
@@ -83,15 +85,8 @@ def sweep(
             help="Estimate batch normalisation's statistics anew at every σ, from N training images. 0: keep them.",
         ),
     ] = 0,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Data set to test on: digits, cifar10, npz:PATH, folder:PATH. Default: the run's."
-        ),
-    ] = None,
-    test_subset: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Test on N images drawn at random only.")
-    ] = None,
+    data: Data = None,
+    test_subset: TestSubset = None,
     model: Model = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides all noise, and the chip.")] = 0,
     device: Device = "auto",

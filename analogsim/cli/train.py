@@ -11,7 +11,7 @@ from .. import __version__
 from ..errors import CheckpointError, DataError
 from ..machine import choose_device
 from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain
-from .hardware import Device, Percentile, RangesOption, Threads, check_ranges, method_of, on_hardware
+from .hardware import Device, Percentile, RangesOption, TestSubset, Threads, check_ranges, method_of, on_hardware
 from .network import ABOUT, WEIGHTS, Hardware, Run, crc32, weights_file
 from .values import key_values, use_threads
 
@@ -84,9 +84,7 @@ def train(
     train_subset: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Train on N images drawn at random only.")
     ] = None,
-    test_subset: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Test on N images drawn at random only.")
-    ] = None,
+    test_subset: TestSubset = None,
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="Of initial weights, order of images, augmentation and noise.")
     ] = 0,

@@ -1,4 +1,4 @@
-"""Numbers, names and devices as a shell gives them."""
+"""Noise grids, arguments and threads as a shell gives them."""
 
 import json
 from typing import TYPE_CHECKING, Any

@@ -63,17 +63,14 @@ class Chip:
     @property
     def weight(self) -> Tensor:
         """ŵ as the cells have it, without read noise (N, K, …)."""
-        return sum((plane.coefficient * plane.weight for plane in self.planes[1:]), self._first)
+        first, *others = self.planes
+        start = first.weight if first.coefficient == 1 else first.coefficient * first.weight
+        return sum((plane.coefficient * plane.weight for plane in others), start)
 
     def part(self, outputs: slice) -> "Chip":
         """Return the cells of some outputs, whose ADCs are others."""
         seed = derive(self.seed, outputs.start) if outputs.start else self.seed
         return Chip([plane.part(outputs) for plane in self.planes], self.gain, seed)
-
-    @property
-    def _first(self) -> Tensor:
-        first = self.planes[0]
-        return first.weight if first.coefficient == 1 else first.coefficient * first.weight
 
 
 @torch.no_grad()

@@ -37,11 +37,9 @@ def normals(like: Tensor, seed: int, what: int, array: int, shape: tuple[int, ..
     array : int
         The array of cells, or the tile.
     """
-    shape = tuple(like.shape) if shape is None else shape
-    return philox.normals(shape, seed, what, array, device=like.device).to(like.dtype)
+    return philox.normals(shape or tuple(like.shape), seed, what, array, device=like.device).to(like.dtype)
 
 
 def uniforms(like: Tensor, seed: int, what: int, array: int, shape: tuple[int, ...] | None = None) -> Tensor:
     """Draw uniform numbers in (0, 1), float64, as `normals`: the normal distribution function of a normal number."""
-    shape = tuple(like.shape) if shape is None else shape
-    return torch.special.ndtr(philox.normals(shape, seed, what, array, device=like.device))
+    return torch.special.ndtr(philox.normals(shape or tuple(like.shape), seed, what, array, device=like.device))

@@ -207,8 +207,8 @@ def choose(x: Tensor, backend: Backend = "auto") -> ModuleType:
 def resolve(device: str, dtype: torch.dtype, backend: Backend = "auto") -> str:
     """Return the name of the backend that will compute on tensors of this kind, without loading it.
 
-    `auto` takes numba for float32 on the CPU, triton for float32 and half precision on CUDA devices, each where it is
-    installed, and the reference for everything else.
+    `auto` takes numba for float32 on the CPU, triton (where it is installed) for float32 and half precision on CUDA
+    devices, and the reference for everything else.
 
     Parameters
     ----------
@@ -229,11 +229,9 @@ def resolve(device: str, dtype: torch.dtype, backend: Backend = "auto") -> str:
     if backend == "auto":
         if fits_triton and triton_installed():
             return "triton"
-        return "numba" if fits_numba and numba_installed() else "reference"
+        return "numba" if fits_numba else "reference"
     if backend == "triton":
         return _triton(device, dtype)
-    if backend == "numba" and not numba_installed():
-        raise BackendError("backend 'numba': Numba is not installed (pip install numba), or use backend='reference'")
     if backend == "numba" and not fits_numba:
         raise BackendError(f"backend 'numba' computes float32 on the CPU, not {dtype} on {device}; use 'reference'")
     return backend
@@ -250,11 +248,6 @@ def _triton(device: str, dtype: torch.dtype) -> str:
     if dtype not in (torch.float32, *HALF):
         raise BackendError(f"backend 'triton' computes float32, bfloat16 and float16, not {dtype}; use 'reference'")
     return "triton"
-
-
-def numba_installed() -> bool:
-    """Return whether Numba can be imported (without importing it)."""
-    return util.find_spec("numba") is not None
 
 
 @cache

@@ -28,7 +28,7 @@ class Clips:
     @classmethod
     def of(cls, masks: Tensor) -> "Clips":
         """Pack the reference's bool masks (T, *output shape)."""
-        clips = cls.none(len(masks), masks[0] if len(masks) else masks.new_zeros(masks.shape[1:]))
+        clips = cls.none(len(masks), masks.new_empty(masks.shape[1:]))
         for tile, mask in enumerate(masks):
             clips.bits[tile // 8] |= mask.to(torch.uint8) << tile % 8
         return clips

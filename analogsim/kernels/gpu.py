@@ -108,7 +108,6 @@ def matmul_backward(
     spec: MatmulSpec,
     clips: Clips | None,
     needs: tuple[bool, bool],
-    blocks: Blocks | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of x and of w, with each tile's clipped outputs left out (design section 3, Gradients).
 
@@ -134,7 +133,7 @@ def matmul_backward(
         return _plain_backward(grad, x, w, spec, needs)
     width = min(spec.rows or k, k)
     tiles = cdiv(k, width)
-    cut = blocks or Blocks(n=64, k=max(16, min(128, _power(width))))
+    cut = Blocks(n=64, k=max(16, min(128, _power(width))))
     a_tile = cdiv(width, cut.k)
     gain, low, high, unit = _dac_scalars(spec)
     grad, x, w = grad.contiguous(), _in_rows(x), _in_rows(w)

@@ -124,10 +124,7 @@ def activation_quantizer(module: "QuantReLU") -> tuple[float, int | None]:
     proxy = quantizer_of(module)
     if not proxy.is_quant_enabled:
         return 0.0, None
-    if any(True for _ in proxy.parameters()) or "Const" not in type(_scaling(proxy)).__name__:
+    scaling = proxy.fused_activation_quant_proxy.tensor_quant.scaling_impl
+    if any(True for _ in proxy.parameters()) or "Const" not in type(scaling).__name__:
         raise ConversionError("its quantizer's range is dynamic")
     return float(proxy.scale()), round(float(proxy.bit_width()))
-
-
-def _scaling(proxy: Any) -> Any:
-    return proxy.fused_activation_quant_proxy.tensor_quant.scaling_impl

@@ -199,8 +199,7 @@ def identify(name: str) -> str:
             if kind == "folder":
                 digest.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size}\n".encode())
             with file.open("rb") as content:
-                while block := content.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(content, lambda: digest)
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error}") from None
     return f"{kind}:{digest.hexdigest()}"

@@ -63,7 +63,7 @@ def variant_colors(variants: Sequence[Variant]) -> dict[tuple[str, str], str]:
     for number, (method, own) in enumerate(groups.items()):
         base = PALETTE[number % len(PALETTE)]
         for place, variant in enumerate(own):
-            colors[method, variant] = _lighter(base, place / max(1, len(own) - 1) if len(own) > 1 else 0.0)
+            colors[method, variant] = _lighter(base, place / max(1, len(own) - 1))
     return colors
 
 
@@ -127,7 +127,7 @@ def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -
             continue
         fit = has_midpoint(variant)
         axes.plot(curve.sigmas, curve.mean, "o" if fit else "o:", markersize=3.5, color=color, linewidth=1)
-        label = f"{variant.name}: {curve.fit if fit else 'no µ'}{_marks(variant) if not fit else ''}"
+        label = f"{variant.name}: {fit or 'no µ' + _marks(variant)}"
         if fit:
             fine = np.geomspace(curve.sigmas[fit.points_used[0]], max(curve.sigmas[-1], fit.midpoint), 200)
             axes.plot(fine, fit.predict(fine), color=color, linewidth=1.5, label=label)

@@ -33,12 +33,12 @@ from .job import (
     ERROR,
     GROUPED,
     LOCK,
-    LOG,
     PATIENCE,
     RESULT,
     RUNNING,
     Task,
     announce,
+    at_work,
     attempt,
     job_data,
     job_network,
@@ -144,14 +144,10 @@ def attempt_unit(unit: Task | GroupTask) -> None:
     if isinstance(unit, Task):
         attempt(unit)
         return
-    first = unit.tasks[0]
     unit.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with (unit.folder / LOG).open("a", encoding="utf-8") as log, contextlib.chdir(first.cwd):
-            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-                if first.threads:
-                    torch.set_num_threads(first.threads)
-                _run(unit)
+        with at_work(unit.tasks[0], unit.folder):
+            _run(unit)
     except Exception as error:
         about = {"message": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         write_text(unit.folder / REFUSED, json.dumps(about, indent=1) + "\n")

@@ -4,9 +4,9 @@ import contextlib
 import json
 import os
 import platform
-import subprocess
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -18,7 +18,7 @@ from torch import nn
 
 from ..batch_norm import batch_norms
 from ..errors import AnalogSimError, DivergenceError, StudyError
-from ..machine import choose_device, installed, processor
+from ..machine import choose_device, installed, processor, revision
 from ..qat import prepare_qat
 from ..robustness import noise_sweep
 from .checkpoint import write_text
@@ -65,23 +65,28 @@ class Task:
     threads: int | None = None
 
 
-def attempt(task: Task, diverged: str = "") -> bool:
-    """Do a job; whatever goes wrong is recorded with its traceback in `error.json`. Say whether it is finished.
+def attempt(task: Task, diverged: str = "") -> None:
+    """Do a job; whatever goes wrong is recorded with its traceback in `error.json`.
 
     `diverged`: why its training was stopped, where that is known already.
     """
     folder = task.folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with (folder / LOG).open("a", encoding="utf-8") as log, contextlib.chdir(task.cwd):
-            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-                if task.threads:
-                    torch.set_num_threads(task.threads)
-                run_job(task.job, folder, task.device, diverged)
+        with at_work(task, folder):
+            run_job(task.job, folder, task.device, diverged)
     except Exception as error:
         record_failure(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
-        return False
-    return True
+
+
+@contextlib.contextmanager
+def at_work(task: Task, folder: Path) -> Iterator[None]:
+    """Be where a task is to be done, on as many threads; what is printed goes into the folder's log."""
+    with (folder / LOG).open("a", encoding="utf-8") as log, contextlib.chdir(task.cwd):
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            if task.threads:
+                torch.set_num_threads(task.threads)
+            yield
 
 
 def run_job(job: Job, folder: Path, device: str = "auto", diverged: str = "") -> None:
@@ -238,16 +243,8 @@ def versions() -> dict[str, str]:
 @cache
 def commit() -> str | None:
     """Return the commit of analogsim's repository, "+changes" where files differ from it; None outside one."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return None
-    git = ["git", "-C", str(here)]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        state = [*git, "status", "--porcelain", "--untracked-files=no", "--", "analogsim", "models"]
-        changes = subprocess.run(state, capture_output=True, text=True, check=True)
-        return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
-    return None
+    known = revision()
+    return known and known[0][:12] + "+changes" * known[1]
 
 
 def _holder(folder: Path) -> str:

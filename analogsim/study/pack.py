@@ -209,8 +209,7 @@ def pack(networks: Sequence[nn.Module], how: Convolve = "separate") -> nn.Module
     owners = [id(p) for module in first.modules() for p in module.parameters(recurse=False)]
     if len(owners) != len(set(owners)):
         raise ConversionError(f"{type(first).__name__}: layers that share a weight cannot be trained in a group")
-    done: dict[int, nn.Module] = {}
-    return _packed("", networks, how, done)
+    return _packed("", networks, how, {})
 
 
 def _packed(name: str, modules: Sequence[Any], how: Convolve, done: dict[int, nn.Module]) -> nn.Module:

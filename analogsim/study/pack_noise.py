@@ -72,12 +72,14 @@ class PackedNoise:
                 layer: Any = modules[name] if name in modules else packed
                 if layer.quantize is not None:
                     raise ConversionError(f"{name}: noise on quantized weights cannot be drawn for a group")
-                layer.disturb = partial(self._on_weight, index)
+                layer.disturb = partial(self._disturbed, index, batch=1)
             elif index == 0:
                 packed.register_forward_pre_hook(partial(self._on_input, index))
             else:
-                # A network that is one layer has a site by its class's name.
-                modules.get(_path(name), packed).register_forward_hook(partial(self._on_output, index))
+                # A layer that is called "input" made room for the network's input; a network that is one layer has a
+                # site by its class's name.
+                path = "input" if name == "input.output" else name
+                modules.get(path, packed).register_forward_hook(partial(self._on_output, index))
 
     def begin(self, epoch: int) -> None:
         """Set what σ is in an epoch (from 0) but for what `draw` varies: the only numbers that go to the device."""
@@ -111,9 +113,6 @@ class PackedNoise:
     def _on_output(self, index: int, module: nn.Module, args: Any, x: Tensor) -> Tensor:
         return self._disturbed(index, x, len(x)) if module.training else x
 
-    def _on_weight(self, index: int, weight: Tensor) -> Tensor:
-        return self._disturbed(index, weight, 1)
-
     def _disturbed(self, index: int, x: Tensor, batch: int) -> Tensor:
         level, factor = self.levels[index, :batch], self.factors
         if self.fused:
@@ -126,7 +125,3 @@ class PackedNoise:
         if self.multiplicative:
             out = rows * (1 + factor[..., None] * torch.randn_like(rows))
         return (out + level[..., None] * torch.randn_like(rows)).view(x.shape)
-
-
-def _path(name: str) -> str:
-    return "input" if name == "input.output" else name

@@ -13,6 +13,7 @@ import numpy as np
 from ..curve import QUANTITIES
 from ..errors import StudyError
 from ..midpoint import MidpointFit, midpoint_texts
+from .checkpoint import write_text
 from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
 from .file import study_text
 from .job import RESULT, read_json
@@ -46,8 +47,6 @@ def write_report(directory: str | os.PathLike[str]) -> list[Path]:
     StudyError
         The directory holds no study, or none of its jobs has ended.
     """
-    from .checkpoint import write_text
-
     store = Store(directory)
     variants = load_variants(store)
     if not any(variant.histories for variant in variants):
@@ -101,7 +100,7 @@ def curves_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], str
         curve = variant.curve
         if curve is None:
             continue
-        common = _common(variant, colors)
+        common, color = _common(variant), colors[variant.cell.method, variant.cell.variant]
         low, high = curve.accuracies.min(1), curve.accuracies.max(1)
         figure.add_scatter(
             x=curve.sigmas.tolist(),
@@ -109,15 +108,14 @@ def curves_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], str
             customdata=np.stack([low, high], 1).tolist(),
             mode="markers+lines",
             name=variant.name,
-            line={"color": common.pop("color"), "width": 1, "dash": "dot"},
+            line={"color": color, "width": 1, "dash": "dot"},
             hovertemplate="σ = %{x:.3g}: %{y:.3f} (%{customdata[0]:.3f} … %{customdata[1]:.3f})",
             **common,
         )
         fit = has_midpoint(variant)
         if fit is None:
             continue
-        common = _common(variant, colors) | {"showlegend": False, "name": variant.name}
-        color = common.pop("color")
+        common |= {"showlegend": False, "name": variant.name}
         fine = np.geomspace(curve.sigmas[fit.points_used[0]], max(curve.sigmas[-1], fit.midpoint), 120)
         figure.add_scatter(
             x=fine.tolist(),
@@ -152,10 +150,7 @@ def tradeoff_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], s
     figure = go.Figure()
     several = len({variant.cell.model for variant in variants}) > 1
     for line in tradeoff_lines(variants):
-        fits = [fit for fit in map(has_midpoint, line) if fit]
-        common = _common(line[0], colors)
-        color = common.pop("color")
-        cell = line[0].cell
+        fits, cell = [fit for fit in map(has_midpoint, line) if fit], line[0].cell
         figure.add_scatter(
             x=[fit.midpoint for fit in fits],
             y=[fit.peak for fit in fits],
@@ -165,9 +160,9 @@ def tradeoff_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], s
             mode="markers+lines+text",
             textposition="top right",
             name=f"{cell.model}, {cell.method}" if several else cell.method,
-            line={"color": color, "width": 1},
+            line={"color": colors[cell.method, cell.variant], "width": 1},
             hovertemplate="%{customdata}, peak %{y:.3f}<extra></extra>",
-            **common,
+            **_common(line[0]),
         )
     figure.update_xaxes(type="log", title="µ, the midpoint noise level", tickformat="~g", dtick="D2")
     figure.update_yaxes(title="peak accuracy")
@@ -181,29 +176,27 @@ def learning_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], s
     figure = go.Figure()
     for variant in variants:
         points = learning_curve(variant)
-        common = _common(variant, colors)
         figure.add_scatter(
             x=[point[0] for point in points],
             y=[point[1] for point in points],
             customdata=[point[2:] for point in points],
             mode="lines+markers" if len(points) < 30 else "lines",
             name=variant.name,
-            line={"color": common.pop("color"), "width": 1.5},
+            line={"color": colors[variant.cell.method, variant.cell.variant], "width": 1.5},
             hovertemplate="epoch %{x}: %{y:.3f} (%{customdata[0]:.3f} … %{customdata[1]:.3f})",
-            **common,
+            **_common(variant),
         )
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title="test accuracy, without noise")
     return _styled(figure)
 
 
-def _common(variant: Variant, colors: dict[tuple[str, str], str]) -> dict[str, Any]:
+def _common(variant: Variant) -> dict[str, Any]:
     """Return what the page's filter and the legend know a trace by."""
     cell = variant.cell
     return {
         "meta": {"model": cell.model, "method": cell.method},
         "legendgroup": f"{cell.model}, {variant.name}",
-        "color": colors[cell.method, cell.variant],
     }
 
 
@@ -232,13 +225,12 @@ def _html(figure: "Figure", name: str) -> Any:
 
 def _row(variant: Variant, colors: dict[tuple[str, str], str]) -> dict[str, Any]:
     curve, cell = variant.curve, variant.cell
-    fit = has_midpoint(variant)
     row = {"model": cell.model, "method": cell.method, "name": variant.name, "claim": variant.claim}
     row |= {"color": colors[cell.method, cell.variant], "seeds": f"{variant.trainings}/{len(variant.states)}"}
     row |= {"peak": "-", "noise_free": "-", "midpoint": "-", "interval": "-", "flags": ", ".join(variant.flags)}
     if curve is not None:
         row |= {"peak": f"{curve.peak:.3f}", "noise_free": f"{curve.noise_free:.3f}"}
-        if fit is not None or "no_fit" not in variant.flags:
+        if "no_fit" not in variant.flags:
             row["midpoint"], row["interval"] = midpoint_texts(curve.midpoint, *curve.ci)
     return row
 

@@ -127,7 +127,7 @@ def train(
         loop.load_state(load_checkpoint(path, loop.identity))
     with loop.noise, bar(progress) as shown:
         task = shown.add_task("Training", total=spec.epochs * loop.steps, completed=loop.epoch * loop.steps)
-        while not loop.ended:
+        while not has_ended(spec, loop.history, data):
             loop.run_epoch(lambda text: shown.update(task, advance=1, description=text))
             if path is not None:
                 # The history may be of one epoch less than the checkpoint after a kill, which holds it too.
@@ -194,11 +194,6 @@ class _Loop:
         self.history: list[dict[str, float]] = []
         self.images, self.labels = data.train_x.to(device), data.train_y.to(device)
         self.steps = -(-len(self.labels) // spec.batch_size)
-
-    @property
-    def ended(self) -> bool:
-        """Whether all epochs are done, or the training collapsed and is to stop then."""
-        return has_ended(self.spec, self.history, self.data)
 
     def run_epoch(self, tell: Callable[[str], None]) -> None:
         """Train one epoch and test; `tell` is called after every step with a line on how it goes."""
