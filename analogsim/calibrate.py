@@ -37,18 +37,19 @@ def calibrate(
     The network runs once without converters and noise; of each layer's inputs x and partial sums u_t = x_t ŵ_tᵀ (in
     normalised units u_t/α) histograms are kept, whose size does not depend on the amount of data. Then
 
-    * `maximum`: the largest magnitudes; nothing of this data clips.
+    * `maximum`: the largest magnitudes; nothing of this data clips, but what is below 0 where a converter has no sign.
     * `percentile`: percentiles of the magnitudes.
     * `mse`: α and F that each minimise the mean square error of their own converter, E[(Q(v) − v)²] with Q clipping to
       the range and rounding to the profile's bits, on noise-free data.
     * `noise-aware`: α and F that together minimise the layer's output error under the profile's noise,
 
           J(α, F) = ‖W‖²·E[(DAC_α(x) − x)²] + w²·Σ_t { V_t(α) + E[(ADC_{αF}(u_t + n) − (u_t + n))²] },  n ~ N(0, V_t),
-          V_t(α) = α²·σ_out² + σ_r²·E‖x_t‖² + σ_m²·E[u_t²],
+          V_t(α) = α²·(σ_out² + σ_wander²) + σ_r²·E‖x_t‖² + σ_m²·E[u_t²],
 
       in squared activation units, with ‖W‖² and w² the means over outputs of ‖W_j‖² and w_max². A larger α clips fewer
       inputs, but rounds them more coarsely and makes σ_out larger in activation units. Errors of different inputs and
-      tiles count as uncorrelated. An ideal DAC sets no limit to the signal; its α is then the largest input.
+      tiles count as uncorrelated, and noise of any distribution as normal. An ideal DAC sets no limit to the signal;
+      its α is then the largest input.
 
     Parameters
     ----------
@@ -204,7 +205,8 @@ class _Layer:
         inputs, noise = self.seen.inputs, self.layer.profile.noise
         if self.method in ("maximum", "percentile") or not self.dac_levels:
             return self._own(inputs)
-        if self.method == "mse" or not (noise.output or isinstance(self.layer.profile.adc.full_scale, float)):
+        scaled = noise.output or noise.wander or isinstance(self.layer.profile.adc.full_scale, float)
+        if self.method == "mse" or not scaled:
             return best_scale(inputs, self.dac_levels)
         fixed, tiles = self.layer.profile.adc.full_scale, len(self.seen.sums)
 
@@ -231,7 +233,8 @@ class _Layer:
         sums = self.sums if tile is None else self.seen.sums[tile]
         norms = np.array(self.seen.norms if tile is None else [self.seen.norms[tile]], float).sum(0)
         length2 = norms[0] / norms[1] if norms[1] else 0.0
-        return (alpha * noise.output) ** 2 + noise.read**2 * length2 + noise.multiplicative**2 * sums.mean_square
+        white = alpha**2 * (noise.output**2 + noise.wander**2)
+        return white + noise.read**2 * length2 + noise.multiplicative**2 * sums.mean_square
 
     def full_scale(self, tile: int | None = None) -> float:
         """F of the layer or of one tile, normalised units."""
@@ -260,13 +263,11 @@ class _Layer:
         result: dict[str, Any] = {"input_range": self.top, "adc_full_scale": full_scale}
         rule = self.layer.profile.adc.full_scale
         limits = np.broadcast_to(full_scale if rule == "calibrated" else rule or math.inf, len(self.seen.sums))
-        if self.seen.inputs.binned:
-            clipped = [one.above(float(top) * self.alpha) * one.number for one, top in zip(self.seen.sums, limits)]
-            return result | {
-                "input_clipped": self.seen.inputs.above(self.alpha) if self.dac_levels else 0.0,
-                "adc_clipped": sum(clipped) / self.sums.number,
-            }
-        return result | {"input_clipped": 0.0, "adc_clipped": 0.0}
+        clipped = [one.above(float(top) * self.alpha) * one.number for one, top in zip(self.seen.sums, limits)]
+        return result | {
+            "input_clipped": self.seen.inputs.above(self.alpha) if self.dac_levels else 0.0,
+            "adc_clipped": sum(clipped) / self.sums.number,
+        }
 
 
 def _common(layers: list[_Layer]) -> float:

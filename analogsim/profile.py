@@ -30,9 +30,9 @@ class Tile(Value):
     rows: Annotated[int, Field(ge=1)] | None = 256
     """Inputs (word lines) of one crossbar; each tile has its own ADC conversion. null: one tile holds every row."""
     cols: Annotated[int, Field(ge=1)] | None = 256
-    """Bit lines of one crossbar: one an output, or the neighbouring ones of its slices and of a pair of cells that is not
-    subtracted before the ADC. Decides how many tiles there are; the result only with wires, dead rows or reference
-    columns. null: unlimited."""
+    """Bit lines of one crossbar: one an output, or the neighbouring ones of its slices and of a pair that is subtracted
+    digitally. Decides how many tiles there are; the result only with wires, dead rows or reference columns.
+    null: unlimited."""
     mapping: Literal["channel", "im2col"] = "channel"
     """Convolutions only. channel: a tile holds floor(rows / kernel size) whole input channels (at least one).
     im2col: a tile holds `rows` consecutive rows of the unfolded weight, wherever a channel ends."""

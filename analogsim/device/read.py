@@ -73,8 +73,8 @@ class DeviceKernel:
         read: Read,
         product: Callable[[Any, Converters | None, Tensor, Plane, Read], tuple[Tensor, Clips | None]],
     ) -> tuple[Tensor, Clips | None]:
-        """Read every plane in every step; `product` gets a backend, a plane's ADCs where they are no ideal quantizers, a
-        step's inputs, the plane and its own read.
+        """Read every plane in every step; `product` gets a backend, a plane's ADCs where they are no ideal quantizers,
+        a step's inputs, the plane and its own read.
         """
         out, masks = None, None
         inner = replace(read, spec=replace(read.spec, input_range=1.0, dac_bits=None), scale=None, bias=None)

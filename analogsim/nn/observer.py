@@ -32,7 +32,7 @@ class Observer:
 
     def __init__(self, profile: HardwareProfile, binned: bool = True) -> None:
         self.profile, self.binned = profile, binned
-        self.inputs = Histogram(binned)
+        self.inputs = Histogram(binned, profile.dac.signed or profile.dac.bits is None)
         self.sums: list[Histogram] = []
         self.norms: list[list[float]] = []
         self.row_power = self.gain_power = 1.0
@@ -60,8 +60,8 @@ class Observer:
         return out if read.bias is None else out + read.bias, None
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
-        """Record inputs (of an unsigned DAC only what it can convert) and pass them on."""
-        self.inputs.add(x if self.profile.dac.signed else x.clamp(min=0))
+        """Record inputs and pass them on."""
+        self.inputs.add(x)
         return x
 
     def accumulate(
@@ -82,7 +82,7 @@ class Observer:
 
     def _record(self, partial: Tensor, norm2: Tensor | None, tile: int) -> None:
         while len(self.sums) <= tile:
-            self.sums.append(Histogram(self.binned))
+            self.sums.append(Histogram(self.binned, self.profile.adc.signed))
             self.norms.append([0.0, 0])
         self.sums[tile].add(partial)
         if norm2 is not None:
