@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .device.converters import step_coefficients
 from .errors import CalibrationError, ConversionError
 from .nn import AnalogLayer, analog_layers
 from .nn.histogram import Histogram, pooled
@@ -50,6 +51,10 @@ def calibrate(
       inputs, but rounds them more coarsely and makes σ_out larger in activation units. Errors of different inputs and
       tiles count as uncorrelated, and noise of any distribution as normal. An ideal DAC sets no limit to the signal;
       its α is then the largest input.
+
+    Slices of weights and steps of inputs are converted by themselves, and so are their sums counted; in J each
+    conversion has the square of the coefficient that it is added up with. Steps are those of the DAC's range where it
+    is given, else of each batch's largest input.
 
     Parameters
     ----------
@@ -209,16 +214,19 @@ class _Layer:
         if self.method == "mse" or not scaled:
             return best_scale(inputs, self.dac_levels)
         fixed, tiles = self.layer.profile.adc.full_scale, len(self.seen.sums)
+        steps = sum(coefficient**2 for coefficient in step_coefficients(self.layer.profile.dac))
+        weight = self.seen.gain_power * self.seen.plane_power * steps
 
         def error(alphas: np.ndarray) -> np.ndarray:
             total = self.seen.row_power * conversion_error(inputs, alphas, self.dac_levels)
             for index, alpha in enumerate(alphas):
-                sigma = math.sqrt(self.variance(float(alpha)))
+                unit = self.unit(float(alpha))
+                sigma = math.sqrt(self.variance(unit))
                 if isinstance(fixed, float):
-                    adc = float(conversion_error(self.sums, np.array([alpha * fixed]), self.adc_levels, sigma)[0])
+                    adc = float(conversion_error(self.sums, np.array([unit * fixed]), self.adc_levels, sigma)[0])
                 else:
                     adc = 0.0 if fixed is None else least_error(self.sums, self.adc_levels, sigma)
-                total[index] += self.seen.gain_power * tiles * (sigma**2 + adc)
+                total[index] += (alpha / unit) ** 2 * weight * tiles * (sigma**2 + adc)
             return total
 
         # Coarse first: every candidate needs the best full scale beside it.
@@ -227,13 +235,17 @@ class _Layer:
         grid = np.geomspace(grid[max(near - 1, 0)], grid[min(near + 1, len(grid) - 1)], 13)
         return float(grid[int(np.argmin(error(grid)))])
 
-    def variance(self, alpha: float, tile: int | None = None) -> float:
-        """V(α): variance of the noise on a partial sum, units of u²; without a tile, the mean over tiles."""
+    def unit(self, alpha: float) -> float:
+        """Return what a normalised unit is in the sums that were seen."""
+        return alpha if self.layer.profile.dac.step_bits is None else 1.0
+
+    def variance(self, unit: float, tile: int | None = None) -> float:
+        """V: variance of the noise on a partial sum, units of u²; without a tile, the mean over tiles."""
         noise = self.layer.profile.noise
         sums = self.sums if tile is None else self.seen.sums[tile]
         norms = np.array(self.seen.norms if tile is None else [self.seen.norms[tile]], float).sum(0)
         length2 = norms[0] / norms[1] if norms[1] else 0.0
-        white = alpha**2 * (noise.output**2 + noise.wander**2)
+        white = unit**2 * (noise.output**2 + noise.wander**2)
         return white + noise.read**2 * length2 + noise.multiplicative**2 * sums.mean_square
 
     def full_scale(self, tile: int | None = None) -> float:
@@ -241,9 +253,9 @@ class _Layer:
         sums = self.sums if tile is None else self.seen.sums[tile]
         if self.method in ("maximum", "percentile"):
             # A tile that saw only zeros converts only zeros: any full scale does.
-            return (self._own(sums) or self._own(self.sums)) / self.alpha
-        sigma = math.sqrt(self.variance(self.alpha, tile)) if self.method == "noise-aware" else 0.0
-        return (best_scale(sums, self.adc_levels, sigma) or self.sums.maximum) / self.alpha
+            return (self._own(sums) or self._own(self.sums)) / self.unit(self.alpha)
+        sigma = math.sqrt(self.variance(self.unit(self.alpha), tile)) if self.method == "noise-aware" else 0.0
+        return (best_scale(sums, self.adc_levels, sigma) or self.sums.maximum) / self.unit(self.alpha)
 
     def full_scales(self) -> list[float]:
         """F of every tile."""
@@ -251,8 +263,9 @@ class _Layer:
 
     def relative_error(self, scales: np.ndarray) -> np.ndarray:
         """Error of the ADC at full scales F (S,), relative to the power of the partial sums."""
-        sigma = math.sqrt(self.variance(self.alpha)) if self.method == "noise-aware" else 0.0
-        return conversion_error(self.sums, scales * self.alpha, self.adc_levels, sigma) / self.sums.mean_square
+        unit = self.unit(self.alpha)
+        sigma = math.sqrt(self.variance(unit)) if self.method == "noise-aware" else 0.0
+        return conversion_error(self.sums, scales * unit, self.adc_levels, sigma) / self.sums.mean_square
 
     def store(self, full_scale: float | list[float]) -> dict[str, Any]:
         """Write the ranges into the layer; return its line of the report."""
@@ -263,7 +276,8 @@ class _Layer:
         result: dict[str, Any] = {"input_range": self.top, "adc_full_scale": full_scale}
         rule = self.layer.profile.adc.full_scale
         limits = np.broadcast_to(full_scale if rule == "calibrated" else rule or math.inf, len(self.seen.sums))
-        clipped = [one.above(float(top) * self.alpha) * one.number for one, top in zip(self.seen.sums, limits)]
+        unit = self.unit(self.alpha)
+        clipped = [one.above(float(top) * unit) * one.number for one, top in zip(self.seen.sums, limits)]
         return result | {
             "input_clipped": self.seen.inputs.above(self.alpha) if self.dac_levels else 0.0,
             "adc_clipped": sum(clipped) / self.sums.number,

@@ -221,6 +221,40 @@ def test_an_offset_that_wanders_counts_as_noise():
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.parametrize("method", ["maximum", "percentile"])
+@pytest.mark.parametrize("given", [None, 3.0])
+def test_sums_of_steps_have_the_range_of_their_bits(method, given):
+    """The full scale is that of the sums as the ADC gets them, whatever α was found for the inputs."""
+    dac = {"bits": 8, "step_bits": 2} | ({} if given is None else {"input_range": given})
+    layer = convert(nn.Linear(40, 8, bias=False), HardwareProfile(dac=dac, adc={"bits": 6}))
+    x = heavy(40 * 500).float().view(500, 40) * 4
+    report = calibrate(layer, x, method)[""]
+    alpha = given or report["input_range"]
+    assert (alpha == pytest.approx(float(x.max()))) == (given is None and method == "maximum")
+    w = layer.program(layer.weight, layer.weight_scale(layer.weight))
+    codes = (x / alpha).clamp(-1, 1).mul(127).round()
+    sums = [codes.sign() * (codes.abs() // 4**j % 4) / 3 @ w.T for j in range(4)]
+    sums = torch.stack(sums).abs().double().flatten()
+    want = sums.max() if method == "maximum" else np.percentile(sums.numpy(), 99.9)
+    assert report["adc_full_scale"] == pytest.approx(float(want), rel=5e-3 if given or method == "maximum" else 0.1)
+
+
+def test_noise_aware_ranges_know_slices_and_steps():
+    """Each conversion's error counts with the square of its coefficient; brute force over α, by simulation."""
+    torch.manual_seed(1)
+    digital = nn.Linear(40, 16)
+    sliced = {"weight": {"bits": 8}, "cells": {"bits": 1, "mapping": "differential"}, "noise": {"output": 0.2}}
+    layer = convert(
+        digital, EIGHT.varied(dac={"bits": 6, "step_bits": 1}, adc={"bits": 8, "full_scale": 20.0}, **sliced)
+    )
+    x = heavy(40 * 400).float().view(400, 40)
+    with torch.no_grad():
+        exact = digital(x)
+        found = calibrate(layer, x, "noise-aware")[""]["input_range"]
+        brute = min(output_error(layer, x, exact, a) for a in np.geomspace(0.1, 1, 20) * float(x.max()))
+        assert output_error(layer, x, exact, found) <= 1.1 * brute
+
+
 def test_an_ideal_dac_sets_no_limit_to_the_signal():
     layer = convert(nn.Linear(20, 4), EIGHT.varied(dac={"bits": None}, noise={"output": 0.1}))
     x = torch.randn(50, 20)

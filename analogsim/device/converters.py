@@ -33,15 +33,23 @@ def steps(x: Tensor, spec: MatmulSpec, dac: DAC) -> list[tuple[float, Tensor]]:
     """
     if dac.step_bits is None:
         return [(1.0, x)]
-    levels, base, found = spec.dac_levels, 2**dac.step_bits, []
-    codes = x.abs().mul_(levels).round_()
-    for j in range(dac.steps):
+    base, found = 2**dac.step_bits, []
+    codes = x.abs().mul_(spec.dac_levels).round_()
+    for coefficient in step_coefficients(dac):
         # In place, since memory that is asked for anew takes longer than what is computed in it.
         rest = (codes / base).floor_()
         digit = codes.sub_(rest, alpha=base).copysign_(x).div_(base - 1)
-        found.append((base**j * (base - 1) / levels, digit))
+        found.append((coefficient, digit))
         codes = rest
     return found
+
+
+def step_coefficients(dac: DAC) -> list[float]:
+    """Return what the steps of inputs are added up with, 2^(b·j)·(2^b - 1)/L; 1 without steps."""
+    if dac.bits is None or dac.step_bits is None:
+        return [1.0]
+    base, levels = 2**dac.step_bits, 2 ** (dac.bits - dac.signed) - 1
+    return [base**j * (base - 1) / levels for j in range(dac.steps)]
 
 
 @dataclass(frozen=True, slots=True)

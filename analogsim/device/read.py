@@ -100,14 +100,16 @@ class DeviceKernel:
             return self.base, steps(self.base.dac(x.contiguous(), spec), spec, dac)
         if dac.step_bits is None:
             return self.base, [(1.0, x)]
-        # Steps depend on α, which is not known yet: take the batch's. Sums are noted for α = 1, as all are.
+        # Steps depend on α, which is not known yet unless it is given: take the batch's. Their bits are much the same
+        # with any α, so that sums are noted in normalised units.
         self.base.dac(x, spec)
         top = float(x.abs().amax()) if x.numel() else 1.0
         alpha = top if math.isfinite(top) and top > 0 else 1.0
+        alpha = dac.input_range if isinstance(dac.input_range, float) else alpha
         coded = replace(spec, input_range=alpha, dac_bits=dac.bits, dac_signed=dac.signed)
         quiet: Any = copy.copy(self.base)
         quiet.inputs = copy.deepcopy(self.base.inputs)
-        return quiet, [(d, step * alpha) for d, step in steps(plain.dac(x, coded), coded, dac)]
+        return quiet, [(d * alpha, step) for d, step in steps(plain.dac(x, coded), coded, dac)]
 
     def _expressible(self, plane: Plane) -> bool:
         """Return whether one call of the plain tiled product reads a plane."""
