@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .device.converters import step_coefficients
 from .errors import CalibrationError, ConversionError
 from .nn import AnalogLayer, analog_layers
 from .nn.histogram import Histogram, pooled
@@ -37,18 +38,23 @@ def calibrate(
     The network runs once without converters and noise; of each layer's inputs x and partial sums u_t = x_t ŵ_tᵀ (in
     normalised units u_t/α) histograms are kept, whose size does not depend on the amount of data. Then
 
-    * `maximum`: the largest magnitudes; nothing of this data clips.
+    * `maximum`: the largest magnitudes; nothing of this data clips, but what is below 0 where a converter has no sign.
     * `percentile`: percentiles of the magnitudes.
     * `mse`: α and F that each minimise the mean square error of their own converter, E[(Q(v) − v)²] with Q clipping to
       the range and rounding to the profile's bits, on noise-free data.
     * `noise-aware`: α and F that together minimise the layer's output error under the profile's noise,
 
           J(α, F) = ‖W‖²·E[(DAC_α(x) − x)²] + w²·Σ_t { V_t(α) + E[(ADC_{αF}(u_t + n) − (u_t + n))²] },  n ~ N(0, V_t),
-          V_t(α) = α²·σ_out² + σ_r²·E‖x_t‖² + σ_m²·E[u_t²],
+          V_t(α) = α²·(σ_out² + σ_wander²) + σ_r²·E‖x_t‖² + σ_m²·E[u_t²],
 
       in squared activation units, with ‖W‖² and w² the means over outputs of ‖W_j‖² and w_max². A larger α clips fewer
       inputs, but rounds them more coarsely and makes σ_out larger in activation units. Errors of different inputs and
-      tiles count as uncorrelated. An ideal DAC sets no limit to the signal; its α is then the largest input.
+      tiles count as uncorrelated, and noise of any distribution as normal. An ideal DAC sets no limit to the signal;
+      its α is then the largest input.
+
+    Slices of weights and steps of inputs are converted by themselves, and so are their sums counted; in J each
+    conversion has the square of the coefficient that it is added up with. Steps are those of the DAC's range where it
+    is given, else of each batch's largest input.
 
     Parameters
     ----------
@@ -210,19 +216,23 @@ class _Layer:
         inputs, noise = self.seen.inputs, self.layer.profile.noise
         if self.method in ("maximum", "percentile") or not self.dac_levels:
             return self._own(inputs)
-        if self.method == "mse" or not (noise.output or isinstance(self.layer.profile.adc.full_scale, float)):
+        scaled = noise.output or noise.wander or isinstance(self.layer.profile.adc.full_scale, float)
+        if self.method == "mse" or not scaled:
             return best_scale(inputs, self.dac_levels)
         fixed, tiles = self.layer.profile.adc.full_scale, len(self.seen.sums)
+        steps = sum(coefficient**2 for coefficient in step_coefficients(self.layer.profile.dac))
+        weight = self.seen.gain_power * self.seen.plane_power * steps
 
         def error(alphas: np.ndarray) -> np.ndarray:
             total = self.seen.row_power * conversion_error(inputs, alphas, self.dac_levels)
             for index, alpha in enumerate(alphas):
-                sigma = math.sqrt(self.variance(float(alpha)))
+                unit = self.unit(float(alpha))
+                sigma = math.sqrt(self.variance(unit))
                 if isinstance(fixed, float):
-                    adc = float(conversion_error(self.sums, np.array([alpha * fixed]), self.adc_levels, sigma)[0])
+                    adc = float(conversion_error(self.sums, np.array([unit * fixed]), self.adc_levels, sigma)[0])
                 else:
                     adc = 0.0 if fixed is None else least_error(self.sums, self.adc_levels, sigma)
-                total[index] += self.seen.gain_power * tiles * (sigma**2 + adc)
+                total[index] += (alpha / unit) ** 2 * weight * tiles * (sigma**2 + adc)
             return total
 
         # Coarse first: every candidate needs the best full scale beside it.
@@ -231,22 +241,27 @@ class _Layer:
         grid = np.geomspace(grid[max(near - 1, 0)], grid[min(near + 1, len(grid) - 1)], 13)
         return float(grid[int(np.argmin(error(grid)))])
 
-    def variance(self, alpha: float, tile: int | None = None) -> float:
-        """V(α): variance of the noise on a partial sum, units of u²; without a tile, the mean over tiles."""
+    def unit(self, alpha: float) -> float:
+        """Return what a normalised unit is in the sums that were seen."""
+        return alpha if self.layer.profile.dac.step_bits is None else 1.0
+
+    def variance(self, unit: float, tile: int | None = None) -> float:
+        """V: variance of the noise on a partial sum, units of u²; without a tile, the mean over tiles."""
         noise = self.layer.profile.noise
         sums = self.sums if tile is None else self.seen.sums[tile]
         norms = np.array(self.seen.norms if tile is None else [self.seen.norms[tile]], float).sum(0)
         length2 = norms[0] / norms[1] if norms[1] else 0.0
-        return (alpha * noise.output) ** 2 + noise.read**2 * length2 + noise.multiplicative**2 * sums.mean_square
+        white = unit**2 * (noise.output**2 + noise.wander**2)
+        return white + noise.read**2 * length2 + noise.multiplicative**2 * sums.mean_square
 
     def full_scale(self, tile: int | None = None) -> float:
         """F of the layer or of one tile, normalised units."""
         sums = self.sums if tile is None else self.seen.sums[tile]
         if self.method in ("maximum", "percentile"):
             # A tile that saw only zeros converts only zeros: any full scale does.
-            return (self._own(sums) or self._own(self.sums)) / self.alpha
-        sigma = math.sqrt(self.variance(self.alpha, tile)) if self.method == "noise-aware" else 0.0
-        return (best_scale(sums, self.adc_levels, sigma) or self.sums.maximum) / self.alpha
+            return (self._own(sums) or self._own(self.sums)) / self.unit(self.alpha)
+        sigma = math.sqrt(self.variance(self.unit(self.alpha), tile)) if self.method == "noise-aware" else 0.0
+        return (best_scale(sums, self.adc_levels, sigma) or self.sums.maximum) / self.unit(self.alpha)
 
     def full_scales(self) -> list[float]:
         """F of every tile."""
@@ -254,8 +269,9 @@ class _Layer:
 
     def relative_error(self, scales: np.ndarray) -> np.ndarray:
         """Error of the ADC at full scales F (S,), relative to the power of the partial sums."""
-        sigma = math.sqrt(self.variance(self.alpha)) if self.method == "noise-aware" else 0.0
-        return conversion_error(self.sums, scales * self.alpha, self.adc_levels, sigma) / self.sums.mean_square
+        unit = self.unit(self.alpha)
+        sigma = math.sqrt(self.variance(unit)) if self.method == "noise-aware" else 0.0
+        return conversion_error(self.sums, scales * unit, self.adc_levels, sigma) / self.sums.mean_square
 
     def store(self, full_scale: float | list[float]) -> dict[str, Any]:
         """Write the ranges into the layer; return its line of the report."""
@@ -266,13 +282,12 @@ class _Layer:
         result: dict[str, Any] = {"input_range": self.top, "adc_full_scale": full_scale}
         rule = self.layer.profile.adc.full_scale
         limits = np.broadcast_to(full_scale if rule == "calibrated" else rule or math.inf, len(self.seen.sums))
-        if self.seen.inputs.binned:
-            clipped = [one.above(float(top) * self.alpha) * one.number for one, top in zip(self.seen.sums, limits)]
-            return result | {
-                "input_clipped": self.seen.inputs.above(self.alpha) if self.dac_levels else 0.0,
-                "adc_clipped": sum(clipped) / self.sums.number,
-            }
-        return result | {"input_clipped": 0.0, "adc_clipped": 0.0}
+        unit = self.unit(self.alpha)
+        clipped = [one.above(float(top) * unit) * one.number for one, top in zip(self.seen.sums, limits)]
+        return result | {
+            "input_clipped": self.seen.inputs.above(self.alpha) if self.dac_levels else 0.0,
+            "adc_clipped": sum(clipped) / self.sums.number,
+        }
 
 
 def _common(layers: list[_Layer]) -> float:

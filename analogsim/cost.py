@@ -27,7 +27,7 @@ class LayerCost:
 
     With K rows (of a group), N columns in G groups, M products and T row tiles t of k_t rows; S slices of a weight,
     each in P cells (2 of a differential pair) with D conversions (2 of a pair that is subtracted digitally); J
-    steps of an input; and C = ⌈(N/G)·S·D / cols⌉:
+    steps of an input; and C = ⌈(N/G) / ⌊cols / (S·D)⌋⌉, as a weight's S·D bit lines lie side by side in one tile:
 
         tiles = G·T·C     utilisation = K·N·S·D / (tiles·rows·cols)     tile_reads = M·J·tiles
         dac_conversions = M·J·G·C·Σ_t k_t     adc_conversions = M·J·T·N·S·D     macs = M·J·K·N·S·P
@@ -189,9 +189,9 @@ class _Counter(RowsAsImages):
         """Return what was counted."""
         tile, dac, adc, given = self.profile.tile, self.profile.dac, self.profile.adc, self.profile.cost
         cells, slices = self.profile.cells, self.profile.slices
-        lines = self.columns * slices * (1 + (cells.subtraction == "digital"))  # bit lines
-        layout = Layout.of(self.tiles, lines, self.groups, tile.cols)
-        tiles, width = len(layout.tiles) * len(layout.widths), layout.widths[0]
+        lines = self.columns * self.profile.lines
+        layout = Layout.of(self.tiles, self.columns, self.groups, tile.cols, self.profile.lines)
+        tiles, width = len(layout.tiles) * len(layout.widths), layout.of_lines(self.profile.lines).widths[0]
         room = tiles * (tile.rows or self.rows) * (tile.cols or width)
         bits = dac.bits if dac.step_bits is None else dac.step_bits
         products = round(self.products) * dac.steps

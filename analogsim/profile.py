@@ -30,8 +30,9 @@ class Tile(Value):
     rows: Annotated[int, Field(ge=1)] | None = 256
     """Inputs (word lines) of one crossbar; each tile has its own ADC conversion. null: one tile holds every row."""
     cols: Annotated[int, Field(ge=1)] | None = 256
-    """Outputs (bit lines) of one crossbar; a pair of cells that is subtracted before the ADC has one. Decides how many
-    tiles there are; the result only with wires, dead rows or reference columns. null: unlimited."""
+    """Bit lines of one crossbar: one an output, or the neighbouring ones of its slices and of a pair that is subtracted
+    digitally. Decides how many tiles there are; the result only with wires, dead rows or reference columns.
+    null: unlimited."""
     mapping: Literal["channel", "im2col"] = "channel"
     """Convolutions only. channel: a tile holds floor(rows / kernel size) whole input channels (at least one).
     im2col: a tile holds `rows` consecutive rows of the unfolded weight, wherever a channel ends."""
@@ -117,7 +118,7 @@ class ADC(Value):
     signed: bool = True
     """false: partial sums clip to [0, full_scale], step full_scale/(2^bits-1)."""
     gain_error: NonNegative = 0.0
-    """Standard deviation between ADCs (one each tile and column) of their gain, fraction; drawn once for a chip."""
+    """Standard deviation between ADCs (one each tile and bit line) of their gain, fraction; drawn once for a chip."""
     offset_error: NonNegative = 0.0
     """Standard deviation between ADCs of their offset, fraction of full scale; drawn once for a chip."""
     kind: Literal["ideal", "sar", "ramp"] = "ideal"
@@ -224,6 +225,8 @@ class HardwareProfile(Value):
         bits, each = self.weight.bits, self.cells.bits
         if each is not None and (bits is None or each > bits - 1):
             raise ValueError(f"cells.bits: needs weight.bits, and at most weight.bits - 1 (got {each} and {bits})")
+        if self.tile.cols is not None and self.tile.cols < self.lines:
+            raise ValueError(f"tile.cols: a weight takes {self.lines} bit lines of one crossbar (got {self.tile.cols})")
         return self
 
     def __init__(self, **values: Any) -> None:
@@ -330,6 +333,11 @@ class HardwareProfile(Value):
         """How many slices a weight's bits of magnitude are cut into (`cells.bits`)."""
         bits, each = self.weight.bits, self.cells.bits
         return 1 if bits is None or each is None else -(-(bits - 1) // each)
+
+    @property
+    def lines(self) -> int:
+        """How many bit lines a weight takes, each converted by itself: its slices, two a pair subtracted digitally."""
+        return self.slices * (2 if self.cells.subtraction == "digital" else 1)
 
 
 def presets() -> list[str]:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from .calibrate import Method, calibrate
 from .convert import convert, to_digital
 from .cost import NetworkCost, cost
+from .device import derive
 from .errors import SearchError
 from .nn import analog_layers, set_seed
 from .profile import HardwareProfile, Noise
+from .program import program
 from .progress import bar
 from .robustness import accuracy
 
@@ -211,9 +213,10 @@ def design_search(
     trials : int
         Designs to try in all, those found in the storage included.
     repeats : int
-        Evaluations of each design, with independent noise; their mean counts.
+        Evaluations of each design, with independent noise and, where chips differ, each on a chip of its own as
+        programmed; their mean counts.
     seed : int
-        Of noise and proposals.
+        Of noise, chips and proposals.
     storage : path, optional
         Journal file; a search that was interrupted goes on with it.
     progress : bool
@@ -268,8 +271,12 @@ def design_search(
         calibrate(analog, inputs, values.get(METHOD, "maximum"), progress=False)
         set_seed(analog, seed)
         noisy = base.noise != Noise() or any(key.startswith("noise.") for key in choices)
-        times = repeats if noisy else 1
-        return price, sum(accuracy(analog, batches) for _ in range(times)) / times
+        right = []
+        for repeat in range(repeats if noisy or profile.is_drawn else 1):
+            if profile.is_drawn:
+                program(analog, derive(seed, repeat))
+            right.append(accuracy(analog, batches))
+        return price, sum(right) / len(right)
 
     def constraint(trial: Any) -> tuple[float]:
         return (exact - max_drop - trial.user_attrs.get("accuracy", 0.0),)

@@ -176,6 +176,80 @@ def test_an_unsigned_adc_has_a_level_more_a_bit(method):
     assert scales[0] == scales[1] != scales[2]
 
 
+@pytest.mark.parametrize("method", ["maximum", "mse"])
+def test_what_a_converter_without_a_sign_cannot_convert_is_beyond_its_range(method):
+    """Inputs and sums that are mostly below 0: the range is that of the others, and the report counts them."""
+    dac, adc = {"bits": 6, "signed": False}, {"bits": 4, "signed": False}
+    layer = convert(nn.Linear(12, 8, bias=False), HardwareProfile(dac=dac, adc=adc))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2000, 12, generator=generator) * 4 - 3
+    nn.init.uniform_(layer.weight, -1, 0.5, generator=generator)
+    report = calibrate(layer, x, method)[""]
+    sums = (x @ (layer.weight / layer.weight_scale(layer.weight)[:, None]).T).detach()
+    for values, top, name, levels in (
+        (x, report["input_range"], "input_clipped", 63),
+        (sums, report["adc_full_scale"] * report["input_range"], "adc_clipped", 15),
+    ):
+        assert report[name] == pytest.approx(float(((values < 0) | (values > top)).double().mean()), abs=2e-3)
+        if method == "maximum":
+            assert top == pytest.approx(float(values.max()))
+            continue
+        steps = torch.tensor(np.geomspace(0.2, 1, 60)) * values.max() / levels
+        errors = [float((((values / s).round().clamp(0, levels)) * s - values).square().mean()) for s in steps]
+        own = top / levels
+        error = float((((values / own).round().clamp(0, levels)) * own - values).square().mean())
+        unavoidable = float(values.clamp(max=0).square().mean())
+        assert error - unavoidable < 1.02 * (min(errors) - unavoidable)
+
+
+def test_an_ideal_dac_converts_what_is_below_zero():
+    layer = convert(nn.Linear(2, 1), HardwareProfile(dac={"signed": False}, adc={"bits": 4}))
+    assert calibrate(layer, torch.tensor([[-3.0, 1.0]]))[""]["input_range"] == 3.0
+
+
+def test_an_offset_that_wanders_counts_as_noise():
+    x, found = heavy(40 * 500).float().view(500, 40), []
+    digital = nn.Linear(40, 8)
+    for noise in ({"output": 0.2}, {"wander": 0.2}, {}):
+        layer = convert(digital, EIGHT.varied(noise=noise, adc={"bits": 6}))
+        found.append(calibrate(layer, x, "noise-aware")[""])
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("method", ["maximum", "percentile"])
+@pytest.mark.parametrize("given", [None, 3.0])
+def test_sums_of_steps_have_the_range_of_their_bits(method, given):
+    """The full scale is that of the sums as the ADC gets them, whatever α was found for the inputs."""
+    dac = {"bits": 8, "step_bits": 2} | ({} if given is None else {"input_range": given})
+    layer = convert(nn.Linear(40, 8, bias=False), HardwareProfile(dac=dac, adc={"bits": 6}))
+    x = heavy(40 * 500).float().view(500, 40) * 4
+    report = calibrate(layer, x, method)[""]
+    alpha = given or report["input_range"]
+    assert (alpha == pytest.approx(float(x.max()))) == (given is None and method == "maximum")
+    w = layer.program(layer.weight, layer.weight_scale(layer.weight))
+    codes = (x / alpha).clamp(-1, 1).mul(127).round()
+    sums = [codes.sign() * (codes.abs() // 4**j % 4) / 3 @ w.T for j in range(4)]
+    sums = torch.stack(sums).abs().double().flatten()
+    want = sums.max() if method == "maximum" else np.percentile(sums.numpy(), 99.9)
+    assert report["adc_full_scale"] == pytest.approx(float(want), rel=5e-3 if given or method == "maximum" else 0.1)
+
+
+def test_noise_aware_ranges_know_slices_and_steps():
+    """Each conversion's error counts with the square of its coefficient; brute force over α, by simulation."""
+    torch.manual_seed(1)
+    digital = nn.Linear(40, 16)
+    sliced = {"weight": {"bits": 8}, "cells": {"bits": 1, "mapping": "differential"}, "noise": {"output": 0.2}}
+    layer = convert(
+        digital, EIGHT.varied(dac={"bits": 6, "step_bits": 1}, adc={"bits": 8, "full_scale": 20.0}, **sliced)
+    )
+    x = heavy(40 * 400).float().view(400, 40)
+    with torch.no_grad():
+        exact = digital(x)
+        found = calibrate(layer, x, "noise-aware")[""]["input_range"]
+        brute = min(output_error(layer, x, exact, a) for a in np.geomspace(0.1, 1, 20) * float(x.max()))
+        assert output_error(layer, x, exact, found) <= 1.1 * brute
+
+
 def test_an_ideal_dac_sets_no_limit_to_the_signal():
     layer = convert(nn.Linear(20, 4), EIGHT.varied(dac={"bits": None}, noise={"output": 0.1}))
     x = torch.randn(50, 20)

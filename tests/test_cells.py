@@ -159,6 +159,16 @@ def test_flicker_noise_is_the_sum_of_the_cells(kind, dtype):
     assert np.abs(correlation).max() < 4.5 / math.sqrt(reads)
 
 
+def test_what_is_stuck_has_the_flicker_noise_of_where_it_is():
+    """Cells of all targets, stuck at g_max: σ = amplitude·√ln(…) each, whatever they would have been programmed to."""
+    law = {"amplitude": 0.0088, "exponent": 0.65, "maximum": 0.2, "read_time": 250e-9}
+    layer = linear(IDEAL.varied(flicker=law, cells={"mapping": "differential"}, faults={"stuck_on": 1.0}))
+    an.program(layer, 1)
+    (plane,) = layer.chip(layer.weight.detach()).planes
+    want = 2 * oracle.flicker(1.0, 1.0, **law, time=20.0) ** 2
+    np.testing.assert_allclose(plane.variance.numpy(), want, rtol=1e-12)
+
+
 # --- faults and wires ------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +227,52 @@ def test_ir_drop_knows_tiles_and_references():
     got = layer(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_allclose(got, want, atol=1e-7)
     assert np.abs(got - w @ x).max() > 1e-4
+
+
+SLICED = IDEAL.varied(
+    tile={"rows": 4, "cols": 11},  # two weights of four bit lines; three are left over
+    weight={"bits": 5},
+    cells={"mapping": "differential", "bits": 2, "subtraction": "digital", "g_min": 0.1},
+)
+
+
+def test_slices_and_digital_pairs_lie_side_by_side():
+    """Their rows' wires carry the currents of all of them, and a dead row is all of theirs."""
+    layer = linear(SLICED.varied(wires={"row": 1e-5, "column": 1e-5}), 5, 8)
+    w, x = layer.weight.detach().numpy(), np.linspace(0, 1, 8)
+    codes, want = np.round(w * 15), np.zeros(5)
+    for outputs in (range(0, 2), range(2, 4), range(4, 5)):
+        for rows in (slice(0, 4), slice(4, 8)):
+            lines, gains = [], []
+            for j in outputs:
+                for i in range(2):
+                    digit = np.sign(codes[j, rows]) * (np.abs(codes[j, rows]) // 4**i % 4) / 3
+                    for sign in (1, -1):
+                        lines.append(0.1 + 0.9 * np.maximum(sign * digit, 0))
+                        gains.append((j, sign * 4**i * 3 / 15 / 0.9))
+            current = oracle.network(np.array(lines).T, x[rows], 1e-5, 1e-5)
+            for (j, gain), one in zip(gains, current, strict=True):
+                want[j] += gain * one
+    got = layer(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(got, want, atol=2e-7)
+    assert np.abs(got - codes / 15 @ x).max() > 1e-4
+    dead = linear(SLICED.varied(faults={"dead_rows": 0.3}), 5, 8)
+    an.program(dead, 1)
+    rows = stats.norm.cdf(drawn((3, 8), int(dead.chip_seed), draw.ROWS, 0)) < 0.3
+    np.testing.assert_allclose(effective(dead), np.where(rows[np.arange(5) // 2], 0, codes / 15), atol=1e-12)
+
+
+def test_the_slices_of_an_array_share_its_reference_column():
+    profile = IDEAL.varied(weight={"bits": 5}, cells={"mapping": "offset", "bits": 2}, programming={"sigma": 0.02})
+    layer = linear(profile, 3, 6)
+    an.program(layer, 1)
+    planes = layer.chip(layer.program(layer.weight, torch.ones(3, dtype=torch.float64))).planes
+    noise = 0.02 * drawn((7, 6), int(layer.chip_seed), draw.PROGRAMMING, 0)
+    codes = np.round(layer.weight.detach().numpy() * 15)
+    for i, plane in enumerate(planes):
+        target = (1 + np.sign(codes) * (np.abs(codes) // 4**i % 4) / 3) / 2
+        g = np.maximum(target + noise[i:6:2], 0)
+        np.testing.assert_allclose(plane.weight.numpy(), 2 * (g - np.maximum(0.5 + noise[6], 0)), atol=1e-12)
 
 
 # --- slices ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from analogsim.nn import AnalogConv2d, AnalogLinear
 from analogsim.profile import ADC, Noise
 
 from . import oracle
-from .chips import IDEAL, drawn
+from .chips import IDEAL, drawn, linear
 
 
 @given(
@@ -93,6 +93,39 @@ def test_both_backends_convert_the_same(shape, kind):
     assert ((outs[0] - outs[1]).abs() > 1e-5).double().mean() < 0.003
     assert (marks[0] != marks[1]).double().mean() < 0.001
     assert len(outs[0].unique()) <= 127
+
+
+@pytest.mark.parametrize("kind", ["ideal", "sar", "ramp"])
+def test_bit_lines_have_adcs_of_their_own(kind):
+    """Two slices, and both halves of each pair: gains, offsets and a SAR's capacitors; a ramp is that of the tile."""
+    mismatch = 0.0 if kind == "ideal" else 0.2
+    profile = IDEAL.varied(
+        weight={"bits": 5},
+        cells={"mapping": "differential", "bits": 2, "subtraction": "digital"},
+        adc={"bits": 6, "full_scale": 4.0, "gain_error": 0.1, "offset_error": 0.1, "kind": kind}
+        | {"capacitor_mismatch": mismatch},
+    )
+    layer, x = linear(profile, 3, 6), torch.linspace(-1, 1, 30, dtype=torch.float64).view(5, 6)
+    an.program(layer, 1)
+    chip, want = int(layer.chip_seed), np.zeros((5, 3))
+    codes = np.round(layer.weight.detach().numpy() * 15)
+    for line in range(4):
+        slice_, sign = line // 2, 1 - line % 2 * 2
+        w = np.maximum(sign * np.sign(codes) * (np.abs(codes) // 4**slice_ % 4) / 3, 0)
+        seed = derive(chip, line, 0) if line else chip
+        gains, offsets = (drawn((3,), seed, what, 0) for what in (draw.ADC_GAIN, draw.ADC_OFFSET))
+        one = kind == "ramp"
+        capacitors = drawn((1 if one else 3, 6), chip if one else seed, draw.CAPACITORS, 0)
+        for i, c in np.ndindex(5, 3):
+            value = float(x[i].numpy() @ w[c]) * (1 + 0.1 * gains[c]) + 0.4 * offsets[c]
+            value = min(4.0, max(-4.0, value)) / 4 * 31
+            level = functools.partial(
+                oracle.capacitive_level, bits=6, signed=True, mismatch=mismatch, normals=capacitors[0 if one else c]
+            )
+            search = {"sar": oracle.sar, "ramp": oracle.ramp}.get(kind)
+            code = round(value) if search is None else max(search(value, level, 6, True), -31)
+            want[i, c] += sign * 4**slice_ * 3 / 15 * code * 4 / 31
+    np.testing.assert_allclose(layer(x).detach().numpy(), want, atol=1e-12)
 
 
 def test_ramp_nonlinearity_is_a_bow():

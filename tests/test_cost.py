@@ -15,8 +15,12 @@ SMALL = HardwareProfile(
 )
 
 
-def enumerate_convolution(conv, size, tile_rows, tile_cols, mapping):
-    """Walk over every output position, group, tile, row and column, and count one by one."""
+def enumerate_convolution(conv, size, tile_rows, tile_cols, mapping, lines=1):
+    """Walk over every output position, group, tile, row and column, and count one by one.
+
+    `lines` neighbouring outputs are a weight's, and lie in one tile.
+    """
+    tile_cols -= tile_cols % lines
     kernel = math.prod(conv.kernel_size)
     k = conv.in_channels // conv.groups * kernel
     n = conv.out_channels // conv.groups
@@ -212,7 +216,7 @@ def test_slices_pairs_and_steps_are_counted():
     """Walk over every slice, step and half of a pair as well."""
     conv = nn.Conv2d(4, 6, 3, padding=1)
     profile = HardwareProfile(
-        tile={"rows": 20, "cols": 10},
+        tile={"rows": 20, "cols": 20},
         dac={"bits": 8, "step_bits": 3, "input_range": 1.0},
         weight={"bits": 8},
         cells={"bits": 2, "mapping": "differential", "subtraction": "digital"},
@@ -220,13 +224,30 @@ def test_slices_pairs_and_steps_are_counted():
     )
     layer = cost(conv, profile, (4, 5, 5)).layers[0]
     slices, steps = 4, 3  # 7 bits of magnitude in cells of 2, and in steps of 3
-    counted = enumerate_convolution(nn.Conv2d(4, 6 * slices * 2, 3, padding=1), (5, 5), 20, 10, "channel")
+    twin = nn.Conv2d(4, 6 * slices * 2, 3, padding=1)
+    counted = enumerate_convolution(twin, (5, 5), 20, 20, "channel", slices * 2)
     assert layer.tiles == counted["tiles"]
     for name in ("tile_reads", "dac_conversions", "adc_conversions", "macs"):
         assert getattr(layer, name) == steps * counted[name], name
     assert layer.conversion_steps == layer.dac_conversions * 2**3 + layer.adc_conversions * 2**6
     together = profile.varied(cells={"subtraction": "analog"})
     assert cost(conv, together, (4, 5, 5)).layers[0].adc_conversions == layer.adc_conversions // 2
+
+
+@pytest.mark.parametrize("name", [*presets(), "digital pairs"])
+@pytest.mark.parametrize("layer", [nn.Linear(300, 90), nn.Conv2d(40, 96, 3, groups=2)], ids=["linear", "groups"])
+def test_tiles_are_the_arrays_that_the_cells_are_on(name, layer):
+    pairs = {"mapping": "differential", "bits": 2, "subtraction": "digital"}
+    sliced = HardwareProfile(tile={"rows": 64, "cols": 50}, weight={"bits": 8}, cells=pairs)  # 8 bit lines: 6 a tile
+    profile = sliced if name == "digital pairs" else HardwareProfile.load(name)
+    shape = (300,) if isinstance(layer, nn.Linear) else (40, 4, 4)
+    analog = convert(layer, profile)
+    arrays = list(analog._layout(analog.weight).arrays())
+    assert cost(layer, profile, shape).total.tiles == len(arrays)
+    widest = max(outputs.stop - outputs.start for outputs, _ in arrays)
+    assert widest * profile.lines <= profile.tile.cols
+    with pytest.raises(ProfileError, match=r"tile.cols: a weight takes 8 bit lines of one crossbar \(got 7\)"):
+        sliced.varied(tile={"cols": 7})
 
 
 @pytest.mark.parametrize("name", presets())

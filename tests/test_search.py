@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from analogsim import HardwareProfile, calibrate, convert, cost, design_search, set_seed
+from analogsim import HardwareProfile, calibrate, convert, cost, design_search, program, set_seed
+from analogsim.device import derive
 from analogsim.errors import ProfileError, SearchError
 from analogsim.search import accuracy, read_space, varied
 from analogsim.study.data import load_data
@@ -103,6 +104,19 @@ def test_noise_is_averaged_and_replays(digits):
     calibrate(analog, inputs[0], one.values["calibration"])
     set_seed(analog, 0)
     assert one.accuracy == pytest.approx(np.mean([accuracy(analog, test) for _ in range(3)]))
+
+
+def test_every_repeat_is_on_a_chip_of_its_own(digits):
+    base = EIGHT.varied(programming={"sigma": 0.3})
+    one = search(digits, base=base, trials=2, repeats=2).designs[0]
+    model, test, inputs = digits
+    analog, right = convert(model, varied(base, one.values)), []
+    calibrate(analog, inputs[0], one.values["calibration"])
+    for chip in range(2):
+        program(analog, derive(0, chip))
+        right.append(accuracy(analog, test))
+    assert right[0] != right[1]
+    assert one.accuracy == pytest.approx(np.mean(right))
 
 
 def test_frame_and_picture(digits):

@@ -60,11 +60,11 @@ def search(
         float, typer.Option(metavar="P", min=0, max=0.99, help="Allowed loss of accuracy; 0.01 is one point.")
     ] = 0.01,
     trials: Annotated[int, typer.Option(metavar="N", min=1, help="Designs to try in all.")] = 60,
-    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Evaluations of each design, if it is noisy.")] = 1,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Evaluations of a noisy design, each a chip.")] = 1,
     calibration: Calibration = 512,
     data: Data = None,
     model: Model = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides noise and proposals.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides noise, chips and proposals.")] = 0,
     threads: Threads = None,
     target: Annotated[
         Path | None,

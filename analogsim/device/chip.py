@@ -1,7 +1,7 @@
 """One layer's cells on one chip at one time: what the crossbars really multiply by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 
 import torch
 from torch import Tensor
@@ -96,37 +96,46 @@ def build(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int = 0, se
 
 
 def _planes(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seconds: float) -> list[Plane]:
-    own, planes = profile.cells, []
-    arrays = count()
-    span = 1 - own.g_min
+    own, parts = profile.cells, cells.slices(w, profile)
+    scale = {"signed": 1.0, "differential": 1 - own.g_min, "offset": (1 - own.g_min) / 2}[own.mapping]
+    targets = [cells.targets(part.digits, own) for part in parts]
+    if own.mapping == "differential" and own.subtraction == "analog":
+        # The two of a pair are arrays of their own, subtracted before the ADC.
+        plus, minus = (_held(side, profile, layout, seed, seconds, array) for array, side in enumerate(zip(*targets)))
+        lines = [(g - h, None if v is None or u is None else v + u) for (g, v), (h, u) in zip(plus, minus, strict=True)]
+    else:
+        lines = _held([g for of_slice in targets for g in of_slice], profile, layout, seed, seconds, 0)
+    if own.mapping == "signed":
+        lines = [(cells.signs(part.digits) * g, v) for part, (g, v) in zip(parts, lines, strict=True)]
+    halves = (1, -1) if own.subtraction == "digital" else (1,)
+    coefficients = [sign * part.coefficient for part in parts for sign in halves]
+    return [
+        Plane(c, g / scale, None if v is None else v / scale**2) for c, (g, v) in zip(coefficients, lines, strict=True)
+    ]
 
-    def held(target: Tensor, layout: Layout = layout) -> tuple[Tensor, Tensor | None]:
-        return _age(target, profile, layout, seed, seconds, next(arrays))
 
-    for part in cells.slices(w, profile):
-        first, *second = cells.targets(part.digits, own)
-        if own.mapping == "signed":
-            g, noise = held(first)
-            planes.append(Plane(part.coefficient, cells.signs(part.digits) * g, noise))
-        elif own.mapping == "offset":
-            wide = layout.with_reference()
-            g, noise = held(cells.with_references(first, layout, own), wide)
-            ends = torch.tensor(wide.ends(), device=g.device)
-            weights = torch.ones(len(g), dtype=torch.bool, device=g.device).index_fill(0, ends, False)
-            block = layout.block_of(g.device)
-            difference = 2 * (g[weights] - g[ends][block]) / span
-            both = None if noise is None else 4 * (noise[weights] + noise[ends][block]) / span**2
-            planes.append(Plane(part.coefficient, difference, both))
-        else:
-            (plus, noise), (minus, other) = held(first), held(second[0])
-            noise, other = (None if v is None else v / span**2 for v in (noise, other))
-            if own.subtraction == "digital":
-                planes.append(Plane(part.coefficient, plus / span, noise))
-                planes.append(Plane(-part.coefficient, minus / span, other))
-            else:
-                both = None if noise is None or other is None else noise + other
-                planes.append(Plane(part.coefficient, (plus - minus) / span, both))
-    return planes
+def _held(
+    targets: Sequence[Tensor], profile: HardwareProfile, layout: Layout, seed: int, seconds: float, array: int
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Return what targets (N, K), an output's side by side in one array, became: conductances, less the array's
+    reference column where there is one, and the variance of their read noise.
+    """
+    count = len(targets)
+    layout, g = layout.of_lines(count), torch.stack(list(targets), 1).flatten(0, 1)
+    if profile.cells.mapping != "offset":
+        g, noise = _age(g, profile, layout, seed, seconds, array)
+    else:
+        wide = layout.with_reference()
+        g, noise = _age(cells.with_references(g, layout, profile.cells), profile, wide, seed, seconds, array)
+        ends = torch.tensor(wide.ends(), device=g.device)
+        others = torch.ones(len(g), dtype=torch.bool, device=g.device).index_fill(0, ends, False)
+        own = ends[layout.block_of(g.device)]
+        g, noise = g[others] - g[own], None if noise is None else noise[others] + noise[own]
+
+    def apart(v: Tensor) -> list[Tensor]:
+        return [line.contiguous() for line in v.unflatten(0, (-1, count)).unbind(1)]
+
+    return list(zip(apart(g), [None] * count if noise is None else apart(noise), strict=True))
 
 
 def _age(
@@ -137,7 +146,7 @@ def _age(
     written = program(target, profile.programming, seed, array, negative=own.mapping == "signed")
     g = drift.relax(written, target, profile.drift, seconds, seed, array)
     # What is stuck was never programmed, and stays.
-    g = faults.stick(g, profile.faults, own.g_min, seed, array)
+    g, written = (faults.stick(v, profile.faults, own.g_min, seed, array) for v in (g, written))
     factor = faults.connected(g, profile.faults, layout, seed, array)
     if profile.wires != Wires():
         alive = g if factor is None else g * factor

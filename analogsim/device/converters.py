@@ -33,20 +33,28 @@ def steps(x: Tensor, spec: MatmulSpec, dac: DAC) -> list[tuple[float, Tensor]]:
     """
     if dac.step_bits is None:
         return [(1.0, x)]
-    levels, base, found = spec.dac_levels, 2**dac.step_bits, []
-    codes = x.abs().mul_(levels).round_()
-    for j in range(dac.steps):
+    base, found = 2**dac.step_bits, []
+    codes = x.abs().mul_(spec.dac_levels).round_()
+    for coefficient in step_coefficients(dac):
         # In place, since memory that is asked for anew takes longer than what is computed in it.
         rest = (codes / base).floor_()
         digit = codes.sub_(rest, alpha=base).copysign_(x).div_(base - 1)
-        found.append((base**j * (base - 1) / levels, digit))
+        found.append((coefficient, digit))
         codes = rest
     return found
 
 
+def step_coefficients(dac: DAC) -> list[float]:
+    """Return what the steps of inputs are added up with, 2^(b·j)·(2^b - 1)/L; 1 without steps."""
+    if dac.bits is None or dac.step_bits is None:
+        return [1.0]
+    base, levels = 2**dac.step_bits, 2 ** (dac.bits - dac.signed) - 1
+    return [base**j * (base - 1) / levels for j in range(dac.steps)]
+
+
 @dataclass(frozen=True, slots=True)
 class Converters:
-    """A layer's ADCs on one chip, one for each tile t and column c; a backend for inputs that are converted already.
+    """ADCs of a layer on one chip, one for each tile t and column c; a backend for inputs that are converted already.
 
     A sum s becomes Q(s·(1 + gain_tc) + offset_tc·full_scale), Q being the quantizer of the ADC's kind.
 
@@ -57,6 +65,8 @@ class Converters:
         For its distribution and its slow offset.
     chip : int
         Seed of what is drawn for the chip.
+    line : int
+        Which of the bit lines of an output (slices, and halves of pairs) they convert: each has ADCs of its own.
     base : module
         The backend that multiplies, and converts where it can; none for `convert` alone.
     """
@@ -65,6 +75,7 @@ class Converters:
     noise: Noise
     chip: int
     base: Any = None
+    line: int = 0
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Pass inputs on."""
@@ -169,11 +180,15 @@ class Converters:
         """Return 1 + gain_tc, and offset_tc·full_scale in normalised units, of one tile's ADCs (N,)."""
         gains, offsets = like.new_ones(like.shape[1]), like.new_zeros(like.shape[1])
         if self.adc.gain_error:
-            gains = gains + self.adc.gain_error * normals(like, self.chip, ADC_GAIN, tile, gains.shape)
+            gains = gains + self.adc.gain_error * normals(like, self._seed, ADC_GAIN, tile, gains.shape)
         if self.adc.offset_error and full_scale is not None:
-            drawn = normals(like, self.chip, ADC_OFFSET, tile, offsets.shape)
+            drawn = normals(like, self._seed, ADC_OFFSET, tile, offsets.shape)
             offsets = self.adc.offset_error * full_scale * drawn
         return gains, offsets
+
+    @property
+    def _seed(self) -> int:
+        return derive(self.chip, self.line, 0) if self.line else self.chip
 
     @property
     def levels(self) -> int:
@@ -207,8 +222,9 @@ class Converters:
         magnitude, step = bits - self.adc.signed, full_scale / self.levels
         codes = torch.arange(2**bits, device=like.device) - (2**magnitude if self.adc.signed else 0)
         sizes = 2.0 ** torch.arange(magnitude + 1, device=like.device, dtype=like.dtype)
-        count = 1 if self.adc.kind == "ramp" else like.shape[1]
-        drawn = normals(like, self.chip, CAPACITORS, tile, (count, magnitude + 1))
+        # The ramp's DAC is that of all of a tile's bit lines.
+        seed, count = (self.chip, 1) if self.adc.kind == "ramp" else (self._seed, like.shape[1])
+        drawn = normals(like, seed, CAPACITORS, tile, (count, magnitude + 1))
         capacitors = sizes + mismatch * sizes.sqrt() * drawn
         used = (codes.abs()[:, None] >> torch.arange(magnitude + 1, device=like.device) & 1).to(like.dtype)
         levels = codes.sign() * (capacitors @ used.T) * sizes[-1] / capacitors[:, -1:]

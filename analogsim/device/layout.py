@@ -17,19 +17,28 @@ class Layout:
     tiles : tuple of (start, stop)
         Rows of the matrix' K inputs that each tile holds.
     widths : tuple of int
-        Columns of each block: the N outputs in their order, and those of a block share arrays.
+        Columns of each block: those of the N outputs in their order, and those of a block share arrays.
     """
 
     tiles: tuple[tuple[int, int], ...]
     widths: tuple[int, ...]
 
     @classmethod
-    def of(cls, tiles: list[tuple[int, int]], n: int, groups: int = 1, cols: int | None = None) -> "Layout":
-        """Cut n outputs into blocks of at most `cols` (None: any number), none of which holds two groups' outputs."""
+    def of(
+        cls, tiles: list[tuple[int, int]], n: int, groups: int = 1, cols: int | None = None, lines: int = 1
+    ) -> "Layout":
+        """Cut n outputs into blocks that fit into `cols` columns (None: any number), none with two groups' outputs.
+
+        An output takes `lines` columns, which are not parted; `widths` count outputs, until `of_lines` is asked.
+        """
         width = n // groups
-        step = min(cols or width, width) or 1
+        step = min(cols // lines if cols else width, width) or 1
         widths = [min(step, width - start) for _ in range(groups) for start in range(0, width, step)]
         return cls(tuple(tiles), tuple(widths))
+
+    def of_lines(self, lines: int) -> "Layout":
+        """Give every output so many columns, side by side."""
+        return replace(self, widths=tuple(width * lines for width in self.widths))
 
     def with_reference(self) -> "Layout":
         """Add a column at the end of every block."""

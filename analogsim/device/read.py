@@ -68,16 +68,22 @@ class DeviceKernel:
         return self._sum(x, read, partial(self._images, geometry, mapping))
 
     def _sum(
-        self, x: Tensor, read: Read, product: Callable[[Any, Tensor, Plane, Read], tuple[Tensor, Clips | None]]
+        self,
+        x: Tensor,
+        read: Read,
+        product: Callable[[Any, Converters | None, Tensor, Plane, Read], tuple[Tensor, Clips | None]],
     ) -> tuple[Tensor, Clips | None]:
-        """Read every plane in every step; `product` gets a backend, a step's inputs, a plane and its own read."""
+        """Read every plane in every step; `product` gets a backend, a plane's ADCs where they are no ideal quantizers,
+        a step's inputs, the plane and its own read.
+        """
         out, masks = None, None
         inner = replace(read, spec=replace(read.spec, input_range=1.0, dac_bits=None), scale=None, bias=None)
         base, inputs = self._inputs(x, read.spec)
         for i, plane in enumerate(self.chip.planes):
+            adcs = None if self.converters is None else replace(self.converters, line=i)
             for j, (weight, step) in enumerate(inputs):
                 own = replace(inner, seed=derive(read.seed, i, j)) if i or j else inner
-                part, clips = product(base, step, plane, own)
+                part, clips = product(base, adcs, step, plane, own)
                 part = part * (plane.coefficient * weight)
                 out = part if out is None else out.add_(part)
                 masks = clips if masks is None or clips is None else Clips(masks.bits | clips.bits, clips.tiles)
@@ -94,25 +100,29 @@ class DeviceKernel:
             return self.base, steps(self.base.dac(x.contiguous(), spec), spec, dac)
         if dac.step_bits is None:
             return self.base, [(1.0, x)]
-        # Steps depend on α, which is not known yet: take the batch's. Sums are noted for α = 1, as all are.
+        # Steps depend on α, which is not known yet unless it is given: take the batch's. Their bits are much the same
+        # with any α, so that sums are noted in normalised units.
         self.base.dac(x, spec)
         top = float(x.abs().amax()) if x.numel() else 1.0
         alpha = top if math.isfinite(top) and top > 0 else 1.0
+        alpha = dac.input_range if isinstance(dac.input_range, float) else alpha
         coded = replace(spec, input_range=alpha, dac_bits=dac.bits, dac_signed=dac.signed)
         quiet: Any = copy.copy(self.base)
         quiet.inputs = copy.deepcopy(self.base.inputs)
-        return quiet, [(d, step * alpha) for d, step in steps(plain.dac(x, coded), coded, dac)]
+        return quiet, [(d * alpha, step) for d, step in steps(plain.dac(x, coded), coded, dac)]
 
     def _expressible(self, plane: Plane) -> bool:
         """Return whether one call of the plain tiled product reads a plane."""
         return self.observer or (self.converters is None and plane.variance is None)
 
-    def _rows(self, base: Any, x: Tensor, plane: Plane, read: Read) -> tuple[Tensor, Clips | None]:
+    def _rows(
+        self, base: Any, adcs: Converters | None, x: Tensor, plane: Plane, read: Read
+    ) -> tuple[Tensor, Clips | None]:
         """Read one plane in one step for rows x (M, K)."""
         w, spec = plane.weight, read.spec
         if self._expressible(plane):
             return base.matmul(x, w, read)
-        own, backend = _with_noise_of_cells(read, plane), self.converters or base
+        own, backend = _with_noise_of_cells(read, plane), adcs or base
         out = x.new_empty(len(x), len(w))
         check_extent(out.numel())
         tiles = spec.tiles(x.shape[1])
@@ -129,13 +139,20 @@ class DeviceKernel:
         return (out if tiles else out.zero_()), None if clips is None else Clips(clips.bits, len(tiles), counts)
 
     def _images(
-        self, geometry: ConvGeometry, mapping: str, base: Any, x: Tensor, plane: Plane, read: Read
+        self,
+        geometry: ConvGeometry,
+        mapping: str,
+        base: Any,
+        adcs: Converters | None,
+        x: Tensor,
+        plane: Plane,
+        read: Read,
     ) -> tuple[Tensor, Clips | None]:
         """Read one plane in one step for a convolution's input (B, C, *spatial)."""
         w = plane.weight
         if self._expressible(plane):
             return convolve(base, x, w, geometry, mapping, read)
-        tiled = self.converters or base, x.contiguous(), cut(w, read.spec, mapping), w, geometry
+        tiled = adcs or base, x.contiguous(), cut(w, read.spec, mapping), w, geometry
         own = _with_noise_of_cells(read, plane)
         return _DeviceJob(*tiled, own, plane.variance, read.spec.noise_read).run(run_generic)
 

@@ -21,6 +21,8 @@ class Histogram:
     ----------
     binned : bool
         False keeps only number, maximum and sum of squares.
+    signed : bool
+        False: of a converter that knows no sign. What is below 0 counts as 0, which it becomes, and in `below`.
 
     Attributes
     ----------
@@ -30,19 +32,24 @@ class Histogram:
     number, zeros : int
     maximum : float
         Exact; NaN or infinite once a value was.
+    below : int
+        Numbers below 0 that are not `signed`.
     squares : float
         Σ v².
     """
 
-    def __init__(self, binned: bool = True) -> None:
-        self.binned = binned
+    def __init__(self, binned: bool = True, signed: bool = True) -> None:
+        self.binned, self.signed = binned, signed
         self.counts = np.zeros(BINS, np.int64)
         self.top, self.maximum, self.squares = 0.0, 0.0, 0.0
-        self.number, self.zeros = 0, 0
+        self.number, self.zeros, self.below = 0, 0, 0
 
     def add(self, values: Tensor) -> None:
         """Count the magnitudes of a tensor of any shape."""
         for part in values.detach().reshape(-1).split(_PART):
+            if not self.signed:
+                self.below += int((part < 0).sum())
+                part = part.clamp(min=0)
             if part.numel():
                 self._add(part.abs())
 
@@ -94,12 +101,14 @@ class Histogram:
         return min(self.maximum, float(index + inside) * self.top / BINS)
 
     def above(self, level: float) -> float:
-        """Return the fraction of magnitudes above a level, exact to the bin that it falls in."""
-        if level >= self.maximum or not self.number:
+        """Return the fraction of magnitudes above a level, exact to the bin that it falls in, with what is `below`."""
+        if not self.number:
             return 0.0
+        if level >= self.maximum:
+            return self.below / self.number
         cumulative = np.concatenate([[0], np.cumsum(self.counts)])
-        below = float(np.interp(level, self.edges, cumulative))
-        return (float(cumulative[-1]) - below) / self.number
+        within = float(np.interp(level, self.edges, cumulative))
+        return (float(cumulative[-1]) - within + self.below) / self.number
 
 
 def _merged(counts: np.ndarray) -> np.ndarray:
@@ -119,6 +128,7 @@ def pooled(histograms: list[Histogram]) -> Histogram:
         result.counts = result.counts + counts
         result.number += one.number
         result.zeros += one.zeros
+        result.below += one.below
         result.squares += one.squares
         if one.maximum > result.maximum or math.isnan(one.maximum):
             result.maximum = one.maximum

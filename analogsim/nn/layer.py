@@ -270,17 +270,13 @@ class AnalogLayer(nn.Module):
         return derive(seed, self.stream, self.calls)
 
     def _layout(self, programmed: Tensor) -> Layout:
-        """Return where the cells of ŵ (N, K, …) are.
-
-        Every slice and sign of the weights is laid out alike, a block being `tile.cols` outputs of it; `cost` counts
-        slices and halves of digital pairs, which are bit lines of their own, side by side.
-        """
+        """Return where the cells of ŵ (N, K, …) are."""
         tile, spec = self.profile.tile, MatmulSpec(rows=self.profile.tile.rows)
         if programmed.ndim == 2:
             tiles = spec.tiles(programmed.shape[1])
         else:
             tiles = [(part.start, part.stop) for part in cut(programmed, spec, tile.mapping)]
-        return Layout.of(tiles, len(programmed), getattr(self, "groups", 1), tile.cols)
+        return Layout.of(tiles, len(programmed), getattr(self, "groups", 1), tile.cols, self.profile.lines)
 
     def _input_range(self, x: Tensor) -> float:
         rule = self.profile.dac.input_range

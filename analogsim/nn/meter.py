@@ -142,11 +142,12 @@ class Meter(RowsAsImages):
         adcs = None if ideal else Converters(profile.adc, profile.noise, 0 if chip is None else chip.seed)
         generator = torch.Generator(converted.device).manual_seed(self.seed + self.calls)
         sums = _Sums(*(converted.new_zeros(job.shape) for _ in range(5)))
-        for plane in planes:
+        for line, plane in enumerate(planes):
+            own_adcs = None if adcs is None else replace(adcs, line=line)
             for weight, step in steps(converted, job.spec, profile.dac):
                 for number, tile in enumerate(job.tiles):
                     part, own = job.inputs(step, tile), gain * (plane.coefficient * weight)
-                    self._convert(sums, job, part, plane, tile, number, own, adcs, generator)
+                    self._convert(sums, job, part, plane, tile, number, own, own_adcs, generator)
         self._add("adc_clipping", sums.clip_own + sums.clip_mean.square())
         self._add("adc_rounding", sums.round_own + sums.round_mean.square())
         return sums

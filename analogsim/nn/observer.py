@@ -13,18 +13,21 @@ from .histogram import Histogram
 class Observer:
     """A backend (the functions `matmul`, `dac`, `accumulate`) without converters and noise that records as it computes.
 
-    Partial sums are recorded for α = 1: in normalised units they are these divided by α.
+    Partial sums are recorded for α = 1: in normalised units they are these divided by α. Those of steps of inputs
+    (`dac.step_bits`) are recorded in normalised units.
 
     Attributes
     ----------
     inputs : Histogram
         Activation units.
     sums : list of Histogram
-        Of each tile, in activation units times normalised weights.
+        Of each tile, of every slice and step; in activation units times normalised weights, or normalised units.
     norms : list of [float, int]
         Of each tile: Σ ‖x_t‖² (where the profile has read noise) and of how many.
     row_power, gain_power : float
         Means over outputs of ‖W_j‖² and of w_max², weight units.
+    plane_power : float
+        Σ c² of the coefficients that slices (and halves of pairs) are added up with; 1 where there are none.
     """
 
     reads_chips = True  # every plane of cells and step of inputs by itself
@@ -32,15 +35,16 @@ class Observer:
 
     def __init__(self, profile: HardwareProfile, binned: bool = True) -> None:
         self.profile, self.binned = profile, binned
-        self.inputs = Histogram(binned)
+        self.inputs = Histogram(binned, profile.dac.signed or profile.dac.bits is None)
         self.sums: list[Histogram] = []
         self.norms: list[list[float]] = []
-        self.row_power = self.gain_power = 1.0
+        self.row_power = self.gain_power = self.plane_power = 1.0
 
     def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor, chip: Chip | None) -> None:
         """Take note of a matrix: digital, as programmed, and its scale (N,)."""
         self.row_power = float(weight.detach().flatten(1).double().square().sum(1).mean())
         self.gain_power = float(w_max.double().square().mean())
+        self.plane_power = 1.0 if chip is None else sum(plane.coefficient**2 for plane in chip.planes)
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
         """Return the scalars to compute with: exact; read noise only asks for ‖x_t‖²."""
@@ -60,8 +64,8 @@ class Observer:
         return out if read.bias is None else out + read.bias, None
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
-        """Record inputs (of an unsigned DAC only what it can convert) and pass them on."""
-        self.inputs.add(x if self.profile.dac.signed else x.clamp(min=0))
+        """Record inputs and pass them on."""
+        self.inputs.add(x)
         return x
 
     def accumulate(
@@ -82,7 +86,7 @@ class Observer:
 
     def _record(self, partial: Tensor, norm2: Tensor | None, tile: int) -> None:
         while len(self.sums) <= tile:
-            self.sums.append(Histogram(self.binned))
+            self.sums.append(Histogram(self.binned, self.profile.adc.signed))
             self.norms.append([0.0, 0])
         self.sums[tile].add(partial)
         if norm2 is not None:
