@@ -10,7 +10,7 @@ from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 import analogsim as an
-from analogsim.errors import CalibrationError, ConversionError
+from analogsim.errors import BackendError, CalibrationError, ConversionError
 
 CALIBRATED = an.HardwareProfile(
     tile={"rows": 16}, dac={"bits": 6}, adc={"bits": 7, "full_scale": "calibrated"}, noise={"output": 0.05}
@@ -173,3 +173,40 @@ def test_a_layer_that_is_never_called_is_named():
     with pytest.raises(CalibrationError, match="aux: the network never called this layer.*keep_digital"):
         an.calibrate(an.convert(Auxiliary(), CALIBRATED), torch.randn(3, 4), progress=False)
     an.calibrate(an.convert(Auxiliary(), CALIBRATED, keep_digital="aux"), torch.randn(3, 4), progress=False)
+
+
+def test_a_digital_state_is_assigned_to_a_network_without_storage():
+    x, state = torch.randn(16, 1, 8, 8), network().state_dict()
+    with torch.device("meta"):
+        model = network()
+    model = an.convert(model, CALIBRATED)
+    model.load_state_dict(state, assign=True)
+    an.calibrate(model, [x], progress=False)
+    expected = an.convert(network(), CALIBRATED)
+    expected.load_state_dict(state)
+    an.calibrate(expected, [x], progress=False)
+    for net in (model, expected):
+        an.set_seed(net, 1)
+    assert torch.equal(model(x), expected(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace", "ignore::torch.jit.TracerWarning")
+def test_what_cannot_be_recorded_says_so():
+    x, plain = torch.randn(2, 1, 8, 8), network().eval()
+    noise = an.NoiseSpec(sigma=0.1), an.NoiseSpec(sigma=0.1, target="weights")
+    hardware = CALIBRATED.varied(dac={"input_range": 1.0}, adc={"full_scale": 4.0}, noise={"output": 0.0})
+    for model in (an.convert(plain, hardware), *(an.inject_noise(plain, spec) for spec in noise)):
+        for record in (torch.jit.trace, lambda net, x: torch.export.export(net, (x,))):
+            with pytest.raises(BackendError, match=r"cannot record.*to_digital"):
+                record(model, x)
+    for model in (an.convert(plain, an.HardwareProfile()), an.inject_noise(plain, an.NoiseSpec(sigma=1.0, eval=False))):
+        assert torch.equal(torch.export.export(model, (x,)).module()(x), plain(x))
+
+
+def test_empty_batches_of_transposed_convolutions():
+    model = an.convert(
+        nn.ConvTranspose2d(2, 4, 3), CALIBRATED.varied(dac={"input_range": 1.0}, adc={"full_scale": 4.0})
+    )
+    x = torch.zeros(0, 2, 8, 8, requires_grad=True)
+    model(x).sum().backward()
+    assert (model(x).shape, x.grad.shape) == ((0, 4, 10, 10), x.shape)

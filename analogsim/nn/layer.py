@@ -359,6 +359,8 @@ class AnalogLayer(nn.Module):
         # A digital network's state_dict has no ranges: keep this layer's own instead of calling them missing.
         for name in RANGES:
             own = getattr(self, name)
+            if own.is_meta:  # what `assign` leaves there would have no value
+                own = torch.full(own.shape, math.nan, device="cpu")
             given = state_dict.setdefault(prefix + name, own)
             if given.shape != own.shape:  # one full scale for the layer, or one for each tile
                 setattr(self, name, own.new_full(given.shape, math.nan))
