@@ -220,7 +220,9 @@ def noise_budget(
 
 def _layer(name: str, meter: Meter) -> LayerBudget:
     if not meter.outputs:
-        raise CalibrationError(f"{name}: the network never used this layer on this batch")
+        raise CalibrationError(
+            f"{name}: the network never called this layer on this batch; leave it digital (convert's keep_digital)"
+        )
     means = {key: value / meter.outputs for key, value in meter.squares.items()}
     stages = {stage: means[stage] for stage in STAGES}
     return LayerBudget(

@@ -24,6 +24,7 @@ Method = Literal["maximum", "percentile", "mse", "noise-aware"]
 Per = Literal["network", "layer", "tile"]
 
 
+@torch.inference_mode(False)  # the ranges must outlive it
 def calibrate(
     model: nn.Module,
     batches: Iterable[Batch] | Tensor | PackedSequence,
@@ -192,7 +193,10 @@ class _Layer:
 
     def __post_init__(self) -> None:
         if not self.seen.inputs.number or not self.seen.sums:
-            raise CalibrationError(f"{self.name}: the network never used this layer on the calibration batches")
+            raise CalibrationError(
+                f"{self.name}: the network never called this layer on the calibration batches; name it in convert's "
+                "keep_digital if it is for training alone (an auxiliary head), or if other code reads its weight"
+            )
         self.sums = pooled(self.seen.sums)
         for what, histogram in (("inputs", self.seen.inputs), ("partial sums", self.sums)):
             if not math.isfinite(histogram.maximum):

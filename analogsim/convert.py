@@ -11,6 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from . import nn as layers
 from .errors import ConversionError, ProfileError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_class
+from .noise import replaced_forward
 from .profile import HardwareProfile
 from .restore import copied
 
@@ -38,6 +39,7 @@ ANALOG: dict[type[nn.Module], type[AnalogLayer] | type[AnalogComposite]] = {
 Rule = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 
 
+@torch.inference_mode(False)  # what is made must outlive it
 def convert(
     model: nn.Module, profile: HardwareProfile, *, keep_digital: Rule | Iterable[Rule] = (), inplace: bool = False
 ) -> nn.Module:
@@ -141,14 +143,21 @@ def _convertible(model: nn.Module, rules: list[Rule]) -> list[str]:
 
 def _check_kind(name: str, module: nn.Module) -> None:
     kind = plain_class(module)
+    if isinstance(module, AnalogLayer | AnalogComposite):
+        return
     if isinstance(module, LazyModuleMixin):
         raise ConversionError(
             f"{name}: {kind.__name__} has no weights yet; run one batch through the model, then convert"
         )
-    if kind not in ANALOG and not isinstance(module, AnalogLayer | AnalogComposite):
+    if kind not in ANALOG:
         raise ConversionError(
             f"{name}: {kind.__name__} is a subclass of a torch layer, and conversion would lose what it adds; "
             f"name it in keep_digital"
+        )
+    if replaced_forward(module):
+        raise ConversionError(
+            f"{name}: something has replaced its forward, which would go on computing digitally; take that away first, "
+            "or name it in keep_digital"
         )
 
 

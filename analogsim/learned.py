@@ -8,6 +8,7 @@ from .nn import AnalogLayer, analog_layers
 NAME = "input_range"
 
 
+@torch.inference_mode(False)  # the parameters must outlive it
 def learn_ranges(model: nn.Module, learn: bool = True) -> list[nn.Parameter]:
     r"""Make every analog layer's input range α a parameter, so that any optimiser trains it with the weights.
 

@@ -166,11 +166,16 @@ class NoiseSite:
         return self.perturb(output, module.training)
 
     def on_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Perturb a network's first input."""
+        """Perturb a network's first input; integers (token ids) have no noise."""
+
+        def perturbed(x: Any) -> Any:
+            whole = isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex())
+            return x if whole else self.perturb(x, module.training)
+
         if args:
-            return (self.perturb(args[0], module.training), *args[1:]), kwargs
+            return (perturbed(args[0]), *args[1:]), kwargs
         first = next(iter(kwargs), None)
-        return args, kwargs if first is None else kwargs | {first: self.perturb(kwargs[first], module.training)}
+        return args, kwargs if first is None else kwargs | {first: perturbed(kwargs[first])}
 
     def on_call(self, module: nn.Module, args: Any) -> None:
         """Do nothing, visibly: before torch's TransformerEncoderLayer bypasses `forward`, it looks for hooks."""
@@ -191,6 +196,11 @@ def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     finally:
         for owner, key in pairs:
             vars(owner).pop(key, None)
+
+
+def replaced_forward(module: nn.Module) -> bool:
+    """Say whether something other than noise on weights stands in the place of a module's forward."""
+    return getattr(vars(module).get("forward", partial(_forward)), "func", None) is not _forward
 
 
 class _AddNoise(torch.autograd.Function):
@@ -240,18 +250,18 @@ def inject_noise(model: nn.Module, spec: NoiseSpec, *, inplace: bool = False) ->
     Notes
     -----
     Only modules are seen: torch.nn.functional.relu in a network's forward is no site. A module that is called twice
-    draws twice. The gradient passes additive noise unchanged and is multiplied by the same (1 + σ_m·n) as the signal.
-    Weight noise reaches the parameter's gradient likewise; in a quantized or an analog layer it disturbs the digital
-    weight, before it is quantized or programmed. torch.compile breaks its graph at each site (fullgraph=True refuses).
-    With an explicit seed, torch.utils.checkpoint would draw different noise in its second forward; without one it
-    repeats the first.
+    draws twice. An input of integers, such as token ids, stays as it is. The gradient passes additive noise unchanged
+    and is multiplied by the same (1 + σ_m·n) as the signal. Weight noise reaches the parameter's gradient likewise; in
+    a quantized or an analog layer it disturbs the digital weight, before it is quantized or programmed. torch.compile
+    breaks its graph at each site (fullgraph=True refuses). With an explicit seed, torch.utils.checkpoint would draw
+    different noise in its second forward; without one it repeats the first.
     """
     plan = _plan(model, spec)
     sigmas = _by_name(spec.layers, list(plan))
     if spec.target == "weights":
         for name, module in plan.items():
             _weights(name, module)
-            if getattr(vars(module).get("forward", partial(_forward)), "func", None) is not _forward:
+            if replaced_forward(module):
                 raise ConversionError(f"{name}: something else has replaced its forward; take that away first")
     if not inplace:
         model = copied(model)

@@ -10,6 +10,7 @@ from .errors import ConversionError, ProgrammingError
 from .nn import analog_layers
 
 
+@torch.inference_mode(False)  # the chip must outlive it
 def program(model: nn.Module, seed: int | None = None) -> int:
     """Program every analog layer: draw, once, all that differs between chips.
 
@@ -54,7 +55,7 @@ def program(model: nn.Module, seed: int | None = None) -> int:
     torch.Size([5, 3])
     """
     if seed is None:
-        seed = int(torch.randint(2**63 - 1, ()).item())
+        seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     if not 0 <= seed < 2**63:
         raise ProgrammingError(f"seed: must be in [0, 2^63) (got {seed})")
     layers = list(analog_layers(model))

@@ -43,9 +43,11 @@ def copied(model: nn.Module) -> nn.Module:
         It cannot be copied.
     """
     try:
-        return copy.deepcopy(model)
+        with torch.inference_mode(False):  # a copy that was made in it could not be trained
+            return copy.deepcopy(model)
     except RuntimeError as error:
         raise ConversionError(
-            f"{type(model).__name__}: cannot be copied ({error}); give inplace=True. The hook-based "
-            "torch.nn.utils.weight_norm is a known cause: torch.nn.utils.parametrizations.weight_norm can be copied"
+            f"{type(model).__name__}: cannot be copied ({error}); give inplace=True. Known causes: the hook-based "
+            "torch.nn.utils.weight_norm (torch.nn.utils.parametrizations.weight_norm can be copied), and "
+            "torch.nn.utils.prune (once torch.nn.utils.prune.remove has made pruning permanent, it can)"
         ) from None

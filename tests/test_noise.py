@@ -130,4 +130,4 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ProfileError, match="sigma"):
         NoiseSpec(sigma=-1.0)
     with pytest.raises(ShapeError, match="floating-point"):
-        inject_noise(small(), NoiseSpec(sigma=1.0))(torch.ones(1, 1, 8, 8, dtype=torch.long))
+        inject_noise(small(), NoiseSpec(sigma=1.0))(torch.ones(1, 1, 8, 8, dtype=torch.complex64))

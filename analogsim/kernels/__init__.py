@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..errors import BackendError, NonFiniteError, ShapeError
 from .clips import Clips
+from .philox import refuse_recording
 from .precision import Precision
 from .spec import MatmulSpec, Read
 
@@ -220,8 +221,9 @@ def resolve(device: str, dtype: torch.dtype, backend: Backend = "auto") -> str:
     Raises
     ------
     BackendError
-        The backend asked for by name cannot run on this device, dtype or installation.
+        The backend asked for by name cannot run on this device, dtype or installation; or the call is being recorded.
     """
+    refuse_recording()
     if backend != "auto" and backend not in MODULES:
         raise BackendError(f"no backend {backend!r}: choose auto, {', '.join(MODULES)}")
     fits_numba = device == "cpu" and dtype == torch.float32
@@ -269,7 +271,7 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
             return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[call-arg]
         return function(*args, **kwargs)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import jit, openmp
-from .cpu import adc_scalars, dac_scalars, finishing, key_words, team
+from .cpu import adc_scalars, dac_scalars, finishing, integers, key_words, team
 
 if TYPE_CHECKING:
     from .conv import Job
@@ -33,9 +33,9 @@ def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
         return [0] * len(job.tiles)
     threads = min(len(job.x), team(max(job.x.numel(), out.numel())))
     runs = _runs(job) if goes_innermost(job, threads) else None
-    counts = torch.zeros(threads, len(job.tiles), dtype=torch.int64)
+    counts = out.new_zeros(threads, len(job.tiles), dtype=torch.int64)
     scalars = [dac_scalars(job.spec), adc_scalars(job.spec), key_words(job.read.seed, job.read.stream)]
-    last = *scalars, torch.empty(0) if bits is None else bits, counts, *finishing(len(job.w), job.read)
+    last = *scalars, out.new_empty(0) if bits is None else bits, counts, *finishing(len(job.w), job.read)
     if runs is None:
         _run_large(job, out, threads, last)
     else:
@@ -48,7 +48,7 @@ def _run_large(job: "Job", out: Tensor, threads: int, last: tuple[Tensor, ...]) 
     tiles, share = job.tiles, len(job.w) // job.geometry.groups
     sizes, extents, padding = _sizes(job, out)
     positions, width = math.prod(out.shape[2:]), out.shape[-1]
-    ends = torch.tensor([0, *(tile.stop for tile in tiles)], dtype=torch.int64)
+    ends = integers([0, *(tile.stop for tile in tiles)])
     most = max(1, min(COLUMNS // positions, SUMS // (positions * share), -(-len(job.x) // threads)))
     rows = positions // width if most > 1 else max(1, min(COLUMNS // width, positions // width))
     depth = max(tile.channels.stop - tile.channels.start for tile in tiles)
@@ -58,8 +58,8 @@ def _run_large(job: "Job", out: Tensor, threads: int, last: tuple[Tensor, ...]) 
         max(tile.stop - tile.start for tile in tiles) * most * rows * width + SLACK,
         share * most * rows * width + SLACK,
     )
-    room = [torch.empty(threads * length) for length in (*lengths, lengths[3])]
-    room.append(torch.empty(threads * lengths[3] if job.spec.noise_read > 0 else 0))
+    room = [out.new_empty(threads * length) for length in (*lengths, lengths[3])]
+    room.append(out.new_empty(threads * lengths[3] if job.spec.noise_read > 0 else 0))
     arrays = job.x, job.w.contiguous(), out, sizes
     openmp.run(
         jit.conv_kernel,
@@ -76,17 +76,17 @@ def _run_small(job: "Job", out: Tensor, threads: int, runs: list[tuple[int, ...]
     sizes, extents, _ = _sizes(job, out)
     kernel_rows, kernel_columns = _two(job.w.shape[2:], 1)
     taps = kernel_rows * kernel_columns
-    table = torch.tensor(runs, dtype=torch.int64)
+    table = integers(runs)
     sets = {run[7]: (run[5], run[6]) for run in runs}
-    rows = torch.arange(job.w[0].numel()).view(-1, kernel_rows, kernel_columns)
+    rows = torch.arange(job.w[0].numel(), device=job.w.device).view(-1, kernel_rows, kernel_columns)
     order, places = [], [0]
     for tile in tiles:
         for number in range(len(sets)):
             first, stop = sets[number]
             order.append(rows[tile.channels, :, first:stop].permute(1, 2, 0).flatten())
             places.append(places[-1] + len(order[-1]))
-    chosen, begin = torch.cat(order), torch.tensor(places, dtype=torch.int64)
-    weight, gathered = job.w.contiguous(), torch.empty(n, len(chosen))
+    chosen, begin = torch.cat(order), integers(places)
+    weight, gathered = job.w.contiguous(), job.w.new_empty(n, len(chosen))
     arrays = _address(weight), _address(gathered), n, taps * job.w.shape[1], _address(chosen), len(chosen)
     openmp.run(jit.gather_kernel, team(gathered.numel()), *arrays)
     positions = math.prod(out.shape[2:])
@@ -96,9 +96,9 @@ def _run_small(job: "Job", out: Tensor, threads: int, runs: list[tuple[int, ...]
     longest = max(run[2] - run[1] for run in runs)
     lengths = depth * math.prod(extents) * slots, depth * taps * longest * slots, block * positions * slots
     counts = (lengths[0], lengths[0], lengths[1], lengths[2], lengths[2])
-    room = [torch.empty(threads * length) for length in counts]
-    room.append(torch.empty(threads * 2 * lengths[2] if job.spec.noise_read > 0 else 0))
-    ends = torch.tensor([0, *(tile.channels.stop for tile in tiles)], dtype=torch.int64)
+    room = [out.new_empty(threads * length) for length in counts]
+    room.append(out.new_empty(threads * 2 * lengths[2] if job.spec.noise_read > 0 else 0))
+    ends = integers([0, *(tile.channels.stop for tile in tiles)])
     openmp.run(
         jit.conv_small_kernel,
         threads,
@@ -158,7 +158,7 @@ def _sizes(job: "Job", out: Tensor) -> tuple[Tensor, tuple[int, ...], tuple[int,
     parts = (out.shape[2:], job.w.shape[2:], geometry.stride)
     walk = [*(v for part in parts for v in (*ones, *part)), *padding, *ones, *geometry.dilation]
     values = *job.x.shape[:2], len(job.w), *extents, *walk, geometry.groups
-    return torch.tensor(values, dtype=torch.int64), extents, padding
+    return integers(values), extents, padding
 
 
 def _address(array: Tensor) -> int:

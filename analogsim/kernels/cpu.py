@@ -1,7 +1,9 @@
 """The `numba` backend: each thread its own rows, a BLAS call per tile and one fused pass over its partial sums."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ FEW_OUTPUTS = 16  # below, BLAS computes the transposed product, over twice as f
 
 # glibc gives freed memory beyond twice the largest block freed so far back to the system, and the page faults to get it
 # anew cost more than the noise does (2.5 of 24 ms of a LeNet-5 training step): free a block of the most, 32 MiB, first.
-torch.empty(31 * 2**18)
+torch.empty(31 * 2**18, dtype=torch.float32, device="cpu")
 
 
 @torch.no_grad()
@@ -29,20 +31,20 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     tiles, threads = len(spec.tiles(k)), team(m * max(k, n))
     spec.check_tiles(tiles)
     if not m * k * n:
-        out = torch.zeros(m, n)
+        out = x.new_zeros(m, n)
         return out if read.bias is None else out + read.bias, Clips.none(tiles, out) if read.records else None
     width = min(spec.rows or k, k)
-    x, w, out = _in_rows(x), _in_rows(w), torch.empty(m, n)
+    x, w, out = _in_rows(x), _in_rows(w), x.new_empty(m, n)
     clips = Clips.none(tiles, out) if read.records else None
-    counts = torch.zeros(threads, tiles, dtype=torch.int64)
+    counts = x.new_zeros(threads, tiles, dtype=torch.int64)
     most = min(max(ROWS, BLOCK // max(n, width)), -(-m // threads) + 16)
     # Tiles whose inputs are converted together.
     group = min(k, max(1, INPUTS // (most * width)) * width)
     few = n < FEW_OUTPUTS
     converts = spec.dac_levels > 0 or spec.input_range != 1
-    inputs = torch.empty(threads * most * group if converts else 0)
+    inputs = x.new_empty(threads * most * group if converts else 0)
     sums, columns, squares = (
-        torch.empty(threads * most * n if used else 0) for used in (True, few, spec.noise_read > 0)
+        x.new_empty(threads * most * n if used else 0) for used in (True, few, spec.noise_read > 0)
     )
     # Of several rows of few columns, for long loops.
     several = max(1, min(m, jit.CHUNK // n))
@@ -93,7 +95,7 @@ def accumulate(
     """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous."""
     threads = team(out.numel())
     squares = norm2.expand_as(partial).contiguous() if read.spec.noise_read and norm2 is not None else None
-    clipped = None if bits is None else torch.zeros(8 * threads, dtype=torch.int64)  # a cache line for each thread
+    clipped = None if bits is None else out.new_zeros(8 * threads, dtype=torch.int64)  # a cache line for each thread
     scalars, key = adc_scalars(read.spec), key_words(read.seed, read.stream)
     arrays = [0 if array is None else array.data_ptr() for array in (out, partial, squares, bits)]
     last = 0 if clipped is None else clipped.data_ptr()
@@ -132,15 +134,15 @@ def convert(
         Thresholds (ADCs, 2^b - 1) and outputs (ADCs, 2^b) of a search, of one ADC or of N.
     """
     threads = team(out.numel())
-    clipped = None if bits is None else torch.zeros(8 * threads, dtype=torch.int64)
-    thresholds = outputs = torch.empty(0)
+    clipped = None if bits is None else out.new_zeros(8 * threads, dtype=torch.int64)
+    thresholds = outputs = out.new_empty(0)
     depth = 0
     if table is not None:
         thresholds, outputs = table
         thresholds = torch.cat([thresholds.new_zeros(len(thresholds), 1), thresholds], 1)
         outputs = outputs.contiguous()
         depth = outputs.shape[1].bit_length() - 1
-    scalars = torch.tensor([*limits, 1 / step if step else 0.0, step])
+    scalars = floats([*limits, 1 / step if step else 0.0, step])
     arrays = [0 if array is None else array.data_ptr() for array in (out, sums, bits, gains, offsets)]
     tables = thresholds.data_ptr(), outputs.data_ptr(), outputs.numel(), scalars.data_ptr()
     shape = out.numel(), out.shape[1], math.prod(out.shape[2:]), depth, tile, first
@@ -154,7 +156,7 @@ def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed
     x = x.contiguous()
     check_extent(x.numel())
     out = torch.empty_like(x)
-    a, b = (torch.as_tensor(s, dtype=torch.float32).contiguous() for s in (sigma, multiplicative))
+    a, b = (torch.as_tensor(s, dtype=torch.float32, device=x.device).contiguous() for s in (sigma, multiplicative))
     per_sample = x.numel() // len(x) if x.ndim and max(a.numel(), b.numel()) > 1 else max(1, x.numel())
     levels = a.data_ptr(), a.numel(), b.data_ptr(), b.numel()
     key = key_words(seed, stream)
@@ -170,10 +172,11 @@ def team(count: int) -> int:
 
 def finishing(n: int, read: Read) -> tuple[Tensor, Tensor]:
     """Return scale and bias of n outputs, contiguous; empty where there is neither."""
-    if read.scale is None and read.bias is None:
-        return torch.empty(0), torch.empty(0)
-    gains = torch.ones(n) if read.scale is None else read.scale.detach()
-    offsets = torch.zeros(n) if read.bias is None else read.bias.detach()
+    given = read.bias if read.scale is None else read.scale
+    if given is None:
+        return floats([]), floats([])
+    gains = given.new_ones(n) if read.scale is None else read.scale.detach()
+    offsets = given.new_zeros(n) if read.bias is None else read.bias.detach()
     return gains.contiguous(), offsets.contiguous()
 
 
@@ -181,9 +184,7 @@ def finishing(n: int, read: Read) -> tuple[Tensor, Tensor]:
 def dac_scalars(spec: MatmulSpec) -> Tensor:
     """Return what `jit.dac` needs of a spec."""
     levels = spec.dac_levels
-    return torch.tensor(
-        [(levels or 1) / spec.input_range, -levels * spec.dac_signed, levels, 1 / levels if levels else 0]
-    )
+    return floats([(levels or 1) / spec.input_range, -levels * spec.dac_signed, levels, 1 / levels if levels else 0])
 
 
 @lru_cache(maxsize=256)
@@ -192,10 +193,23 @@ def adc_scalars(spec: MatmulSpec) -> Tensor:
     levels = spec.adc_levels
     noise = spec.noise_output, spec.noise_read, spec.noise_multiplicative
     rows = [(scale, levels / scale, scale / levels) if levels else (scale, 1.0, 0.0) for scale in spec.full_scales]
-    return torch.tensor([[*noise, *row] for row in rows or [(math.inf, 1.0, 0.0)]])
+    return floats([[*noise, *row] for row in rows or [(math.inf, 1.0, 0.0)]])
 
 
 @lru_cache(maxsize=256)
 def key_words(seed: int, stream: int) -> Tensor:
     """Return the four words of seed and stream that key the random numbers."""
-    return torch.tensor([v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)])
+    return integers([v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)])
+
+
+# Machine code reads these by their addresses, so torch's default device and dtype must have no say.
+
+
+def floats(values: Sequence[Any]) -> Tensor:
+    """Return float32 numbers on the CPU."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu")
+
+
+def integers(values: Sequence[Any]) -> Tensor:
+    """Return int64 numbers on the CPU."""
+    return torch.tensor(values, dtype=torch.int64, device="cpu")

@@ -356,4 +356,4 @@ def _adc_scalars(spec: MatmulSpec, tiles: int, device: torch.device, unit: float
     levels = spec.adc_levels
     scales = [math.inf if (scale := spec.full_scale(tile)) is None else scale for tile in range(tiles)]
     rows = [(a / unit, unit * levels / a, a / levels) if levels else (a / unit, 1.0, 0.0) for a in scales]
-    return torch.tensor(rows, device=device)
+    return torch.tensor(rows, dtype=torch.float32, device=device)

@@ -117,14 +117,24 @@ def seed_of_call(given: int | None, device: torch.device) -> int:
     Raises
     ------
     BackendError
-        A CUDA graph is being captured, whose replays would all draw the numbers of the one captured call.
+        The call is being recorded, or a CUDA graph captured, whose replays would all draw the numbers of that one call.
     """
+    refuse_recording()
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise BackendError(
             "noise cannot be captured in a CUDA graph, whose replays would repeat it; capture what comes before and "
             "after, or use torch.compile, whose graphs leave it out"
         )
-    return int(torch.randint(2**63 - 1, ())) if given is None else given
+    return int(torch.randint(2**63 - 1, (), device="cpu")) if given is None else given
+
+
+def refuse_recording() -> None:
+    """Refuse to be recorded: machine code leaves no trace, and a seed would become a constant."""
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        raise BackendError(
+            "torch.export, torch.jit.trace and ONNX cannot record crossbars and noise, which they would lose; export "
+            "what to_digital(model) and remove_noise(model) leave"
+        )
 
 
 def check_extent(elements: int) -> None:

@@ -3,7 +3,7 @@
 from .attention import AnalogMultiheadAttention, AnalogOutProjection, allow_nested, forbid_nested
 from .conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
 from .crossbar import AnalogComposite, Crossbar
-from .layer import AnalogLayer, analog_layers, plain_class, set_seed
+from .layer import AnalogLayer, analog_layers, forbid_fused_inference, plain_class, set_seed
 from .linear import AnalogLinear
 from .recurrent import AnalogGRU, AnalogGRUCell, AnalogLSTM, AnalogLSTMCell, AnalogRNN, AnalogRNNCell
 from .transpose import AnalogConvTranspose1d, AnalogConvTranspose2d, AnalogConvTranspose3d
@@ -29,6 +29,7 @@ __all__ = [
     "Crossbar",
     "allow_nested",
     "analog_layers",
+    "forbid_fused_inference",
     "forbid_nested",
     "plain_class",
     "set_seed",

@@ -11,7 +11,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from ..errors import ShapeError
 from ..profile import HardwareProfile
 from .crossbar import AnalogComposite
-from .layer import AnalogLayer
+from .layer import forbids_fused_inference
 from .linear import AnalogLinear
 
 
@@ -173,7 +173,9 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def forbid_nested(model: nn.Module) -> None:
-    """Stop torch's TransformerEncoder from passing nested tensors to analog layers; `allow_nested` undoes it.
+    """Stop torch's TransformerEncoder from passing nested tensors to layers that are kept from its fused inference.
+
+    `allow_nested` undoes it where there are none any more.
 
     Its flag becomes None, which is as false as False and remembers that it was True.
     """
@@ -181,7 +183,7 @@ def forbid_nested(model: nn.Module) -> None:
         if (
             isinstance(module, nn.TransformerEncoder)
             and getattr(module, "use_nested_tensor", False)
-            and any(isinstance(inner, AnalogLayer) for inner in module.modules())
+            and any(map(forbids_fused_inference, module.modules()))
         ):
             module.use_nested_tensor = None  # type: ignore[assignment]
 
@@ -189,5 +191,9 @@ def forbid_nested(model: nn.Module) -> None:
 def allow_nested(model: nn.Module) -> None:
     """Undo `forbid_nested`."""
     for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False) is None:
+        if (
+            isinstance(module, nn.TransformerEncoder)
+            and getattr(module, "use_nested_tensor", False) is None
+            and not any(map(forbids_fused_inference, module.modules()))
+        ):
             module.use_nested_tensor = True

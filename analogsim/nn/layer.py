@@ -355,6 +355,8 @@ class AnalogLayer(nn.Module):
         # A digital network's state_dict has no ranges: keep this layer's own instead of calling them missing.
         for name in RANGES:
             own = getattr(self, name)
+            if own.is_meta:  # what `assign` leaves there would have no value
+                own = torch.full(own.shape, math.nan, device="cpu")
             given = state_dict.setdefault(prefix + name, own)
             if given.shape != own.shape:  # one full scale for the layer, or one for each tile
                 setattr(self, name, own.new_full(given.shape, math.nan))
@@ -383,6 +385,11 @@ def set_seed(model: nn.Module, seed: int | None) -> None:
     ----------
     seed : int or None
         64 bits; None returns to seeds drawn from torch's default generator at each call.
+
+    Notes
+    -----
+    With a seed, torch.utils.checkpoint would draw different noise in its second forward, which is another call; without
+    one it repeats the first.
     """
     for number, (_, layer) in enumerate(analog_layers(model)):
         layer.seed, layer.stream, layer.calls = seed, number, 0
@@ -393,6 +400,11 @@ def forbid_fused_inference(layer: nn.Module) -> None:
     and never call it; a forward hook on any module inside is what that path respects.
     """
     layer.register_forward_pre_hook(_forbid_fused_inference)
+
+
+def forbids_fused_inference(layer: nn.Module) -> bool:
+    """Say whether `forbid_fused_inference` was said of a layer."""
+    return any(hook is _forbid_fused_inference for hook in layer._forward_pre_hooks.values())
 
 
 def _forbid_fused_inference(module: nn.Module, inputs: tuple[Any, ...]) -> None:

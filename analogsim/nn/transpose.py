@@ -55,7 +55,7 @@ class _AnalogConvTranspose(AnalogSpatial):
                     self._observer.written(matrix[own], part.programmed, part.read.scale, chip and chip.part(own))
                 sums.append(CrossbarLinear.apply(rows[:, group], matrix[own], None, part, self.learned_range))
             products = torch.cat(sums, 1) if groups > 1 else sums[0]
-            products = products.reshape(len(x), *x.shape[2:], -1).movedim(-1, 1)
+            products = products.reshape(len(x), *x.shape[2:], len(matrix)).movedim(-1, 1)
             out = overlap_add(products, conv.kernel_size, conv.stride, conv.dilation)
             out = F.pad(out, [n for p, e in zip(conv.padding[::-1], extra[::-1], strict=True) for n in (-p, e - p)])
             if bias is not None:

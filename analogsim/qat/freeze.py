@@ -10,6 +10,7 @@ from ..restore import copied
 from .layers import WEIGHTED, FixedQuantizer, QuantReLU, is_quantized, modules_of, quantized_weight, quantizer_of
 
 
+@torch.inference_mode(False)  # what is made must outlive it
 def freeze_quantization(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """End quantization-aware training: a plain torch network that computes the same as the quantized one in evaluation.
 

@@ -7,12 +7,15 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..errors import ConversionError
+from ..nn import forbid_fused_inference, forbid_nested
+from ..noise import replaced_forward
 from ..restore import copied
 from .layers import WEIGHTED, QuantReLU, is_quantized, modules_of
 from .mended import brevitas_parts
 from .spec import QATSpec, matches
 
 
+@torch.inference_mode(False)  # what is made must outlive it
 def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool = False) -> nn.Module:
     """Put Brevitas quantizers on the linear, convolution and ReLU layers of a network, for training with them.
 
@@ -81,6 +84,10 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
         module.train(training)
         for child in module.children():
             child.to(parameter.device, parameter.dtype)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer) and any(map(is_quantized, module.modules())):
+            forbid_fused_inference(module)  # which reads the layers' weights past their quantizers
+    forbid_nested(model)
     return model
 
 
@@ -93,6 +100,11 @@ def _quantizable(module: nn.Module, name: str) -> bool:
         raise ConversionError(
             f"{name}: {type(module).__name__} is a subclass of a torch layer, and quantization would lose what it "
             "adds; name it in `exclude` (a network on crossbars: prepare_qat, freeze_quantization, then convert)"
+        )
+    if type(module) in (*WEIGHTED, nn.ReLU) and replaced_forward(module):
+        raise ConversionError(
+            f"{name}: something has replaced its forward, which knows no quantizers; take that away first, or name it "
+            "in `exclude`"
         )
     return type(module) in (*WEIGHTED, nn.ReLU)
 
