@@ -1,5 +1,6 @@
 """Input ranges that training learns."""
 
+import torch
 from torch import nn
 
 from .errors import CalibrationError, ConversionError
