@@ -308,6 +308,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "by_layer": lambda: methods("open/layers", lenet5=UNIFORM),
     "shortcuts": lambda: methods("open/shortcuts", resnet18=("float", FULL)),
     "batch_norm": batch_norm,
+    "longer": lambda: methods("open/longer"),
     "statistics": lambda: methods("open/statistics"),
     "ramp": lambda: methods("open/ramp", **{"resnet18": (FULL,), "open/shortcuts": (FULL,)}),
 }
