@@ -311,7 +311,7 @@ def check_pack(networks: Sequence[nn.Module], how: Convolve, images: Tensor, dev
     # (B, G): of each network all images but one must be right, for where rounding tips a quantizer's level one is not.
     differences = (out - wanted).abs().amax(2) / wanted.abs().max().clamp_min(1e-30)
     worst = differences.sort(0).values[: max(1, len(images) - 1)].max()
-    if worst > TOLERANCE:
+    if not worst <= TOLERANCE:
         raise ConversionError(
             f"{title}: its forward does not keep the channels of several networks apart (logits differ by {worst:.0%})"
         )
