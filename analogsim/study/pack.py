@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConversionError
-from ..kernels.precision import float32_precision
 from ..qat import QuantReLU, activation_quantizer, weight_quantizer
 
 Convolve = Literal["grouped", "separate", "unfolded"]
@@ -30,9 +29,8 @@ ALIKE = tuple(
     ).split()
 )
 DROPOUTS = (nn.modules.dropout._DropoutNd,)
-TOLERANCE = 1e-2
-"""Of the largest logit. A network that cannot be packed is wrong by all of it; float32 and a batch normalisation over a
-few values are wrong by 1e-4."""
+TOLERANCE = 1e-6
+"""Of the largest logit, in float64. A network that cannot be packed is wrong by all of it."""
 
 
 class PackedConv(nn.Module):
@@ -291,23 +289,22 @@ def check_pack(networks: Sequence[nn.Module], how: Convolve, images: Tensor, dev
         The packed network does not compute what they do: its forward mixes channels, or reshapes them apart.
     """
     title = type(networks[0]).__name__
-    images = images.to(device)
+    # In float64, where rounding neither tips a quantizer's level nor is as coarse as a GPU's TF32.
+    images = images.to(device, torch.float64)
     inputs = [images.roll(number, 0) * (1 - number / (2 * len(networks))) for number in range(len(networks))]
-    singles = [copy.deepcopy(network).to(device) for network in networks]
-    packed = pack(singles, how).to(device)
+    singles = [copy.deepcopy(network).to(device, torch.float64) for network in networks]
+    packed = pack(singles, how)
     for network in (*singles, packed):
         network.train()
         for module in network.modules():
             if isinstance(module, DROPOUTS):
                 module.eval()
-    # A GPU's TF32, which cuDNN takes unless told not to, makes differences as large as the tolerance.
-    with float32_precision(device, "ieee"):
-        wanted = torch.stack([network(x) for network, x in zip(singles, inputs)], 1)
-        try:
-            out = packed(torch.cat(inputs, 1)).view(wanted.shape)
-        except (RuntimeError, ValueError, TypeError) as error:
-            line = str(error).splitlines()[0]
-            raise ConversionError(f"{title}: its forward cannot be shared by several networks ({line})") from error
+    wanted = torch.stack([network(x) for network, x in zip(singles, inputs)], 1)
+    try:
+        out = packed(torch.cat(inputs, 1)).view(wanted.shape)
+    except (RuntimeError, ValueError, TypeError) as error:
+        line = str(error).splitlines()[0]
+        raise ConversionError(f"{title}: its forward cannot be shared by several networks ({line})") from error
     worst = (out - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30)
     if worst > TOLERANCE:
         raise ConversionError(
