@@ -38,7 +38,7 @@ from .cost import LayerCost, NetworkCost, cost  # isort: skip
 from .robustness import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
 from .search import Design, DesignSearch, design_search  # isort: skip
 from .midpoint import MidpointFit, fit_midpoint  # isort: skip
-from .errors import AnalogSimError  # isort: skip
+from .errors import AnalogSimError, AnalogSimWarning  # isort: skip
 from .kernels import MatmulSpec, tiled_matmul  # isort: skip
 
 __version__ = "0.1.0"
@@ -102,6 +102,7 @@ __all__ = [
     # kernels
     "tiled_matmul",
     "MatmulSpec",
-    # errors
+    # errors and warnings
     "AnalogSimError",
+    "AnalogSimWarning",
 ]

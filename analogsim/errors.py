@@ -1,4 +1,10 @@
-"""Exceptions: one hierarchy, so that a caller can catch everything this library raises on purpose."""
+"""Exceptions and warnings: one hierarchy of each, so that a caller can catch all that this library says on purpose."""
+
+
+class AnalogSimWarning(UserWarning):
+    """Base of every warning: an answer that is right, but is not about all of what was asked; the message says what
+    was left out, by name and share, and what to do.
+    """
 
 
 class AnalogSimError(Exception):

@@ -103,12 +103,13 @@ def test_brevitas_is_imported_in_one_file():
     assert users == ["mended.py"]
 
 
-def test_every_error_is_caught_by_the_one_base():
+def test_every_error_and_warning_is_caught_by_its_one_base():
     from analogsim import errors
 
     kinds = [value for value in vars(errors).values() if isinstance(value, type)]
+    bases = errors.AnalogSimError, errors.AnalogSimWarning
     assert len(kinds) > 10
-    assert all(issubclass(kind, errors.AnalogSimError) for kind in kinds)
+    assert all(issubclass(kind, bases) for kind in kinds)
 
 
 def test_all_is_importable_and_documented():
@@ -116,3 +117,12 @@ def test_all_is_importable_and_documented():
 
     for name in analogsim.__all__:
         assert getattr(getattr(analogsim, name), "__doc__", None), f"{name} has no docstring"
+
+
+def test_the_top_level_holds_what_the_layout_names():
+    wanted = {"analogsim", "models", "benchmarks", "tests", "docs", ".ci", "pyproject.toml", "constraints.txt"}
+    wanted |= {"Makefile", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore", ".pre-commit-config.yaml"}
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    assert {name.split("/")[0] for name in listed.stdout.splitlines()} == wanted
