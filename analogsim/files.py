@@ -4,6 +4,8 @@ import json
 import math
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,21 +15,76 @@ import yaml
 
 from .errors import DataError
 
+try:
+    import fcntl
+except ImportError:  # Windows: what a kill leaves stays there
+    fcntl = None
+
+ASIDE = ".analogsim-", ".part"  # how the names of folders begin and end that files are written in
+
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yield a name beside the file's to write to; it takes the file's place when the block ends without an error.
+    """Yield a place aside to write to; what is there takes the file's place when the block ends without an error.
 
     So there is the old file or the new one, whenever the process dies.
+
+    Notes
+    -----
+    The place is in a new folder beside the file, of a name that nobody can know before: writers of one file do not
+    meet, no link leads elsewhere, and what a writer itself puts aside goes with the folder. A lock tells folders that
+    are written in from those that a kill left, which the next write beside them removes.
     """
-    aside = path.with_name(path.name + ".part")
+    _sweep(path.parent)
+    folder, lock = _aside(path.parent)
     try:
-        yield aside
-        os.replace(aside, path)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink()
+        yield folder / path.name
+        os.replace(folder / path.name, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _aside(parent: Path) -> tuple[Path, int | None]:
+    """Make a folder, and lock it where the file system can."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=ASIDE[0], suffix=ASIDE[1], dir=parent))
+        lock = _lock(folder, wait=True)
+        if folder.exists():
+            return folder, lock
+        # Somebody swept it up before it was locked.
+        if lock is not None:
+            os.close(lock)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the folders that killed writers left; those that cannot be locked may be in use."""
+    with suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(ASIDE[0]) and entry.name.endswith(ASIDE[1]):
+                lock = _lock(Path(entry.path), wait=False)
+                if lock is not None:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                    os.close(lock)
+
+
+def _lock(folder: Path, wait: bool) -> int | None:
+    """Return the descriptor that holds a folder's lock until it is closed; None where there is none to be had."""
+    if fcntl is None:
+        return None
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException as error:
+        os.close(held)
+        if isinstance(error, OSError):
+            return None
         raise
+    return held
 
 
 @contextmanager
