@@ -18,6 +18,7 @@ from .nn import set_seed
 from .nn.meter import STAGES, Meter
 from .noise import NoiseSpec, inject_noise, remove_noise, set_noise
 from .restore import copied, forked, seed_generators
+from .value import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,6 +207,7 @@ def noise_budget(
 
     Memory: tensors of 2^19 outputs at a time. Time: ten or so exact passes, one a slice and step, `repeats` noisy ones.
     """
+    repeats, seed = whole(repeats, "repeats", CalibrationError), whole(seed, "seed", CalibrationError)
     if repeats < 0:
         raise CalibrationError(f"repeats: 0 or more is needed (got {repeats})")
     model = copied(model).eval()

@@ -16,6 +16,7 @@ from .kernels.conv import convolve
 from .kernels.conv_tiles import cut
 from .nn.meter import RowsAsImages
 from .profile import Cost, HardwareProfile
+from .value import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +144,8 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
     """
     analog = convert(model, profile)
     parameter = next(analog.parameters())
-    blank = torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device)
+    shape = [whole(size, "input_shape", ShapeError) for size in input_shape]
+    blank = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
     with observed(analog, _Counter) as seen, torch.no_grad():
         try:
             analog(blank)

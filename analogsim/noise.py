@@ -22,7 +22,7 @@ from .kernels import add_noise, resolve, uncompiled
 from .kernels.philox import seed_of_call
 from .profile import explain
 from .restore import copied
-from .value import NonNegative, Value
+from .value import NonNegative, Value, whole
 
 __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
 
@@ -383,7 +383,8 @@ def _by_name(layers: Mapping[str | int, Any], names: list[str]) -> dict[str, Any
     """Return per-layer values by name."""
     values = {}
     for key, value in layers.items():
-        name = names[key] if isinstance(key, int) and -len(names) <= key < len(names) else key
+        place = None if isinstance(key, str) else whole(key, "layers: a site's position", ConversionError)
+        name = names[place] if place is not None and -len(names) <= place < len(names) else key
         if name not in names:
             raise ConversionError(f"layers: no noise site {key!r}; there are {len(names)}: {', '.join(names)}")
         values[name] = value

@@ -8,6 +8,7 @@ from torch import nn
 from .device import derive
 from .errors import ConversionError, ProgrammingError
 from .nn import analog_layers
+from .value import whole
 
 
 @torch.inference_mode(False)  # the chip must outlive it
@@ -34,7 +35,7 @@ def program(model: nn.Module, seed: int | None = None) -> int:
     ConversionError
         The model has no analog layer.
     ProgrammingError
-        The seed is negative or too large.
+        The seed is no whole number, negative or too large.
 
     Notes
     -----
@@ -56,6 +57,7 @@ def program(model: nn.Module, seed: int | None = None) -> int:
     """
     if seed is None:
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+    seed = whole(seed, "seed", ProgrammingError)
     if not 0 <= seed < 2**63:
         raise ProgrammingError(f"seed: must be in [0, 2^63) (got {seed})")
     layers = list(analog_layers(model))

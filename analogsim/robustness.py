@@ -19,6 +19,7 @@ from .nn import analog_layers
 from .noise import NoiseSite, NoiseSpec, Target, inject_noise, noise_sites
 from .progress import bar
 from .restore import copied, forked, restored, seed_generators
+from .value import whole
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
@@ -100,6 +101,7 @@ def noise_sweep(
     -----
     Cost: 1 + S·R passes over the data. Outputs that are NaN under noise count as wrong.
     """
+    repeats, seed = whole(repeats, "repeats", FitError), whole(seed, "seed", FitError)
     grid = _grid(sigmas, repeats, quantity, seed)
     model = _prepared(model, quantity, device)
     where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))

@@ -22,6 +22,7 @@ from .profile import HardwareProfile, Noise
 from .program import program
 from .progress import bar
 from .robustness import accuracy
+from .value import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,6 +247,8 @@ def design_search(
         raise SearchError("design_search needs Optuna: pip install 'analogsim[search]'") from None
     base = HardwareProfile.load("8bit") if base is None else base
     choices = {key: list(values) for key, values in (SPACE if space is None else space).items()}
+    trials, repeats = whole(trials, "trials", SearchError), whole(repeats, "repeats", SearchError)
+    seed = whole(seed, "seed", SearchError)
     _check(choices, max_drop, trials, repeats)
     for key, values in choices.items():
         for value in values:

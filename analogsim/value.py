@@ -1,8 +1,11 @@
 """What profiles and specifications are: values, checked when they are made."""
 
-from typing import Annotated
+import operator
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from .errors import AnalogSimError
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -12,3 +15,39 @@ class Value(BaseModel):
     """Immutable and comparable, with no unknown keys and no NaN; the strings below fields describe them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic would take `rows: true` for one row.
+        if is_truth(value) and not _takes_truth(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"a number or text is needed, not {value}")
+        return value
+
+
+def is_truth(value: object) -> bool:
+    """Say whether a value is true or false: Python's, NumPy's or torch's."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+
+
+def whole(value: Any, what: str, error: type[AnalogSimError]) -> int:
+    """Return a whole number as Python's int, whichever type it came as: Python's, NumPy's, or a tensor of one.
+
+    Parameters
+    ----------
+    value : int, NumPy integer, or Tensor ()
+    what : str
+        Its name, for the message.
+    error : type
+        What to raise where it is none; truth values are none.
+    """
+    try:
+        if is_truth(value):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise error(f"{what}: a whole number is needed, got {value!r}") from None
+
+
+def _takes_truth(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(map(_takes_truth, get_args(annotation)))

@@ -125,7 +125,7 @@ def seed_of_call(given: int | None, device: torch.device) -> int:
             "noise cannot be captured in a CUDA graph, whose replays would repeat it; capture what comes before and "
             "after, or use torch.compile, whose graphs leave it out"
         )
-    return int(torch.randint(2**63 - 1, (), device="cpu")) if given is None else given
+    return int(torch.randint(2**63 - 1, (), device="cpu")) if given is None else int(given)
 
 
 def refuse_recording() -> None:

@@ -21,6 +21,7 @@ from ..kernels import Backend, MatmulSpec, Precision, Read, choose, uncompiled
 from ..kernels.conv_tiles import cut
 from ..kernels.philox import seed_of_call
 from ..profile import HardwareProfile
+from ..value import whole
 from .function import CrossbarLinear, Plan, exact_dtype
 
 RANGES = ("input_range", "adc_full_scale")
@@ -386,11 +387,18 @@ def set_seed(model: nn.Module, seed: int | None) -> None:
     seed : int or None
         64 bits; None returns to seeds drawn from torch's default generator at each call.
 
+    Raises
+    ------
+    ProgrammingError
+        The seed is no whole number.
+
     Notes
     -----
     With a seed, torch.utils.checkpoint would draw different noise in its second forward, which is another call; without
     one it repeats the first.
     """
+    if seed is not None:
+        seed = whole(seed, "seed", ProgrammingError)
     for number, (_, layer) in enumerate(analog_layers(model)):
         layer.seed, layer.stream, layer.calls = seed, number, 0
 
