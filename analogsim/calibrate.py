@@ -18,6 +18,7 @@ from .nn.histogram import Histogram, pooled
 from .nn.observer import Observer
 from .ranges import best_scale, conversion_error, least, least_error
 from .restore import restored
+from .value import LARGEST_SCALE, LEAST_SCALE
 
 Batch = Tensor | PackedSequence | tuple[Tensor, ...] | list[Tensor]
 Method = Literal["maximum", "percentile", "mse", "noise-aware"]
@@ -210,7 +211,7 @@ class _Layer:
         dac = profile.dac
         self.dac_levels = 0 if dac.bits is None else 2 ** (dac.bits - dac.signed) - 1
         self.adc_levels = 0 if profile.adc.bits is None else 2 ** (profile.adc.bits - profile.adc.signed) - 1
-        self.top = self._input_range()
+        self.top = self._usable("inputs", self._input_range())
         self.alpha = dac.input_range if isinstance(dac.input_range, float) else self.top
 
     def _own(self, histogram: Histogram) -> float:
@@ -244,6 +245,15 @@ class _Layer:
         near = int(np.argmin(error(grid)))
         grid = np.geomspace(grid[max(near - 1, 0)], grid[min(near + 1, len(grid) - 1)], 13)
         return float(grid[int(np.argmin(error(grid)))])
+
+    def _usable(self, what: str, scale: float) -> float:
+        """Return a full scale that float32 can convert with: what is smaller than the least counts as zero."""
+        if scale > LARGEST_SCALE:
+            raise CalibrationError(
+                f"{self.name}: its {what} reach {scale:.3g}, and a full scale at most {LARGEST_SCALE:.2g}; check the "
+                "batches and the weights"
+            )
+        return max(scale, LEAST_SCALE)
 
     def unit(self, alpha: float) -> float:
         """Return what a normalised unit is in the sums that were seen."""
@@ -279,6 +289,9 @@ class _Layer:
 
     def store(self, full_scale: float | list[float]) -> dict[str, Any]:
         """Write the ranges into the layer; return its line of the report."""
+        many = isinstance(full_scale, list)
+        usable = [self._usable("partial sums", scale) for scale in (full_scale if many else [full_scale])]
+        full_scale = usable if many else usable[0]
         device = self.layer.adc_full_scale.device
         with torch.no_grad():
             self.layer.input_range.fill_(self.top)

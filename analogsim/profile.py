@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from .device_profile import Cells, Drift, Faults, Flicker, Programming, Wires
 from .errors import ProfileError
 from .files import read_yaml, replaced
-from .value import NonNegative, Positive, Value
+from .value import FullScale, NonNegative, Positive, Value
 
 Bits = Annotated[int, Field(ge=1, le=16)]
 SignedBits = Annotated[int, Field(ge=2, le=16)]
@@ -46,7 +46,7 @@ class DAC(Value):
     null: neither rounds nor clips."""
     signed: bool = True
     """true: inputs in [-1, 1]; false: inputs in [0, 1] (negative inputs clip to 0)."""
-    input_range: Positive | Literal["calibrated", "dynamic"] = "calibrated"
+    input_range: FullScale | Literal["calibrated", "dynamic"] = "calibrated"
     """Input full scale α in activation units: a constant, `calibrated` (constant, stored in each layer by calibrate()),
     or `dynamic` (absolute maximum of each batch; for comparison, no chip does this)."""
 
@@ -75,7 +75,7 @@ class Weight(Value):
 
     bits: SignedBits | None = None
     """Conductance levels: weights are rounded to multiples of 1/(2^(b-1)-1) of full scale. null: continuous."""
-    w_max: Positive | Literal["column", "tensor"] = "column"
+    w_max: FullScale | Literal["column", "tensor"] = "column"
     """Weight full scale in weight units: the absolute maximum per output `column`, per `tensor`, or a constant
     (larger weights clip)."""
 
@@ -108,7 +108,7 @@ class ADC(Value):
 
     bits: SignedBits | None = None
     """Resolution in bits, signed: step full_scale/(2^(b-1)-1). null: does not round."""
-    full_scale: Positive | Literal["calibrated"] | None = "calibrated"
+    full_scale: FullScale | Literal["calibrated"] | None = "calibrated"
     """Partial sums clip to ±full_scale, normalised units: a constant, or `calibrated` (stored in each layer by
     calibrate()). null (only with bits: null): does not clip."""
     per: Literal["network", "layer", "tile"] = "layer"

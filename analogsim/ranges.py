@@ -38,6 +38,8 @@ def conversion_error(histogram: Histogram, scales: Array, levels: int, sigma: fl
     """
     edges, weights = _blurred(histogram, sigma)
     scales = np.asarray(scales, float)[:, None]
+    if not edges[-1]:  # nothing but zeros, and no noise: any converter is right
+        return np.zeros(len(scales))
     inside = np.minimum(edges, scales)
     integral = (edges - inside) ** 3 / 3
     if levels:
@@ -48,7 +50,7 @@ def conversion_error(histogram: Histogram, scales: Array, levels: int, sigma: fl
 
 
 def least(error: Callable[[Array], Array], top: float) -> float:
-    """Return the full scale in (0, top] with the least error, found to half a percent of itself.
+    """Return the full scale in (0, top] with the least error, found to half a percent of itself; 0 where top is.
 
     Parameters
     ----------
@@ -56,6 +58,8 @@ def least(error: Callable[[Array], Array], top: float) -> float:
         Full scales (S,) to errors (S,).
     top : float
     """
+    if not top:  # nothing but zeros
+        return 0.0
     grid = top * np.geomspace(2.0**-10, 1, _COARSE)
     best = int(np.argmin(error(grid)))
     grid = np.geomspace(grid[max(best - 1, 0)], grid[min(best + 1, _COARSE - 1)], _FINE)
@@ -81,7 +85,7 @@ def _blurred(histogram: Histogram, sigma: float) -> tuple[Array, Array]:
     edges, counts = histogram.edges[: used + 1], histogram.counts[:used].astype(float)
     reach = histogram.maximum + 6 * sigma
     width = reach / _NOISY_BINS
-    if sigma < width / 2:  # finer than the bins
+    if sigma <= width / 2:  # finer than the bins
         return edges, counts / histogram.number
     grid = np.linspace(0, reach, _NOISY_BINS + 1)
     cumulative = np.concatenate([[0.0], np.cumsum(counts)])

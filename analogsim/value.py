@@ -10,6 +10,11 @@ from .errors import AnalogSimError
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
+# Between these a full scale, its inverse and its steps of 16 bits are normal float32 numbers: beyond them a converter's
+# gain is infinite and turns 0 into NaN.
+LEAST_SCALE, LARGEST_SCALE = 2.0**-110, 2.0**110
+FullScale = Annotated[float, Field(ge=LEAST_SCALE, le=LARGEST_SCALE)]
+
 
 class Value(BaseModel):
     """Immutable and comparable, with no unknown keys and no NaN; the strings below fields describe them."""

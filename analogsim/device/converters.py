@@ -174,7 +174,7 @@ class Converters:
         for bit in reversed(range(self.adc.bits)):
             trial = code + 2**bit
             code = torch.where(partial >= thresholds[own, trial - 1], trial, code)
-        return outputs[own, code], clipped
+        return torch.where(partial.isnan(), partial, outputs[own, code]), clipped
 
     def errors(self, full_scale: float | None, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 + gain_tc, and offset_tc·full_scale in normalised units, of one tile's ADCs (N,)."""

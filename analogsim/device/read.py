@@ -15,6 +15,7 @@ from ..kernels.conv import CHUNK, Job, convolve, run_generic
 from ..kernels.conv_tiles import Tile, cut
 from ..kernels.philox import check_extent
 from ..profile import HardwareProfile
+from ..value import LEAST_SCALE
 from .chip import Chip, Plane
 from .converters import Converters, steps
 from .draw import derive
@@ -104,7 +105,7 @@ class DeviceKernel:
         # with any α, so that sums are noted in normalised units.
         self.base.dac(x, spec)
         top = float(x.abs().amax()) if x.numel() else 1.0
-        alpha = top if math.isfinite(top) and top > 0 else 1.0
+        alpha = max(top, LEAST_SCALE) if math.isfinite(top) and top > 0 else 1.0
         alpha = dac.input_range if isinstance(dac.input_range, float) else alpha
         coded = replace(spec, input_range=alpha, dac_bits=dac.bits, dac_signed=dac.signed)
         quiet: Any = copy.copy(self.base)

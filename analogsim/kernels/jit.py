@@ -311,7 +311,7 @@ def convert(out, sums, bits, start, gains, offsets, table, values, scalars, colu
                     trial = np.uint32(code[i] + half)
                     code[i] = trial if v[i] >= table[trial] else code[i]
             for i in range(m):
-                v[i] = values[code[i]]
+                v[i] = values[code[i]] if v[i] == v[i] else v[i]  # NaN stays NaN
         elif step > 0:
             for i in range(m):
                 v[i] = np.rint(v[i] * gain) * step

@@ -1,12 +1,12 @@
 """What a kernel needs to know of the hardware, and of one read: plain scalars, checked once, above the kernels."""
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..errors import ProfileError
 from ..profile import HardwareProfile
+from ..value import LARGEST_SCALE, LEAST_SCALE
 from .precision import PRECISIONS, Precision
 
 
@@ -46,13 +46,11 @@ class MatmulSpec:
     precision: Precision = "ieee"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.input_range) and self.input_range > 0):
-            raise ProfileError(f"input_range: must be positive and finite (got {self.input_range!r})")
+        _check_scale("input_range", self.input_range)
         if self.precision not in PRECISIONS:
             raise ProfileError(f"precision: must be one of {', '.join(PRECISIONS)} (got {self.precision!r})")
         for scale in self.full_scales:
-            if not (math.isfinite(scale) and scale > 0):
-                raise ProfileError(f"adc.full_scale: must be positive and finite (got {scale!r})")
+            _check_scale("adc.full_scale", scale)
         if self.adc_bits is not None and not self.full_scales:
             raise ProfileError("adc.full_scale: an ADC with bits needs one (got None)")
 
@@ -120,6 +118,14 @@ class MatmulSpec:
         """Cut k rows into tiles: the (start, stop) of each, the last one as short as need be."""
         rows = min(self.rows or k, k) or 1
         return [(start, min(start + rows, k)) for start in range(0, k, rows)]
+
+
+def _check_scale(name: str, value: float) -> None:
+    if not LEAST_SCALE <= value <= LARGEST_SCALE:
+        raise ProfileError(
+            f"{name}: must be positive, finite and within {LEAST_SCALE:.1e} … {LARGEST_SCALE:.1e}, where float32 can "
+            f"convert (got {value!r})"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,7 +28,7 @@ class Histogram:
     ----------
     counts : array (BINS,), int64
     top : float
-        Upper end of the bins; 0 before the first number that is not zero.
+        Upper end of the bins; 0 before the first number that is not zero. At least 2^-900, so that it has an inverse.
     number, zeros : int
     maximum : float
         Exact; NaN or infinite once a value was.
@@ -60,8 +60,12 @@ class Histogram:
             self.maximum = maximum
         if not math.isfinite(self.maximum):
             return
-        self.squares += float(values.square().sum(dtype=torch.float64))
+        values = values.double()  # in which no float32 number's square, nor its part of a small top, is beyond range
+        self.squares += float(values.square().sum())
         if not self.binned:
+            return
+        if not maximum and not self.top:
+            self.zeros += values.numel()
             return
         while maximum >= self.top:
             self._widen(maximum)
@@ -74,8 +78,8 @@ class Histogram:
 
     def _widen(self, maximum: float) -> None:
         if not self.top:
-            # frexp's power of two is the smallest above; a tensor of zeros needs any.
-            self.top = math.ldexp(1.0, math.frexp(maximum)[1]) if maximum else 2.0**-100
+            # frexp's power of two is the smallest above.
+            self.top = math.ldexp(1.0, max(math.frexp(maximum)[1], -900))
             return
         self.counts = _merged(self.counts)
         self.top *= 2

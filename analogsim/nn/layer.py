@@ -21,7 +21,7 @@ from ..kernels import Backend, MatmulSpec, Precision, Read, choose, uncompiled
 from ..kernels.conv_tiles import cut
 from ..kernels.philox import seed_of_call
 from ..profile import HardwareProfile
-from ..value import whole
+from ..value import LEAST_SCALE, whole
 from .function import CrossbarLinear, Plan, exact_dtype
 
 RANGES = ("input_range", "adc_full_scale")
@@ -293,7 +293,7 @@ class AnalogLayer(nn.Module):
                     f"{self._where()}: its input holds {top}, so that a dynamic input range has no value; check the "
                     "data and the layers before"
                 )
-            return top if top > 0 else 1.0
+            return max(top, LEAST_SCALE) if top > 0 else 1.0
         return self._calibrated("input_range", "dac.input_range")
 
     def _full_scale(self) -> float | tuple[float, ...] | None:
