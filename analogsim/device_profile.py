@@ -17,14 +17,16 @@ class Cells(Value):
 
     mapping: Literal["signed", "differential", "offset"] = "signed"
     """signed: one abstract cell that may be negative. differential: ŵ = G⁺ - G⁻, one of which is at g_min.
-    offset: one cell at (1 + ŵ)/2 of its range, and in each array a reference column at half range, subtracted."""
+    offset: one cell at (1 + ŵ)/2 of its range, and in each array a reference column at half range, subtracted; with
+    `bits`, cells of the digits of ŵ + 1, and reference columns of the digits of 1."""
     subtraction: Literal["analog", "digital"] = "analog"
     """Of a differential pair: analog: the currents, before one ADC conversion; digital: two conversions."""
     g_min: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Smallest conductance, fraction of g_max (the inverse on/off ratio); not of signed cells."""
     bits: Annotated[int, Field(ge=1, le=15)] | None = None
-    """Bits a cell holds: the weight.bits - 1 magnitude bits are cut into ceil((weight.bits - 1) / bits) slices, each in
-    cells of its own and converted by itself, which are shifted and added digitally. null: one cell holds them all."""
+    """Bits a cell holds, so that it has 2^bits levels: the weight.bits - 1 magnitude bits (of an offset mapping the
+    weight.bits bits of the weight with its offset) are cut into slices of this many, each in cells of its own and
+    converted by itself, which are shifted and added digitally. null: one cell holds them all."""
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:
@@ -76,15 +78,26 @@ class LogLaw(Value):
         return self
 
 
+class Branches(Value):
+    """A quantity that depends on the conductance by one law below a limit and by another from there on; no unit."""
+
+    below: LogLaw
+    """Law of conductances below `limit`."""
+    limit: Annotated[float, Field(gt=0, le=1)]
+    """Conductance at which the laws take turns, fraction of g_max."""
+    above: Annotated[tuple[float, ...], Field(min_length=1, max_length=8)]
+    """From there on: coefficients c₀, c₁, … of a polynomial in the conductance, max(Σ c_i g^i, 0)."""
+
+
 class Drift(Value):
     """Structural relaxation: g(t) = g(t0)·(t/t0)^(-ν), with an exponent ν of its own for each cell."""
 
     t0: Positive = 20.0
     """Seconds between programming and the first read, at which a cell has the conductance it was programmed to;
     at_time(model, seconds) is t = t0 + seconds."""
-    nu: NonNegative | LogLaw = 0.0
+    nu: NonNegative | LogLaw | Branches = 0.0
     """Mean of ν, no unit: a constant, or a law of the target conductance."""
-    nu_sigma: NonNegative | LogLaw = 0.0
+    nu_sigma: NonNegative | LogLaw | Branches = 0.0
     """Standard deviation of ν between cells, no unit; ν is |N(nu, nu_sigma²)|."""
     compensation: Literal["none", "global"] = "none"
     """global: each layer's outputs are multiplied, digitally, by Σ|W(t0)| / Σ|W(t)|."""
@@ -92,11 +105,11 @@ class Drift(Value):
 
 class Flicker(Value):
     """1/f read noise, which grows with time: σ(t) = g(t)·q(g)·√ln((t + t_read)/(2 t_read)), anew on every cell at every
-    read; q(g) = min(amplitude·g^(-exponent), maximum).
+    read; q(g) = min(amplitude·g^(-exponent), maximum), g being what the cell was programmed to.
     """
 
-    amplitude: NonNegative = 0.0
-    """q of a cell at g_max, fraction of the conductance."""
+    amplitude: NonNegative | LogLaw | Branches = 0.0
+    """q of a cell at g_max, fraction of the conductance; or a law of the conductance (with exponent 0, of all q)."""
     exponent: NonNegative = 0.0
     """How q grows towards small conductances, no unit."""
     maximum: Positive = 1.0

@@ -1,7 +1,7 @@
 """The hardware: immutable pydantic models of one crossbar accelerator, loaded from and saved to YAML or JSON.
 
-Every analog quantity is in *normalised units*: an input of 1 is the DAC's full scale, a weight of 1 the largest
-conductance, so a partial sum of 1 is one full-scale input through one full-scale weight.
+Every analog quantity is in *normalised units*: an input of 1 is the DAC's full scale, a weight of 1 the whole range of
+conductance, g_max - g_min, so a partial sum of 1 is one full-scale input through one full-scale weight.
 """
 
 import json
@@ -86,7 +86,9 @@ class Noise(Value):
     output: NonNegative = 0.0
     """σ_out, normalised units at the ADC's input: added to every tile's partial sum."""
     read: NonNegative = 0.0
-    """σ_r, fraction of the largest conductance: independent on every weight, hence σ_r·‖x̂‖ on a tile's partial sum."""
+    """σ_r, fraction of the full-scale weight: independent on every weight (of a slice: on each), hence σ_r·‖x̂‖ on a
+    tile's partial sum. It is that of a weight, not of a cell: with σ_g on each cell, fraction of g_max, a weight that a
+    differential pair holds has σ_r = √2·σ_g/(1 - g_min), and one that an offset cell holds whole has twice as much."""
     multiplicative: NonNegative = 0.0
     """σ_m, fraction (no unit): a partial sum s becomes s·(1 + N(0, σ_m²))."""
     distribution: Literal["gaussian", "uniform", "laplace"] = "gaussian"
@@ -126,6 +128,12 @@ class ADC(Value):
     ramp: between the levels of one capacitive DAC a tile, whose ramp all its columns are compared with."""
     capacitor_mismatch: NonNegative = 0.0
     """sar and ramp: standard deviation of a unit capacitor, fraction; a capacitor of n units has this over √n."""
+    rounding: Literal["nearest", "down"] = "nearest"
+    """ideal: nearest: to the nearest of evenly spaced levels. down: to the next level below (floor), and signed codes
+    are those of two's complement: -2^(b-1) to 2^(b-1)-1, where nearest has as many on both sides."""
+    sum_bits: SignedBits | None = None
+    """Bits of the signed register in which a layer's conversions, tile after tile, are added up in units of their step
+    (of each slice and step of inputs by itself): the sum saturates at -2^(b-1) and 2^(b-1)-1. null: never."""
     inl: float = 0.0
     """ramp: integral non-linearity, LSB: levels are shifted by inl·(1 - z²), z from -1 to 1 over the range."""
 
@@ -137,6 +145,10 @@ class ADC(Value):
             raise ValueError(f"an ADC of kind {self.kind!r} needs bits")
         if self.capacitor_mismatch and self.kind == "ideal":
             raise ValueError("capacitor_mismatch is of a kind 'sar' or 'ramp'")
+        if self.rounding == "down" and (self.kind != "ideal" or self.bits is None):
+            raise ValueError("rounding 'down' is of a kind 'ideal' with bits")
+        if self.sum_bits is not None and (self.bits is None or self.per == "tile"):
+            raise ValueError("sum_bits counts steps of the ADC: it needs bits, and one full_scale a layer (per: layer)")
         if self.inl and self.kind != "ramp":
             raise ValueError("inl is of a kind 'ramp'")
         if (self.offset_error or not self.signed) and self.full_scale is None:
@@ -145,8 +157,9 @@ class ADC(Value):
 
     @property
     def is_plain(self) -> bool:
-        """True for the ideal quantizer with a symmetric range."""
-        return self.signed and self.kind == "ideal" and not self.has_errors
+        """True for the ideal quantizer to the nearest, with a symmetric range and an endless sum."""
+        ideal = self.signed and self.kind == "ideal" and self.rounding == "nearest" and self.sum_bits is None
+        return ideal and not self.has_errors
 
     @property
     def has_errors(self) -> bool:
@@ -222,9 +235,10 @@ class HardwareProfile(Value):
 
     @model_validator(mode="after")
     def _slices_cut_bits(self) -> Self:
-        bits, each = self.weight.bits, self.cells.bits
-        if each is not None and (bits is None or each > bits - 1):
-            raise ValueError(f"cells.bits: needs weight.bits, and at most weight.bits - 1 (got {each} and {bits})")
+        bits, each = self.sliced_bits, self.cells.bits
+        if each is not None and (bits is None or each > bits):
+            most = "weight.bits" if self.cells.mapping == "offset" else "weight.bits - 1"
+            raise ValueError(f"cells.bits: needs weight.bits, and at most {most} (got {each} and {self.weight.bits})")
         if self.tile.cols is not None and self.tile.cols < self.lines:
             raise ValueError(f"tile.cols: a weight takes {self.lines} bit lines of one crossbar (got {self.tile.cols})")
         return self
@@ -315,7 +329,7 @@ class HardwareProfile(Value):
         return (
             self.programming.draws
             or drift
-            or self.flicker.amplitude > 0
+            or self.flicker.amplitude != 0
             or self.faults != Faults()
             or self.adc.has_errors
         )
@@ -329,10 +343,15 @@ class HardwareProfile(Value):
         return self.is_drawn or cells or not (self.noise.is_plain and self.adc.is_plain)
 
     @property
+    def sliced_bits(self) -> int | None:
+        """Bits of a weight that cells hold: of its magnitude, or of an offset mapping of the weight with its offset."""
+        return None if self.weight.bits is None else self.weight.bits - (self.cells.mapping != "offset")
+
+    @property
     def slices(self) -> int:
-        """How many slices a weight's bits of magnitude are cut into (`cells.bits`)."""
-        bits, each = self.weight.bits, self.cells.bits
-        return 1 if bits is None or each is None else -(-(bits - 1) // each)
+        """How many slices these bits are cut into (`cells.bits`)."""
+        bits, each = self.sliced_bits, self.cells.bits
+        return 1 if bits is None or each is None else -(-bits // each)
 
     @property
     def lines(self) -> int:

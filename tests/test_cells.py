@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 import analogsim as an
-from analogsim.device import draw
+from analogsim.device import cells, draw
 from analogsim.nn import AnalogConv2d, AnalogLinear
 from analogsim.profile import HardwareProfile
 
@@ -262,20 +262,44 @@ def test_slices_and_digital_pairs_lie_side_by_side():
     np.testing.assert_allclose(effective(dead), np.where(rows[np.arange(5) // 2], 0, codes / 15), atol=1e-12)
 
 
-def test_the_slices_of_an_array_share_its_reference_column():
+def test_each_slice_has_a_reference_column_of_the_digit_of_zero():
     profile = IDEAL.varied(weight={"bits": 5}, cells={"mapping": "offset", "bits": 2}, programming={"sigma": 0.02})
     layer = linear(profile, 3, 6)
     an.program(layer, 1)
     planes = layer.chip(layer.program(layer.weight, torch.ones(3, dtype=torch.float64))).planes
-    noise = 0.02 * drawn((7, 6), int(layer.chip_seed), draw.PROGRAMMING, 0)
-    codes = np.round(layer.weight.detach().numpy() * 15)
+    noise = 0.02 * drawn((12, 6), int(layer.chip_seed), draw.PROGRAMMING, 0)
+    held = np.round(layer.weight.detach().numpy() * 15) + 16
     for i, plane in enumerate(planes):
-        target = (1 + np.sign(codes) * (np.abs(codes) // 4**i % 4) / 3) / 2
-        g = np.maximum(target + noise[i:6:2], 0)
-        np.testing.assert_allclose(plane.weight.numpy(), 2 * (g - np.maximum(0.5 + noise[6], 0)), atol=1e-12)
+        g = np.maximum(held // 4**i % 4 / 3 + noise[i:9:3], 0)
+        reference = np.maximum(16 // 4**i % 4 / 3 + noise[9 + i], 0)
+        np.testing.assert_allclose(plane.weight.numpy(), g - reference, atol=1e-12)
 
 
 # --- slices ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(["signed", "differential", "offset"]), st.integers(2, 10), st.integers(1, 9), st.booleans())
+def test_a_cell_of_some_bits_has_as_many_levels(mapping, weight_bits, cell_bits, analog):
+    """Of every mapping: 2^bits conductances, evenly spaced from g_min to 1, and together they are the weights."""
+    g_min = 0.0 if mapping == "signed" else 0.2
+    cell_bits = min(cell_bits, weight_bits - (mapping != "offset"))
+    subtraction = "digital" if mapping == "differential" and not analog else "analog"
+    profile = IDEAL.varied(
+        weight={"bits": weight_bits},
+        cells={"mapping": mapping, "bits": cell_bits, "g_min": g_min, "subtraction": subtraction},
+    )
+    top = 2 ** (weight_bits - 1) - 1
+    w = torch.linspace(-top, top, 2 * top + 1, dtype=torch.float64)[:, None].round() / top
+    steps = 2**cell_bits - 1
+    for part in cells.slices(w, profile):
+        for g in (*cells.targets(part.digits, profile.cells), w.new_tensor(g_min + (1 - g_min) * part.reference)):
+            level = (g - g_min) / (1 - g_min) * steps
+            torch.testing.assert_close(level, level.round(), atol=1e-9, rtol=0)
+            assert level.min() >= -1e-9
+            assert level.max() <= steps + 1e-9
+    layer = linear(profile, len(w), 1)
+    layer.weight.data.copy_(w)
+    np.testing.assert_allclose(effective(layer), w.numpy(), atol=1e-12)
 
 
 @given(st.integers(2, 6), st.integers(1, 4), st.integers(2, 6), st.integers(1, 4), st.booleans())

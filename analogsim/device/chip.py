@@ -97,39 +97,50 @@ def build(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int = 0, se
 
 def _planes(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seconds: float) -> list[Plane]:
     own, parts = profile.cells, cells.slices(w, profile)
-    scale = {"signed": 1.0, "differential": 1 - own.g_min, "offset": (1 - own.g_min) / 2}[own.mapping]
+    span = 1 - own.g_min  # of signed cells, which have no g_min, 1
     targets = [cells.targets(part.digits, own) for part in parts]
     if own.mapping == "differential" and own.subtraction == "analog":
         # The two of a pair are arrays of their own, subtracted before the ADC.
-        plus, minus = (_held(side, profile, layout, seed, seconds, array) for array, side in enumerate(zip(*targets)))
+        plus, minus = (
+            _held(side, [], profile, layout, seed, seconds, array) for array, side in enumerate(zip(*targets))
+        )
         lines = [(g - h, None if v is None or u is None else v + u) for (g, v), (h, u) in zip(plus, minus, strict=True)]
     else:
-        lines = _held([g for of_slice in targets for g in of_slice], profile, layout, seed, seconds, 0)
+        references = [own.g_min + span * part.reference for part in parts] if own.mapping == "offset" else []
+        lines = _held([g for of_slice in targets for g in of_slice], references, profile, layout, seed, seconds, 0)
     if own.mapping == "signed":
         lines = [(cells.signs(part.digits) * g, v) for part, (g, v) in zip(parts, lines, strict=True)]
     halves = (1, -1) if own.subtraction == "digital" else (1,)
-    coefficients = [sign * part.coefficient for part in parts for sign in halves]
+    scales = [(sign * part.coefficient, part.unit / span) for part in parts for sign in halves]
     return [
-        Plane(c, g / scale, None if v is None else v / scale**2) for c, (g, v) in zip(coefficients, lines, strict=True)
+        Plane(c, g * unit, None if v is None else v * unit**2) for (c, unit), (g, v) in zip(scales, lines, strict=True)
     ]
 
 
 def _held(
-    targets: Sequence[Tensor], profile: HardwareProfile, layout: Layout, seed: int, seconds: float, array: int
+    targets: Sequence[Tensor],
+    references: Sequence[float],
+    profile: HardwareProfile,
+    layout: Layout,
+    seed: int,
+    seconds: float,
+    array: int,
 ) -> list[tuple[Tensor, Tensor | None]]:
-    """Return what targets (N, K), an output's side by side in one array, became: conductances, less the array's
-    reference column where there is one, and the variance of their read noise.
+    """Return what targets (N, K), an output's side by side in one array, became: conductances, less those of the
+    array's reference columns (one for each target) where there are any, and the variance of their read noise.
     """
     count = len(targets)
     layout, g = layout.of_lines(count), torch.stack(list(targets), 1).flatten(0, 1)
-    if profile.cells.mapping != "offset":
+    if not references:
         g, noise = _age(g, profile, layout, seed, seconds, array)
     else:
-        wide = layout.with_reference()
-        g, noise = _age(cells.with_references(g, layout, profile.cells), profile, wide, seed, seconds, array)
+        wide = layout.with_references(count)
+        g, noise = _age(cells.with_references(g, layout, references), profile, wide, seed, seconds, array)
         ends = torch.tensor(wide.ends(), device=g.device)
-        others = torch.ones(len(g), dtype=torch.bool, device=g.device).index_fill(0, ends, False)
-        own = ends[layout.block_of(g.device)]
+        last = (ends[:, None] - torch.arange(count - 1, -1, -1, device=g.device)).flatten()  # blocks' references
+        others = torch.ones(len(g), dtype=torch.bool, device=g.device).index_fill(0, last, False)
+        block = layout.block_of(g.device)
+        own = last[block * count + torch.arange(len(block), device=g.device) % count]
         g, noise = g[others] - g[own], None if noise is None else noise[others] + noise[own]
 
     def apart(v: Tensor) -> list[Tensor]:

@@ -144,9 +144,9 @@ class Converters:
         gains, offsets = self.errors(full_scale, tile, partial)
         limits, table, step = (-math.inf, math.inf), None, 0.0
         if full_scale is not None:
-            limits = (-full_scale if self.adc.signed else 0.0, full_scale)
+            limits = self.limits(full_scale)
             step = full_scale / self.levels if self.levels else 0.0
-            table = None if self.adc.kind == "ideal" else self.transfer(full_scale, tile, partial)
+            table = self.transfer(full_scale, tile, partial) if self.searches else None
         return self.base.convert(out, noisy.contiguous(), limits, step, gains, offsets, table, tile, bits, first)
 
     def convert(self, partial: Tensor, full_scale: float | None, tile: int) -> tuple[Tensor, Tensor]:
@@ -160,12 +160,12 @@ class Converters:
         partial = partial * gains.view(column) + offsets.view(column)
         if full_scale is None:
             return partial, torch.zeros_like(partial, dtype=torch.bool)
-        low = -full_scale if self.adc.signed else 0.0
-        clipped = (partial > full_scale) | (partial < low)
-        partial = partial.clamp(low, full_scale)
+        low, high = self.limits(full_scale)
+        clipped = (partial > high) | (partial < low)
+        partial = partial.clamp(low, high)
         if self.adc.bits is None:
             return partial, clipped
-        if self.adc.kind == "ideal":
+        if not self.searches:
             step = full_scale / self.levels
             return (partial / step).round() * step, clipped
         thresholds, outputs = self.transfer(full_scale, tile, partial)
@@ -195,6 +195,25 @@ class Converters:
         """Steps from 0 to the full scale; 0 for an ADC that does not round."""
         return 2 ** (self.adc.bits - self.adc.signed) - 1 if self.adc.bits else 0
 
+    @property
+    def searches(self) -> bool:
+        """True where codes begin at thresholds of a table, and not half way between evenly spaced levels."""
+        return self.adc.kind != "ideal" or self.adc.rounding == "down"
+
+    def limits(self, full_scale: float) -> tuple[float, float]:
+        """Return the least and the largest sum that is not clipped, normalised units."""
+        if self.adc.rounding == "nearest":
+            return -full_scale if self.adc.signed else 0.0, full_scale
+        step = full_scale / self.levels
+        return -(self.levels + 1) * step if self.adc.signed else 0.0, full_scale + step
+
+    def register(self, full_scale: float | None) -> tuple[float, float]:
+        """Return the least and the largest sum over tiles that `sum_bits` hold, normalised units."""
+        assert self.adc.sum_bits is not None
+        assert full_scale is not None  # the profile says so
+        step, most = full_scale / self.levels, 2 ** (self.adc.sum_bits - 1)
+        return -most * step, (most - 1) * step
+
     def transfer(self, full_scale: float, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the ADCs of one tile (one, or one for each of like's columns) make of a sum, normalised units.
 
@@ -204,7 +223,8 @@ class Converters:
             V(k) = sign(k) · Σ_i<B |k|_i C_i · 2^B/C_B,    C_i = 2^i·(1 + mismatch·N(0, 1)/√2^i),    B = bits - signed
 
         in LSB. Of `sar`, u begins at V(k) - 1/2; of `ramp`, whose counter stops at the level next to the sum, half way
-        between two neighbours of the levels in their order, which mismatch may change.
+        between two neighbours of the levels in their order, which mismatch may change. Of an ideal ADC that rounds
+        down, u begins at k.
 
         Returns
         -------
@@ -221,6 +241,9 @@ class Converters:
         bits, mismatch = self.adc.bits or 1, self.adc.capacitor_mismatch
         magnitude, step = bits - self.adc.signed, full_scale / self.levels
         codes = torch.arange(2**bits, device=like.device) - (2**magnitude if self.adc.signed else 0)
+        if self.adc.rounding == "down":
+            levels = codes[None].to(like.dtype) * step
+            return levels[:, 1:], levels
         sizes = 2.0 ** torch.arange(magnitude + 1, device=like.device, dtype=like.dtype)
         # The ramp's DAC is that of all of a tile's bit lines.
         seed, count = (self.chip, 1) if self.adc.kind == "ramp" else (self._seed, like.shape[1])

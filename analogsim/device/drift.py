@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..device_profile import Drift, Flicker, LogLaw
+from ..device_profile import Branches, Drift, Flicker, LogLaw
 from .draw import DRIFT, normals
+from .programming import polynomial
 
 SMALLEST = 1e-7  # conductance (fraction of g_max) below which the laws of ln(g) are held constant
 
@@ -23,8 +24,10 @@ def exponents(target: Tensor, drift: Drift, seed: int, array: int) -> Tensor:
     return (mean + spread * normals(target, seed, DRIFT, array)).abs()
 
 
-def law(value: float | LogLaw, g: Tensor) -> Tensor:
-    """Evaluate a constant or a LogLaw at conductances g."""
+def law(value: float | LogLaw | Branches, g: Tensor) -> Tensor:
+    """Evaluate a constant or a law at conductances g (any shape, fraction of g_max)."""
+    if isinstance(value, Branches):
+        return torch.where(g < value.limit, law(value.below, g), polynomial(value.above, g))
     if not isinstance(value, LogLaw):
         return torch.full_like(g, value)
     return (value.constant + value.slope * g.clamp(min=SMALLEST).log()).clamp(value.low, value.high)
@@ -53,6 +56,7 @@ def flicker_sigma(now: Tensor, programmed: Tensor, flicker: Flicker, time: float
     ----------
     Joshi et al. (2020), Methods; Nandakumar et al. (2019).
     """
-    ratio = flicker.amplitude * programmed.abs().clamp(min=SMALLEST) ** -flicker.exponent
+    g = programmed.abs()
+    ratio = law(flicker.amplitude, g) * g.clamp(min=SMALLEST) ** -flicker.exponent
     growth = math.log((time + flicker.read_time) / (2 * flicker.read_time))
     return now.abs() * ratio.clamp(max=flicker.maximum) * math.sqrt(max(growth, 0.0))

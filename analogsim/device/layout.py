@@ -40,9 +40,9 @@ class Layout:
         """Give every output so many columns, side by side."""
         return replace(self, widths=tuple(width * lines for width in self.widths))
 
-    def with_reference(self) -> "Layout":
-        """Add a column at the end of every block."""
-        return replace(self, widths=tuple(width + 1 for width in self.widths))
+    def with_references(self, count: int) -> "Layout":
+        """Add so many columns at the end of every block."""
+        return replace(self, widths=tuple(width + count for width in self.widths))
 
     def ends(self) -> list[int]:
         """Return each block's last column."""

@@ -24,8 +24,13 @@ def sigma(g: Tensor, programming: Programming) -> Tensor:
         return law.amplitude * (1 - (-g / law.scale).exp())
     if not isinstance(law, tuple):
         return torch.full_like(g, law)
+    return polynomial(law, g)
+
+
+def polynomial(coefficients: tuple[float, ...], g: Tensor) -> Tensor:
+    """Return max(Σ_i c_i g^i, 0)."""
     value = torch.zeros_like(g)
-    for coefficient in reversed(law):
+    for coefficient in reversed(coefficients):
         value = value * g + coefficient
     return value.clamp(min=0)
 

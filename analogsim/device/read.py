@@ -85,6 +85,11 @@ class DeviceKernel:
             for j, (weight, step) in enumerate(inputs):
                 own = replace(inner, seed=derive(read.seed, i, j)) if i or j else inner
                 part, clips = product(base, adcs, step, plane, own)
+                if adcs is not None and adcs.adc.sum_bits is not None:
+                    low, high = adcs.register(read.spec.full_scale(0))
+                    # Nothing of what is added to a register that is full has a gradient, whichever tile it is from.
+                    clips = None if clips is None else clips.everywhere((part < low) | (part > high))
+                    part = part.clamp(low, high)
                 part = part * (plane.coefficient * weight)
                 out = part if out is None else out.add_(part)
                 masks = clips if masks is None or clips is None else Clips(masks.bits | clips.bits, clips.tiles)

@@ -33,6 +33,10 @@ class Clips:
             clips.bits[tile // 8] |= mask.to(torch.uint8) << tile % 8
         return clips
 
+    def everywhere(self, full: Tensor) -> "Clips":
+        """Return these clips, and those of every tile where `full` (bool, the output's shape) says so."""
+        return Clips(self.bits | full.to(torch.uint8) * 255, self.tiles)
+
     @property
     def counts(self) -> list[int]:
         """Clipped conversions of each tile; where they must be counted on a GPU, this waits for it."""

@@ -58,14 +58,19 @@ def adc_moments(s: Tensor, variance: Tensor, full_scale: float, levels: int) -> 
     B. Widrow and I. Kollár, *Quantization Noise*, Cambridge University Press 2008.
     """
     tau = variance.sqrt()
-    upper, lower = s - full_scale, -s - full_scale
-    (mean_up, square_up, up), (mean_low, square_low, low) = _beyond(upper, tau), _beyond(lower, tau)
-    clipped = up + low
+    clip_mean, clip_square, clipped = beyond(s, variance, (-full_scale, full_scale))
     zero = torch.zeros_like(s)
     mean, square, slope = _rounding(s, tau, full_scale / levels) if levels else (zero, zero, zero)
     kept = 1 - clipped
     with_noise = variance * (kept * slope - clipped)
-    return Moments(mean_low - mean_up, square_up + square_low, kept * mean, kept * square, with_noise, clipped)
+    return Moments(clip_mean, clip_square, kept * mean, kept * square, with_noise, clipped)
+
+
+def beyond(s: Tensor, variance: Tensor, limits: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return E[c] and E[c²] of c = clip(v) - v, v = s + N(0, variance), and the probability of v beyond its limits."""
+    tau = variance.sqrt()
+    (mean_up, square_up, up), (mean_low, square_low, low) = _beyond(s - limits[1], tau), _beyond(limits[0] - s, tau)
+    return mean_low - mean_up, square_up + square_low, up + low
 
 
 def sampled_moments(
@@ -112,7 +117,7 @@ def sampled_moments(
             n = n + noise.wander * torch.randn(s.shape, generator=generator, device=s.device, dtype=s.dtype)
         v = s + n
         converted, clipped = converters.convert(v, full_scale, tile)
-        within = v if full_scale is None else v.clamp(-full_scale if converters.adc.signed else 0.0, full_scale)
+        within = v if full_scale is None else v.clamp(*converters.limits(full_scale))
         c, r = within - v, converted - within
         for total, value in zip(sums, (c, c.square(), r, r.square(), n * (c + r) + c * r, clipped.to(s.dtype))):
             total += value / count

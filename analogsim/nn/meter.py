@@ -1,7 +1,7 @@
 """A kernel that computes exactly and, beside it, what every stage of the layer's hardware adds at its output."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from ..device.converters import Converters, steps
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose, reference
 from ..kernels.conv import Job, convolve
 from ..kernels.conv_tiles import Tile, cut
-from .conversion import adc_moments, sampled_moments
+from .conversion import adc_moments, beyond, sampled_moments
 
 STAGES = (
     "dac_clipping",
@@ -145,9 +145,12 @@ class Meter(RowsAsImages):
         for line, plane in enumerate(planes):
             own_adcs = None if adcs is None else replace(adcs, line=line)
             for weight, step in steps(converted, job.spec, profile.dac):
+                own, before = gain * (plane.coefficient * weight), sums.copy()
                 for number, tile in enumerate(job.tiles):
-                    part, own = job.inputs(step, tile), gain * (plane.coefficient * weight)
-                    self._convert(sums, job, part, plane, tile, number, own, own_adcs, generator)
+                    self._convert(sums, job, job.inputs(step, tile), plane, tile, number, own, own_adcs, generator)
+                if own_adcs is not None and profile.adc.sum_bits is not None:
+                    exact = job.convolve(step, plane.weight)
+                    self._saturate(sums, before, exact, own, own_adcs.register(job.spec.full_scale(0)))
         self._add("adc_clipping", sums.clip_own + sums.clip_mean.square())
         self._add("adc_rounding", sums.round_own + sums.round_mean.square())
         return sums
@@ -199,6 +202,19 @@ class Meter(RowsAsImages):
         sums.round_own += gain2 * (found.round_square - rounding.square())
         self.conversions_clipped += float(found.clipped.sum(dtype=torch.float64))
 
+    def _saturate(
+        self, sums: "_Sums", before: "_Sums", exact: Tensor, gain: Tensor, limits: tuple[float, float]
+    ) -> None:
+        """Add what the register of a layer's conversions cuts off, as clipping: of a sum that is taken as normal."""
+        unit = gain.where(gain != 0, 1.0)
+        total = exact + (sums.mean - before.mean) / unit
+        variance = (sums.variance - before.variance).clamp(min=0) / unit.square()
+        mean, square, full = beyond(total, variance, limits)
+        own = gain.square() * (square - mean.square())
+        sums.variance += own - 2 * gain.square() * variance * full  # Stein's lemma, as for an ADC
+        sums.clip_mean += gain * mean
+        sums.clip_own += own
+
     def _add(self, stage: str, squares: Tensor) -> None:
         self.squares[stage] += float(squares.sum(dtype=torch.float64))
 
@@ -216,3 +232,6 @@ class _Sums:
     @property
     def mean(self) -> Tensor:
         return self.clip_mean + self.round_mean
+
+    def copy(self) -> "_Sums":
+        return _Sums(*(getattr(self, field.name).clone() for field in fields(self)))
