@@ -260,11 +260,14 @@ def test_programming_is_a_stage_of_a_programmed_chip(lenet):
 
 
 CHIPS = {
-    **{name: HardwareProfile.load(name) for name in ("pcm", "sonos", "sram", "isaac", "brainscales2")},
+    **{name: HardwareProfile.load(name) for name in ("pcm", "hermes", "sonos", "sram", "isaac", "brainscales2")},
     "laplace": EIGHT.varied(noise={"output": 0.3, "distribution": "laplace"}, adc={"bits": 4}),
     "uniform, wander": EIGHT.varied(
         noise={"output": 0.2, "wander": 1.0, "wander_length": 0.5, "distribution": "uniform"},
         adc={"full_scale": 1.5},  # that much of the wander is clipped away
+    ),
+    "rounded down, a full register": EIGHT.varied(
+        tile={"rows": 32}, adc={"bits": 6, "rounding": "down", "sum_bits": 6, "full_scale": 2.0}, noise={"output": 0.1}
     ),
     "errors, slices, steps": EIGHT.varied(
         dac={"bits": 5, "step_bits": 2},
