@@ -19,7 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
 from .kernels import add_noise, resolve, uncompiled
-from .kernels.philox import seed_of_call
+from .kernels.memory import refuse_bodiless
+from .kernels.philox import refuse_recording, seed_of_call
 from .profile import explain
 from .restore import copied
 from .value import NonNegative, Value, whole
@@ -137,12 +138,17 @@ class NoiseSite:
                 f"noise site {self.name!r}: a floating-point tensor is needed, got "
                 f"{x.dtype if isinstance(x, Tensor) else type(x).__name__}; set sigma and multiplicative of it to 0"
             )
+        if x.is_meta:
+            return x  # it holds no numbers
+        refuse_recording()
+        refuse_bodiless(x)
         sigma, multiplicative = self._level("sigma", x), self._level("multiplicative", x)
         seed, stream = seed_of_call(self.seed, x.device), self.stream
         if self.seed is not None:
             self.calls += 1
             stream += self.calls
-        if x.requires_grad and torch.is_grad_enabled():
+        forward_mode = torch.autograd.forward_ad._current_level >= 0  # autograd refuses what would lose a tangent
+        if forward_mode or (x.requires_grad and torch.is_grad_enabled()):
             return _AddNoise.apply(x, sigma, multiplicative, seed, stream)
         return _draw(x, sigma, multiplicative, seed, stream)
 
@@ -150,9 +156,10 @@ class NoiseSite:
         """Return a checked σ: a number, or a tensor that broadcasts over x."""
         value = getattr(self, name)
         if isinstance(value, Tensor) and value.ndim:
-            if value.numel() != len(x):
-                raise ShapeError(f"noise site {self.name!r}: {name} has {value.numel()} values for a batch of {len(x)}")
-            return value.detach().to(x.device, _wide(x.dtype)).reshape(-1, *[1] * (x.ndim - 1))
+            batch = len(x) if x.ndim else 1
+            if value.numel() != batch:
+                raise ShapeError(f"noise site {self.name!r}: {name} has {value.numel()} values for a batch of {batch}")
+            return value.detach().to(x.device, _wide(x.dtype)).reshape((-1, *[1] * (x.ndim - 1)) if x.ndim else ())
         if not 0 <= value < math.inf:
             raise NonFiniteError(f"noise site {self.name!r}: {name} must be finite and not negative, got {value}")
         return float(value)
@@ -421,7 +428,7 @@ def _draw(x: Tensor, sigma: Sigma, multiplicative: Sigma, seed: int, stream: int
     if resolve(x.device.type, x.dtype) == "triton":  # half precision too: it computes in float32
         return add_noise(x, sigma, multiplicative, seed, stream)
     wide = x.to(_wide(x.dtype))
-    if x.device.type in ("cpu", "meta"):
+    if x.device.type == "cpu":
         return add_noise(wide, sigma, multiplicative, seed, stream).to(x.dtype)
     generator = torch.Generator(x.device).manual_seed((seed ^ stream * 0x9E3779B97F4A7C15) % 2**63)
     # The numbers follow the contiguous layout: the gradient's may differ from x's.

@@ -121,7 +121,7 @@ def noise_sweep(
         _reseed(seed, 0.0, 0, where)
         noise_free, samples, classes = _evaluate(model, batches, check=True)
         shown.advance(task)
-        accuracies = np.empty((len(grid), repeats))
+        accuracies = np.full((len(grid), repeats), np.nan)
         for row, sigma in enumerate(grid):
             set_level(float(sigma))
             for repeat in range(repeats):

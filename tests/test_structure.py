@@ -1,6 +1,7 @@
 """The house: imports point one way, importing starts nothing heavy, and every module says what it is."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,14 @@ def test_importing_starts_nothing_heavy():
 def test_brevitas_is_imported_in_one_file():
     users = [path.name for path in modules() if any(name.startswith("brevitas") for name in imported(path))]
     assert users == ["mended.py"]
+
+
+def test_addresses_are_taken_in_one_file_and_memory_is_asked_for_where_tests_fill_it():
+    def users(pattern):
+        return {str(path.relative_to(PACKAGE)) for path in modules() if re.search(pattern, path.read_text())}
+
+    assert users(r"data_ptr|__array_interface__|\.ctypes\.data") == {"kernels/memory.py", "kernels/jit.py"}
+    assert users(r"np\.empty|numpy\.empty") == {"kernels/jit.py"}  # machine code, see test_corners.py
 
 
 def test_every_error_and_warning_is_caught_by_its_one_base():

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..errors import BackendError, NonFiniteError, ShapeError
 from .clips import Clips
+from .memory import described, refuse_bodiless
 from .philox import refuse_recording
 from .precision import Precision
 from .spec import MatmulSpec, Read
@@ -86,7 +87,8 @@ def tiled_matmul(
     seed, stream : int
         64 bits each: the key of the random numbers, and who draws (one per layer and call).
     scale, bias : Tensor (N,), optional
-        Digital gain of each column (usually α·w_max) and offset, activation units.
+        Digital gain of each column (usually α·w_max) and offset, activation units; of x's dtype (or float32 where that
+        is half precision) and device.
     record_clips : bool
         Also return where each tile's ADC clipped (None where the ADC does not clip).
     backend : {"auto", "reference", "numba", "triton"}
@@ -101,12 +103,13 @@ def tiled_matmul(
     ShapeError
         Shapes or dtypes do not fit together.
     BackendError
-        The backend asked for cannot run on these tensors.
+        The backend asked for cannot run on these tensors, or their numbers are not in memory of their own
+        (`memory.refuse_bodiless`).
     """
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
         raise ShapeError(f"x (M, K) and w (N, K) needed, got {tuple(x.shape)} and {tuple(w.shape)}")
     kernel = choose(x, backend)
-    _same_kind(x, w, kernel)
+    _same_kind(x, w, kernel, scale, bias)
     return kernel.matmul(x, w, Read(spec, seed, stream, scale, bias, record_clips))
 
 
@@ -152,7 +155,7 @@ def tiled_conv(
             f"with groups={geometry.groups}"
         )
     kernel = choose(x, backend)
-    _same_kind(x, w, kernel)
+    _same_kind(x, w, kernel, scale, bias)
     read = Read(spec, seed, stream, scale, bias, record_clips)
     if x.dtype not in HALF:
         return convolve(kernel, x, w, geometry, mapping, read)
@@ -177,21 +180,41 @@ def add_noise(
     Parameters
     ----------
     x : Tensor
-        Any shape, units and strides; the noise follows the flat index of the contiguous layout.
+        Floating point; any shape, units and strides; the noise follows the flat index of the contiguous layout.
     sigma, multiplicative : float or Tensor
-        Standard deviations, in units of x and relative; a tensor has one value per sample: shape (len(x), 1, …, 1).
+        Standard deviations, in units of x and relative; a tensor has one value, or one per sample: shape
+        (len(x), 1, …, 1) or (len(x),).
     seed, stream : int
     backend : {"auto", "reference", "numba", "triton"}
 
     Raises
     ------
+    ShapeError
+        x is not floating point, or a tensor of σ has another shape.
     NonFiniteError
         A σ is negative, NaN or infinite.
+    BackendError
+        As `tiled_matmul`.
     """
-    for name, value in (("sigma", sigma), ("multiplicative", multiplicative)):
-        if not isinstance(value, Tensor) and not (math.isfinite(value) and value >= 0):
+    if not x.is_floating_point():
+        raise ShapeError(f"noise: a floating-point tensor is needed, got {x.dtype}")
+    kernel = choose(x, backend)
+    levels = _level("sigma", sigma, x), _level("multiplicative", multiplicative, x)
+    return kernel.noisy(x, *levels, seed, stream)
+
+
+def _level(name: str, value: Tensor | float, x: Tensor) -> Tensor | float:
+    """Return a checked σ: a number, or a tensor that broadcasts over x."""
+    if not isinstance(value, Tensor):
+        if not (math.isfinite(value) and value >= 0):
             raise NonFiniteError(f"{name}: must be finite and not negative (got {value!r})")
-    return choose(x, backend).noisy(x, sigma, multiplicative, seed, stream)
+        return value
+    refuse_bodiless(value)
+    samples = len(x) if x.ndim else 1
+    if value.numel() != 1 and (value.numel() != samples or len(value) != samples):
+        raise ShapeError(f"{name}: one value, or one for each of {samples} samples, needed; got {described(value)}")
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return value.detach().to(x.device, wide).reshape((-1, *[1] * (x.ndim - 1)) if x.ndim else ())
 
 
 def choose(x: Tensor, backend: Backend = "auto") -> ModuleType:
@@ -200,9 +223,12 @@ def choose(x: Tensor, backend: Backend = "auto") -> ModuleType:
     Raises
     ------
     BackendError
-        The backend asked for by name cannot run on this device, dtype or installation.
+        The backend asked for by name cannot run on this device, dtype or installation; the call is being recorded; or
+        x's numbers are not in memory of its own.
     """
-    return import_module(MODULES[resolve(x.device.type, x.dtype, backend)], __name__)
+    name = resolve(x.device.type, x.dtype, backend)
+    refuse_bodiless(x)
+    return import_module(MODULES[name], __name__)
 
 
 def resolve(device: str, dtype: torch.dtype, backend: Backend = "auto") -> str:
@@ -278,10 +304,18 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
     return inner
 
 
-def _same_kind(x: Tensor, w: Tensor, kernel: ModuleType) -> None:
+def _same_kind(x: Tensor, w: Tensor, kernel: ModuleType, scale: Tensor | None, bias: Tensor | None) -> None:
     half = HALF if kernel.__name__.endswith(MODULES["triton"]) else ()
     if x.dtype != w.dtype or x.device != w.device or x.dtype not in (torch.float32, torch.float64, *half):
         raise ShapeError(
             "x and w must be float32 or float64 (bfloat16 and float16 only by the triton backend), of one dtype on one "
             f"device; got {x.dtype} on {x.device} and {w.dtype} on {w.device}"
         )
+    refuse_bodiless(w, scale, bias)
+    kinds = (x.dtype, torch.float32) if x.dtype in half else (x.dtype,)
+    for name, value in (("scale", scale), ("bias", bias)):
+        if value is not None and (value.shape != (len(w),) or value.dtype not in kinds or value.device != x.device):
+            raise ShapeError(
+                f"{name}: {len(w)} numbers of {' or '.join(map(str, kinds))} on {x.device} needed, one an output; got "
+                f"{described(value)}"
+            )

@@ -13,6 +13,7 @@ from torch import Tensor
 from . import Clips, ConvGeometry
 from .conv_backward import convolve_backward
 from .conv_tiles import Tile, cut
+from .memory import contiguous
 from .philox import check_extent
 from .precision import float32_precision
 from .spec import MatmulSpec, Read
@@ -40,7 +41,7 @@ def convolve(
         gain = 1 if read.scale is None else read.scale.view(-1, *[1] * (w.ndim - 1))
         with float32_precision(x.device, spec.precision):
             return CONVS[x.ndim - 2](x, w * (gain / spec.input_range), read.bias, *_walk(geometry)), None
-    job = Job(kernel, x.contiguous(), cut(w, spec, mapping), w, geometry, read)
+    job = Job(kernel, contiguous(x), cut(w, spec, mapping), w, geometry, read)
     spec.check_tiles(len(job.tiles))
     return job.run(_runner(job))
 
@@ -66,6 +67,7 @@ class Job:
         check_extent(math.prod(self.shape))
         out = self.x.new_empty(self.shape)
         clips = Clips.none(len(self.tiles), out) if self.read.records else None
+        runner = runner if self.tiles else run_generic
         counts = runner(self, out, None if clips is None else clips.bits)
         return out, None if clips is None else Clips(clips.bits, clips.tiles, counts)
 
@@ -144,6 +146,8 @@ def run_generic(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
             part = job.inputs(inputs, tile)
             partial, norm2 = job.convolve(part, weights[t]), job.squared_lengths(part, tile)
             counts[t] += job.accumulate(into, partial.contiguous(), norm2, bits, t, chunk.start)
+        if not job.tiles:  # no channels: nobody has written anything
+            into.zero_()
         if job.read.scale is not None:
             into *= job.read.scale.view(columns)
         if job.read.bias is not None:

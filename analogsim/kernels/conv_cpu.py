@@ -2,13 +2,14 @@
 
 import math
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from . import jit, openmp
 from .cpu import adc_scalars, dac_scalars, finishing, integers, key_words, team
+from .memory import contiguous, room
 
 if TYPE_CHECKING:
     from .conv import Job
@@ -34,8 +35,13 @@ def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
     threads = min(len(job.x), team(max(job.x.numel(), out.numel())))
     runs = _runs(job) if goes_innermost(job, threads) else None
     counts = out.new_zeros(threads, len(job.tiles), dtype=torch.int64)
-    scalars = [dac_scalars(job.spec), adc_scalars(job.spec), key_words(job.read.seed, job.read.stream)]
-    last = *scalars, out.new_empty(0) if bits is None else bits, counts, *finishing(len(job.w), job.read)
+    adc, planes, n = adc_scalars(job.spec), -(-len(job.tiles) // 8), len(job.w)
+    gains, offsets = finishing(n, job.read)
+    last = (
+        *((dac_scalars(job.spec), 4), (adc, 6 * len(adc)), (key_words(job.read.seed, job.read.stream), 4, torch.int64)),
+        *((bits, planes * out.numel(), torch.uint8), (counts, counts.numel(), torch.int64)),
+        *((gains, n), (offsets, n), len(adc)),
+    )
     if runs is None:
         _run_large(job, out, threads, last)
     else:
@@ -43,11 +49,11 @@ def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
     return counts.sum(0).tolist()
 
 
-def _run_large(job: "Job", out: Tensor, threads: int, last: tuple[Tensor, ...]) -> None:
+def _run_large(job: "Job", out: Tensor, threads: int, last: tuple[Any, ...]) -> None:
     """Unfold some images, or some rows of one, at a time."""
     tiles, share = job.tiles, len(job.w) // job.geometry.groups
     sizes, extents, padding = _sizes(job, out)
-    positions, width = math.prod(out.shape[2:]), out.shape[-1]
+    positions, width, taps = math.prod(out.shape[2:]), out.shape[-1], math.prod(job.w.shape[2:])
     ends = integers([0, *(tile.stop for tile in tiles)])
     most = max(1, min(COLUMNS // positions, SUMS // (positions * share), -(-len(job.x) // threads)))
     rows = positions // width if most > 1 else max(1, min(COLUMNS // width, positions // width))
@@ -58,24 +64,25 @@ def _run_large(job: "Job", out: Tensor, threads: int, last: tuple[Tensor, ...]) 
         max(tile.stop - tile.start for tile in tiles) * most * rows * width + SLACK,
         share * most * rows * width + SLACK,
     )
-    room = [out.new_empty(threads * length) for length in (*lengths, lengths[3])]
-    room.append(out.new_empty(threads * lengths[3] if job.spec.noise_read > 0 else 0))
-    arrays = job.x, job.w.contiguous(), out, sizes
+    squared = lengths[3] * (job.spec.noise_read > 0)
+    kept, starts = room(out, *(threads * length for length in (*lengths, lengths[3], squared)))
+    weight, x = contiguous(job.w), contiguous(job.x)
     openmp.run(
         jit.conv_kernel,
         threads,
-        *map(_address, arrays),
-        *(_address(ends), len(tiles), most, rows),
-        *(*map(_address, room), *lengths, *map(_address, last), len(last[1])),
+        *((x, x.numel()), (weight, share * job.x.shape[1] * taps), (out, out.numel()), (sizes, 22, torch.int64)),
+        *((ends, len(tiles) + 1, torch.int64), len(tiles), most, rows),
+        *(*starts, *lengths, *last),
     )
 
 
-def _run_small(job: "Job", out: Tensor, threads: int, runs: list[tuple[int, ...]], last: tuple[Tensor, ...]) -> None:
+def _run_small(job: "Job", out: Tensor, threads: int, runs: list[tuple[int, ...]], last: tuple[Any, ...]) -> None:
     """Compute each run of output positions with the weights that it meets."""
     tiles, n = job.tiles, len(job.w)
     sizes, extents, _ = _sizes(job, out)
     kernel_rows, kernel_columns = _two(job.w.shape[2:], 1)
     taps = kernel_rows * kernel_columns
+    height = taps * job.x.shape[1]
     table = integers(runs)
     sets = {run[7]: (run[5], run[6]) for run in runs}
     rows = torch.arange(job.w[0].numel(), device=job.w.device).view(-1, kernel_rows, kernel_columns)
@@ -86,9 +93,13 @@ def _run_small(job: "Job", out: Tensor, threads: int, runs: list[tuple[int, ...]
             order.append(rows[tile.channels, :, first:stop].permute(1, 2, 0).flatten())
             places.append(places[-1] + len(order[-1]))
     chosen, begin = torch.cat(order), integers(places)
-    weight, gathered = job.w.contiguous(), job.w.new_empty(n, len(chosen))
-    arrays = _address(weight), _address(gathered), n, taps * job.w.shape[1], _address(chosen), len(chosen)
-    openmp.run(jit.gather_kernel, team(gathered.numel()), *arrays)
+    weight, gathered = contiguous(job.w), torch.empty(n, len(chosen), dtype=torch.float32, device="cpu")
+    openmp.run(
+        jit.gather_kernel,
+        team(gathered.numel()),
+        *((weight, n * height), (gathered, gathered.numel()), n, height),
+        *((chosen, len(chosen), torch.int64), len(chosen)),
+    )
     positions = math.prod(out.shape[2:])
     slots = min(SLOTS if positions <= 64 else SLOTS // 2, -(-len(job.x) // threads // 16) * 16)
     block = max(16, min(n, SMALL_SUMS // (positions * slots)))
@@ -96,15 +107,16 @@ def _run_small(job: "Job", out: Tensor, threads: int, runs: list[tuple[int, ...]
     longest = max(run[2] - run[1] for run in runs)
     lengths = depth * math.prod(extents) * slots, depth * taps * longest * slots, block * positions * slots
     counts = (lengths[0], lengths[0], lengths[1], lengths[2], lengths[2])
-    room = [out.new_empty(threads * length) for length in counts]
-    room.append(out.new_empty(threads * 2 * lengths[2] if job.spec.noise_read > 0 else 0))
-    ends = integers([0, *(tile.channels.stop for tile in tiles)])
+    squared = 2 * lengths[2] * (job.spec.noise_read > 0)
+    kept, starts = room(out, *(threads * length for length in (*counts, squared)))
+    ends, x = integers([0, *(tile.channels.stop for tile in tiles)]), contiguous(job.x)
     openmp.run(
         jit.conv_small_kernel,
         threads,
-        *(_address(job.x), _address(out), _address(gathered), len(chosen), _address(sizes)),
-        *(_address(ends), len(tiles), _address(table), len(runs), _address(begin), len(sets), slots, block),
-        *(*map(_address, room), *lengths, *map(_address, last), len(last[1])),
+        *((x, x.numel()), (out, out.numel()), (gathered, gathered.numel()), len(chosen), (sizes, 22, torch.int64)),
+        *((ends, len(tiles) + 1, torch.int64), len(tiles), (table, table.numel(), torch.int64), len(runs)),
+        *((begin, len(places), torch.int64), len(sets), slots, block),
+        *(*starts, *lengths, *last),
     )
 
 
@@ -159,8 +171,3 @@ def _sizes(job: "Job", out: Tensor) -> tuple[Tensor, tuple[int, ...], tuple[int,
     walk = [*(v for part in parts for v in (*ones, *part)), *padding, *ones, *geometry.dilation]
     values = *job.x.shape[:2], len(job.w), *extents, *walk, geometry.groups
     return integers(values), extents, padding
-
-
-def _address(array: Tensor) -> int:
-    """Return where an array begins; 0 for none."""
-    return array.data_ptr() if array.numel() else 0

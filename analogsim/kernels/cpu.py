@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import Clips, jit, openmp
+from .memory import contiguous, in_rows, room, rows_address
 from .philox import check_extent
 from .spec import MatmulSpec, Read
 
@@ -34,7 +35,7 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         out = x.new_zeros(m, n)
         return out if read.bias is None else out + read.bias, Clips.none(tiles, out) if read.records else None
     width = min(spec.rows or k, k)
-    x, w, out = _in_rows(x), _in_rows(w), x.new_empty(m, n)
+    x, w, out = in_rows(x), in_rows(w), x.new_empty(m, n)
     clips = Clips.none(tiles, out) if read.records else None
     counts = x.new_zeros(threads, tiles, dtype=torch.int64)
     most = min(max(ROWS, BLOCK // max(n, width)), -(-m // threads) + 16)
@@ -42,42 +43,34 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     group = min(k, max(1, INPUTS // (most * width)) * width)
     few = n < FEW_OUTPUTS
     converts = spec.dac_levels > 0 or spec.input_range != 1
-    inputs = x.new_empty(threads * most * group if converts else 0)
-    sums, columns, squares = (
-        x.new_empty(threads * most * n if used else 0) for used in (True, few, spec.noise_read > 0)
-    )
+    inputs, outputs = threads * most * group, threads * most * n
+    # Converted inputs, sums, transposed sums and squared lengths; `kept` is their memory.
+    kept, starts = room(x, inputs * converts, outputs, outputs * few, outputs * (spec.noise_read > 0))
     # Of several rows of few columns, for long loops.
     several = max(1, min(m, jit.CHUNK // n))
-    gains, offsets = (part.expand(several, -1).reshape(-1) for part in finishing(n, read))
-    scalars = dac_scalars(spec), adc_scalars(spec), key_words(read.seed, read.stream)
+    gains, offsets = (
+        part if part is None else part.expand(several, -1).contiguous().view(-1) for part in finishing(n, read)
+    )
+    period = 0 if gains is None else n * several
+    adc, planes = adc_scalars(spec), -(-tiles // 8)
     openmp.run(
         jit.matmul_kernel,
         threads,
-        *(x.data_ptr(), x.stride(0), w.data_ptr(), w.stride(0), out.data_ptr(), m, k, n),
-        *(width, most, group, few, converts),
-        *(array.data_ptr() for array in (inputs, sums, columns, squares, *scalars)),
-        *(0 if clips is None else clips.bits.data_ptr(), counts.data_ptr()),
-        *(len(gains), gains.data_ptr(), offsets.data_ptr(), len(scalars[1])),
+        *(*rows_address(x, m, k), *rows_address(w, n, k), (out, m * n), m, k, n),
+        *(width, most, group, few, converts, *starts),
+        *((dac_scalars(spec), 4), (adc, 6 * len(adc)), (key_words(read.seed, read.stream), 4, torch.int64)),
+        *((None if clips is None else clips.bits, planes * m * n, torch.uint8), (counts, threads * tiles, torch.int64)),
+        *(period, (gains, period), (offsets, period), len(adc)),
     )
     return out, None if clips is None else Clips(clips.bits, tiles, counts.sum(0).tolist())
-
-
-def _in_rows(matrix: Tensor) -> Tensor:
-    """Return a matrix whose rows are contiguous, in memory one after the other."""
-    rows, width = matrix.shape
-    if matrix.stride(1) == 1 and matrix.stride(0) >= width:
-        return matrix
-    # `contiguous` leaves the stride of a single row as it is.
-    return matrix.contiguous().view(-1).view(rows, width)
 
 
 @torch.no_grad()
 def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
     """Convert inputs to normalised units (`reference.dac`)."""
-    x = x.contiguous()
+    x, count = contiguous(x), x.numel()
     out = torch.empty_like(x)
-    scalars = dac_scalars(spec)
-    openmp.run(jit.dac_kernel, team(x.numel()), x.data_ptr(), out.data_ptr(), x.numel(), scalars.data_ptr())
+    openmp.run(jit.dac_kernel, team(count), (x, count), (out, count), count, (dac_scalars(spec), 4))
     return out
 
 
@@ -93,15 +86,17 @@ def accumulate(
     first: bool = False,
 ) -> int:
     """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous."""
-    threads = team(out.numel())
-    squares = norm2.expand_as(partial).contiguous() if read.spec.noise_read and norm2 is not None else None
+    count, threads = out.numel(), team(out.numel())
+    squares = contiguous(norm2.expand_as(partial)) if read.spec.noise_read and norm2 is not None else None
     clipped = None if bits is None else out.new_zeros(8 * threads, dtype=torch.int64)  # a cache line for each thread
-    scalars, key = adc_scalars(read.spec), key_words(read.seed, read.stream)
-    arrays = [0 if array is None else array.data_ptr() for array in (out, partial, squares, bits)]
-    last = 0 if clipped is None else clipped.data_ptr()
-    own = scalars[min(tile, len(scalars) - 1)]
-    rest = out.numel(), offset, own.data_ptr(), key.data_ptr(), tile, first, last
-    openmp.run(jit.accumulate_kernel, threads, *arrays, *rest)
+    scalars = adc_scalars(read.spec)
+    openmp.run(
+        jit.accumulate_kernel,
+        threads,
+        *((out, count), (partial, count), (squares, count), (bits, count, torch.uint8), count, offset),
+        *((scalars[min(tile, len(scalars) - 1)], 6), (key_words(read.seed, read.stream), 4, torch.int64)),
+        *(tile, first, (clipped, 8 * threads, torch.int64)),
+    )
     return 0 if clipped is None else int(clipped.sum())
 
 
@@ -133,35 +128,39 @@ def convert(
     table : (Tensor, Tensor) or None
         Thresholds (ADCs, 2^b - 1) and outputs (ADCs, 2^b) of a search, of one ADC or of N.
     """
-    threads = team(out.numel())
+    count, columns, threads = out.numel(), out.shape[1], team(out.numel())
     clipped = None if bits is None else out.new_zeros(8 * threads, dtype=torch.int64)
-    thresholds = outputs = out.new_empty(0)
-    depth = 0
+    thresholds = outputs = None
+    depth = length = 0
     if table is not None:
         thresholds, outputs = table
         thresholds = torch.cat([thresholds.new_zeros(len(thresholds), 1), thresholds], 1)
-        outputs = outputs.contiguous()
+        outputs, length = contiguous(outputs), outputs.numel()
         depth = outputs.shape[1].bit_length() - 1
     scalars = floats([*limits, 1 / step if step else 0.0, step])
-    arrays = [0 if array is None else array.data_ptr() for array in (out, sums, bits, gains, offsets)]
-    tables = thresholds.data_ptr(), outputs.data_ptr(), outputs.numel(), scalars.data_ptr()
-    shape = out.numel(), out.shape[1], math.prod(out.shape[2:]), depth, tile, first
-    openmp.run(jit.convert_kernel, threads, *arrays, *tables, *shape, 0 if clipped is None else clipped.data_ptr())
+    openmp.run(
+        jit.convert_kernel,
+        threads,
+        *((out, count), (sums, count), (bits, count, torch.uint8), (gains, columns), (offsets, columns)),
+        *((thresholds, length), (outputs, length), length, (scalars, 4)),
+        *(count, columns, math.prod(out.shape[2:]), depth, tile, first, (clipped, 8 * threads, torch.int64)),
+    )
     return 0 if clipped is None else int(clipped.sum())
 
 
 @torch.no_grad()
 def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
     """Compute `reference.add_noise` in one pass."""
-    x = x.contiguous()
-    check_extent(x.numel())
+    x, count = contiguous(x), x.numel()
+    check_extent(count)
     out = torch.empty_like(x)
-    a, b = (torch.as_tensor(s, dtype=torch.float32, device=x.device).contiguous() for s in (sigma, multiplicative))
-    per_sample = x.numel() // len(x) if x.ndim and max(a.numel(), b.numel()) > 1 else max(1, x.numel())
-    levels = a.data_ptr(), a.numel(), b.data_ptr(), b.numel()
-    key = key_words(seed, stream)
-    arguments = x.data_ptr(), out.data_ptr(), *levels, per_sample, x.numel(), key.data_ptr()
-    openmp.run(jit.noise_kernel, team(x.numel()), *arguments)
+    if not count:
+        return out
+    a, b = (contiguous(s) if isinstance(s, Tensor) else floats(s) for s in (sigma, multiplicative))
+    levels = (a, a.numel()), a.numel(), (b, b.numel()), b.numel()
+    per_sample = count // max(a.numel(), b.numel())
+    key = key_words(seed, stream), 4, torch.int64
+    openmp.run(jit.noise_kernel, team(count), (x, count), (out, count), *levels, per_sample, count, key)
     return out
 
 
@@ -170,14 +169,13 @@ def team(count: int) -> int:
     return max(1, min(torch.get_num_threads(), count // SLAB))
 
 
-def finishing(n: int, read: Read) -> tuple[Tensor, Tensor]:
-    """Return scale and bias of n outputs, contiguous; empty where there is neither."""
+def finishing(n: int, read: Read) -> tuple[Tensor | None, Tensor | None]:
+    """Return scale and bias of n outputs, contiguous; None where there is neither."""
     given = read.bias if read.scale is None else read.scale
     if given is None:
-        return floats([]), floats([])
-    gains = given.new_ones(n) if read.scale is None else read.scale.detach()
-    offsets = given.new_zeros(n) if read.bias is None else read.bias.detach()
-    return gains.contiguous(), offsets.contiguous()
+        return None, None
+    gains = given.new_ones(n) if read.scale is None else contiguous(read.scale)
+    return gains, given.new_zeros(n) if read.bias is None else contiguous(read.bias)
 
 
 @lru_cache(maxsize=256)
@@ -205,7 +203,7 @@ def key_words(seed: int, stream: int) -> Tensor:
 # Machine code reads these by their addresses, so torch's default device and dtype must have no say.
 
 
-def floats(values: Sequence[Any]) -> Tensor:
+def floats(values: float | Sequence[Any]) -> Tensor:
     """Return float32 numbers on the CPU."""
     return torch.tensor(values, dtype=torch.float32, device="cpu")
 

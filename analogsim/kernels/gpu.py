@@ -13,6 +13,7 @@ from torch import Tensor
 from triton import cdiv
 
 from . import Clips, gpu_jit, interpreting
+from .memory import checked, contiguous, in_rows, refuse_bodiless
 from .philox import PANEL, check_extent
 from .precision import float32_precision
 from .spec import MatmulSpec, Read
@@ -46,6 +47,7 @@ class Blocks:
 
 def launch(kernel: Any, grid: tuple[int, ...], like: Tensor, *arguments: Any, **constants: Any) -> None:
     """Run a kernel on the device of its first argument; a·b + c is one instruction, as on the CPU."""
+    refuse_bodiless(like, *(value for value in arguments if isinstance(value, Tensor)))
     with torch.cuda.device_of(like):
         kernel[grid](like, *arguments, **constants, enable_fp_fusion=True)
 
@@ -60,19 +62,20 @@ def matmul(x: Tensor, w: Tensor, read: Read, blocks: Blocks | None = None) -> tu
     clips = None if bits is None else Clips(bits, tiles)
     if not m * k * n:
         out = x.new_zeros(m, n)
-        return out if read.bias is None else out + read.bias, clips
+        return out if read.bias is None else out.add_(read.bias), clips
     width = min(spec.rows or k, k)
     cut = (blocks or Blocks(k=128 // x.element_size())).fit(m, n, width)
     gain, low, high, unit = _dac_scalars(spec)
+    scale, bias = _contiguous(read.scale), _contiguous(read.bias)
     converts = spec.dac_levels > 0
-    x, w, out = _in_rows(x), _in_rows(w), x.new_empty(m, n)
+    x, w, out = in_rows(x), in_rows(w), x.new_empty(m, n)
     if converts and n >= CONVERT_FIRST:
         x, converts = codes(x, spec), False
     launch(
         gpu_jit.matmul_kernel,
         (cdiv(m, cut.m) * cdiv(n, cut.n),),
-        *(x, w, out, _or(bits, out), _adc_scalars(spec, tiles, x.device, unit)),
-        *(_or(read.scale, out), _or(read.bias, out), m, n, k, width, tiles, x.stride(0), w.stride(0)),
+        *(x, w, out, _or(bits, out, cdiv(tiles, 8) * m * n), _adc_scalars(spec, tiles, x.device, unit)),
+        *(_or(scale, out, n), _or(bias, out, n), m, n, k, width, tiles, x.stride(0), w.stride(0)),
         *(gain, low, high, unit, spec.noise_output / unit, spec.noise_read, spec.noise_multiplicative),
         *key(read.seed, read.stream),
         CONVERT=converts,
@@ -136,7 +139,8 @@ def matmul_backward(
     cut = Blocks(n=64, k=max(16, min(128, _power(width))))
     a_tile = cdiv(width, cut.k)
     gain, low, high, unit = _dac_scalars(spec)
-    grad, x, w = grad.contiguous(), _in_rows(x), _in_rows(w)
+    grad, x, w = checked(contiguous(grad), m * n, x), in_rows(x), in_rows(w)
+    bits = checked(clips.bits, cdiv(tiles, 8) * m * n, x)
     shared = {"CONVERT": spec.dac_levels > 0, "PRECISION": spec.precision}
     shared |= {"num_warps": cut.warps, "num_stages": cut.stages}
     grad_x = grad_w = None
@@ -146,7 +150,7 @@ def matmul_backward(
         launch(
             gpu_jit.grad_x_kernel,
             (cdiv(m, cut.m), tiles * a_tile),
-            *(grad, w, clips.bits, x, grad_x, m, n, k, width, a_tile, x.stride(0), w.stride(0)),
+            *(grad, w, bits, x, grad_x, m, n, k, width, a_tile, x.stride(0), w.stride(0)),
             *(lowest, spec.input_range),
             BM=cut.m,
             BN=min(cut.n, 32),
@@ -162,7 +166,7 @@ def matmul_backward(
         launch(
             gpu_jit.grad_w_kernel,
             (cdiv(n, cut.n), tiles * a_tile, len(parts)),
-            *(grad, x, clips.bits, parts, m, n, k, width, a_tile, depth, x.stride(0)),
+            *(grad, x, bits, parts, m, n, k, width, a_tile, depth, x.stride(0)),
             *(gain, low, high, unit * spec.input_range),
             BM=min(cut.m, 32),
             BN=cut.n,
@@ -206,7 +210,7 @@ def unit_of(spec: MatmulSpec) -> float:
 def codes(x: Tensor, spec: MatmulSpec, unit: float = 1.0) -> Tensor:
     """Convert inputs to codes times `unit`; without a DAC, multiply them by it."""
     gain, low, high, _ = _dac_scalars(spec)
-    x = x.contiguous()
+    x = contiguous(x)
     out = torch.empty_like(x)
     if x.numel():
         arguments, rounds = (x, out, x.numel(), gain, low, high, unit), spec.dac_levels > 0
@@ -247,19 +251,21 @@ def add_tile(
 
     `last` applies `read`'s scale and bias to the sum.
     """
-    spec, scale, bias = read.spec, read.scale if last else None, read.bias if last else None
+    spec = read.spec
+    scale, bias = (_contiguous(given) if last else None for given in (read.scale, read.bias))
     if not out.numel():
         return
-    squares = norm2.expand_as(partial).contiguous() if spec.noise_read and norm2 is not None else None
+    squares = contiguous(norm2.expand_as(partial)) if spec.noise_read and norm2 is not None else None
+    count, channels = out.numel(), out.shape[1]
     positions = math.prod(out.shape[2:])
     panel, lead = divmod(offset, PANEL)
     panels = ELEMENTS // PANEL
     launch(
         gpu_jit.accumulate_kernel,
-        (cdiv(lead + out.numel(), ELEMENTS),),
-        *(out, partial, _or(squares, out), _or(bits, out), _adc_scalars(spec, tile + 1, out.device, unit)),
-        *(_or(scale, out), _or(bias, out), out.numel(), panel, lead, tile, out.shape[1]),
-        *(*divider(positions), *divider(out.shape[1])),
+        (cdiv(lead + count, ELEMENTS),),
+        *(checked(out, count, out), checked(partial, count, out), _or(squares, out, count), _or(bits, out, count)),
+        *(_adc_scalars(spec, tile + 1, out.device, unit), _or(scale, out, channels), _or(bias, out, channels)),
+        *(count, panel, lead, tile, channels, *divider(positions), *divider(channels)),
         *(unit, spec.noise_output / unit, spec.noise_read, spec.noise_multiplicative, *key(read.seed, read.stream)),
         **_stages(spec),
         RECORD=bits is not None,
@@ -273,13 +279,13 @@ def add_tile(
 @torch.no_grad()
 def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
     """Compute `reference.add_noise` in one pass, in float32 whatever x is."""
-    x = x.contiguous()
+    x = contiguous(x)
     check_extent(x.numel())
     out = torch.empty_like(x)
     if not x.numel():
         return out
     given = sigma, multiplicative
-    levels = [s.to(x.device, torch.float32).flatten() if isinstance(s, Tensor) else None for s in given]
+    levels = [s.float().flatten() if isinstance(s, Tensor) else None for s in given]
     samples = max(1, *(0 if level is None else len(level) for level in levels))
     a, b = (out if level is None else level.expand(samples).contiguous() for level in levels)
     per_sample = x.numel() // samples
@@ -321,14 +327,13 @@ def _power(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """Return a pointer that will not be followed, where there is no tensor."""
-    return other if tensor is None else tensor.detach().contiguous()
+def _or(tensor: Tensor | None, other: Tensor, count: int) -> Tensor:
+    """Return a tensor of `count` numbers for a kernel; a pointer that will not be followed, where there is none."""
+    return other if tensor is None else checked(tensor, count, other)
 
 
-def _in_rows(matrix: Tensor) -> Tensor:
-    """Return a matrix whose rows are contiguous."""
-    return matrix if matrix.stride(1) == 1 and len(matrix) > 1 else matrix.contiguous()
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else contiguous(tensor.detach())
 
 
 def _stages(spec: MatmulSpec) -> dict[str, bool]:

@@ -354,13 +354,16 @@ def convert_kernel(arguments):
 
 @njit(**_options)
 def noise(x, out, sigma, multiplicative, per_sample, offset, key):
-    """Out = x·(1 + σ_m·n₁) + σ·n₂; each σ holds one value, or one a sample of `per_sample` elements."""
+    """Out = x·(1 + σ_m·n₁) + σ·n₂; each σ holds one value, or one a sample of `per_sample` elements.
+
+    Numbers of a noise that is 0 everywhere are not drawn, and not read: what memory holds may be NaN.
+    """
     k0, k1, s0, s1 = key[0], key[1], key[2], key[3]
     words = np.empty(_WORDS, np.uint32)
     one = np.empty(CHUNK, np.float32)
     two = np.empty(CHUNK, np.float32)
-    relative = np.any(multiplicative > 0)
-    additive = np.any(sigma > 0)
+    relative = np.any(multiplicative != 0)
+    additive = np.any(sigma != 0)
     n = x.shape[0]
     start = 0
     while start < n:
@@ -384,9 +387,11 @@ def noise(x, out, sigma, multiplicative, per_sample, offset, key):
                 if additive:
                     for i in range(m):
                         o[i] += sg * n2[i]
-            else:
+            elif additive:
                 for i in range(m):
                     o[i] = v[i] + sg * n2[i]
+            else:
+                o[:] = v
             start += m
             lead += m
 

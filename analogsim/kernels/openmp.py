@@ -16,6 +16,8 @@ from llvmlite import binding
 from numba import types
 from numba.extending import get_cython_function_address as _blas
 
+from .memory import address
+
 torch_library = ctypes.CDLL(torch._C.__file__)  # its symbols are those that torch itself found
 
 
@@ -53,7 +55,7 @@ if _parallel is not None:
 SIGNATURE = types.void(types.voidptr)
 
 
-def run(kernel: Any, threads: int, *values: int) -> None:
+def run(kernel: Any, threads: int, *values: int | tuple[Any, ...]) -> None:
     """Run a kernel on a team, or on the calling thread where torch's threads cannot be had.
 
     It returns when every thread is done; the interpreter's lock is free meanwhile.
@@ -62,10 +64,11 @@ def run(kernel: Any, threads: int, *values: int) -> None:
     ----------
     kernel : numba cfunc of `SIGNATURE`
     threads : int
-    *values : int
-        What the kernel finds at the address that it gets.
+    *values : int or tuple
+        What the kernel finds at the address that it gets: sizes, and addresses. A tuple is an array and what the kernel
+        takes it for, the arguments of `memory.address`; it is kept until the kernel is done.
     """
-    block = (ctypes.c_int64 * len(values))(*values)
+    block = (ctypes.c_int64 * len(values))(*[address(*v) if type(v) is tuple else v for v in values])
     if threads > 1 and _parallel is not None:
         _parallel(kernel.address, ctypes.addressof(block), threads, 0)
     else:

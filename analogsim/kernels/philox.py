@@ -27,6 +27,7 @@ Math. Comp. 68 (1999).
 """
 
 import math
+import sys
 
 import torch
 from torch import Tensor
@@ -129,12 +130,29 @@ def seed_of_call(given: int | None, device: torch.device) -> int:
 
 
 def refuse_recording() -> None:
-    """Refuse to be recorded: machine code leaves no trace, and a seed would become a constant."""
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    """Refuse to be recorded or transformed: machine code leaves no trace, and a seed would become a constant.
+
+    Raises
+    ------
+    BackendError
+        Within torch.export, torch.jit.trace, ONNX's export, make_fx, or a transform of torch.func.
+    """
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or _made_into_a_graph():  # type: ignore[attr-defined]
         raise BackendError(
-            "torch.export, torch.jit.trace and ONNX cannot record crossbars and noise, which they would lose; export "
-            "what to_digital(model) and remove_noise(model) leave"
+            "torch.export, torch.jit.trace, make_fx and ONNX cannot record crossbars and noise, which they would lose; "
+            "export what to_digital(model) and remove_noise(model) leave"
         )
+    if torch._C._are_functorch_transforms_active():
+        raise BackendError(
+            "torch.func (vmap, grad, jvp, functionalize, …) cannot transform crossbars and noise, which are machine "
+            "code; use a loop for vmap and tensor.backward() or torch.autograd.grad for gradients"
+        )
+
+
+def _made_into_a_graph() -> bool:
+    """Return whether make_fx watches; it can only where its module has been imported."""
+    module = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    return module is not None and module.get_proxy_mode() is not None
 
 
 def check_extent(elements: int) -> None:

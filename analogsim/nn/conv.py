@@ -46,6 +46,8 @@ class _AnalogConv(AnalogSpatial):
     def _on_crossbars(self, x: Tensor) -> Tensor:
         conv: Any = self
         with exact_dtype(x, conv.weight, conv.bias) as (inputs, weight, bias):
+            if not inputs.numel():  # no tile has anything to do
+                return conv._conv_forward(inputs, weight, bias).to(x.dtype)
             inputs, padding = self._pad(inputs)
             for size, kernel, pad, dilation in zip(inputs.shape[2:], conv.kernel_size, padding, conv.dilation):
                 if size + 2 * pad < dilation * (kernel - 1) + 1:

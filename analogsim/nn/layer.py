@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -128,6 +129,8 @@ class AnalogLayer(nn.Module):
         rule = self.profile.weight.w_max
         if isinstance(rule, float):
             return weight.new_full((len(weight),), rule)
+        if not weight.numel():
+            return weight.new_ones(len(weight))
         flat = weight.detach().flatten(1)
         top = torch.maximum(flat.amax(1), -flat.amin(1))
         if rule == "tensor":
@@ -147,8 +150,11 @@ class AnalogLayer(nn.Module):
 
     @property
     def transparent(self) -> bool:
-        """True where this computes exactly what its digital twin computes, and nobody observes."""
-        return self.profile.is_ideal and self._observer is None
+        """True where this computes exactly what its digital twin computes, and nobody observes.
+
+        On the meta device there is nothing but shapes to compute, and they are the twin's.
+        """
+        return (self.profile.is_ideal or self.input_range.is_meta) and self._observer is None
 
     @property
     def programs_exactly(self) -> bool:
@@ -186,6 +192,8 @@ class AnalogLayer(nn.Module):
             Activation units, of x's dtype.
         """
         with exact_dtype(x, weight, bias) as (rows, w, b):
+            if not rows.numel():  # no tile has anything to do
+                return F.linear(rows, w, b).to(x.dtype)
             out = CrossbarLinear.apply(rows.reshape(-1, rows.shape[-1]), w, b, self.plan(rows, w), self.learned_range)
             return out.reshape(*x.shape[:-1], len(weight)).to(x.dtype)
 

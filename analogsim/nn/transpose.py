@@ -1,6 +1,6 @@
 """AnalogConvTranspose1d, AnalogConvTranspose2d, AnalogConvTranspose3d: transposed convolutions on crossbars."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from ..errors import ShapeError
 from ..kernels import uncompiled
 from .conv import AnalogSpatial
 from .function import CrossbarLinear, exact_dtype
+
+DIGITAL: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class _AnalogConvTranspose(AnalogSpatial):
@@ -41,6 +43,9 @@ class _AnalogConvTranspose(AnalogSpatial):
         conv: Any = self
         groups = conv.groups
         with exact_dtype(x, conv.weight, conv.bias) as (inputs, weight, bias):
+            if not inputs.numel():  # no tile has anything to do
+                walk = conv.stride, conv.padding, extra, groups, conv.dilation
+                return DIGITAL[x.ndim - 2](inputs, weight, bias, *walk).to(x.dtype)
             rows = inputs.movedim(1, -1).reshape(-1, groups, conv.in_channels // groups)
             # (C, N/groups, *kernel) -> (groups · N/groups · kernel, C/groups): a crossbar's column is a row here.
             matrix = weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)

@@ -126,7 +126,7 @@ def _decoded(path: Path, sources: Iterable[tuple[str, io.BytesIO | Path]], count
             raise DataError(f"{path}: {name} is no readable image: {error}") from None
         if number == 0:
             width, height = size
-            images = np.empty((count, height, width, channels), np.uint8)
+            images = np.zeros((count, height, width, channels), np.uint8)
         if size != (width, height):
             raise DataError(
                 f"{path}: {name} is {size[0]}×{size[1]} pixels, the first image is {width}×{height}; "
