@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from .calibrate import Batch, inputs_of, observed, run
 from .convert import to_digital
+from .copies import copied
 from .errors import CalibrationError
 from .files import plain, write_json
 from .nn import set_seed
 from .nn.meter import STAGES, Meter
 from .noise import NoiseSpec, inject_noise, remove_noise, set_noise
-from .restore import copied, forked, seed_generators
+from .restore import forked, seed_generators
 from .value import whole
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from . import nn as layers
+from .copies import copied, refuse_held_forwards, refuse_script
 from .errors import ConversionError, ProfileError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_class
 from .noise import replaced_forward
 from .profile import HardwareProfile
-from .restore import copied
 
 ANALOG: dict[type[nn.Module], type[AnalogLayer] | type[AnalogComposite]] = {
     layer.digital: layer
@@ -86,6 +86,7 @@ def convert(
             f"{type(model).__name__}: nothing to convert: no layer of {', '.join(kind.__name__ for kind in ANALOG)} "
             "outside what keep_digital leaves"
         )
+    refuse_held_forwards(model, map(model.get_submodule, chosen))
     model = model if inplace else copied(model)
     for name in chosen:
         module = model.get_submodule(name)
@@ -129,6 +130,7 @@ def _convertible(model: nn.Module, rules: list[Rule]) -> list[str]:
     def walk(name: str, module: nn.Module) -> None:
         if id(module) in kept:
             return
+        refuse_script(name, module, ", or name it in keep_digital")
         kept.add(id(module))  # met once is enough
         if isinstance(module, (AnalogLayer, AnalogComposite, *ANALOG)):
             _check_kind(name or "the model", module)

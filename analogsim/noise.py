@@ -17,12 +17,12 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, m
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .copies import copied, refuse_held_forwards, refuse_script
 from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
 from .kernels import add_noise, resolve, uncompiled
 from .kernels.memory import refuse_bodiless
 from .kernels.philox import refuse_recording, seed_of_call
 from .profile import explain
-from .restore import copied
 from .value import NonNegative, Value, whole
 
 __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
@@ -270,6 +270,7 @@ def inject_noise(model: nn.Module, spec: NoiseSpec, *, inplace: bool = False) ->
             _weights(name, module)
             if replaced_forward(module):
                 raise ConversionError(f"{name}: something else has replaced its forward; take that away first")
+    refuse_held_forwards(model, plan.values())
     if not inplace:
         model = copied(model)
         plan = _plan(model, spec)
@@ -366,6 +367,7 @@ def _plan(model: nn.Module, spec: NoiseSpec) -> dict[str, nn.Module]:
     inner = [module.out_proj for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
     found, matched = {}, set()
     for path, module in model.named_modules():
+        refuse_script(path, module, "")
         extra = {kind.__name__ for kind in type(module).__mro__}.intersection(spec.extra)
         matched |= extra
         if (isinstance(module, kinds) or extra) and not any(module is one for one in inner):

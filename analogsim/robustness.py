@@ -13,12 +13,13 @@ from torch.utils.data import DataLoader, Dataset
 from .batch_norm import estimate_batch_norm, kept_statistics
 from .calibrate import Batch as Inputs
 from .calibrate import as_batches
+from .copies import copied
 from .curve import QUANTITIES, RobustnessCurve
 from .errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError
 from .nn import analog_layers
 from .noise import NoiseSite, NoiseSpec, Target, inject_noise, noise_sites
 from .progress import bar
-from .restore import copied, forked, restored, seed_generators
+from .restore import forked, restored, seed_generators
 from .value import whole
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]

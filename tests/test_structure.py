@@ -17,6 +17,7 @@ FLOORS = {
     "progress": 0,
     "machine": 0,
     "restore": 0,
+    "copies": 0,
     "value": 0,
     "device_profile": 1,
     "profile": 1,

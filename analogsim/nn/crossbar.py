@@ -115,7 +115,7 @@ class AnalogComposite(nn.Module):
     def _add_crossbars(self, profile: HardwareProfile | None) -> None:
         device = next(self.parameters()).device
         for name in self.matrices():
-            self.add_module(f"crossbar_{name}", Crossbar(profile, device))
+            self.add_module(f"crossbar_{name}", Crossbar(profile, device).train(self.training))
 
     def _crossbar(self, name: str) -> Crossbar:
         crossbar = getattr(self, f"crossbar_{name}")

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..copies import copied, inherit_from
 from ..errors import ConversionError
-from ..restore import copied
 from .layers import WEIGHTED, FixedQuantizer, QuantReLU, is_quantized, modules_of, quantized_weight, quantizer_of
 
 
@@ -44,9 +44,12 @@ def freeze_quantization(model: nn.Module, *, inplace: bool = False) -> nn.Module
     for module in plan:
         quantizer = fixed[module]
         if isinstance(module, QuantReLU):
-            module.quant = quantizer or nn.Identity()
+            module.quant = _in_place_of(module.quant, quantizer or nn.Identity())
             continue
         old, new = module.weight, nn.Parameter(weights[module], module.weight.requires_grad)
+        inherit_from(old, new)
+        if quantizer is not None:
+            quantizer = _in_place_of(module.input_quant, quantizer)
         _strip(module)
         same = tied.setdefault(id(old), new)
         module.weight = same if torch.equal(same, new) else new
@@ -58,6 +61,15 @@ def freeze_quantization(model: nn.Module, *, inplace: bool = False) -> nn.Module
 
 def _quantize_input(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (module.input_quant(args[0]), *args[1:])
+
+
+def _in_place_of(old: nn.Module, new: nn.Module) -> nn.Module:
+    """Give a quantizer the mode and the hooks of the one that it stands for."""
+    new.train(old.training)
+    for key, value in vars(old).items():
+        if key.startswith(("_forward", "_backward", "_is_full_backward")):
+            setattr(new, key, value)
+    return new
 
 
 def _strip(module: Any) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from ..copies import copied, refuse_held_forwards, refuse_script
 from ..errors import ConversionError
 from ..nn import forbid_fused_inference, forbid_nested
 from ..noise import replaced_forward
-from ..restore import copied
 from .layers import WEIGHTED, QuantReLU, is_quantized, modules_of
 from .mended import brevitas_parts
 from .spec import QATSpec, matches
@@ -74,16 +74,17 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
             f"{type(model).__name__}: nothing to quantize: no linear, convolution or ReLU module outside `exclude` "
             "with bits to round to"
         )
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
+    refuse_held_forwards(model, (module for module, _ in plan))
+    likes = _nearest_parameters(model)
     for module, own in plan:
-        training = module.training
+        training, like = module.training, likes[module]
         if isinstance(module, nn.ReLU):
             _quantize_relu(module, own)
         else:
             _quantize_weighted(module, own, spec.input_bits if module is weighted[0] else None)
         module.train(training)
         for child in module.children():
-            child.to(parameter.device, parameter.dtype)
+            child.to(like.device, like.dtype)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer) and any(map(is_quantized, module.modules())):
             forbid_fused_inference(module)  # which reads the layers' weights past their quantizers
@@ -92,6 +93,7 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
 
 
 def _quantizable(module: nn.Module, name: str) -> bool:
+    refuse_script(name, module, ", or name it in `exclude`")
     if is_quantized(module):
         raise ConversionError(f"{name}: {type(module).__name__} is quantized already; start from the plain network")
     if isinstance(module, LazyModuleMixin):
@@ -107,6 +109,16 @@ def _quantizable(module: nn.Module, name: str) -> bool:
             "in `exclude`"
         )
     return type(module) in (*WEIGHTED, nn.ReLU)
+
+
+def _nearest_parameters(model: nn.Module) -> dict[nn.Module, torch.Tensor]:
+    """Return each module's first parameter, or the last before it: quantizers are of its device and type."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(()))
+    found = {}
+    for module in model.modules():
+        like = next((p for p in module.parameters(recurse=False) if p.is_floating_point()), like)
+        found[module] = like
+    return found
 
 
 def _active(module: nn.Module, spec: QATSpec) -> bool:

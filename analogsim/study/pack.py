@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..copies import copied
 from ..errors import ConversionError
 from ..qat import QuantReLU, activation_quantizer, weight_quantizer
 
@@ -292,7 +293,7 @@ def check_pack(networks: Sequence[nn.Module], how: Convolve, images: Tensor, dev
     # In float64, where rounding neither tips a quantizer's level nor is as coarse as a GPU's TF32.
     images = images.to(device, torch.float64)
     inputs = [images.roll(number, 0) * (1 - number / (2 * len(networks))) for number in range(len(networks))]
-    singles = [copy.deepcopy(network).to(device, torch.float64) for network in networks]
+    singles = [copied(network).to(device, torch.float64) for network in networks]
     packed = pack(singles, how)
     for network in (*singles, packed):
         network.train()
