@@ -40,16 +40,24 @@ def info(
         table.add_row(f"backend {name}", "[green]available[/]" if reason is None else f"[yellow]{plain(reason)}[/]")
     for case, name in facts["auto"].items():
         table.add_row(f"auto, {case}", name)
+    table.add_row()
+    kept = facts["machine_code"]
+    place = f"[yellow]compiled anew in each process: {plain(str(kept['reason']))}[/]"
+    table.add_row("machine code", place if kept["folder"] is None else plain(f"kept in {kept['folder']}"))
     out().print(table)
 
 
 def gather() -> dict[str, Any]:
-    """Return versions, machine, backends (name → why it is not available, or None) and `auto`'s choices."""
+    """Return versions, machine, backends (name → why it is not available, or None), `auto`'s choices, and where machine
+    code is kept (or why not).
+    """
     import torch
 
     from ..errors import BackendError
     from ..kernels import Backend, resolve
+    from ..kernels.compiled import ADVICE, place
 
+    folder, reason = place()
     versions: dict[str, str | None] = {"analogsim": __version__, "python": platform.python_version()}
     versions |= {name: installed(name) for name in LIBRARIES}
     versions["torch"] = torch.__version__
@@ -82,4 +90,8 @@ def gather() -> dict[str, Any]:
         },
         "backends": backends,
         "auto": {case: resolve(device, dtype) for case, (device, dtype) in cases.items()},
+        "machine_code": {
+            "folder": None if folder is None else str(folder),
+            "reason": None if reason is None else f"{reason}; {ADVICE}",
+        },
     }

@@ -12,11 +12,12 @@ wrapped. Slices are taken before each inner loop: indexing with an offset keeps 
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, int64, njit, types
+from numba import carray, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .openmp import SIGNATURE, sgemm, team_size, thread_number
+from .compiled import compiled
+from .openmp import sgemm, team_size, thread_number
 from .philox import ANGLE_MULTIPLIER, MULTIPLIERS, PANEL, ROUNDS, WEYL
 
 CHUNK = 1024  # elements whose words, normals and sums stay in the first-level cache together
@@ -156,7 +157,7 @@ def dac(x, out, scalars):
             out[i] = np.rint(v) * step
 
 
-@cfunc(SIGNATURE, cache=True)
+@compiled
 def dac_kernel(arguments):
     """Arrays x, out; count, scalars (4)."""
     a = carray(arguments, (4,), np.int64)
@@ -236,7 +237,7 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
     return clipped
 
 
-@cfunc(SIGNATURE, cache=True)
+@compiled
 def accumulate_kernel(arguments):
     """Arrays out, partial, norm2 or 0, bits or 0; count, offset, scalars (6), key (4), tile, first, clipped or 0.
 
@@ -324,7 +325,7 @@ def convert(out, sums, bits, start, gains, offsets, table, values, scalars, colu
     return clipped
 
 
-@cfunc(SIGNATURE, cache=True)
+@compiled
 def convert_kernel(arguments):
     """Arrays out, sums, bits or 0, gains, offsets, table, values, their length, scalars (4); sizes.
 
@@ -396,7 +397,7 @@ def noise(x, out, sigma, multiplicative, per_sample, offset, key):
             lead += m
 
 
-@cfunc(SIGNATURE, cache=True)
+@compiled
 def noise_kernel(arguments):
     """Arrays x, out; σ, how many, σ_m, how many, elements a sample, count, key (4)."""
     a = carray(arguments, (9,), np.int64)
@@ -454,7 +455,7 @@ def _product(a, a_stride, transposed, b, b_stride, out, out_stride, n, count, wi
     sgemm(c, c + 1, s, s + 4, s + 8, f, a, s + 12, b, s + 16, f + 4, out, s + 20)
 
 
-@cfunc(SIGNATURE, cache=True)
+@compiled
 def matmul_kernel(arguments):
     """`tiled_matmul` of this thread's rows.
 
@@ -635,7 +636,7 @@ def _scale_outputs(out, scale, bias, first, stop, n, positions):
             o[i] = o[i] * s + b
 
 
-@cfunc(SIGNATURE, cache=True)
+@compiled
 def conv_kernel(arguments):
     """`tiled_conv` of this thread's images.
 
@@ -769,7 +770,7 @@ def _transpose(source, source_stride, target, target_stride, rows, columns):
             t[k * target_stride + i] = s[i * source_stride + k]
 
 
-@cfunc(SIGNATURE, cache=True)
+@compiled
 def gather_kernel(arguments):
     """Source (rows, columns), target (rows, count), rows, columns, order (count), count: the columns in that order."""
     a = carray(arguments, (6,), np.int64)
@@ -811,7 +812,7 @@ def _unfold_run(inputs, columns, depth, run, slots, sizes):
                     into += 4 * slots
 
 
-@cfunc(SIGNATURE, cache=True)
+@compiled
 def conv_small_kernel(arguments):
     """`tiled_conv` of this thread's images, in one or two dimensions, ungrouped, whole channels a tile.
 

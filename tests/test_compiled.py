@@ -1,0 +1,189 @@
+"""Machine code that cannot be kept, or was damaged where it is: compiled anew, said once, never an error."""
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from analogsim import AnalogSimWarning
+from analogsim.kernels import compiled
+
+SOURCE = """
+from numba import carray, int64
+import numpy as np
+from analogsim.kernels.compiled import compiled
+
+@compiled
+def one(arguments):
+    a = carray(arguments, (2,), np.int64)
+    a[1] = 3 * a[0] + 1
+
+@compiled
+def two(arguments):
+    a = carray(arguments, (2,), np.int64)
+    a[1] = 5 * a[0]
+"""
+
+
+def answer(kernel, value=14):
+    block = (ctypes.c_int64 * 2)(value, 0)
+    kernel.ctypes(ctypes.addressof(block))
+    return block[1]
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "package" / "kernels_here.py"
+    path.parent.mkdir()
+    path.write_text(SOURCE)
+    return path
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def _nothing_said():
+    before = list(compiled._said)
+    compiled._said.clear()
+    yield
+    compiled._said[:] = before
+
+
+@pytest.mark.usefixtures("_nothing_said")
+def test_damaged_files_are_written_anew(source):
+    """Cut or changed anywhere: the right code runs, nothing is said, and the next process finds it on disk."""
+    assert answer(load(source).one) == 43
+    kept = sorted((source.parent / "__pycache__").glob("*.one-*.nb?"))
+    assert [path.suffix for path in kept] == [".nbc", ".nbi"]
+    for path in kept:
+        whole = path.read_bytes()
+        damages = [b"", whole[:1], whole[: len(whole) // 2], whole[:-1], b"not a pickle", b"\x80\x05N."]
+        for place in range(3, len(whole), len(whole) // 6):
+            damages.append(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        for damage in damages:
+            path.write_bytes(damage)
+            assert answer(load(source).one) == 43
+            again = load(source).one
+            assert again.cache_hits == 1
+            assert answer(again) == 43
+
+
+def test_garbled_machine_code_is_not_run(source):
+    """Each entry holds what its checksum is of: no byte of it can change unseen."""
+    load(source)
+    (path,) = (source.parent / "__pycache__").glob("*.one-*.nbc")
+    whole = path.read_bytes()
+    at = whole.index(b"\x7fELF")
+    path.write_bytes(whole[:at] + bytes(64) + whole[at + 64 :])
+    assert load(source).one.cache_hits == 0
+
+
+def elsewhere(source, tmp_path, *, full=False, **environment):
+    """Run the kernels in a process of its own; return its answers and warnings."""
+    program = (
+        "import resource, sys, ctypes, importlib.util\n"
+        "import analogsim.kernels.compiled as c\n"
+        + ("resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n" if full else "")
+        + "sys.path.insert(0, sys.argv[1])\n"
+        "import kernels_here as k\n"
+        "def answer(kernel):\n"
+        "    block = (ctypes.c_int64 * 2)(14, 0)\n"
+        "    kernel.ctypes(ctypes.addressof(block))\n"
+        "    return block[1]\n"
+        "print(answer(k.one), answer(k.two), k.one.cache_hits, *c.place(k.one.__wrapped__), sep='|')\n"
+    )
+    own = {"HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    own = {key: value for key, value in (os.environ | own | environment).items() if value is not None}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(source.parent)], capture_output=True, text=True, env=own, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().split("|"), done.stderr
+
+
+def unwritable(source, tmp_path):
+    """Stand in the way of every folder: also root cannot make one where a file is."""
+    for name in ("no-home", "no-cache"):
+        (tmp_path / name).write_text("")
+    shutil.rmtree(source.parent / "__pycache__", ignore_errors=True)
+    (source.parent / "__pycache__").write_text("")
+    home = str(tmp_path / "no-home")
+    return {"HOME": home, "XDG_CACHE_HOME": home, "NUMBA_CACHE_DIR": str(tmp_path / "no-cache")}
+
+
+def test_no_folder_can_be_written(source, tmp_path):
+    found, said = elsewhere(source, tmp_path, **unwritable(source, tmp_path))
+    assert found[:4] == ["43", "70", "0", "None"]
+    assert said.count("AnalogSimWarning") == 1
+    (line,) = (line for line in said.splitlines() if "machine code" in line)
+    assert "machine code cannot be kept (no cache folder can be written)" in line
+    assert "NUMBA_CACHE_DIR" in line
+
+
+def test_a_full_disk(source, tmp_path):
+    found, said = elsewhere(source, tmp_path, full=True)
+    assert found[:4] == ["43", "70", "0", "None"]
+    assert said.count("AnalogSimWarning") == 1
+    assert "too large" in found[4]
+
+
+def test_a_read_only_package_has_its_code_in_the_users_cache(source, tmp_path):
+    (source.parent / "__pycache__").write_text("")
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "user"), "NUMBA_CACHE_DIR": None}
+    for hits in ("0", "1"):
+        found, said = elsewhere(source, tmp_path, **cache)
+        assert found[:3] == ["43", "70", hits]
+        assert found[3].startswith(str(tmp_path / "user"))
+        assert said == ""
+
+
+@pytest.mark.usefixtures("_nothing_said")
+def test_a_folder_that_vanishes(source):
+    kernel = load(source).one
+    folder = source.parent / "__pycache__"
+    cache = compiled._Cache(kernel.__wrapped__)
+    shutil.rmtree(folder)
+    folder.write_text("")
+    kernel._cache = cache
+    with pytest.warns(AnalogSimWarning, match="machine code cannot be kept.*NUMBA_CACHE_DIR"):
+        kernel.compile()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kernel.compile()  # said once
+    assert answer(kernel) == 43
+
+
+@pytest.mark.slow
+def test_the_kernels_themselves_without_any_folder(tmp_path):
+    """The library copied to where no folder can be written."""
+    import analogsim
+
+    package = tmp_path / "there" / "analogsim"
+    shutil.copytree(os.path.dirname(analogsim.__file__), package, ignore=shutil.ignore_patterns("__pycache__"))
+    own = os.environ | unwritable(package / "kernels" / "x", tmp_path) | {"PYTHONPATH": str(package.parent)}
+    program = (
+        "import torch, analogsim as an\n"
+        "l = an.AnalogLinear(4, 3, profile=an.HardwareProfile(dac={'bits': 8, 'input_range': 4.0}))\n"
+        "print(an.__file__, l(torch.randn(5, 4)).isfinite().all().item())\n"
+    )
+    command = [sys.executable, "-c", program]
+    own["PYTHONDONTWRITEBYTECODE"] = "1"
+    done = subprocess.run(command, capture_output=True, text=True, env=own, check=False, cwd=tmp_path)
+    assert done.stdout.split() == [str(package / "__init__.py"), "True"], done.stderr
+    assert done.stderr.count("AnalogSimWarning") == 1
+    done = subprocess.run(
+        [sys.executable, "-m", "analogsim", "info"], capture_output=True, text=True, env=own, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "compiled anew in each process: no cache folder can be written" in " ".join(done.stdout.split())
+    assert "NUMBA_CACHE_DIR" in done.stdout
