@@ -127,7 +127,7 @@ class RobustnessCurve:
 
     @property
     def ci(self) -> tuple[float, float]:
-        """95 % interval of µ."""
+        """95 % interval of µ, and of the half-height crossing where that is elsewhere."""
         return self.fit.ci
 
     @property
@@ -255,7 +255,7 @@ class RobustnessCurve:
             ax.plot(fine, fit.predict(fine), "-", color=color, linewidth=2, zorder=2)
             ax.axvline(fit.midpoint, color=color, linestyle="--", linewidth=1, zorder=1)
             if not math.isnan(fit.ci[0]):
-                ax.axvspan(*fit.ci, color=color, alpha=0.15, linewidth=0, zorder=0)
+                ax.axvspan(*fit.bar, color=color, alpha=0.15, linewidth=0, zorder=0)
         ax.set_xlabel(QUANTITIES.get(self.quantity, self.quantity))
         ax.set_ylabel("accuracy")
         ax.set_ylim(0, None)
@@ -283,7 +283,7 @@ class RobustnessCurve:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a curve that `save` wrote, with the fit it had then.
+        """Read a curve that `save` wrote, with the fit it had then; one whose fit knows no `crossing` is fitted anew.
 
         Raises
         ------
@@ -301,8 +301,11 @@ class RobustnessCurve:
         try:
             names = ("sigmas", "accuracies", "noise_free", "chance", "quantity", "samples", "trainings")
             curve = cls(**{name: values[name] for name in names}, about=dict(values.get("about", {})))
-            if values["fit"] is not None:
-                stored = values["fit"]
+            stored = values["fit"]
+            if stored is not None and "crossing" not in stored:
+                if "brittle" in stored["flags"]:
+                    curve.__dict__["fit"] = replace(curve.fit, flags=(*curve.fit.flags, "brittle"))
+            elif stored is not None:
                 numbers = {key: float(stored[key]) for key in stored.keys() - {"ci", "points_used", "flags"}}
                 curve.__dict__["fit"] = MidpointFit(
                     **numbers,

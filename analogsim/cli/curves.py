@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from ..errors import DataError
-from ..midpoint import midpoint_texts
+from ..midpoint import crossing_text, midpoint_texts
 from .base import numbers, plain
 from .hardware import write_picture, write_table
 
@@ -19,14 +19,15 @@ FORMATS = ("png", "svg", "pdf")
 
 
 def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
-    """Return peak, noise-free accuracy, and µ with its interval and flags of each curve."""
-    result = Table("network", *numbers("peak", "noise-free", "µ", "95 % interval"), "flags")
+    """Return peak, noise-free accuracy, µ with its interval and flags, and the half-height crossing of each curve."""
+    result = Table("network", *numbers("peak", "noise-free", "µ", "95 % interval", "half height"), "flags")
     for name, curve in curves.items():
         fit = curve.fitted
         midpoint, interval = midpoint_texts(fit.midpoint, *fit.ci) if fit else ("-", "-")
         flags = fit.flags if fit else ("no fit",)
         marks = f"[yellow]{', '.join(flags)}[/]" if flags else "[dim]-[/]"
-        result.add_row(plain(name), f"{curve.peak:.3f}", f"{curve.noise_free:.3f}", midpoint, interval, marks)
+        half = crossing_text(fit.crossing) if fit else "-"
+        result.add_row(plain(name), f"{curve.peak:.3f}", f"{curve.noise_free:.3f}", midpoint, interval, half, marks)
     return result
 
 
@@ -45,7 +46,8 @@ def save_table(curves: Mapping[str, "RobustnessCurve"], path: Path) -> None:
         row: dict[str, Any] = {"network": name, "peak": curve.peak, "noise_free": curve.noise_free}
         if fit := curve.fitted:
             low, high = fit.ci
-            row |= {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "slope": fit.slope, "r2": fit.r2}
+            row |= {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "crossing": fit.crossing}
+            row |= {"slope": fit.slope, "r2": fit.r2}
         rows.append(row | {"flags": " ".join(fit.flags) if fit else "no fit"})
     write_table(pd.DataFrame(rows), path, "%.5g")
 

@@ -199,14 +199,15 @@ def _jobs_table(entries: Iterable["Entry"], store: "Store") -> "Table":
 def _summary_table(frame: Any) -> "Table":
     from rich.table import Table
 
-    from ..midpoint import midpoint_texts
+    from ..midpoint import crossing_text, midpoint_texts
 
-    columns = numbers("seeds", "peak", "noise-free", "µ", "95 % interval")
+    columns = numbers("seeds", "peak", "noise-free", "µ", "95 % interval", "half height")
     result = Table("network", "method", *columns, "flags")
     for row in frame.to_dict("records"):
         method = plain(", ".join(filter(None, (row["method"], row["variant"]))))
         peaks = ["-" if row[name] != row[name] else f"{row[name]:.3f}" for name in ("peak", "noise_free")]
         midpoint, interval = midpoint_texts(row["midpoint"], row["ci_low"], row["ci_high"])
-        seeds = f"{row['trainings']}/{row['of']}"
-        result.add_row(plain(row["model"]), method, seeds, *peaks, midpoint, interval, f"[yellow]{row['flags']}[/]")
+        seeds, half = f"{row['trainings']}/{row['of']}", crossing_text(row["crossing"])
+        flags = f"[yellow]{row['flags']}[/]"
+        result.add_row(plain(row["model"]), method, seeds, *peaks, midpoint, interval, half, flags)
     return result

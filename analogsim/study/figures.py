@@ -134,7 +134,7 @@ def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -
             level = float(fit.predict(fit.midpoint))
             axes.plot(fit.midpoint, level, "D", color=color, markeredgecolor="black", markersize=6, zorder=4)
             if not math.isnan(fit.ci[0]):
-                axes.plot(fit.ci, (level, level), "-", color="black", linewidth=1, zorder=3)
+                axes.plot(fit.bar, (level, level), "-", color="black", linewidth=1, zorder=3)
         else:
             axes.plot([], [], "o:", color=color, label=label)
     first = next((variant.curve for variant in variants if variant.curve), None)
@@ -162,7 +162,7 @@ def _tradeoff(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str])
         axes.plot(x, y, f"{marker}-", color=color, linewidth=1, label=name)
         for fit in fits:
             if not math.isnan(fit.ci[0]):
-                axes.plot(fit.ci, (fit.peak, fit.peak), "-", color=color, alpha=0.35, linewidth=3, zorder=1)
+                axes.plot(fit.bar, (fit.peak, fit.peak), "-", color=color, alpha=0.35, linewidth=3, zorder=1)
         for variant, fit in zip(line, fits):
             text = variant.cell.variant + _marks(variant)
             axes.annotate(text, (fit.midpoint, fit.peak), (5, 5), textcoords="offset points", fontsize="x-small")

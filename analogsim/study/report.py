@@ -12,7 +12,7 @@ import numpy as np
 
 from ..curve import QUANTITIES
 from ..errors import StudyError
-from ..midpoint import MidpointFit, midpoint_texts
+from ..midpoint import MidpointFit, crossing_text, midpoint_texts
 from .checkpoint import write_text
 from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
 from .file import study_text
@@ -202,7 +202,7 @@ def _common(variant: Variant) -> dict[str, Any]:
 
 def _intervals(fits: Sequence[MidpointFit]) -> dict[str, Any]:
     """Return plotly's error bars from the 95 % intervals of µ; none where an interval is not known."""
-    known = [(fit.midpoint, fit.midpoint) if math.isnan(fit.ci[0]) else fit.ci for fit in fits]
+    known = [(fit.midpoint, fit.midpoint) if math.isnan(fit.ci[0]) else fit.bar for fit in fits]
     above = [high - fit.midpoint for fit, (_, high) in zip(fits, known)]
     below = [fit.midpoint - low for fit, (low, _) in zip(fits, known)]
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
@@ -227,11 +227,13 @@ def _row(variant: Variant, colors: dict[tuple[str, str], str]) -> dict[str, Any]
     curve, cell = variant.curve, variant.cell
     row = {"model": cell.model, "method": cell.method, "name": variant.name, "claim": variant.claim}
     row |= {"color": colors[cell.method, cell.variant], "seeds": f"{variant.trainings}/{len(variant.states)}"}
-    row |= {"peak": "-", "noise_free": "-", "midpoint": "-", "interval": "-", "flags": ", ".join(variant.flags)}
+    row |= {"peak": "-", "noise_free": "-", "midpoint": "-", "interval": "-", "half": "-"}
+    row["flags"] = ", ".join(variant.flags)
     if curve is not None:
         row |= {"peak": f"{curve.peak:.3f}", "noise_free": f"{curve.noise_free:.3f}"}
         if "no_fit" not in variant.flags:
             row["midpoint"], row["interval"] = midpoint_texts(curve.midpoint, *curve.ci)
+            row["half"] = crossing_text(curve.fit.crossing)
     return row
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RESULTS, SUMMARY = "results.csv", "summary.csv"
 SETTINGS = ("model", "method", "variant", "sigma", "bits", "scaling", "s")
-NUMBERS = ("peak", "noise_free", "midpoint", "ci_low", "ci_high", "slope", "r2")
+NUMBERS = ("peak", "noise_free", "midpoint", "ci_low", "ci_high", "crossing", "slope", "r2")
 DIVERGED = {"status": "diverged"}
 
 
@@ -72,8 +72,8 @@ def load_results(directory: str | os.PathLike[str]) -> "pd.DataFrame":
     -------
     DataFrame
         model, method, variant, sigma (of training), bits, scaling, s, seed, job, status, data, epochs, test_accuracy,
-        peak, noise_free, midpoint (µ), ci_low, ci_high (95 % over repeats), slope, r2, flags, seconds. µ is NaN where
-        there is none; see `flags` and `status` then.
+        peak, noise_free, midpoint (µ), ci_low, ci_high (95 % over repeats), crossing (where the curve itself falls
+        through half height), slope, r2, flags, seconds. µ is NaN where there is none; see `flags` and `status` then.
 
     Raises
     ------
@@ -179,7 +179,8 @@ def _numbers(curve: RobustnessCurve | None) -> dict[str, Any]:
     if fit is None:
         return dict.fromkeys(NUMBERS, math.nan) | numbers
     low, high = fit.ci
-    return numbers | {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "slope": fit.slope, "r2": fit.r2}
+    numbers |= {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "crossing": fit.crossing}
+    return numbers | {"slope": fit.slope, "r2": fit.r2}
 
 
 def _fit(curve: RobustnessCurve) -> tuple[MidpointFit | None, tuple[str, ...]]:
