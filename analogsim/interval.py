@@ -73,7 +73,7 @@ class MeanCurve:
         rng, mean, n = np.random.default_rng(seed), self.mean, self.units.shape[1]
         if self.variances is None:
             return np.empty((0, len(mean)))
-        if n == 1:
+        if n == 1 and self.samples is not None:
             return rng.binomial(self.samples, mean, (resamples, len(mean))) / self.samples
         deviations = (self.units - mean[:, None]) * math.sqrt(n / (n - 1))
         if self.together:

@@ -114,5 +114,6 @@ def _descend(x: Array, y: Array, params: Array, limits: tuple[Array, Array]) -> 
         if not going.any():
             break
         if not going.all():
-            open_, params, residual, damping, y = (part[going] for part in (open_, params, residual, damping, y))
+            open_, damping = open_[going], damping[going]
+            params, residual, y = params[going], residual[going], y[going]
     return found

@@ -204,10 +204,10 @@ def fit_midpoint(
     samples): 0.937 to 0.968 of the intervals cover µ, where plain percentiles cover 0.74 (2 repeats), 0.81 (3), 0.88 to
     0.90 (5) and 0.92 (10). With 2, 3, 5 and 10 trainings, whose µ differ by 20 %, 0.932, 0.927, 0.938 and 0.950 do.
 
-    *Misfit.* That is about the law's µ. Where the half-height crossing is elsewhere than noise explains (their difference
-    over the bootstrap's samples, at 95 %), or the law misses the points by more than noise does it, the interval has the
-    crossing's as well; of a `poor_fit` also the two points of the grid that enclose the crossing. How often such
-    intervals have the true half height of curves of other laws: design, section 6.
+    *Misfit.* That is about the law's µ. Where the half-height crossing is elsewhere than noise explains (by the
+    difference over the bootstrap's samples, at 95 %), or the law misses the points by more than noise does it, the
+    interval has the crossing's as well; of a `poor_fit` also the two points of the grid that enclose the crossing. How
+    often such intervals have the true half height of curves of other laws: design, section 6.
 
     With one repeat and `samples` known, accuracies are resampled from the binomial distribution: an upper limit, since
     noise does not flip every test sample.
