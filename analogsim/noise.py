@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 from .copies import copied, refuse_held_forwards, refuse_script
 from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
 from .kernels import add_noise, resolve, uncompiled
-from .kernels.memory import refuse_bodiless
-from .kernels.philox import refuse_recording, seed_of_call
+from .kernels.memory import refuse_unreal
+from .kernels.philox import seed_of_call
 from .profile import explain
 from .value import NonNegative, Value, whole
 
@@ -140,8 +140,7 @@ class NoiseSite:
             )
         if x.is_meta:
             return x  # it holds no numbers
-        refuse_recording()
-        refuse_bodiless(x)
+        refuse_unreal(x)
         sigma, multiplicative = self._level("sigma", x), self._level("multiplicative", x)
         seed, stream = seed_of_call(self.seed, x.device), self.stream
         if self.seed is not None:

@@ -28,6 +28,26 @@ def test_the_gpu_tests_pass_in_the_interpreter():
     assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 65
 
 
+@needs_triton
+@pytest.mark.slow
+def test_the_corner_sizes_pass_in_the_interpreter():
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "-m",
+        "not slow",
+        "tests/test_corners.py",
+    ]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 100
+
+
 FLAGS = {"CONVERT": True, "NOISY": True, "READ": False, "RELATIVE": False, "CLIP": True, "ROUND": True}
 ENDS = {"SCALE": True, "BIAS": True, "RECORD": True}
 PRODUCT = FLAGS | ENDS | {"PANELS": True, "EVEN": True, "WIDEN": False, "BM": 64, "BN": 128, "BK": 32, "GROUP": 8}

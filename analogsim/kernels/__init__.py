@@ -305,13 +305,13 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _same_kind(x: Tensor, w: Tensor, kernel: ModuleType, scale: Tensor | None, bias: Tensor | None) -> None:
+    refuse_bodiless(w, scale, bias)
     half = HALF if kernel.__name__.endswith(MODULES["triton"]) else ()
     if x.dtype != w.dtype or x.device != w.device or x.dtype not in (torch.float32, torch.float64, *half):
         raise ShapeError(
             "x and w must be float32 or float64 (bfloat16 and float16 only by the triton backend), of one dtype on one "
             f"device; got {x.dtype} on {x.device} and {w.dtype} on {w.device}"
         )
-    refuse_bodiless(w, scale, bias)
     kinds = (x.dtype, torch.float32) if x.dtype in half else (x.dtype,)
     for name, value in (("scale", scale), ("bias", bias)):
         if value is not None and (value.shape != (len(w),) or value.dtype not in kinds or value.device != x.device):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError, ShapeError
+from .philox import refuse_recording
 
 _LINE = 16  # numbers of a cache line
 _WIDEST = 2**31 - 1  # rows apart and rows' lengths that BLAS can count
@@ -95,6 +96,12 @@ def room(like: Tensor, *lengths: int) -> tuple[Tensor, list[int]]:
     return memory, [begin + size * start if length else 0 for start, length in zip([0, *ends], lengths)]
 
 
+def refuse_unreal(*arrays: Tensor | None) -> None:
+    """Refuse what layers and noise cannot compute on, before they begin: `refuse_recording` and `refuse_bodiless`."""
+    refuse_recording()
+    refuse_bodiless(*arrays)
+
+
 def refuse_bodiless(*arrays: Tensor | None) -> None:
     """Refuse tensors whose numbers are not in memory of their own.
 
@@ -108,7 +115,9 @@ def refuse_bodiless(*arrays: Tensor | None) -> None:
         if array is None:
             continue
         try:
-            dense = array.layout is torch.strided and not array.is_nested
+            # A subclass that answers torch's operations itself may hold anything, and machine code would not ask it.
+            plain = type(array).__torch_dispatch__ is Tensor.__torch_dispatch__
+            dense = plain and array.layout is torch.strided and not array.is_nested
             held = dense and not array.is_meta and (array.data_ptr() != 0 or array.numel() == 0)
         except RuntimeError:
             held = False
@@ -124,9 +133,12 @@ def described(array: Tensor) -> str:
 
 def _without_memory(array: Tensor) -> str:
     kind = type(array).__name__
-    what = f"tensor on {array.device}" if array.is_meta else kind if kind != "Tensor" else f"{array.layout} tensor"
+    if array.is_meta:
+        kind = "tensor on the meta device"
+    elif array.layout is not torch.strided:
+        kind = f"{array.layout} tensor"
     return (
-        f"crossbars and noise read numbers from memory, and this {what} has none of its own that holds them all (a "
-        "wrapper such as DTensor, FakeTensor or those of torch.func; a sparse, nested or packed tensor; freed storage; "
-        "the meta device): give a plain dense tensor, for example x.to_local() or x.to_dense()"
+        f"crossbars and noise read numbers from memory, and this {kind} has none that holds them all (wrappers such as "
+        "DTensor and FakeTensor have none, nor sparse, nested and meta tensors and freed storage): give a plain dense "
+        "tensor, for example x.to_local() or x.to_dense()"
     )

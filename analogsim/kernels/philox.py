@@ -135,12 +135,17 @@ def refuse_recording() -> None:
     Raises
     ------
     BackendError
-        Within torch.export, torch.jit.trace, ONNX's export, make_fx, or a transform of torch.func.
+        Within torch.export, torch.jit.trace, ONNX's export, make_fx, a FakeTensorMode or a transform of torch.func.
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing() or _made_into_a_graph():  # type: ignore[attr-defined]
         raise BackendError(
             "torch.export, torch.jit.trace, make_fx and ONNX cannot record crossbars and noise, which they would lose; "
             "export what to_digital(model) and remove_noise(model) leave"
+        )
+    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+        raise BackendError(
+            "a FakeTensorMode is on, in which nothing has numbers: crossbars and noise compute on numbers; for shapes "
+            "alone move the model to the meta device"
         )
     if torch._C._are_functorch_transforms_active():
         raise BackendError(

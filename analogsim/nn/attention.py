@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ..errors import ShapeError
+from ..kernels.memory import refuse_unreal
 from ..profile import HardwareProfile
 from .crossbar import AnalogComposite
 from .layer import forbids_fused_inference
@@ -71,6 +72,8 @@ class AnalogMultiheadAttention(AnalogComposite, nn.MultiheadAttention):
             Inputs or masks do not fit together, or are nested tensors.
         """
         self._check(query, key, value, is_causal and attn_mask is None)
+        if not self.transparent:
+            refuse_unreal(query, key, value)
         single, first = query.ndim == 2, 0 if self.batch_first else 1
         query, key, value = (x[None] if single else x.transpose(0, first) for x in (query, key, value))
         padding = key_padding_mask[None] if single and key_padding_mask is not None else key_padding_mask

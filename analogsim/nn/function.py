@@ -13,8 +13,7 @@ from ..device import DeviceKernel
 from ..errors import ShapeError
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
 from ..kernels.conv import convolve, convolve_backward
-from ..kernels.memory import refuse_bodiless
-from ..kernels.philox import refuse_recording
+from ..kernels.memory import refuse_unreal
 from ..kernels.reference import dac_clipped
 
 
@@ -204,8 +203,7 @@ def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Any]]:
     BackendError
         The call is being recorded, or a tensor's numbers are not in memory of its own.
     """
-    refuse_recording()
-    refuse_bodiless(*tensors)
+    refuse_unreal(*tensors)
     low = (torch.float16, torch.bfloat16)
     lifted = [t.float() if t is not None and t.dtype in low else t for t in tensors]
     kinds = {(t.dtype, t.device) for t in lifted if t is not None}

@@ -192,7 +192,7 @@ class AnalogLayer(nn.Module):
             Activation units, of x's dtype.
         """
         with exact_dtype(x, weight, bias) as (rows, w, b):
-            if not rows.numel():  # no tile has anything to do
+            if not (rows.numel() and w.numel()):  # no tile has anything to do
                 return F.linear(rows, w, b).to(x.dtype)
             out = CrossbarLinear.apply(rows.reshape(-1, rows.shape[-1]), w, b, self.plan(rows, w), self.learned_range)
             return out.reshape(*x.shape[:-1], len(weight)).to(x.dtype)
@@ -333,6 +333,8 @@ class AnalogLayer(nn.Module):
         return f"{self.layer_name} = {what}" if self.layer_name else what
 
     def _check_features(self, x: Tensor, dim: int, expected: int) -> None:
+        if x.is_nested:  # has no shape; `exact_dtype` refuses it, or the digital twin takes it
+            return
         if x.ndim < -dim or x.shape[dim] != expected:
             raise ShapeError(
                 f"{type(self).__name__}: dimension {dim} of the input must be {expected}, got shape {tuple(x.shape)}"

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import ShapeError
 from ..kernels import uncompiled
+from ..kernels.memory import refuse_unreal
 from .crossbar import AnalogComposite
 
 # A cell's digital part: what the crossbars gave for the input and for the hidden state, and the state (h or h, c).
@@ -70,6 +71,7 @@ class _AnalogRNN(AnalogComposite):
     @uncompiled
     def _on_crossbars(self, sequence: Tensor | PackedSequence, hx: Any) -> Any:
         rnn: Any = self
+        refuse_unreal(sequence.data if isinstance(sequence, PackedSequence) else sequence)
         if isinstance(sequence, PackedSequence):
             data, sizes = sequence.data, sequence.batch_sizes.tolist()
             batched = True
@@ -222,6 +224,7 @@ class _AnalogCell(AnalogComposite):
     @uncompiled
     def _on_crossbars(self, x: Tensor, hx: Any) -> Any:
         cell: Any = self
+        refuse_unreal(x)
         parts = 2 if self.mode() == "LSTM" else 1
         rows = x if x.ndim == 2 else x[None]
         state = [rows.new_zeros(len(rows), cell.hidden_size)] * parts
