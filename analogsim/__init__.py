@@ -5,6 +5,9 @@ Declare the hardware (`HardwareProfile`), put a network on it (`convert`, `calib
 survives (`noise_sweep`).
 """
 
+# First, for the seconds that importing torch takes the program, in which Ctrl-C may come.
+from . import stop as _stop  # isort: skip  # noqa: F401
+
 # The order is the order one meets them in.
 from .profile import HardwareProfile, presets  # isort: skip
 from .convert import convert, to_digital  # isort: skip

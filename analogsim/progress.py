@@ -1,13 +1,26 @@
-"""Progress bars, in one place: shown on standard error where that is a terminal."""
+"""What is shown to a person: consoles on which text is text, and progress bars where standard error is a terminal."""
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .text import printable
+
 T = TypeVar("T")
+
+
+class Terminal(Console):
+    """A console that shows text from outside and does not obey it: neither control characters nor :names: of emoji."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Any:
+        """Return what a string looks like; the cells and titles of a table pass here, too."""
+        return super().render_str(printable(text), **options)
 
 
 def bar(show: bool = True, remaining: bool = True) -> Progress:
@@ -21,7 +34,7 @@ def bar(show: bool = True, remaining: bool = True) -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         *([TimeRemainingColumn()] * remaining),
-        console=Console(stderr=True),
+        console=Terminal(stderr=True),
         disable=not (show and sys.stderr.isatty()),
     )
 

@@ -18,6 +18,8 @@ FLOORS = {
     "machine": 0,
     "restore": 0,
     "copies": 0,
+    "stop": 0,
+    "text": 0,
     "value": 0,
     "device_profile": 1,
     "profile": 1,

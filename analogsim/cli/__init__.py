@@ -6,9 +6,9 @@ import typer
 
 from .. import __version__
 from . import bench, budget, cost, info, plot, profile, search, study, sweep, train
-from .base import EXIT_CODES, Group
+from .base import EXIT_CODES, Group, Program
 
-app = typer.Typer(
+app = Program(
     name="analogsim",
     cls=Group,
     no_args_is_help=True,
@@ -33,7 +33,7 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error of input.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     pass
 

@@ -1,73 +1,127 @@
-"""What all commands share: where they print, and how they fail."""
+"""What all commands share: where they print, and how they end."""
 
-import errno
+import math
 import os
-import re
 import sys
-from contextlib import suppress
+import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ..errors import AnalogSimError, DivergenceError
+from ..progress import Terminal
+from ..stop import Stops, raised
+from ..text import is_text, printable
+from .streams import ReaderGone, safe
 
 if TYPE_CHECKING:
     from rich.table import Column
 
-USER_ERROR, COLLAPSED, INTERRUPTED, BROKEN_PIPE = 1, 3, 130, 141
+USER_ERROR, WRONG_USAGE, COLLAPSED, BROKEN_PIPE = 1, 2, 3, 141
+LARGEST = 2**63 - 1  # whole number that torch takes
 
 EXIT_CODES = (
-    "[bold]Exit codes:[/bold] 0 done · 1 an error of input, said in one line · 2 wrong usage · "
-    "3 the training diverged or collapsed to guessing · 130 interrupted"
+    "[bold]Exit codes:[/bold] 0 done · 1 an error, said in one line · 2 wrong usage · "
+    "3 the training diverged or collapsed to guessing · 130 interrupted by Ctrl-C · 143 ended by SIGTERM"
 )
 
 
 class Group(TyperGroup):
-    """A command group that turns the library's errors into one line on standard error and an exit code."""
+    """A command group that ends every command with an exit code and, if it went wrong, one line on standard error.
+
+    So that no traceback reaches a user who did not ask for it by --debug.
+    """
+
+    stops = Stops()
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        """Run the program."""
+        args = list(sys.argv[1:] if args is None else args)
+        # Pictures go into files: a backend for windows, which may not be there, must not matter.
+        os.environ["MPLBACKEND"] = "agg"
+        with safe(), raised() as self.stops, warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code: Any = 0
+            try:
+                super().main(args, *more, **options)
+            except SystemExit as end:
+                code = end.code
+            except Exception as error:
+                code = self._end(error, "--debug" in args)
+            try:
+                sys.stdout.flush()
+            except (OSError, ReaderGone) as error:
+                code = code or self._end(error, debug=False)
+            if self.stops.received is not None:
+                note(plain(self.stops.received))
+                code = self.stops.received.code
+            sys.exit(code)
 
     def invoke(self, ctx: typer.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except AnalogSimError as error:
-            if ctx.params.get("debug"):
-                raise
-            fail(error)
-            raise typer.Exit(COLLAPSED if isinstance(error, DivergenceError) else USER_ERROR) from None
-        except KeyboardInterrupt:
-            note("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            raise typer.Exit(BROKEN_PIPE) from None
+        except Exception as error:
+            if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):
+                raise  # Typer's own: it says them itself
+            raise typer.Exit(self._end(error, bool(ctx.params.get("debug")))) from None
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program; a reader that has gone away (`analogsim … | head`) is no error worth a traceback."""
-        try:
-            try:
-                return super().main(*args, **kwargs)
-            finally:
-                sys.stdout.flush()
-        except OSError as error:
-            if error.errno != errno.EPIPE:
-                raise
-            # What is still buffered must not fail again when the interpreter closes standard output.
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(BROKEN_PIPE)
+    def _end(self, error: Exception, debug: bool) -> int:
+        """Say an error, and return the exit code."""
+        if isinstance(error, ReaderGone):
+            return BROKEN_PIPE
+        if self.stops.received is not None:
+            return self.stops.received.code  # what a signal breaks is no error of its own
+        if debug:
+            raise error
+        fail(error)
+        return COLLAPSED if isinstance(error, DivergenceError) else USER_ERROR
 
 
-class _Out(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to `Group.main`."""
-        raise
+class Command(TyperCommand):
+    """A command whose values are checked for what their types do not say: text is text, and numbers are a machine's."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the command.
+
+        Raises
+        ------
+        typer.BadParameter
+            A value is impossible for every command.
+        """
+        param: Any
+        for param in self.params:
+            given = ctx.params.get(param.name or "")
+            for value in given if isinstance(given, list | tuple) else (given,):
+                if problem := _problem(value):
+                    raise typer.BadParameter(f"{value!r}: {problem}", ctx=ctx, param=param)
+        return super().invoke(ctx)
 
 
-def out() -> Console:
+class Program(typer.Typer):
+    """Commands of that class."""
+
+    def command(self, *args: Any, **options: Any) -> Any:
+        """Register a command."""
+        return super().command(*args, **{"cls": Command} | options)
+
+
+def _problem(value: Any) -> str:
+    if isinstance(value, str) and not is_text(value):  # paths may be of any bytes, and are no str here
+        return f"not all of it is text ({sys.getfilesystemencoding()}, by the locale)"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number is needed"
+    if isinstance(value, int) and value > LARGEST:
+        return f"too large, {LARGEST} is the most"
+    return ""
+
+
+def out() -> Terminal:
     """Return the console for results, on standard output; wide enough for a table where that is no terminal."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
-    return _Out(width=width, highlight=False)
+    return Terminal(width=width)
 
 
 def numbers(*titles: str) -> "list[Column]":
@@ -79,16 +133,32 @@ def numbers(*titles: str) -> "list[Column]":
 
 def note(text: str) -> None:
     """Say something (rich markup) to the person at the terminal, on standard error, one line however long."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+    Terminal(stderr=True, soft_wrap=True).print(text)
 
 
 def fail(error: Exception) -> None:
     """Say an error in one line on standard error."""
-    note(f"[bold red]error:[/] {plain(' '.join(str(error).split()))}")
+    note(f"[bold red]error:[/] {plain(' '.join(said(error).split()))}")
+
+
+def said(error: Exception) -> str:
+    """Return what an error says to a person."""
+    if isinstance(error, AnalogSimError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        return f"{names}: {error.strerror}" if names else error.strerror
+    if isinstance(error, MemoryError):
+        return f"out of memory; ask for less at a time{f' ({error})' if str(error) else ''}"
+    return f"{type(error).__name__}: {error}; this was not foreseen: `analogsim --debug …` shows where it happened"
 
 
 def plain(value: object) -> str:
     """Return text in which rich sees no markup, and a terminal no control characters."""
     from rich.markup import escape
 
-    return escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "�", str(value)))
+    return escape(printable(value))
+
+
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    note(f"[yellow]warning:[/] {plain(' '.join(str(message).split()))}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .base import EXIT_CODES, note, numbers, out, plain
+from .values import MOST_THREADS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,11 +24,11 @@ def thread_counts(text: str | None) -> list[int]:
         return sorted({1, torch.get_num_threads()})
     try:
         counts = [int(part) for part in text.replace(",", " ").split()]
-        if not counts or min(counts) < 1:
+        if not counts or min(counts) < 1 or max(counts) > MOST_THREADS:
             raise ValueError
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r}: numbers of threads such as 1,2 are needed", param_hint="--threads"
+            f"{text!r}: numbers of threads such as 1,2 are needed, up to {MOST_THREADS}", param_hint="--threads"
         ) from None
     return counts
 

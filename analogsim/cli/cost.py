@@ -42,9 +42,10 @@ def cost(
     _, network, images = load_run(run, model, data)
     hardware = own_profile(network) if profile is None else HardwareProfile.load(profile)
     result = count(network, hardware, tuple(images.test_x.shape[1:]))
-    out().print(table(result))
     if target is not None:
         write_table(result.to_frame(), target)
+    out().print(table(result))
+    if target is not None:
         note(f"written: {plain(target)}")
 
 

@@ -25,7 +25,7 @@ def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
         fit = curve.fitted
         midpoint, interval = midpoint_texts(fit.midpoint, *fit.ci) if fit else ("-", "-")
         flags = fit.flags if fit else ("no fit",)
-        marks = f"[yellow]{', '.join(flags)}[/]" if flags else "[dim]-[/]"
+        marks = f"[yellow]{plain(', '.join(flags))}[/]" if flags else "[dim]-[/]"
         half = crossing_text(fit.crossing) if fit else "-"
         result.add_row(plain(name), f"{curve.peak:.3f}", f"{curve.noise_free:.3f}", midpoint, interval, half, marks)
     return result

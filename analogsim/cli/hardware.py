@@ -7,6 +7,7 @@ import typer
 
 from ..files import replaced, writable
 from .network import Run, weights_file
+from .values import MOST_THREADS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +64,9 @@ TestSubset = Annotated[
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
 ]
-Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads. Default: torch's.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", min=1, max=MOST_THREADS, help="CPU threads. Default: torch's.")
+]
 
 
 def load_run(

@@ -57,9 +57,9 @@ def plot(
     curves = dict(zip(unique(label or [name(path) for path in files]), loaded))
     if picture is not None:
         draw(curves, picture, title)
-    out().print(table(curves))
     if results is not None:
         save_table(curves, results)
+    out().print(table(curves))
     for file in filter(None, (picture, results)):
         note(f"written: {plain(file)}")
 

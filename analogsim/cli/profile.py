@@ -1,14 +1,15 @@
 """`analogsim profile`: hardware profiles, shipped and from files."""
 
 import json
+import sys
 from typing import Annotated
 
 import typer
 
 from ..errors import ProfileError
-from .base import EXIT_CODES, USER_ERROR, fail, out, plain
+from .base import EXIT_CODES, USER_ERROR, Program, fail, out, plain
 
-app = typer.Typer(
+app = Program(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="List, show and check hardware profiles (YAML or JSON).",
@@ -42,7 +43,9 @@ def show(
     from ..profile import HardwareProfile
 
     values = HardwareProfile.load(name).model_dump()
-    text = json.dumps(values, indent=2) if as_json else yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    # An encoding without all of its signs gets YAML's escapes, so that what is printed is this profile everywhere.
+    signs = sys.stdout.encoding.lower().startswith("utf")
+    text = json.dumps(values, indent=2) if as_json else yaml.safe_dump(values, sort_keys=False, allow_unicode=signs)
     typer.echo(text.rstrip())
 
 
@@ -73,4 +76,4 @@ def schema() -> None:
     """Print the JSON schema of a profile: every field with its unit, range and default."""
     from ..profile import HardwareProfile
 
-    typer.echo(json.dumps(HardwareProfile.model_json_schema(), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(HardwareProfile.model_json_schema(), indent=2))

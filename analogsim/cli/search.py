@@ -106,13 +106,13 @@ def search(
     )
     write_table(result.to_frame(), folder / "designs.csv")
     draw(result, folder / "pareto.png", (8, 4.6))
+    if result.best is not None:
+        write_profile(result, folder / "best.yaml")
     out().print(table(result))
     if result.best is None:
         note(f"[yellow]no design keeps within {drop:.1%} of {result.accuracy:.1%}[/]: allow more, or search wider")
-        note(f"written: {plain(folder)}: designs.csv, pareto.png, search.journal")
-        return
-    write_profile(result, folder / "best.yaml")
-    note(f"written: {plain(folder)}: best.yaml, designs.csv, pareto.png, search.journal")
+    best = "" if result.best is None else "best.yaml, "
+    note(f"written: {plain(folder)}: {best}designs.csv, pareto.png, search.journal")
 
 
 def table(search: "DesignSearch") -> "Table":

@@ -1,6 +1,7 @@
 """`analogsim study`: a grid of trainings from one file, run, watched and reported."""
 
 import json
+import re
 import shlex
 import sys
 from collections import Counter
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import StudyError
-from .base import EXIT_CODES, INTERRUPTED, USER_ERROR, note, numbers, out, plain
+from ..text import text
+from .base import EXIT_CODES, USER_ERROR, Program, note, numbers, out, plain
 from .hardware import Device
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from ..study.grid import Entry
     from ..study.store import Store
 
-app = typer.Typer(
+app = Program(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Train and sweep a whole grid of networks and methods, described by one file.",
@@ -45,7 +47,7 @@ RUN_EPILOG = (
 
 
 def _group(text: str) -> str:
-    if text != "auto" and not (text.isdecimal() and int(text) >= 1):
+    if text != "auto" and not re.fullmatch("0*[1-9][0-9]{0,8}", text):
         raise typer.BadParameter(f"'auto' or a whole number from 1 is needed, got {text!r}")
     return text
 
@@ -103,7 +105,7 @@ def run(
     from ..study.results import summarise
     from ..study.run import run_study
 
-    command = shlex.join(["analogsim", *sys.argv[1:]])
+    command = text(shlex.join(["analogsim", *sys.argv[1:]]))
     try:
         counts = run_study(
             study,
@@ -119,9 +121,9 @@ def run(
             compile=compile,
             command=command,
         )
-    except KeyboardInterrupt:
-        note(f"interrupted; the same command goes on from there ({plain(folder)})")
-        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"; the same command goes on from there ({folder})")
+        raise
     out().print(_summary_table(summarise(folder)))
     note(f"{_counts(counts)}; results: {plain(folder / 'results.csv')}; next: analogsim study report {plain(folder)}")
     if counts["failed"]:
@@ -147,10 +149,12 @@ def status(
         facts: dict[str, Any] = {"study": study.name, "at_work": store.busy(), "jobs": len(jobs)}
         typer.echo(json.dumps(facts | {"counts": dict(counts), "states": states, "failed": failed}, indent=2))
         return
-    out().print(f"{plain(study.name)}: {len(jobs)} jobs: {_counts(counts)}; {store.owner() or 'no run is at work'}")
+    out().print(
+        f"{plain(study.name)}: {len(jobs)} jobs: {_counts(counts)}; {plain(store.owner() or 'no run is at work')}"
+    )
     for job, message in failed.items():
         names = "; ".join(entry.title for entry in plan if entry.job == job)
-        out().print(f"[red]failed[/] {job} ({plain(names)}): {plain(message)}")
+        out().print(f"[red]failed[/] {plain(job)} ({plain(names)}): {plain(message)}")
         out().print(f"  traceback: {plain(store.folder(job) / 'error.json')}", soft_wrap=True)
 
 
@@ -190,9 +194,9 @@ def _jobs_table(entries: Iterable["Entry"], store: "Store") -> "Table":
     for entry in entries:
         state = store.state(entry.job)
         done = entry.epochs if state in ("finished", "collapsed") else min(store.epochs(entry.job), entry.epochs)
-        shown = f"[{COLORS.get(state, 'dim')}]{state}[/]"
+        shown = f"[{COLORS.get(state, 'dim')}]{plain(state)}[/]"
         method = plain(", ".join(filter(None, (entry.method, entry.variant))))
-        result.add_row(entry.job, plain(entry.model), method, str(entry.seed), shown, f"{done}/{entry.epochs}")
+        result.add_row(plain(entry.job), plain(entry.model), method, str(entry.seed), shown, f"{done}/{entry.epochs}")
     return result
 
 
@@ -208,6 +212,6 @@ def _summary_table(frame: Any) -> "Table":
         peaks = ["-" if row[name] != row[name] else f"{row[name]:.3f}" for name in ("peak", "noise_free")]
         midpoint, interval = midpoint_texts(row["midpoint"], row["ci_low"], row["ci_high"])
         seeds, half = f"{row['trainings']}/{row['of']}", crossing_text(row["crossing"])
-        flags = f"[yellow]{row['flags']}[/]"
+        flags = f"[yellow]{plain(row['flags'])}[/]"
         result.add_row(plain(row["model"]), method, seeds, *peaks, midpoint, interval, half, flags)
     return result

@@ -10,7 +10,7 @@ import typer
 from .. import __version__
 from ..errors import CheckpointError, DataError
 from ..machine import choose_device
-from .base import COLLAPSED, EXIT_CODES, INTERRUPTED, note, out, plain
+from .base import COLLAPSED, EXIT_CODES, note, out, plain
 from .hardware import Device, Percentile, RangesOption, TestSubset, Threads, check_ranges, method_of, on_hardware
 from .network import ABOUT, WEIGHTS, Hardware, Run, crc32, weights_file
 from .values import key_values, use_threads
@@ -185,11 +185,11 @@ def train(
             return
         try:
             result = run_training(network, images, spec, out=folder, device=where, resume=resume, range_lr=range_lr)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             history = folder / "history.jsonl"
-            done = len(history.read_text().splitlines()) if history.exists() else 0
-            note(f"interrupted after epoch {done} of {epochs}; the same command goes on from there ({plain(folder)})")
-            raise typer.Exit(INTERRUPTED) from None
+            done = history.read_bytes().count(b"\n") if history.exists() else 0
+            stop.add_note(f" after epoch {done} of {epochs}; the same command goes on from there ({folder})")
+            raise
 
         about = about.model_copy(update={"test_accuracy": result.accuracy, "status": result.status})
         write_text(folder / "history.csv", result.to_frame().to_csv(index=False))

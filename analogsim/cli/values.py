@@ -8,6 +8,8 @@ import typer
 if TYPE_CHECKING:
     import numpy as np
 
+MOST_THREADS = 1024  # the system gives out no endless number, and what it refuses ends the process
+
 
 def sigma_grid(text: str) -> "np.ndarray":
     """Read a noise grid: "logspace(-2,2,17)", "geomspace(0.01,100,17)", "linspace(0.1,1,10)" or "0.1,0.3,1".

@@ -151,7 +151,7 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
     CheckpointError
         The file cannot be written.
     """
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"), durable)
+    write_aside(path, lambda aside: aside.write_text(text, "utf-8", "backslashreplace"), durable)
 
 
 def write_aside(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:

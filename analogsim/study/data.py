@@ -214,7 +214,10 @@ def _parsed(name: str) -> tuple[str, str]:
 
 
 def _found(name: str, kind: str, place: str) -> Path:
-    path = Path(place).expanduser()
+    try:
+        path = Path(place).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{name}: {error}") from None
     if not (path.is_file() if kind == "npz" else path.is_dir()):
         where = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise DataError(f"{name}: no such {'file' if kind == 'npz' else 'folder'}{where}")
