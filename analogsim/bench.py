@@ -23,8 +23,8 @@ from .files import replaced, writable
 from .kernels import MatmulSpec, Precision, tiled_matmul
 from .machine import installed, processor, revision, usable_cores
 from .nn import AnalogLinear
-from .profile import HardwareProfile, explain
-from .value import Value
+from .profile import HardwareProfile
+from .value import Value, explain
 
 SHAPES = {
     (256, 1024, 1024, 256): 1.35,

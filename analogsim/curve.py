@@ -1,19 +1,22 @@
 """A robustness curve: accuracy over a noise grid as a typed object, with its fit, table, picture and file."""
 
-import json
 import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from .errors import DataError, FitError
 from .files import plain, write_json
+from .kept import Record, read_kept, sealed
 from .midpoint import Array, MidpointFit, fit_midpoint
+from .value import Fraction, explain, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +32,54 @@ QUANTITIES = {
 # Okabe and Ito's, told apart also by the colour-blind.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 SCHEMA = 1
+
+
+class CurveFile(Record):
+    """The file of a curve, field by field; see `RobustnessCurve`."""
+
+    # A fit has what JSON has not: NaN and infinity, as text.
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    format: Literal["analogsim robustness curve"]
+    version: Annotated[Literal[1], Field(alias="schema")]
+    quantity: str
+    chance: Fraction
+    noise_free: Fraction
+    samples: Annotated[int, Field(ge=1)] | None
+    sigmas: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
+    accuracies: list[Annotated[list[Fraction], Field(min_length=1)]]
+    trainings: list[int]
+    about: dict[str, Any] = {}
+    fit: MidpointFit | None
+    refit: bool = False
+    """Whether the fit is of a form that is no longer used."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_kind(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("format") != "analogsim robustness curve":
+            raise ValueError("no robustness curve; RobustnessCurve.save writes them")
+        if values.get("schema") != SCHEMA:
+            raise ValueError(f"schema {short(values.get('schema'))}, this version reads {SCHEMA}; update analogsim")
+        fit = values.get("fit")
+        if isinstance(fit, dict) and "crossing" not in fit:  # from before fits had one
+            return {**values, "fit": {**fit, "crossing": math.nan}, "refit": True}
+        return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        columns = len(self.trainings)
+        if len(self.accuracies) != len(self.sigmas) or {len(row) for row in self.accuracies} != {columns}:
+            raise ValueError("accuracies: a row for each of sigmas, and a column for each of trainings, is needed")
+        if any(a >= b for a, b in pairwise(self.sigmas)):
+            raise ValueError("sigmas: they must ascend")
+        if self.fit is not None:
+            groups = np.array(self.trainings)
+            mean = np.mean([np.array(self.accuracies)[:, groups == one].mean(1) for one in np.unique(groups)], axis=0)
+            known = abs(self.fit.peak - mean.max()) < 1e-9 and self.fit.chance == self.chance
+            if not known or not set(self.fit.points_used) <= set(range(len(self.sigmas))):
+                raise ValueError("fit: it is not of these accuracies")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,22 +315,32 @@ class RobustnessCurve:
         return ax
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the curve and its fit (where it has one) as JSON; never leaves half a file."""
+        """Write the curve and its fit (where it has one) as JSON, with a checksum; never leaves half a file.
+
+        Raises
+        ------
+        DataError
+            The curve is none: an accuracy is no fraction, or the noise levels do not ascend.
+        """
         fit = self.fitted
         values = {
             "format": "analogsim robustness curve",
             "schema": SCHEMA,
             "quantity": self.quantity,
-            "chance": self.chance,
-            "noise_free": self.noise_free,
-            "samples": self.samples,
+            "chance": float(self.chance),
+            "noise_free": float(self.noise_free),
+            "samples": None if self.samples is None else int(self.samples),
             "sigmas": self.sigmas.tolist(),
             "accuracies": self.accuracies.tolist(),
             "trainings": self.trainings.tolist(),
             "about": self.about,
             "fit": fit and {key: plain(value) for key, value in asdict(fit).items()},
         }
-        write_json(Path(path), values)
+        try:
+            CurveFile.model_validate(values)
+        except ValidationError as error:
+            raise DataError(f"{path}: not written, for this is no robustness curve: {explain(error)}") from None
+        write_json(Path(path), sealed(values))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -290,29 +351,22 @@ class RobustnessCurve:
         DataError
             The file is missing, is no such curve, or comes from a newer version.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: not a readable JSON file: {error}") from None
-        if not isinstance(values, dict) or values.get("format") != "analogsim robustness curve":
-            raise DataError(f"{path}: no robustness curve; RobustnessCurve.save writes them")
-        if values.get("schema") != SCHEMA:
-            raise DataError(f"{path}: schema {values.get('schema')}, this version reads {SCHEMA}; update analogsim")
-        try:
-            names = ("sigmas", "accuracies", "noise_free", "chance", "quantity", "samples", "trainings")
-            curve = cls(**{name: values[name] for name in names}, about=dict(values.get("about", {})))
-            stored = values["fit"]
-            if stored is not None and "crossing" not in stored:
-                if "brittle" in stored["flags"]:
-                    curve.__dict__["fit"] = replace(curve.fit, flags=(*curve.fit.flags, "brittle"))
-            elif stored is not None:
-                numbers = {key: float(stored[key]) for key in stored.keys() - {"ci", "points_used", "flags"}}
-                curve.__dict__["fit"] = MidpointFit(
-                    **numbers,
-                    ci=(float(stored["ci"][0]), float(stored["ci"][1])),
-                    points_used=tuple(stored["points_used"]),
-                    flags=tuple(stored["flags"]),
-                )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: damaged: {error!r}") from None
+        kept = read_kept(Path(path), CurveFile, DataError)
+        if kept is None:
+            raise DataError(f"{path}: no such file; RobustnessCurve.save and `analogsim sweep` write them")
+        curve = cls(
+            np.array(kept.sigmas),
+            np.array(kept.accuracies),
+            kept.noise_free,
+            kept.chance,
+            kept.quantity,
+            kept.samples,
+            np.array(kept.trainings),
+            kept.about,
+        )
+        if kept.fit is not None and kept.refit:
+            if "brittle" in kept.fit.flags:
+                curve.__dict__["fit"] = replace(curve.fit, flags=(*curve.fit.flags, "brittle"))
+        elif kept.fit is not None:
+            curve.__dict__["fit"] = kept.fit
         return curve

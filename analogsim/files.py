@@ -1,15 +1,17 @@
 """Files that are written whole or not at all, what JSON cannot hold, and YAML as people write it."""
 
+import errno
 import json
 import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -21,6 +23,7 @@ except ImportError:  # Windows: what a kill leaves stays there
     fcntl = None
 
 ASIDE = ".analogsim-", ".part"  # how the names of folders begin and end that files are written in
+MOST = 256 * 1024**2  # bytes of a JSON file that is read
 
 
 @contextmanager
@@ -107,6 +110,54 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write finite values as JSON; never leaves half a file."""
     with replaced(path) as aside:
         aside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def content(path: Path, most: int | None = MOST) -> bytes:
+    """Return what a regular file holds, of at most so many bytes; a pipe or a device is refused, not waited for.
+
+    Raises
+    ------
+    OSError
+        There is no such file, it cannot be read, is no regular one, or is larger.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "No regular file")
+        if most is not None and about.st_size > most:
+            raise OSError(errno.EFBIG, f"{about.st_size:,} bytes, more than the {most:,} that such a file may have")
+        return file.read()
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file, below whatever a kill may have left of one; never through a link.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, or is a link.
+    """
+    with appended(path) as file:
+        file.write(line)
+
+
+@contextmanager
+def appended(path: Path) -> Iterator[IO[str]]:
+    """Open a text file to append whole lines to it; never through a link.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, or is a link.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "No regular file")
+        if about.st_size and os.pread(file.fileno(), 1, about.st_size - 1) != b"\n":
+            file.write("\n")
+        yield file
 
 
 def plain(value: Any) -> Any:

@@ -22,8 +22,7 @@ from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
 from .kernels import add_noise, resolve, uncompiled
 from .kernels.memory import refuse_unreal
 from .kernels.philox import seed_of_call
-from .profile import explain
-from .value import NonNegative, Value, whole
+from .value import NonNegative, Value, explain, whole
 
 __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
 

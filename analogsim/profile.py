@@ -6,7 +6,6 @@ conductance, g_max - g_min, so a partial sum of 1 is one full-scale input throug
 
 import json
 import os
-import re
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -18,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from .device_profile import Cells, Drift, Faults, Flicker, Programming, Wires
 from .errors import ProfileError
 from .files import read_yaml, replaced
-from .value import FullScale, NonNegative, Positive, Value
+from .value import FullScale, NonNegative, Positive, Value, explain
 
 Bits = Annotated[int, Field(ge=1, le=16)]
 SignedBits = Annotated[int, Field(ge=2, le=16)]
@@ -362,28 +361,6 @@ class HardwareProfile(Value):
 def presets() -> list[str]:
     """Return the names of the shipped profiles."""
     return sorted(entry.name.removesuffix(".yaml") for entry in _preset_dir().iterdir() if entry.name.endswith(".yaml"))
-
-
-def explain(error: ValidationError) -> str:
-    """Say each of pydantic's complaints as `field.path: what is wrong (got value)`, separated by "; "."""
-    lines = []
-    for item in error.errors():
-        # A union's members are path elements too ("constrained-float", "literal[…]"), but no fields.
-        path = ".".join(str(part) for part in item["loc"] if not _UNION_MEMBER.fullmatch(str(part)))
-        lines.append(f"{path}: {complaint(item)}" if path else complaint(item))
-    return "; ".join(dict.fromkeys(lines))
-
-
-def complaint(item: Any) -> str:
-    """Say one of pydantic's complaints without its path."""
-    if item["type"] == "extra_forbidden":
-        return "unknown key"
-    message = item["msg"].removeprefix("Value error, ")
-    # Of a missing field, or of what fields have in common, the value is everything around it.
-    return message if isinstance(item["input"], dict) else f"{message} (got {item['input']!r})"
-
-
-_UNION_MEMBER = re.compile(r"(constrained-)?(int|float|str|bool|none)|.*\[.*")
 
 
 def _preset_dir() -> Any:

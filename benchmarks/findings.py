@@ -9,7 +9,8 @@ import pandas as pd
 
 from analogsim.curve import RobustnessCurve
 from analogsim.midpoint import midpoint_texts
-from analogsim.study.job import RESULT, SWEEP, read_json
+from analogsim.study.job import RESULT, SWEEP
+from analogsim.study.records import read_result
 from analogsim.study.store import Store
 
 from .common import ROOT
@@ -77,19 +78,20 @@ def made(name: str, results: Rows) -> str:
     """Say on what data, how long and with which code a study was run."""
     store = Store(PAPER / name)
     study = store.study()
-    facts = [read_json(store.folder(r["job"]) / RESULT) or {} for r in results if r["status"] != "failed"]
-    commits = ", ".join(dict.fromkeys(str(fact["commit"]) for fact in facts))
+    read = (read_result(store.folder(r["job"]) / RESULT) for r in results if r["status"] != "failed")
+    facts = [fact for fact in read if fact]
+    commits = ", ".join(dict.fromkeys(str(fact.commit) for fact in facts))
     epochs = sorted({row["epochs"] for row in results})
     seeds = len({row["seed"] for row in results})
     data = ", ".join(dict.fromkeys(filter(None, (row["data"] for row in results))))
     hours = np.nansum([row["seconds"] for row in results]) / 3600
     # An interrupted study was run by the same command again.
-    commands = "; ".join(dict.fromkeys(f"`{run['command']}`" for run in store.runs() if run.get("command")))
+    commands = "; ".join(dict.fromkeys(f"`{run.command}`" for run in store.runs() if run.command))
     return (
         f"\n{data}; {', '.join(map(str, epochs))} epochs, {seeds} seed{'s' if seeds > 1 else ''}, "
         f"{study.sweep.repeats} evaluations at each σ. {study.about} {commands}, "
-        f"{hours:.1f} hours of jobs on {facts[0]['processor']} ({facts[0]['device']}), "
-        f"torch {facts[0]['versions']['torch']}, commit {commits}.\n"
+        f"{hours:.1f} hours of jobs on {facts[0].processor} ({facts[0].device}), "
+        f"torch {facts[0].versions['torch']}, commit {commits}.\n"
     )
 
 

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "analogsim"
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "kept": 1,
     "progress": 0,
     "machine": 0,
     "restore": 0,

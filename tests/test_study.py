@@ -19,9 +19,11 @@ import yaml
 
 from analogsim.curve import RobustnessCurve
 from analogsim.errors import BackendError, StudyError
+from analogsim.kept import sealed_text
 from analogsim.study import load_results, load_study, run_study, summarise
 from analogsim.study.grid import Study
-from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task, record_failure, run_job
+from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task, now, provenance, record_failure, run_job
+from analogsim.study.records import Result
 from analogsim.study.run import time_left
 from analogsim.study.store import Store
 
@@ -140,7 +142,7 @@ def test_a_killed_study_goes_on_and_gives_the_table_of_an_unbroken_one(tmp_path)
     assert (broken / "summary.csv").read_bytes() == (whole / "summary.csv").read_bytes()
     assert not list(broken.rglob("*.part"))
     first, _ = Store(broken).runs()
-    assert first["command"] == f"analogsim study run {file} --out {broken} --workers 2 --device cpu"
+    assert first.command == f"analogsim study run {file} --out {broken} --workers 2 --device cpu"
 
 
 def test_ctrl_c_ends_everything_and_says_how_to_go_on(tmp_path):
@@ -260,7 +262,7 @@ def test_a_dead_worker_is_replaced_and_its_job_tried_once_more(tmp_path, monkeyp
     assert counts.total() == 3
     frame = load_results(tmp_path / "out").set_index("model")
     assert frame["status"]["always"] == "failed"
-    message = Store(tmp_path / "out").error(frame["job"]["always"])["message"]
+    message = Store(tmp_path / "out").error(frame["job"]["always"])
     assert "the worker process died (signal SIGKILL), 2 times" in message
     np.testing.assert_array_equal(frame["peak"]["once"], frame["peak"]["never"])
 
@@ -425,10 +427,20 @@ def test_a_study_estimates_statistics_where_a_network_has_batch_normalisation(tm
         np.testing.assert_array_equal(curve.accuracies, kept.accuracies)
 
 
+def write_result(home, job, **changes):
+    """Write what a job of one epoch leaves."""
+    epoch = {"epoch": 1, "loss": 1.0, "train_accuracy": 0.7, "test_accuracy": 0.8, "lr": 1e-3, "sigma": 0.0}
+    about = {"job": job.identity, "data": "none", "fingerprint": "0" * 8, "status": "finished", "message": ""}
+    about |= {"history": [epoch | {"seconds": 1.0}], "seconds": {"training": 1.0, "all": 2.0}, "started": now()}
+    about |= {"finished": now(), **provenance("cpu"), **changes}
+    (home / RESULT).write_text(sealed_text(Result(**about)))
+
+
 def fabricated(folder, levels):
     """A finished study whose jobs have curves of known µ: method → one µ a seed."""
     methods = [{"name": name, "train": {"sigma": number}} for number, name in enumerate(levels)]
-    made = study(methods=methods, seeds=len(next(iter(levels.values()))), baseline=next(iter(levels)))
+    sweep = {"sigmas": "geomspace(0.01, 100, 17)", "repeats": 3}
+    made = study(methods=methods, seeds=len(next(iter(levels.values()))), baseline=next(iter(levels)), sweep=sweep)
     entries, jobs = made.expand()
     store = Store(folder)
     store.root.mkdir(exist_ok=True)
@@ -442,8 +454,7 @@ def fabricated(folder, levels):
         home = store.folder(entry.job)
         home.mkdir(parents=True)
         curve.save(home / SWEEP)
-        about = {"status": "finished", "data": "none", "history": [{"epoch": 1, "test_accuracy": 0.8}]}
-        (home / RESULT).write_text(json.dumps(about))
+        write_result(home, jobs[entry.job])
     return store
 
 

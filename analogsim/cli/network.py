@@ -2,13 +2,13 @@
 
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import ValidationError
 
 from ..errors import CheckpointError
-from ..profile import explain
-from ..value import Value
+from ..kept import Record, read_kept, sealed_text
+from ..value import Fraction, Value, explain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,8 +43,10 @@ class Hardware(Value):
     """Adam's rate for them, where one was given."""
 
 
-class Run(Value, extra="ignore"):
+class Run(Record):
     """What a network is and how it is trained: in `run.json`, and inside its `model.safetensors` with the result."""
+
+    remedy: ClassVar[str] = "put a good copy in its place, or use another --out"
 
     format: Literal["analogsim-run-1"] = "analogsim-run-1"
     model: str
@@ -67,15 +69,15 @@ class Run(Value, extra="ignore"):
     """Of analogsim, that trained it."""
     label: str
     """The data set's, for results."""
-    test_accuracy: float | None = None
+    test_accuracy: Fraction | None = None
     """Without noise; null until the training is finished."""
-    status: str = "unfinished"
+    status: Literal["unfinished", "finished", "collapsed"] = "unfinished"
 
     def save(self, folder: Path) -> None:
         """Write `run.json`; never leaves half a file."""
         from ..study.checkpoint import write_text
 
-        write_text(folder / ABOUT, self.model_dump_json(indent=2) + "\n")
+        write_text(folder / ABOUT, sealed_text(self.model_dump(mode="json"), 2))
 
     def save_weights(self, model: "nn.Module", folder: Path) -> None:
         """Write `model.safetensors`; never leaves half a file."""
@@ -101,15 +103,10 @@ class Run(Value, extra="ignore"):
             It is missing, damaged or foreign.
         """
         path = folder / ABOUT
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValidationError as error:
-            raise CheckpointError(
-                f"{path}: not from `analogsim train`, or damaged ({explain(error)}); use another --out, or --fresh to "
-                "overwrite it"
-            ) from None
+        run = read_kept(path, cls, CheckpointError)
+        if run is None:
+            raise CheckpointError(f"{path}: no such file; `analogsim train` writes one")
+        return run
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -125,7 +122,7 @@ class Run(Value, extra="ignore"):
         try:
             return cls.model_validate(read_about(path))
         except ValidationError as error:
-            raise CheckpointError(f"{path}: what it says of its network is damaged: {explain(error)}") from None
+            raise CheckpointError(f"{path}: damaged ({explain(error)}); {cls.remedy}") from None
 
     def network(self, path: Path, trusted: str | None = None) -> "nn.Module":
         """Build the network and load its weights.

@@ -144,7 +144,7 @@ def status(
     jobs = dict.fromkeys(entry.job for entry in plan)
     states = {job: store.state(job) for job in jobs}
     counts = Counter(states.values())
-    failed = {job: store.error(job).get("message", "") for job, state in states.items() if state == "failed"}
+    failed = {job: store.error(job) for job, state in states.items() if state == "failed"}
     if as_json:
         facts: dict[str, Any] = {"study": study.name, "at_work": store.busy(), "jobs": len(jobs)}
         typer.echo(json.dumps(facts | {"counts": dict(counts), "states": states, "failed": failed}, indent=2))

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from ..errors import QuantizationError
-from ..profile import explain
-from ..value import Value
+from ..value import Value, explain
 
 Bits = Annotated[int, Field(ge=2, le=16)]
 PER_LAYER = ("weight_bits", "weight_scaling", "act_bits", "scaling", "s", "act_dynamic")

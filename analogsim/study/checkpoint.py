@@ -2,23 +2,26 @@
 
 ========  ================================================================================================
 state     `torch.save` (a zip archive), read with weights_only=True and its checksums compared
-network   safetensors, whose metadata say what the network is
+network   safetensors, whose metadata say what the network is, with a checksum of all
 ========  ================================================================================================
 """
 
+import io
 import json
 import os
-import pickle
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..files import replaced
+from ..files import content, replaced
+from ..kept import CHECKSUM, checksum, opened, why
+from ..value import Value
 
 FORMAT = "analogsim-training-2"
 KEY = "analogsim"  # of a network's metadata
@@ -40,8 +43,8 @@ def save_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str,
     CheckpointError
         The file cannot be written.
     """
-    content = {"format": FORMAT, "identity": json.dumps(identity), "state": dict(state)}
-    write_aside(path, lambda aside: torch.save(content, aside))
+    values = {"format": FORMAT, "identity": json.dumps(identity), "state": dict(state)}
+    write_aside(path, lambda aside: torch.save(values, aside))
 
 
 def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,22 +55,33 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     CheckpointError
         The file is corrupt, not a training's checkpoint, or that of another training; the message names what differs.
     """
-    remedy = f"delete it to train from the start: {path}"
+    remedy = f"move it away to train from the start, or put a good copy in its place: {path}"
     try:
-        with zipfile.ZipFile(path) as archive:
-            # torch does not compare them.
+        # torch does not compare the archive's checksums.
+        with zipfile.ZipFile(io.BytesIO(content(path, None))) as archive:
             damaged = archive.testzip()
-        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        found = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # what bytes that are no checkpoint make its readers raise
         raise CheckpointError(f"corrupt or foreign checkpoint ({first_line(error)}); {remedy}") from None
     if damaged:
         raise CheckpointError(f"corrupt checkpoint (wrong checksum of {damaged}); {remedy}")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"not a training's checkpoint of this version; {remedy}")
-    before, now = flat(json.loads(content["identity"])), flat(json.loads(json.dumps(identity)))
+    try:
+        kept = _Checkpoint.model_validate(found)
+        before = flat(json.loads(kept.identity))
+    except ValueError:
+        raise CheckpointError(f"not a training's checkpoint of this version; {remedy}") from None
+    now = flat(json.loads(json.dumps(identity)))
     if other := differences(before, now, "absent"):
         raise CheckpointError(f"checkpoint of another training: {other}; use another directory, or {remedy}")
-    return content["state"]
+    return kept.state
+
+
+class _Checkpoint(Value):
+    format: Literal["analogsim-training-2"]
+    identity: str
+    state: dict[str, Any]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], absent: Any) -> str:
@@ -95,33 +109,25 @@ def save_model(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
     CheckpointError
         The file cannot be written.
     """
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file, save_model
 
-    write_aside(path, lambda aside: save_model(model, str(aside), metadata={KEY: json.dumps(about)}))
+    def write(aside: Path) -> None:
+        save_model(model, str(aside), metadata={KEY: json.dumps(about)})
+        tensors, metadata = _unpacked(aside.read_bytes())
+        save_file(tensors, aside, metadata | {CHECKSUM: _checksum(tensors, metadata)})
+
+    write_aside(path, write)
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read what a network is, without its weights.
+    """Read what a network is, and compare the checksum of its weights.
 
     Raises
     ------
     CheckpointError
         The file is missing, damaged, or not by `save_model`.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: no readable safetensors file ({first_line(error)}); train again") from None
-    try:
-        about = json.loads(text or "")
-    except ValueError:
-        about = None
-    if not isinstance(about, dict):
-        raise CheckpointError(f"{path}: does not say which network it holds; it was not written by analogsim")
-    return about
+    return _read(path)[1]
 
 
 def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
@@ -135,12 +141,56 @@ def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 
-    about = read_about(path)
+    about = _read(path)[1]
     try:
         load_model(model, str(path))
     except (RuntimeError, SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: its weights do not fit {type(model).__name__}: {error}") from None
     return about
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a file's weights by name, and what it says of its network."""
+    remedy = "put a good copy in its place, or train again with another --out"
+    try:
+        tensors, metadata = _unpacked(content(path, None))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; `analogsim train` writes one") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # what bytes that are no such file make its readers raise
+        raise CheckpointError(f"{path}: damaged ({first_line(error)}); {remedy}") from None
+    if KEY not in metadata:
+        raise CheckpointError(f"{path}: does not say which network it holds; it was not written by analogsim")
+    known = metadata.pop(CHECKSUM, None)
+    # Tied weights are there once: their other names stand for them.
+    unknown = [name for name, stands_for in metadata.items() if name != KEY and stands_for not in tensors]
+    if unknown or known not in (None, _checksum(tensors, metadata)):
+        what = f"unknown entry {unknown[0]!r}" if unknown else "its checksum is not that of when it was written"
+        raise CheckpointError(f"{path}: damaged ({what}); {remedy}")
+    try:
+        return tensors, opened(metadata[KEY])
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({why(error)}); {remedy}") from None
+
+
+def _unpacked(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file."""
+    from safetensors.torch import load
+
+    tensors = load(data)
+    # A header of JSON follows its length; the reader of the tensors has found it sound.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return tensors, header.get("__metadata__", {})
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the CRC-32 of weights, their names and metadata, as hexadecimal digits."""
+    shapes = {name: [str(value.dtype), *value.shape] for name, value in tensors.items()}
+    crc = int(checksum({"metadata": metadata, "tensors": shapes}), 16)
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
@@ -11,9 +10,8 @@ import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ..errors import ProfileError, QuantizationError, StudyError
-from ..profile import complaint, explain
 from ..qat import QATSpec
-from ..value import Value
+from ..value import NonNegative, Value, complaint, explain, few
 from .data import identify
 from .sigmas import read_sigmas
 from .spec import TrainSpec
@@ -129,23 +127,27 @@ class Job(Value):
     @property
     def id(self) -> str:
         """The identity's SHA-256, its first 16 hexadecimal digits."""
-        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest(self.identity)
 
 
-@dataclass(frozen=True)
-class Entry:
+def digest(identity: Mapping[str, Any]) -> str:
+    """Return the name that a job has by its identity: of its SHA-256 the first 16 hexadecimal digits."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Entry(Value):
     """One cell of a study's grid: where its job's result belongs. Two cells may share a job."""
 
     model: str
     method: str
     variant: str
     """What tells it from the method's other variants: "s=0.5"; "" where there is only one."""
-    seed: int
-    job: str
+    seed: Annotated[int, Field(ge=0)]
+    job: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     """Identity of its job."""
-    epochs: int
-    sigma: float
+    epochs: Count
+    sigma: NonNegative
     """σ of training."""
     bits: int | None
     """Of activations; None: floating point."""
@@ -223,8 +225,17 @@ class Study(Value):
         return self.baseline or next(plain, None)
 
     def method(self, name: str) -> Method:
-        """Return a method by its name."""
-        return next(method for method in self.methods if method.name == name)
+        """Return a method by its name.
+
+        Raises
+        ------
+        StudyError
+            There is none of that name.
+        """
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise StudyError(f"no method {name!r}; there are {', '.join(method.name for method in self.methods)}")
 
     def expand(self) -> tuple[list[Entry], dict[str, Job]]:
         """Return the cells of the grid, and their jobs by identity: the first seed of everything comes first.
@@ -322,8 +333,9 @@ class _Fields:
             behind = error.__context__
             if not isinstance(behind, ValidationError):
                 raise StudyError(f"{self.path}: {error}") from None
-            lines = (f"{self._place(item['loc'])}: {complaint(item)}" for item in behind.errors())
-            raise StudyError("; ".join(dict.fromkeys(lines))) from None
+            raise StudyError(
+                few([f"{self._place(item['loc'])}: {complaint(item)}" for item in behind.errors()])
+            ) from None
 
     def _place(self, loc: tuple[Any, ...]) -> str:
         head = self.origin.get(str(loc[0]), self.path) if loc else self.path

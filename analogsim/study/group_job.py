@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError, StudyError
+from ..errors import CheckpointError, DivergenceError, StudyError
+from ..kept import sealed_text
 from ..machine import choose_device
 from .checkpoint import load_checkpoint, save_checkpoint, write_text
 from .data import DataSet
@@ -42,10 +43,10 @@ from .job import (
     attempt,
     job_data,
     job_network,
-    read_json,
     record_failure,
 )
 from .pack_noise import site_sigmas
+from .records import Failure, GroupJobs, read
 from .train import CHECKPOINT, HISTORY, describe_data, identity, write_history
 
 GROUPS, ABOUT, REFUSED = "groups", "group.json", "refused.json"
@@ -131,7 +132,8 @@ def assign(tasks: Sequence[Task], jobs: dict[str, Job], root: Path, size: int) -
 
     for about in sorted((root / GROUPS).glob(f"*/{ABOUT}")):
         if (about.parent / CHECKPOINT).exists():
-            make((read_json(about) or {}).get("jobs", ()), about.parent)
+            known = read(about, GroupJobs)
+            make(known.jobs if known else (), about.parent)
     for names in form_groups(jobs.items(), size):
         digest = hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
         make(names, root / GROUPS / digest)
@@ -150,7 +152,7 @@ def attempt_unit(unit: Task | GroupTask) -> None:
             _run(unit)
     except Exception as error:
         about = {"message": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        write_text(unit.folder / REFUSED, json.dumps(about, indent=1) + "\n")
+        write_text(unit.folder / REFUSED, sealed_text(about))
 
 
 def tasks_of(unit: Task | GroupTask) -> tuple[Task, ...]:
@@ -167,7 +169,8 @@ def refusal(unit: Task | GroupTask) -> str:
     """Say why a group was not trained as one; "" where it was."""
     if isinstance(unit, Task):
         return ""
-    return str((read_json(unit.folder / REFUSED) or {}).get("message", ""))
+    failure = read(unit.folder / REFUSED, Failure)
+    return failure.message if failure else ""
 
 
 def _run(unit: GroupTask) -> None:
@@ -178,7 +181,7 @@ def _run(unit: GroupTask) -> None:
     device = choose_device(unit.tasks[0].device)
     (folder / REFUSED).unlink(missing_ok=True)
     if not (folder / ABOUT).exists():
-        write_text(folder / ABOUT, json.dumps({"jobs": [task.job.id for task in unit.tasks]}, indent=1) + "\n")
+        write_text(folder / ABOUT, sealed_text({"jobs": [task.job.id for task in unit.tasks]}))
     with _held(tasks, device) as release:
         data = job_data(unit.tasks[0].job)
         known = describe_data(data)
@@ -292,10 +295,10 @@ def _finish(task: Task, member: Member, about: dict[str, Any], group: str, size:
     if (folder / RESULT).exists() or (folder / ERROR).exists():
         return
     write_history(folder / HISTORY, member.history)
-    write_text(folder / GROUPED, json.dumps({"group": group, "of": size}) + "\n")
+    write_text(folder / GROUPED, sealed_text({"group": group, "of": size}, None))
     if not member.diverged:
         save_checkpoint(folder / CHECKPOINT, about, member.state)
-    attempt(task, member.diverged)
+    attempt(task, DivergenceError(member.diverged, member.history) if member.diverged else None)
     # Only now: whatever finds a checkpoint without a result goes on from it.
     if member.diverged and member.state:
         save_checkpoint(folder / CHECKPOINT, about, member.state)

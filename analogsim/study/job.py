@@ -18,6 +18,8 @@ from torch import nn
 
 from ..batch_norm import batch_norms
 from ..errors import AnalogSimError, DivergenceError, StudyError
+from ..files import appended
+from ..kept import sealed_text
 from ..machine import choose_device, installed, processor, revision
 from ..qat import prepare_qat
 from ..robustness import noise_sweep
@@ -25,7 +27,8 @@ from .checkpoint import write_text
 from .data import DataSet, load_data
 from .grid import Job
 from .network import build, check_fit, find, with_data
-from .train import CHECKPOINT, HISTORY, train
+from .records import Grouped, Owner, Result, read
+from .train import CHECKPOINT, train
 
 ABOUT, RUNNING, SWEEP, RESULT, ERROR, LOG, LOCK, GROUPED = (
     "job.json",  # what the job is
@@ -65,10 +68,10 @@ class Task:
     threads: int | None = None
 
 
-def attempt(task: Task, diverged: str = "") -> None:
+def attempt(task: Task, diverged: DivergenceError | None = None) -> None:
     """Do a job; whatever goes wrong is recorded with its traceback in `error.json`.
 
-    `diverged`: why its training was stopped, where that is known already.
+    `diverged`: how its training ended, where that is known already.
     """
     folder = task.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,14 +85,14 @@ def attempt(task: Task, diverged: str = "") -> None:
 @contextlib.contextmanager
 def at_work(task: Task, folder: Path) -> Iterator[None]:
     """Be where a task is to be done, on as many threads; what is printed goes into the folder's log."""
-    with (folder / LOG).open("a", encoding="utf-8") as log, contextlib.chdir(task.cwd):
+    with appended(folder / LOG) as log, contextlib.chdir(task.cwd):
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             if task.threads:
                 torch.set_num_threads(task.threads)
             yield
 
 
-def run_job(job: Job, folder: Path, device: str = "auto", diverged: str = "") -> None:
+def run_job(job: Job, folder: Path, device: str = "auto", diverged: DivergenceError | None = None) -> None:
     """Train a job's network and sweep it; continue where an earlier attempt was killed.
 
     `diverged`: as in `attempt`.
@@ -109,7 +112,7 @@ def run_job(job: Job, folder: Path, device: str = "auto", diverged: str = "") ->
         raise StudyError(f"{folder}: another process is at this job ({_holder(folder)}); end it, or wait") from None
 
 
-def _run(job: Job, folder: Path, device: str, diverged: str) -> None:
+def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None) -> None:
     started = now()
     announce(job, folder, device)
     try:
@@ -118,10 +121,10 @@ def _run(job: Job, folder: Path, device: str, diverged: str) -> None:
         about: dict[str, Any] = {"job": job.identity, "data": data.label, "fingerprint": data.fingerprint}
         try:
             if diverged:
-                raise DivergenceError(diverged)
+                raise diverged
             trained = train(network, data, job.train, out=folder, device=device, progress=False)
         except DivergenceError as error:
-            about |= {"status": "diverged", "message": str(error), "history": read_history(folder)}
+            about |= {"status": "diverged", "message": str(error), "history": error.history}
         else:
             clock = time.perf_counter()
             fitting = job.sweep.batch_norm and batch_norms(network)
@@ -144,9 +147,9 @@ def _run(job: Job, folder: Path, device: str, diverged: str) -> None:
             about |= {"status": trained.status, "message": "", "history": trained.history}
             about |= {"seconds": {"training": round(trained_in, 2), "all": round(trained_in + swept_in, 2)}}
         about |= {"started": started, "finished": now(), **provenance(device)}
-        if group := read_json(folder / GROUPED):
-            about["grouped"] = group
-        write_text(folder / RESULT, json.dumps(about, indent=1) + "\n")
+        if group := read(folder / GROUPED, Grouped):
+            about["grouped"] = group.model_dump()
+        write_text(folder / RESULT, sealed_text(Result(**about)))
         # Only now: all that it held is in the result. Of a divergence the last good epoch stays, to look at.
         if about["status"] != "diverged":
             (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -159,7 +162,7 @@ def announce(job: Job, folder: Path, device: str) -> None:
     """Write down what a job is, and that this process is at it."""
     write_text(folder / ABOUT, json.dumps(job.identity, indent=1) + "\n")
     who = {"process": os.getpid(), "host": platform.node(), "device": device, "since": now()}
-    write_text(folder / RUNNING, json.dumps(who))
+    write_text(folder / RUNNING, sealed_text(who))
 
 
 def job_network(job: Job, data: DataSet) -> nn.Module:
@@ -183,42 +186,15 @@ def _data(name: str, train_subset: int | None, test_subset: int | None) -> DataS
     return load_data(name).subset(train_subset, test_subset)
 
 
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """Return what an unfinished training wrote of its epochs so far."""
-    try:
-        return [json.loads(line) for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return []
-
-
 def record_failure(folder: Path, message: str, trace: str = "") -> None:
     """Record that a job failed, and why."""
     about = {"message": message, "traceback": trace, "when": now()}
-    write_text(folder / ERROR, json.dumps(about, indent=1) + "\n")
+    write_text(folder / ERROR, sealed_text(about))
 
 
 def now() -> str:
     """Return the time as files of a study have it: ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return what a JSON file of a study says; None where there is no such file.
-
-    Raises
-    ------
-    StudyError
-        The file is damaged.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: damaged ({error}); delete it, and run the study again") from None
-    if not isinstance(values, dict):
-        raise StudyError(f"{path}: damaged (no JSON object); delete it, and run the study again")
-    return values
 
 
 def provenance(device: str) -> dict[str, Any]:
@@ -249,6 +225,6 @@ def commit() -> str | None:
 
 def _holder(folder: Path) -> str:
     with contextlib.suppress(AnalogSimError):
-        if owner := read_json(folder / RUNNING):
-            return f"process {owner.get('process')} on {owner.get('host')}, since {owner.get('since')}"
+        if owner := read(folder / RUNNING, Owner):
+            return f"process {owner.process} on {owner.host}, since {owner.since}"
     return "it does not say which"

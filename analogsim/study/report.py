@@ -16,7 +16,8 @@ from ..midpoint import MidpointFit, crossing_text, midpoint_texts
 from .checkpoint import write_text
 from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
 from .file import study_text
-from .job import RESULT, read_json
+from .job import RESULT
+from .records import Result, read_result
 from .results import Variant, load_variants, write_results, write_summary
 from .store import Store
 
@@ -68,12 +69,12 @@ def _page(store: Store, variants: Sequence[Variant]) -> str:
     models = list(dict.fromkeys(variant.cell.model for variant in variants))
     by_model = {model: [variant for variant in variants if variant.cell.model == model] for model in models}
     states = {cell.job: store.state(cell.job) for cell in plan}
-    results = [result for job in states if (result := read_json(store.folder(job) / RESULT))]
+    results = [result for job in states if (result := read_result(store.folder(job) / RESULT))]
     template = resources.files("analogsim.study").joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
         study=study,
-        data=", ".join(dict.fromkeys(result["data"] for result in results)),
+        data=", ".join(dict.fromkeys(result.data for result in results)),
         counts=Counter(states.values()),
         jobs=len(states),
         models=models,
@@ -83,7 +84,7 @@ def _page(store: Store, variants: Sequence[Variant]) -> str:
         tradeoff=_html(tradeoff_figure(variants, colors), "tradeoff"),
         rows=[_row(variant, colors) for variant in variants],
         claims=any(variant.claim for variant in variants),
-        failed=[(c.title, store.error(c.job).get("message", "")) for c in plan if states[c.job] == "failed"],
+        failed=[(c.title, store.error(c.job)) for c in plan if states[c.job] == "failed"],
         runs=store.runs(),
         made_with=_made_with(results),
         file=study_text(study),
@@ -237,13 +238,13 @@ def _row(variant: Variant, colors: dict[tuple[str, str], str]) -> dict[str, Any]
     return row
 
 
-def _made_with(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def _made_with(results: Sequence[Result]) -> list[tuple[str, str]]:
     """Return what the jobs were computed with; several values where they differ."""
-    facts = {"commit": [result["commit"] or "no repository" for result in results]}
-    facts |= {name: [result[name] for result in results] for name in ("processor", "device", "threads")}
+    facts: dict[str, list[Any]] = {"commit": [result.commit or "no repository" for result in results]}
+    facts |= {name: [getattr(result, name) for result in results] for name in ("processor", "device", "threads")}
     for result in results:
-        for name, value in result["versions"].items():
+        for name, value in result.versions.items():
             facts.setdefault(name, []).append(value)
-    times = [result["seconds"]["all"] for result in results if "seconds" in result]
+    times = [result.seconds.all for result in results if result.seconds]
     spent = [("time", f"{sum(times) / 3600:.2f} hours of jobs")]
     return [(name, ", ".join(dict.fromkeys(map(str, values)))) for name, values in facts.items()] + spent

@@ -10,7 +10,9 @@ from ..errors import DataError, FitError, StudyError
 from ..midpoint import MidpointFit
 from .checkpoint import write_text
 from .grid import Entry
-from .job import RESULT, SWEEP, read_json
+from .history import Epoch
+from .job import RESULT, SWEEP
+from .records import Result, read_result
 from .store import Store
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 RESULTS, SUMMARY = "results.csv", "summary.csv"
 SETTINGS = ("model", "method", "variant", "sigma", "bits", "scaling", "s")
 NUMBERS = ("peak", "noise_free", "midpoint", "ci_low", "ci_high", "crossing", "slope", "r2")
-DIVERGED = {"status": "diverged"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Variant:
     cell: Entry
     trainings: int
     curve: RobustnessCurve | None
-    histories: dict[int, list[dict[str, float]]]
+    histories: dict[int, list[Epoch]]
     states: tuple[str, ...]
     claim: str
 
@@ -111,14 +112,18 @@ def load_variants(store: Store) -> list[Variant]:
         groups.setdefault((entry.model, entry.method, entry.variant), []).append(entry)
     variants, judges = [], {}
     for (model, method, _), cells in groups.items():
-        results = {cell.seed: read_json(store.folder(cell.job) / RESULT) for cell in cells}
+        results = {cell.seed: read_result(store.folder(cell.job) / RESULT) for cell in cells}
         ended = {seed: result for seed, result in results.items() if result}
-        curves = [_curve(store, cell.job) for cell in cells if ended.get(cell.seed, DIVERGED)["status"] != "diverged"]
+        curves = [
+            _curve(store, cell.job, result)
+            for cell in cells
+            if (result := ended.get(cell.seed)) and result.status != "diverged"
+        ]
         curve = RobustnessCurve.pool(curves) if curves else None
         if method == study.reference and curve is not None:
             judges[model] = curve
         states = tuple(store.state(cell.job) for cell in cells)
-        histories = {seed: result["history"] for seed, result in ended.items()}
+        histories = {seed: result.history for seed, result in ended.items()}
         variants.append(Variant(cells[0], len(curves), curve, histories, states, study.method(method).claim_on(model)))
     return [_judged(variant, judges.get(variant.cell.model), study.reference) for variant in variants]
 
@@ -141,16 +146,16 @@ def _results(store: Store) -> "pd.DataFrame":
     order = {place: number for number, place in enumerate(dict.fromkeys((c.model, c.method, c.variant) for c in plan))}
     rows: list[dict[str, Any]] = []
     for cell in sorted(plan, key=lambda cell: (order[cell.model, cell.method, cell.variant], cell.seed)):
-        result = read_json(store.folder(cell.job) / RESULT)
-        status = result["status"] if result else store.state(cell.job)
+        result = read_result(store.folder(cell.job) / RESULT)
+        status = result.status if result else store.state(cell.job)
         if result is None and status != "failed":
             continue
-        history = result["history"] if result else []
+        history = result.history if result else []
         row = _settings(cell) | {"seed": cell.seed, "job": cell.job, "status": status}
-        row |= {"data": result["data"] if result else "", "epochs": len(history)}
+        row |= {"data": result.data if result else "", "epochs": len(history)}
         row["test_accuracy"] = history[-1]["test_accuracy"] if history else math.nan
-        row |= _numbers(None if result is None or status == "diverged" else _curve(store, cell.job))
-        row["seconds"] = result.get("seconds", {}).get("all", math.nan) if result else math.nan
+        row |= _numbers(None if result is None or status == "diverged" else _curve(store, cell.job, result))
+        row["seconds"] = result.seconds.all if result and result.seconds else math.nan
         rows.append(row)
     columns = [*SETTINGS, "seed", "job", "status", "data", "epochs", "test_accuracy", *NUMBERS, "flags", "seconds"]
     return pd.DataFrame(rows, columns=columns)
@@ -188,11 +193,20 @@ def _fit(curve: RobustnessCurve) -> tuple[MidpointFit | None, tuple[str, ...]]:
     return fit, ("no_fit",) if fit is None else fit.flags
 
 
-def _curve(store: Store, job: str) -> RobustnessCurve:
+def _curve(store: Store, job: str, result: Result) -> RobustnessCurve:
+    path = store.folder(job) / SWEEP
     try:
-        return RobustnessCurve.load(store.folder(job) / SWEEP)
+        curve = RobustnessCurve.load(path)
     except DataError as error:
-        raise StudyError(f"{error}; delete the job's folder, and run the study again") from None
+        raise StudyError(str(error)) from None
+    asked = result.job["sweep"]
+    if (curve.sigmas.tolist(), curve.accuracies.shape[1], curve.quantity) != (
+        asked["sigmas"],
+        asked["repeats"],
+        asked["quantity"],
+    ):
+        raise StudyError(f"{path}: damaged (it is not over the noise of this job); put a good copy in its place")
+    return curve
 
 
 def _judged(variant: Variant, judge: RobustnessCurve | None, reference: str | None) -> Variant:

@@ -176,7 +176,7 @@ def _watch(
             parts += [f"{failed} failed"] * bool(failed) + [time_left(trained, left, time.monotonic() - started)]
             for job in ended:
                 state = store.state(job)
-                why = f": {store.error(job).get('message', '')}" if state == "failed" else ""
+                why = f": {store.error(job)}" if state == "failed" else ""
                 say(f"{names[job].title}: {state}{why} ({', '.join(parts)})")
             # What ended early, collapsed or failed, has no epochs left.
             over = sum(epochs[job] for job in epochs if job not in open_)

@@ -6,8 +6,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ProfileError
 from ..noise import SiteKey
-from ..profile import explain
-from ..value import NonNegative, Value
+from ..value import NonNegative, Value, explain
 from .augment import Augmentation
 
 

@@ -12,23 +12,26 @@ lock, lock.json    held while a run is at work, and by whom
 =================  ====================================================================================
 """
 
-import json
 import os
 import platform
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, StudyError
+from ..files import append_line
+from ..kept import read_lines, sealed_text
 from .checkpoint import write_text
 from .file import load_study, study_text
 from .grid import Entry, Study
-from .job import ABOUT, ERROR, GROUPED, RESULT, RUNNING, now, read_json
+from .job import ABOUT, ERROR, GROUPED, RESULT, RUNNING, now
+from .records import AGAIN, Failure, Owner, Plan, Run, read, read_result
 from .train import CHECKPOINT, HISTORY
 
 STUDY, PLAN, RUNS, JOBS = "study.yaml", "plan.json", "runs.jsonl", "jobs"
+DAMAGED = CHECKPOINT + ".damaged"
 STATES = ("finished", "collapsed", "diverged", "failed", "running", "interrupted", "waiting")
 DONE = STATES[:3]
 
@@ -71,18 +74,17 @@ class Store:
         StudyError
             There is none, or it is damaged.
         """
-        path = self._found(PLAN)
-        values = read_json(path)
-        try:
-            return [Entry(**cell) for cell in (values or {})["cells"]]
-        except (KeyError, TypeError) as error:
-            raise StudyError(f"{path}: damaged ({error}); run the study again, which keeps what is finished") from None
+        plan, text = read(self._found(PLAN), Plan), self._found(STUDY).read_bytes()
+        assert plan is not None  # it was found
+        if plan.study not in (None, text_checksum(text)):
+            raise StudyError(f"{self.root}: {STUDY} is not the one that {PLAN} was made from; {AGAIN}")
+        return list(plan.cells)
 
     def state(self, job: str) -> str:
         """Return one of STATES; collapsed and diverged trainings are finished, too."""
         folder = self.folder(job)
-        if result := read_json(folder / RESULT):
-            return str(result["status"])
+        if result := read_result(folder / RESULT):
+            return result.status
         if (folder / ERROR).exists():
             return "failed"
         if (folder / RUNNING).exists() and self.busy():
@@ -96,15 +98,22 @@ class Store:
         except OSError:
             return 0
 
-    def error(self, job: str) -> dict[str, Any]:
-        """Return a failed job's message, traceback, and when it failed."""
-        return read_json(self.folder(job) / ERROR) or {}
+    def error(self, job: str) -> str:
+        """Return a failed job's message; where that is damaged, that it is."""
+        try:
+            failure = read(self.folder(job) / ERROR, Failure)
+        except StudyError as error:
+            return str(error)
+        return failure.message if failure else ""
 
     def forget_failure(self, job: str) -> None:
         """Let a failed job be tried again, from its checkpoint if that is sound."""
         folder = self.folder(job)
-        if self.error(job).get("message", "").startswith(CheckpointError.__name__):
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+        message = self.error(job)
+        # One that could not be written or read may be good.
+        if message.startswith(CheckpointError.__name__) and "cannot be" not in message:
+            with suppress(FileNotFoundError):
+                (folder / CHECKPOINT).replace(folder / DAMAGED)
             (folder / GROUPED).unlink(missing_ok=True)
         (folder / ERROR).unlink(missing_ok=True)
 
@@ -126,12 +135,12 @@ class Store:
         """Say which run is at work here; "" where none is."""
         if not self.busy():
             return ""
-        who: dict[str, Any] = {}
+        who = None
         with suppress(StudyError):
-            who = read_json(self.root / "lock.json") or {}
-        if not who:
+            who = read(self.root / "lock.json", Owner)
+        if who is None:
             return "a run is at work"
-        return f"process {who['process']} on {who['host']} is at work since {who['since']} ({who['command']})"
+        return f"process {who.process} on {who.host} is at work since {who.since} ({who.command})"
 
     @contextmanager
     def held(self, command: str | None) -> Iterator[None]:
@@ -158,7 +167,7 @@ class Store:
             raise StudyError(f"{self.root}: cannot be written: {error.strerror}") from None
         who = {"process": os.getpid(), "host": platform.node(), "command": command or "from Python", "since": now()}
         try:
-            write_text(owner, json.dumps(who) + "\n")
+            write_text(owner, sealed_text(who, None))
             # Those of a run that was killed.
             for left in (self.root / JOBS).glob(f"*/{RUNNING}"):
                 left.unlink(missing_ok=True)
@@ -181,23 +190,20 @@ class Store:
             if other != study.name:
                 raise StudyError(f"{self.root}: holds the study {other!r}, this is {study.name!r}; use another --out")
         try:
-            write_text(self.root / STUDY, study_text(study))
-            cells = ",\n".join(json.dumps(asdict(entry), ensure_ascii=False) for entry in entries)
-            write_text(self.root / PLAN, f'{{"cells": [\n{cells}\n]}}\n')
-            with (self.root / RUNS).open("a", encoding="utf-8") as runs:
-                runs.write(json.dumps({"when": now(), **about}) + "\n")
+            text = study_text(study)
+            write_text(self.root / STUDY, text)
+            plan = Plan(study=text_checksum(text.encode()), cells=tuple(entries))
+            write_text(self.root / PLAN, sealed_text(plan, None).replace('{"model"', '\n{"model"'))  # one cell a line
+            append_line(self.root / RUNS, sealed_text({"when": now(), **about}, None))
         except (OSError, CheckpointError) as error:
             raise StudyError(f"{self.root}: cannot be written: {error}") from None
 
-    def runs(self) -> list[dict[str, Any]]:
+    def runs(self) -> list[Run]:
         """Return every run that was recorded, the first one first."""
-        try:
-            lines = (self.root / RUNS).read_text(encoding="utf-8").splitlines()
-        except OSError:
-            return []
-        found = []
-        for line in lines:
-            # A kill may leave half a line.
-            with suppress(ValueError):
-                found.append(json.loads(line))
-        return found
+        return list(read_lines(self.root / RUNS, Run))
+
+
+def text_checksum(text: bytes) -> str:
+    """Return the CRC-32 of a text, whatever ends its lines."""
+    lines = b"\n".join(text.splitlines())
+    return f"{zlib.crc32(lines):08x}"

@@ -4,25 +4,28 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from .. import robustness
-from ..errors import ConversionError, DivergenceError
+from ..errors import CheckpointError, ConversionError, DivergenceError
 from ..nn import AnalogLayer, analog_layers
 from ..noise import noise_sites
 from ..progress import bar
 from ..restore import forked, seed_generators
+from ..value import Value
 from .augment import cut
-from .checkpoint import load_checkpoint, save_checkpoint, write_text
+from .checkpoint import first_line, load_checkpoint, save_checkpoint, write_text
 from .data import DataSet, guessing_accuracy
+from .history import History, numbered
 from .order import EpochOrder, epoch_seeds
 from .schedule import TrainingNoise
 from .spec import TrainSpec, VarianceAware
@@ -124,7 +127,12 @@ def train(
     loop = _Loop(model, data, spec, torch.device(device), range_lr)
     path = None if out is None else Path(out) / CHECKPOINT
     if path is not None and resume and path.exists():
-        loop.load_state(load_checkpoint(path, loop.identity))
+        try:
+            loop.load_state(load_checkpoint(path, loop.identity))
+        except ValueError as error:
+            raise CheckpointError(
+                f"no state of this training ({first_line(error)}); move it away to train from the start: {path}"
+            ) from None
     with loop.noise, bar(progress) as shown:
         task = shown.add_task("Training", total=spec.epochs * loop.steps, completed=loop.epoch * loop.steps)
         while not has_ended(spec, loop.history, data):
@@ -168,6 +176,22 @@ def is_guessing(accuracy: float, labels: Tensor) -> bool:
     """
     p = guessing_accuracy(labels)
     return accuracy <= p + 4 * math.sqrt(p * (1 - p) / len(labels))
+
+
+class TrainingState(Value):
+    """What a checkpoint holds of a training, after a whole epoch."""
+
+    model: dict[str, Any]
+    optimiser: dict[str, Any]
+    epoch: Annotated[int, Field(ge=1)]
+    history: History
+    calls: list[Annotated[int, Field(ge=0)]]
+
+    @model_validator(mode="after")
+    def _of_one_epoch(self) -> Self:
+        if len(numbered(self.history)) != self.epoch:
+            raise ValueError(f"epoch {self.epoch}, but a history of {len(self.history)}")
+        return self
 
 
 class _Loop:
@@ -244,7 +268,7 @@ class _Loop:
 
     def _check(self, *tensors: Tensor) -> None:
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-            raise divergence(self.spec, self.epoch)
+            raise divergence(self.spec, self.epoch, self.history)
 
     def _check_ranges(self) -> None:
         for name, layer in self.learning:
@@ -252,7 +276,8 @@ class _Loop:
                 raise DivergenceError(
                     f"the training diverged in epoch {self.epoch + 1}: the input range of {name or 'the layer'}, which "
                     f"is learned, is {alpha:.3g} and must stay positive; lower the ranges' learning rate (now "
-                    f"{self.range_lr:g})"
+                    f"{self.range_lr:g})",
+                    self.history,
                 )
 
     def state(self) -> dict[str, Any]:
@@ -265,11 +290,22 @@ class _Loop:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.history = state["epoch"], state["history"]
-        for counting, calls in zip(self._counting(), state["calls"], strict=True):
-            counting.calls = calls
+        """Go on from a state.
+
+        Raises
+        ------
+        ValueError
+            It is none of this training.
+        """
+        try:
+            kept = TrainingState.model_validate(state)
+            self.model.load_state_dict(kept.model)
+            self.optimiser.load_state_dict(kept.optimiser)
+            for counting, calls in zip(self._counting(), kept.calls, strict=True):
+                counting.calls = calls
+        except Exception as error:  # of torch's loaders, whatever they find first
+            raise ValueError(str(error)) from error
+        self.epoch, self.history = kept.epoch, list(kept.history)
 
     def _counting(self) -> list[Any]:
         """Return what numbers its calls by itself: the model's own noise sites and analog layers of fixed seeds."""
@@ -316,12 +352,13 @@ def has_ended(spec: TrainSpec, history: list[dict[str, float]], data: DataSet) -
     return len(history) >= spec.epochs or bool(patience and guessed(history, data, patience))
 
 
-def divergence(spec: TrainSpec, epoch: int) -> DivergenceError:
-    """Return what is to be said of a training that is no longer finite in an epoch (from 0)."""
+def divergence(spec: TrainSpec, epoch: int, history: Sequence[Any] = ()) -> DivergenceError:
+    """Return what is to be said of a training that is no longer finite in an epoch (from 0), and of those before."""
     noise = "" if spec.silent else ", or the noise, or raise it slowly by ramp_epochs"
     return DivergenceError(
         f"the training diverged in epoch {epoch + 1}: its loss or weights are no longer finite; lower the "
-        f"learning rate (now {spec.lr:g}){noise}"
+        f"learning rate (now {spec.lr:g}){noise}",
+        history,
     )
 
 
