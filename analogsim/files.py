@@ -1,10 +1,9 @@
-"""Files that are written whole or not at all, what JSON cannot hold, and YAML as people write it."""
+"""Files that are written whole or not at all, how they are opened, and what JSON cannot hold."""
 
 import errno
 import json
 import math
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -12,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
-
-import yaml
 
 from .errors import DataError
 
@@ -165,30 +162,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_yaml(text: str) -> Any:
-    """Read YAML in which 1e-3 is a number (PyYAML takes it for text), and a key that comes twice is an error.
-
-    Raises
-    ------
-    yaml.YAMLError
-        It is no such YAML.
-    """
-    return yaml.load(text, _Loader)
-
-
-class _Loader(yaml.SafeLoader):
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (where, _) in zip(keys, node.value):
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} comes twice", problem_mark=where.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
-    list("-+0123456789."),
-)

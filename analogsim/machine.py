@@ -1,4 +1,4 @@
-"""What this machine is: processor, usable cores, what is installed (and of which commit), the device to compute on."""
+"""What this machine is: processor, cores, memory, what is installed (and of which commit), the device to compute on."""
 
 import os
 import platform
@@ -21,6 +21,11 @@ def processor() -> str:
 def usable_cores() -> int:
     """Return how many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int:
+    """Return how much memory this machine has, bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
 
 
 def installed(name: str) -> str | None:

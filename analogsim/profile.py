@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from .device_profile import Cells, Drift, Faults, Flicker, Programming, Wires
 from .errors import ProfileError
-from .files import read_yaml, replaced
+from .files import content, replaced
+from .plain_yaml import LARGEST, read_yaml
 from .value import FullScale, NonNegative, Positive, Value, explain
 
 Bits = Annotated[int, Field(ge=1, le=16)]
@@ -266,7 +267,7 @@ class HardwareProfile(Value):
         try:
             # YAML 1.1 would read JSON's 1e-06 as a string.
             values = json.loads(text) if str(source).endswith(".json") else read_yaml(text)
-        except (yaml.YAMLError, json.JSONDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ProfileError(f"{source}: no valid YAML or JSON: {error}") from None
         if not isinstance(values, dict):
             raise ProfileError(f"{source}: a profile is a mapping of fields, this file holds {type(values).__name__}")
@@ -369,11 +370,11 @@ def _preset_dir() -> Any:
 
 def _read(source: str | os.PathLike[str]) -> str:
     path = Path(source)
-    if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ProfileError(f"{source}: not a readable text file: {error}") from None
+    try:
+        if path.is_file():
+            return content(path, 4 * LARGEST).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"{source}: not a readable text file: {error}") from None
     if isinstance(source, str) and source in presets():
         return (_preset_dir() / f"{source}.yaml").read_text(encoding="utf-8")
     raise ProfileError(f"no profile {str(source)!r}: not a file, and the presets are {', '.join(presets())}")

@@ -393,26 +393,31 @@ def test_a_file_from_before_curves_said_how_they_were_measured(tmp_path):
     path = tmp_path / "curve.json"
     synthetic().save(path)
     values = json.loads(path.read_text())
-    del values["about"]
+    del values["about"], values["crc32"]
     path.write_text(json.dumps(values))
     assert RobustnessCurve.load(path).about == {}
 
 
 def test_files_that_are_no_curve_are_refused(tmp_path):
     path = tmp_path / "curve.json"
-    with pytest.raises(DataError, match="curve.json: not a readable"):
+    with pytest.raises(DataError, match="curve.json: no such file"):
         RobustnessCurve.load(path)
     synthetic().save(path)
     good = json.loads(path.read_text())
+    del good["crc32"]
     damaged = {key: value for key, value in good.items() if key != "accuracies"}
     for content, message in [
-        (path.read_text()[:100], "not a readable JSON"),
-        ("[]", "no robustness curve"),
+        (path.read_text()[:100], "curve.json: damaged"),
+        ("[]", "no JSON object"),
+        ("{}", "no robustness curve"),
         (json.dumps(good | {"schema": 99}), "schema 99"),
         (json.dumps(damaged), "damaged.*accuracies"),
         (json.dumps(good | {"sigmas": [1.0]}), "damaged"),
         (json.dumps(good | {"about": [1]}), "damaged"),
         (json.dumps(good | {"fit": {"midpoint": 1.0}}), "damaged"),
+        (json.dumps(good | {"accuracies": [[1e9] * 2] * 17}), "accuracies.*less than or equal to 1"),
+        (json.dumps(good | {"sigmas": good["sigmas"][::-1]}), "ascend"),
+        (json.dumps(good | {"noise_free": 0.75, "crc32": "0" * 8}), "its checksum is"),
     ]:
         path.write_text(content)
         with pytest.raises(DataError, match=message):

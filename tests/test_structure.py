@@ -15,6 +15,7 @@ FLOORS = {
     "errors": 0,
     "files": 0,
     "kept": 1,
+    "plain_yaml": 0,
     "progress": 0,
     "machine": 0,
     "restore": 0,

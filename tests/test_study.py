@@ -476,7 +476,11 @@ def test_a_summary_pools_seeds_and_judges_against_the_baseline(tmp_path):
 def test_a_damaged_result_is_named(tmp_path):
     store = fabricated(tmp_path, {"float": [1.0]})
     (path,) = tmp_path.glob(f"jobs/*/{RESULT}")
-    path.write_text("{half")
+    # The job stays what it is, whatever parses there: no job is done again, or never, for a damaged file.
+    for text in ("{half", "{}", '{"a": 1}', "[]"):
+        path.write_text(text)
+        with pytest.raises(StudyError, match=re.escape(str(path)) + ": damaged"):
+            store.state(path.parent.name)
     with pytest.raises(StudyError, match=re.escape(str(path)) + ": damaged"):
         load_results(store.root)
 

@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from ..errors import StudyError
-from ..files import read_yaml
+from ..files import content
+from ..plain_yaml import LARGEST, read_yaml
 from .grid import Study
 
 
@@ -26,7 +27,7 @@ def load_study(path: str | os.PathLike[str], **changes: Any) -> Study:
         It cannot be read, is no YAML mapping, or has an impossible value; the message names the field's path.
     """
     try:
-        values = read_yaml(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(content(Path(path), 4 * LARGEST).decode("utf-8"))
     except OSError as error:
         raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

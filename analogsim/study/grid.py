@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +22,8 @@ RESULTS = 1
 """Version of what a job computes; raised where the same settings would give another result."""
 
 Count = Annotated[int, Field(ge=1)]
+MOST = 100_000
+"""Trainings of a study; a grid or `seeds` that ask for more are a mistake, or malice."""
 GRIDS = ("train", "qat", "args")
 
 
@@ -203,10 +207,12 @@ class Study(Value):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        names = [method.name for method in self.methods]
-        for name in names:
-            if names.count(name) > 1:
+        names = Counter(method.name for method in self.methods)
+        for name, count in names.items():
+            if count > 1:
                 raise ValueError(f"methods: the name {name!r} comes twice")
+        if self.trainings > MOST:
+            raise ValueError(f"{self.trainings:,} trainings, more than the {MOST:,} that a study may have")
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"baseline: no method {self.baseline!r}; there are {', '.join(names)}")
         for number, method in enumerate(self.methods):
@@ -223,6 +229,15 @@ class Study(Value):
         """Name of the method that is the floating-point baseline."""
         plain = (m.name for m in self.methods if m.qat is None and not m.grid and not _noisy({**self.train, **m.train}))
         return self.baseline or next(plain, None)
+
+    @property
+    def trainings(self) -> int:
+        """How many cells the grid has, before those are joined that are equal."""
+        seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        return seeds * sum(
+            math.prod(map(len, method.grid.values())) * len(self.models if method.models is None else method.models)
+            for method in self.methods
+        )
 
     def method(self, name: str) -> Method:
         """Return a method by its name.

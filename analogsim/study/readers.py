@@ -1,17 +1,26 @@
 """A user's own images, from an .npz file or from folders."""
 
 import io
+import math
+import warnings
 import zipfile
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..files import content
+from ..machine import memory
+from .checkpoint import first_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 DEEP = ("I", "F")  # Pillow's modes of more than 8 bits a pixel begin so; it would clip them, not scale them
@@ -44,12 +53,17 @@ def read_npz(path: Path) -> Images:
     """
     try:
         with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
+            if file.read(6) == b"\x93NUMPY":
                 raise DataError(f"{path}: a single array; an .npz file with several named ones is needed")
+            with zipfile.ZipFile(file) as archive:
+                _check_sizes(path, archive)
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
             arrays = {key: loaded[key] for key in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: no readable .npz file of plain arrays: {error}") from None
+    except DataError:
+        raise
+    except Exception as error:  # what bytes that are no such archive make its readers raise
+        raise DataError(f"{path}: no readable .npz file of plain arrays: {first_line(error)}") from None
     jpeg = "train_jpeg" in arrays
     kinds = ("jpeg", "offsets", "labels") if jpeg else ("images", "labels")
     wanted = [f"{part}_{kind}" for part in ("train", "test") for kind in kinds]
@@ -61,6 +75,29 @@ def read_npz(path: Path) -> Images:
         parts.append(_unpacked(path, arrays, part) if jpeg else _channels_first(path, part, arrays[f"{part}_images"]))
         parts.append(_labels(path, part, arrays[f"{part}_labels"]))
     return Images(*parts, classes=_classes(path, arrays, parts[1], parts[3]), jpeg=jpeg)
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse arrays that say they are of another size than their part of the archive, or that no memory holds."""
+    total = 0
+    for info in archive.infolist():
+        total += info.file_size
+        if not info.filename.endswith(".npy"):
+            continue
+        with archive.open(info) as part:
+            version = np.lib.format.read_magic(part)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(part)
+            size = math.prod(shape) * dtype.itemsize
+            if not dtype.hasobject and part.tell() + size != info.file_size:
+                raise ValueError(f"{info.filename} says that it has {size:,} bytes, and has not")
+    _check_memory(str(path), total)
+
+
+def _check_memory(what: str, size: int) -> None:
+    """Refuse what is larger than this machine's memory."""
+    if size > (most := memory()):
+        raise DataError(f"{what}: {size / 1e9:,.0f} GB of data, more than the {most / 1e9:,.0f} GB of this machine")
 
 
 def _labels(path: Path, part: str, labels: np.ndarray) -> Tensor:
@@ -112,20 +149,19 @@ def _unpacked(path: Path, arrays: dict[str, np.ndarray], part: str) -> Tensor:
 
 def _decoded(path: Path, sources: Iterable[tuple[str, io.BytesIO | Path]], count: int, mode: str) -> Tensor:
     """Decode images of one size into one tensor (N, C, H, W)."""
-    from PIL import Image
-
     width, height, channels = 0, 0, len(mode)
     images = np.zeros((count, height, width, channels), np.uint8)
     for number, (name, source) in enumerate(sources):
         try:
-            with Image.open(source) as image:
+            with _image(source) as image:
                 if image.mode.startswith(DEEP):
                     raise ValueError(f"its pixels have more than 8 bits (mode {image.mode}); convert it to 8 bits")
                 size, pixels = image.size, np.asarray(image.convert(mode))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: {name} is no readable image: {error}") from None
+        except Exception as error:  # what a damaged image makes its decoder raise
+            raise DataError(f"{path}: {name} is no readable image: {first_line(error)}") from None
         if number == 0:
             width, height = size
+            _check_memory(str(path), count * width * height * channels)
             images = np.zeros((count, height, width, channels), np.uint8)
         if size != (width, height):
             raise DataError(
@@ -171,10 +207,22 @@ def read_folder(path: Path) -> Images:
 
 
 def _grey(path: Path, file: Path) -> bool:
+    try:
+        with _image(file) as image:
+            return image.mode in ("1", "L", "LA")
+    except Exception as error:
+        raise DataError(f"{path}: {file.relative_to(path)} is no readable image: {first_line(error)}") from None
+
+
+@contextmanager
+def _image(source: io.BytesIO | Path) -> "Iterator[Image.Image]":
+    """Open a PNG or JPEG file, whatever its name; other formats start other programs. A pipe is not waited for."""
     from PIL import Image
 
-    try:
-        with Image.open(file) as image:
-            return image.mode in ("1", "L", "LA")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: {file.relative_to(path)} is no readable image: {error}") from None
+    if isinstance(source, Path):
+        source = io.BytesIO(content(source))
+    with warnings.catch_warnings():
+        # Of more than 89 million pixels.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(source, formats=("PNG", "JPEG")) as image:
+            yield image
