@@ -90,7 +90,8 @@ def build(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int = 0, se
     planes = _planes(matrix, profile, layout, seed, seconds)
     gain = 1.0
     if profile.drift.compensation == "global" and seconds > 0:
-        fresh, aged = (Chip(p).weight.abs().sum() for p in (_planes(matrix, profile, layout, seed, 0.0), planes))
+        held = matrix.any(1)  # an empty column is not read, and tells nothing of the drift
+        fresh, aged = (Chip(p).weight[held].abs().sum() for p in (_planes(matrix, profile, layout, seed, 0.0), planes))
         gain = float(fresh / aged) if aged > 0 else 1.0
     return Chip([plane.view(w.shape) for plane in planes], gain, seed)
 

@@ -49,6 +49,10 @@ class Clips:
         """Return whether a conversion clipped; cheaper than counting."""
         return bool(self.bits.any()) if self._counts is None else any(self._counts)
 
+    def among(self, outputs: Tensor) -> "Clips":
+        """Return the clips of some outputs (N,), bool, alone."""
+        return Clips(self.bits * outputs.view(-1, *[1] * (self.bits.ndim - 3)), self.tiles)
+
     def mask(self, tile: int) -> Tensor:
         """Return where this tile clipped (bool, the output's shape)."""
         return (self.bits[tile // 8] >> tile % 8 & 1).bool()

@@ -62,9 +62,9 @@ class CrossbarLinear(torch.autograd.Function):
 
         ∂x = [x not clipped by the DAC] · Σ_t (g·m_t) W_t        ∂W_t = (g·m_t)ᵀ (α·x̂_t)        ∂b = Σ_m g
 
-    W = ŵ·w_max are the weights as programmed; w_max and noise count as constants. x̂ is computed anew in backward: kept
-    are what a digital layer keeps, and one bit a tile and output. A learned input range keeps y too; its gradient is
-    `range_gradient`.
+    W = ŵ·w_max are the weights as programmed; w_max and noise count as constants. Of an output whose weights are all 0
+    nothing counts as clipped, so that training can fill it. x̂ is computed anew in backward: kept are what a digital
+    layer keeps, and one bit a tile and output. A learned input range keeps y too; its gradient is `range_gradient`.
     """
 
     @staticmethod
@@ -79,7 +79,7 @@ class CrossbarLinear(torch.autograd.Function):
         """Run the kernel; keep x, the weights and the ADC's clip bits."""
         out, clips = plan.kernel.matmul(x, plan.programmed, plan.reads(ctx, bias, alpha))
         ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
-        ctx.kernel, ctx.spec, ctx.clips = plan.kernel, plan.read.spec, clips
+        ctx.kernel, ctx.spec, ctx.clips, ctx.scale = plan.kernel, plan.read.spec, clips, plan.read.scale
         return out
 
     @staticmethod
@@ -89,7 +89,7 @@ class CrossbarLinear(torch.autograd.Function):
         (g,) = grads
         x, weight, w_eff, *kept = ctx.saved_tensors
         w = weight if w_eff is None else w_eff
-        spec, clips = ctx.spec, ctx.clips
+        spec, clips = ctx.spec, _of_live_outputs(ctx.clips, ctx.scale)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         needs = need_x or bool(kept), need_w
         if hasattr(ctx.kernel, "matmul_backward"):
@@ -121,6 +121,17 @@ def _by_tile(
     if grad_x is not None and spec.dac_levels:
         grad_x.masked_fill_(dac_clipped(x, spec), 0)
     return grad_x, grad_w
+
+
+def _of_live_outputs(clips: Clips | None, scale: Tensor | None) -> Clips | None:
+    """Return clips without those of outputs whose gain is 0.
+
+    What an empty column gives (noise, an offset) says nothing of the weights that training would put there, and must
+    not keep their gradient from them.
+    """
+    if clips is None or scale is None or (scale.device.type == "cpu" and bool(scale.all())):
+        return clips
+    return clips.among(scale != 0)
 
 
 def range_gradient(g: Tensor, x: Tensor, grad_x: Tensor, spec: MatmulSpec, out: Tensor, bias: Tensor | None) -> Tensor:
@@ -165,7 +176,8 @@ class CrossbarConv(torch.autograd.Function):
         read = plan.reads(ctx, bias, alpha)
         out, clips = convolve(plan.kernel, x, plan.programmed, geometry, mapping, read)
         ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
-        ctx.geometry, ctx.mapping, ctx.kernel, ctx.spec, ctx.clips = geometry, mapping, plan.kernel, read.spec, clips
+        ctx.geometry, ctx.mapping, ctx.kernel, ctx.spec = geometry, mapping, plan.kernel, read.spec
+        ctx.clips, ctx.scale = clips, read.scale
         return out
 
     @staticmethod
@@ -184,7 +196,7 @@ class CrossbarConv(torch.autograd.Function):
             ctx.spec,
             ctx.geometry,
             ctx.mapping,
-            ctx.clips,
+            _of_live_outputs(ctx.clips, ctx.scale),
             (need_x, need_w),
         )
         grad_b = g.sum((0, *range(2, g.ndim))) if need_b else None

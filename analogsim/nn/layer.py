@@ -125,22 +125,24 @@ class AnalogLayer(nn.Module):
         return MatmulSpec.of(self.profile, self._input_range(x), self._full_scale(), self.precision)
 
     def weight_scale(self, weight: Tensor) -> Tensor:
-        """Return w_max, weight units: per output (N,), never 0 (an all-zero column is programmed as zeros)."""
+        """Return w_max, weight units: per output (N,); 0 for one whose weights are all 0, so that nothing is made of
+        what its column gives.
+        """
         rule = self.profile.weight.w_max
-        if isinstance(rule, float):
-            return weight.new_full((len(weight),), rule)
         if not weight.numel():
-            return weight.new_ones(len(weight))
+            return weight.new_zeros(len(weight))
         flat = weight.detach().flatten(1)
         top = torch.maximum(flat.amax(1), -flat.amin(1))
-        if rule == "tensor":
-            top = top.amax().expand(len(weight))
-        return torch.where(top > 0, top, 1.0)
+        if rule == "column":
+            return top
+        return torch.where(top == 0, top, top.amax() if rule == "tensor" else rule)
 
     def program(self, weight: Tensor, w_max: Tensor) -> Tensor:
         """Return ŵ, the weights as programmed (design section 3.2), normalised units; shape of `weight`."""
         with torch.no_grad():
-            programmed = weight / w_max.reshape(-1, *[1] * (weight.ndim - 1))
+            # A column that holds nothing has no scale, and is 0 by any.
+            divisor = torch.where(w_max == 0, 1, w_max)
+            programmed = weight / divisor.reshape(-1, *[1] * (weight.ndim - 1))
             if isinstance(self.profile.weight.w_max, float):
                 programmed.clamp_(-1, 1)
             if self.profile.weight.bits is not None:
@@ -295,13 +297,13 @@ class AnalogLayer(nn.Module):
         if self.profile.dac.bits is None and self.profile.adc.full_scale is None and not (noise.output or noise.wander):
             return 1.0  # α cancels
         if rule == "dynamic":
-            top = float(x.detach().abs().amax()) if x.numel() else 1.0
+            top = float(x.detach().abs().amax()) if x.numel() else 0.0
             if not math.isfinite(top):
                 raise NonFiniteError(
                     f"{self._where()}: its input holds {top}, so that a dynamic input range has no value; check the "
                     "data and the layers before"
                 )
-            return max(top, LEAST_SCALE) if top > 0 else 1.0
+            return max(top, LEAST_SCALE)
         return self._calibrated("input_range", "dac.input_range")
 
     def _full_scale(self) -> float | tuple[float, ...] | None:

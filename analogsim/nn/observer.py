@@ -21,7 +21,8 @@ class Observer:
     inputs : Histogram
         Activation units.
     sums : list of Histogram
-        Of each tile, of every slice and step; in activation units times normalised weights, or normalised units.
+        Of each tile, of every slice and step; in activation units times normalised weights, or normalised units. Of
+        outputs whose weights are not all 0: the others' are not used.
     norms : list of [float, int]
         Of each tile: Σ ‖x_t‖² (where the profile has read noise) and of how many.
     row_power, gain_power : float
@@ -39,11 +40,13 @@ class Observer:
         self.sums: list[Histogram] = []
         self.norms: list[list[float]] = []
         self.row_power = self.gain_power = self.plane_power = 1.0
+        self._live: Tensor | None = None  # outputs (N,), bool, whose columns hold anything, where not all do
 
     def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor, chip: Chip | None) -> None:
         """Take note of a matrix: digital, as programmed, and its scale (N,)."""
         self.row_power = float(weight.detach().flatten(1).double().square().sum(1).mean())
         self.gain_power = float(w_max.double().square().mean())
+        self._live = None if bool(w_max.all()) else w_max != 0
         self.plane_power = 1.0 if chip is None else sum(plane.coefficient**2 for plane in chip.planes)
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
@@ -88,7 +91,7 @@ class Observer:
         while len(self.sums) <= tile:
             self.sums.append(Histogram(self.binned, self.profile.adc.signed))
             self.norms.append([0.0, 0])
-        self.sums[tile].add(partial)
+        self.sums[tile].add(partial if self._live is None else partial[:, self._live])
         if norm2 is not None:
             self.norms[tile][0] += float(norm2.double().sum())
             self.norms[tile][1] += norm2.numel()
