@@ -14,7 +14,8 @@ def learn_ranges(model: nn.Module, learn: bool = True) -> list[nn.Parameter]:
     r"""Make every analog layer's input range α a parameter, so that any optimiser trains it with the weights.
 
     The gradient is straight-through (`analogsim.nn.function.range_gradient`): clipped inputs pull α up, the rounding of
-    the others and the noise that α scales push it down, each as far as the loss cares.
+    the others and the noise that α scales push it down, each as far as the loss cares. Noise that grows with the inputs
+    (of weights and cells, and multiplicative) does neither.
 
     Parameters
     ----------
@@ -40,7 +41,8 @@ def learn_ranges(model: nn.Module, learn: bool = True) -> list[nn.Parameter]:
     -----
     The gradient sums over a batch's every input of the layer, so that α's is many times a weight's: Adam does not mind,
     plain SGD wants a smaller rate for these parameters (LSQ scales the gradient instead). Leave weight decay off, which
-    pulls α to zero. The `state_dict` keys stay what they are.
+    pulls α to zero. Where noise grows with the inputs, a backward computes every partial sum again. The `state_dict`
+    keys stay what they are.
 
     References
     ----------

@@ -4,5 +4,6 @@ from .chip import Chip, Plane, build
 from .draw import derive
 from .layout import Layout
 from .read import DeviceKernel
+from .signal_noise import follows_signal, signal_noise
 
-__all__ = ["Chip", "DeviceKernel", "Layout", "Plane", "build", "derive"]
+__all__ = ["Chip", "DeviceKernel", "Layout", "Plane", "build", "derive", "follows_signal", "signal_noise"]

@@ -86,18 +86,9 @@ class Converters:
         spec = read.spec
         if spec.noisy:
             variance = spec.noise_output**2 + spec.noise_read**2 * norm2 + spec.noise_multiplicative**2 * partial**2
-            n = self.normals(partial, read, tile, offset)
+            n = normals_of(self.base, partial, read, tile, offset)
             partial = partial + variance.sqrt() * shaped(n, self.noise.distribution).to(partial.dtype)
         return partial
-
-    def normals(self, like: Tensor, read: Read, tile: int, offset: int = 0) -> Tensor:
-        """Return a read's standard normals in like's shape, by the backend's kernel where it has one that converts."""
-        if not hasattr(self.base, "convert"):
-            shape = tuple(like.shape)
-            return philox.normals(shape, read.seed, read.stream, tile, offset=offset, device=like.device)
-        out, nothing = torch.empty_like(like), torch.zeros_like(like)
-        self.base.accumulate(out, nothing, None, replace(read, spec=_STANDARD), tile, offset, first=True)
-        return out
 
     def wander(self, like: Tensor, read: Read, tile: int) -> Tensor:
         """Draw each column's slow offset over a call's conversions, variance 1: the stationary Gauss-Markov process.
@@ -111,7 +102,8 @@ class Converters:
 
         moved = like.movedim(1, -1)  # (M, …, N): time first
         white = like.new_empty(moved[..., 0].numel(), like.shape[1])
-        n = self.normals(white, replace(read, seed=derive(read.seed, WANDER)), tile).double().cpu().numpy()
+        own = replace(read, seed=derive(read.seed, WANDER))
+        n = normals_of(self.base, white, own, tile).double().cpu().numpy()
         rho = math.exp(-1 / self.noise.wander_length)
         n[1:] *= math.sqrt(1 - rho**2)
         slow = torch.from_numpy(lfilter([1.0], [1.0, -rho], n, axis=0)) if len(n) else torch.from_numpy(n)
@@ -258,6 +250,15 @@ class Converters:
         bow = 1 - ((codes.to(like.dtype) - middle) / (self.levels - middle)) ** 2
         levels, order = (levels + self.adc.inl * bow).sort(dim=1)
         return (levels[:, 1:] + levels[:, :-1]) / 2 * step, outputs.gather(1, order)
+
+
+def normals_of(base: Any, like: Tensor, read: Read, tile: int, offset: int = 0) -> Tensor:
+    """Return a read's standard normals in like's shape, by the backend's kernel where it has one that converts."""
+    if not hasattr(base, "convert"):
+        return philox.normals(tuple(like.shape), read.seed, read.stream, tile, offset=offset, device=like.device)
+    out, nothing = torch.empty_like(like), torch.zeros_like(like)
+    base.accumulate(out, nothing, None, replace(read, spec=_STANDARD), tile, offset, first=True)
+    return out
 
 
 def shaped(normal: Tensor, distribution: str) -> Tensor:

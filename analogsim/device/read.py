@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
@@ -78,26 +78,33 @@ class DeviceKernel:
         a step's inputs, the plane and its own read.
         """
         out, masks = None, None
+        for base, adcs, coefficient, step, plane, own in self.reads(x, read):
+            part, clips = product(base, adcs, step, plane, own)
+            if adcs is not None and adcs.adc.sum_bits is not None:
+                low, high = adcs.register(read.spec.full_scale(0))
+                # Nothing of what is added to a register that is full has a gradient, whichever tile it is from.
+                clips = None if clips is None else clips.everywhere((part < low) | (part > high))
+                part = part.clamp(low, high)
+            part = part * coefficient
+            out = part if out is None else out.add_(part)
+            masks = clips if masks is None or clips is None else Clips(masks.bits | clips.bits, clips.tiles)
+        assert out is not None  # a chip has a plane, and an input a step
+        columns = (-1, *[1] * (out.ndim - 2))
+        if read.scale is not None:
+            out = out * read.scale.view(columns)
+        return out if read.bias is None else out + read.bias.view(columns), masks
+
+    def reads(self, x: Tensor, read: Read) -> Iterator[tuple[Any, Converters | None, float, Tensor, Plane, Read]]:
+        """Yield, for every plane and step, the backend, the ADCs where they are no ideal quantizers, what the result is
+        multiplied by, the step's inputs in normalised units, the plane, and its own read.
+        """
         inner = replace(read, spec=replace(read.spec, input_range=1.0, dac_bits=None), scale=None, bias=None)
         base, inputs = self._inputs(x, read.spec)
         for i, plane in enumerate(self.chip.planes):
             adcs = None if self.converters is None else replace(self.converters, line=i)
             for j, (weight, step) in enumerate(inputs):
                 own = replace(inner, seed=derive(read.seed, i, j)) if i or j else inner
-                part, clips = product(base, adcs, step, plane, own)
-                if adcs is not None and adcs.adc.sum_bits is not None:
-                    low, high = adcs.register(read.spec.full_scale(0))
-                    # Nothing of what is added to a register that is full has a gradient, whichever tile it is from.
-                    clips = None if clips is None else clips.everywhere((part < low) | (part > high))
-                    part = part.clamp(low, high)
-                part = part * (plane.coefficient * weight)
-                out = part if out is None else out.add_(part)
-                masks = clips if masks is None or clips is None else Clips(masks.bits | clips.bits, clips.tiles)
-        assert out is not None  # a chip has a plane, and an input a step
-        columns = (-1, *[1] * (out.ndim - 2))
-        if read.scale is not None:
-            out = out * read.scale.view(columns)
-        return out if read.bias is None else out + read.bias.view(columns), masks
+                yield base, adcs, plane.coefficient * weight, step, plane, own
 
     def _inputs(self, x: Tensor, spec: MatmulSpec) -> tuple[Any, list[tuple[float, Tensor]]]:
         """Return the backend that multiplies, and what is applied to the rows: (weight, normalised units) a step."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..device import DeviceKernel
+from ..device import DeviceKernel, follows_signal, signal_noise
 from ..errors import ShapeError
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
 from ..kernels.conv import convolve, convolve_backward
@@ -55,6 +55,10 @@ class Plan:
         return replace(self.read, bias=bias, record_clips=wanted)
 
 
+ROWS = ConvGeometry((1,), (0,), (1,))
+"""Of a linear layer's rows: a convolution over one position."""
+
+
 class CrossbarLinear(torch.autograd.Function):
     r"""y = scale · Σ_t ADC(DAC(x)_t ŵ_tᵀ + noise) + bias, on rows x (M, K).
 
@@ -77,9 +81,10 @@ class CrossbarLinear(torch.autograd.Function):
         alpha: Tensor | None = None,
     ) -> Tensor:
         """Run the kernel; keep x, the weights and the ADC's clip bits."""
-        out, clips = plan.kernel.matmul(x, plan.programmed, plan.reads(ctx, bias, alpha))
+        read = plan.reads(ctx, bias, alpha)
+        out, clips = plan.kernel.matmul(x, plan.programmed, read)
         ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
-        ctx.kernel, ctx.spec, ctx.clips, ctx.scale = plan.kernel, plan.read.spec, clips, plan.read.scale
+        ctx.kernel, ctx.read, ctx.clips, ctx.programmed = plan.kernel, read, clips, plan.programmed
         return out
 
     @staticmethod
@@ -89,14 +94,17 @@ class CrossbarLinear(torch.autograd.Function):
         (g,) = grads
         x, weight, w_eff, *kept = ctx.saved_tensors
         w = weight if w_eff is None else w_eff
-        spec, clips = ctx.spec, _of_live_outputs(ctx.clips, ctx.scale)
+        spec, clips = ctx.read.spec, _of_live_outputs(ctx.clips, ctx.read.scale)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         needs = need_x or bool(kept), need_w
         if hasattr(ctx.kernel, "matmul_backward"):
             grad_x, grad_w = ctx.kernel.matmul_backward(g, x, w, spec, clips, needs)
         else:
             grad_x, grad_w = _by_tile(ctx.kernel, g, x, w, spec, clips, needs)
-        grad_alpha = range_gradient(g, x, grad_x, spec, *kept) if kept and grad_x is not None else None
+        grad_alpha = None
+        if kept and grad_x is not None:
+            images = g[..., None], x[..., None], grad_x[..., None]
+            grad_alpha = range_gradient(ctx, *images, kept[0][..., None], kept[1], ROWS, "im2col")
         return (grad_x, grad_w, g.sum(0) if need_b else None, None, grad_alpha)
 
 
@@ -134,13 +142,25 @@ def _of_live_outputs(clips: Clips | None, scale: Tensor | None) -> Clips | None:
     return clips.among(scale != 0)
 
 
-def range_gradient(g: Tensor, x: Tensor, grad_x: Tensor, spec: MatmulSpec, out: Tensor, bias: Tensor | None) -> Tensor:
+def range_gradient(
+    ctx: Any,
+    g: Tensor,
+    x: Tensor,
+    grad_x: Tensor,
+    out: Tensor,
+    bias: Tensor | None,
+    geometry: ConvGeometry,
+    mapping: str,
+) -> Tensor:
     r"""Return the gradient of the input range α, straight through rounding.
 
     y - b = α·S(x̂) with S what the crossbars give, and by the straight-through rule dx̂_k/dα is -x_k/α² where the DAC did
     not clip and 0 where it did, so that with m_t and g as in `CrossbarLinear`
 
-        ∂α = Σ g·(y - b)/α  -  Σ_t Σ (g·m_t)·W_t·x_t·[not clipped]/α  =  (Σ g·(y - b) - Σ x·∂x) / α.
+        ∂α = Σ g·(y - b)/α  -  Σ_t Σ (g·m_t)·W_t·x_t·[not clipped]/α  =  (Σ g·(y - b) - Σ x·∂x) / α
+
+    for noise of a constant σ, which is larger in activation units the larger α is. What grows with the inputs does not
+    grow with α, so that `signal_noise` is taken off y: of a noise n of variance V, n·σ_out²/V is left.
 
     For ADCs and noise that do nothing this is LSQ's rule, ∂y/∂α = W·(x̂ - [not clipped]·x/α); without rounding either,
     it is PACT's, W·[x clipped].
@@ -150,6 +170,10 @@ def range_gradient(g: Tensor, x: Tensor, grad_x: Tensor, spec: MatmulSpec, out: 
     S. K. Esser et al., *Learned Step Size Quantization*, ICLR 2020, equation 3. J. Choi et al., *PACT: Parameterized
     Clipping Activation for Quantized Neural Networks*, arXiv 1805.06085, section 3.
     """
+    read, spec = ctx.read, ctx.read.spec
+    if follows_signal(ctx.kernel, spec):
+        w = ctx.programmed.view(*ctx.programmed.shape, *[1] * (x.ndim - ctx.programmed.ndim))
+        out = out - signal_noise(ctx.kernel, x, w, geometry, mapping, read, ctx.clips)
     if spec.dac_levels:  # what clipped has no gradient, but may be infinite
         x = x.clamp(-spec.input_range, spec.input_range)
     total = (g * out).sum(dtype=torch.float64) - (x * grad_x).sum(dtype=torch.float64)
@@ -176,8 +200,8 @@ class CrossbarConv(torch.autograd.Function):
         read = plan.reads(ctx, bias, alpha)
         out, clips = convolve(plan.kernel, x, plan.programmed, geometry, mapping, read)
         ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
-        ctx.geometry, ctx.mapping, ctx.kernel, ctx.spec = geometry, mapping, plan.kernel, read.spec
-        ctx.clips, ctx.scale = clips, read.scale
+        ctx.geometry, ctx.mapping, ctx.kernel, ctx.read = geometry, mapping, plan.kernel, read
+        ctx.clips, ctx.programmed = clips, plan.programmed
         return out
 
     @staticmethod
@@ -193,14 +217,16 @@ class CrossbarConv(torch.autograd.Function):
             g,
             x,
             weight if w_eff is None else w_eff,
-            ctx.spec,
+            ctx.read.spec,
             ctx.geometry,
             ctx.mapping,
-            _of_live_outputs(ctx.clips, ctx.scale),
+            _of_live_outputs(ctx.clips, ctx.read.scale),
             (need_x, need_w),
         )
         grad_b = g.sum((0, *range(2, g.ndim))) if need_b else None
-        grad_alpha = range_gradient(g, x, grad_x, ctx.spec, *kept) if kept and grad_x is not None else None
+        grad_alpha = None
+        if kept and grad_x is not None:
+            grad_alpha = range_gradient(ctx, g, x, grad_x, *kept, ctx.geometry, ctx.mapping)
         return (grad_x, grad_w, grad_b, None, None, None, grad_alpha)
 
 

@@ -14,6 +14,7 @@ from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose, reference
 from ..kernels.conv import Job, convolve
 from ..kernels.conv_tiles import Tile, cut
 from .conversion import adc_moments, beyond, sampled_moments
+from .function import ROWS
 
 STAGES = (
     "dac_clipping",
@@ -27,7 +28,6 @@ STAGES = (
 )
 """In the order in which the signal meets them."""
 _PART = 2**19  # outputs computed at a time
-_ROWS = ConvGeometry((1,), (0,), (1,))  # of a linear layer: a convolution over one position
 
 
 class RowsAsImages:
@@ -37,7 +37,7 @@ class RowsAsImages:
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Multiply rows (M, K)."""
-        return self.convolve(x[..., None], w[..., None], _ROWS, "im2col", read)[0][..., 0], None
+        return self.convolve(x[..., None], w[..., None], ROWS, "im2col", read)[0][..., 0], None
 
 
 class Meter(RowsAsImages):
