@@ -19,6 +19,7 @@ from .nn import set_seed
 from .nn.meter import STAGES, Meter
 from .noise import NoiseSpec, inject_noise, remove_noise, set_noise
 from .restore import forked, seed_generators
+from .text import label
 from .value import whole
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class NoiseBudget:
         for place, layer in enumerate(self.layers):
             text = f"σ {layer.equivalent_sigma:.3g}\n{layer.snr:.0f} dB"
             ax.annotate(text, (place, 101), ha="center", va="bottom", fontsize="small")
-        ax.set_xticks(range(len(self.layers)), [layer.name for layer in self.layers], rotation=30, ha="right")
+        ax.set_xticks(range(len(self.layers)), [label(layer.name) for layer in self.layers], rotation=30, ha="right")
         ax.set_ylabel("share of the error's variance (%)")
         ax.set_ylim(0, 118)
         ax.spines[["top", "right"]].set_visible(False)

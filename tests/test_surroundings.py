@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import typer
@@ -292,6 +293,40 @@ import analogsim.stop
 assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 """
     assert child(code).returncode == 0
+
+
+TASKS = """
+import sys, time
+from pathlib import Path
+from analogsim.study.engine_local import _Worker
+print("imported", flush=True)
+workers = [_Worker() for _ in range(2)]
+print(*(worker.process.pid for worker in workers), flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    for worker in workers:
+        worker.end()
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_while_workers_start_is_the_parents_alone():
+    process = subprocess.Popen(
+        [sys.executable, "-c", TASKS],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "imported\n"
+    for number in process.stdout.readline().split():
+        while "torch" not in Path(f"/proc/{number}/maps").read_text():  # being imported, which takes longer
+            time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (130, "")
 
 
 # Arguments

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ..errors import DataError
 from ..midpoint import crossing_text, midpoint_texts
+from ..text import label as as_label
 from .base import numbers, plain
 from .hardware import write_picture, write_table
 
@@ -73,9 +74,9 @@ def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None 
         figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
         axes = figure.subplots()
         for number, (name, curve) in enumerate(curves.items()):
-            curve.plot(axes, label=name, color=COLORS[number % len(COLORS)])
+            curve.plot(axes, label=as_label(name), color=COLORS[number % len(COLORS)])
         if title:
-            axes.set_title(title, loc="left")
+            axes.set_title(as_label(title), loc="left")
         axes.grid(True, axis="y", color="0.92", linewidth=0.8)
         axes.set_axisbelow(True)
         write_picture(figure, path)

@@ -6,9 +6,9 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
-from contextlib import suppress
-from multiprocessing import connection
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, resource_tracker
 from types import ModuleType
 from typing import Any
 
@@ -82,7 +82,8 @@ class _Worker:
         # A worker needs nothing of the main module, and importing it would run a script, and its study, once more.
         main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
-            self.process.start()
+            with _interrupts_held():
+                self.process.start()
         finally:
             sys.modules["__main__"] = main
         # Else the pipe would stay open when the worker dies, and nobody would notice.
@@ -112,9 +113,28 @@ class _Worker:
         self.pipe.close()
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let a process that is started be born with Ctrl-C held back, as it is for this one until the block ends.
+
+    Else it would come while the new process imports torch, for seconds in which nobody there is ready for it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it lets them through again when it is started itself
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(pipe: Any) -> None:
     # Ctrl-C reaches every process of the terminal; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
