@@ -116,7 +116,7 @@ def refuse_bodiless(*arrays: Tensor | None) -> None:
             continue
         try:
             # A subclass that answers torch's operations itself may hold anything, and machine code would not ask it.
-            plain = type(array).__torch_dispatch__ is Tensor.__torch_dispatch__
+            plain = type(array).__torch_dispatch__ is Tensor.__torch_dispatch__  # type: ignore[attr-defined]
             dense = plain and array.layout is torch.strided and not array.is_nested
             held = dense and not array.is_meta and (array.data_ptr() != 0 or array.numel() == 0)
         except RuntimeError:
