@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError, NonFiniteError, ShapeError
+from . import fork as fork  # what is to be done when the process forks must be known from the start
 from .clips import Clips
 from .memory import described, refuse_bodiless
 from .philox import refuse_recording

@@ -16,6 +16,7 @@ from llvmlite import binding
 from numba import types
 from numba.extending import get_cython_function_address as _blas
 
+from . import fork
 from .memory import address
 
 torch_library = ctypes.CDLL(torch._C.__file__)  # its symbols are those that torch itself found
@@ -67,9 +68,16 @@ def run(kernel: Any, threads: int, *values: int | tuple[Any, ...]) -> None:
     *values : int or tuple
         What the kernel finds at the address that it gets: sizes, and addresses. A tuple is an array and what the kernel
         takes it for, the arguments of `memory.address`; it is kept until the kernel is done.
+
+    Raises
+    ------
+    BackendError
+        A fork lost the threads.
     """
+    fork.refuse_lost_threads()
     block = (ctypes.c_int64 * len(values))(*[address(*v) if type(v) is tuple else v for v in values])
     if threads > 1 and _parallel is not None:
+        fork.team_ran = True
         _parallel(kernel.address, ctypes.addressof(block), threads, 0)
     else:
         kernel.ctypes(ctypes.addressof(block))

@@ -13,6 +13,7 @@ from ..device import DeviceKernel, follows_signal, signal_noise
 from ..errors import ShapeError
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
 from ..kernels.conv import convolve, convolve_backward
+from ..kernels.fork import refuse_lost_threads
 from ..kernels.memory import refuse_unreal
 from ..kernels.reference import dac_clipped
 
@@ -239,8 +240,9 @@ def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Any]]:
     ShapeError
         The tensors, once lifted, are not all float32 or all float64 on one device.
     BackendError
-        The call is being recorded, or a tensor's numbers are not in memory of its own.
+        The call is being recorded, a tensor's numbers are not in memory of its own, or a fork lost the threads.
     """
+    refuse_lost_threads()
     refuse_unreal(*tensors)
     low = (torch.float16, torch.bfloat16)
     lifted = [t.float() if t is not None and t.dtype in low else t for t in tensors]
