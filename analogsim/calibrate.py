@@ -248,7 +248,7 @@ class _Layer:
 
     def _usable(self, what: str, scale: float) -> float:
         """Return a full scale that float32 can convert with: what is smaller than the least counts as zero."""
-        if scale > LARGEST_SCALE:
+        if not scale <= LARGEST_SCALE:  # NaN, too, where the squares that read noise needs overflow
             raise CalibrationError(
                 f"{self.name}: its {what} reach {scale:.3g}, and a full scale at most {LARGEST_SCALE:.2g}; check the "
                 "batches and the weights"
