@@ -202,7 +202,7 @@ def test_a_start_may_move_and_keeps_its_arguments(run, tmp_path):
     again = ["train", LENET, "digits", *SMALL, "--epochs", 1, "--fresh", "--from", moved]
     assert "is the run to start from" in refused(*again, "--out", moved, code=2)
     assert (moved / "model.safetensors").exists()
-    assert "no readable safetensors" in refused(*again, "--from", tmp_path, "--out", tmp_path / "other")
+    assert "no such file" in refused(*again, "--from", tmp_path, "--out", tmp_path / "other")
     vgg = ["train", "models.vgg:VGG11", "digits", *SMALL, "--from", moved, "--out", tmp_path / "vgg"]
     assert "VGG11" in refused(*vgg)
     assert not (tmp_path / "vgg").exists()

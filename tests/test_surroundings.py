@@ -3,11 +3,13 @@ text that is none. It ends with an exit code and at most one line, and never wit
 """
 
 import codecs
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from analogsim.cli.streams import SIGNS
 from analogsim.progress import Terminal
 from analogsim.text import is_text, label, printable, text
 
-from .shell import ROOT, call
+from .shell import ROOT, call, done
 
 # The package without its __init__, which takes seconds to import torch.
 LIGHT = """
@@ -327,6 +329,35 @@ def test_ctrl_c_while_workers_start_is_the_parents_alone():
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (130, "")
+
+
+# Neighbours
+
+FLEETING = """
+import os, torch
+class Net(torch.nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.layer = torch.nn.Linear(1024, classes)
+    def forward(self, x):
+        if "GONE" in os.environ and os.path.exists(os.environ["GONE"]):
+            os.unlink(os.environ["GONE"])
+        return self.layer(x.flatten(1))
+"""
+
+
+def test_a_curve_is_of_the_weights_that_were_loaded_whatever_becomes_of_their_file(tmp_path, monkeypatch):
+    (tmp_path / "fleeting.py").write_text(FLEETING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    done("train", "fleeting:Net", "digits", "--epochs", 1, "--train-subset", 64, "--out", "run")
+    weights = tmp_path / "run" / "model.safetensors"
+    assert weights.stat().st_mode & 0o777 == (tmp_path / "run" / "run.json").stat().st_mode & 0o777
+    known = f"{zlib.crc32(weights.read_bytes()):08x}"
+    monkeypatch.setenv("GONE", str(weights))  # as `train --fresh` removes it
+    done("sweep", "run", "--sigmas", "0.1,1,10", "--repeats", 1, "--test-subset", 64)
+    assert not weights.exists()
+    assert json.loads((tmp_path / "run" / "sweep.json").read_text())["about"]["weights_crc32"] == known
 
 
 # Arguments

@@ -70,14 +70,14 @@ Threads = Annotated[
 
 
 def load_run(
-    run: Path, model: str | None, data: str | None, test_subset: int | None = None
+    run: Path, model: str | None, data: str | None, test_subset: int | None = None, about: Run | None = None
 ) -> tuple[Path, "nn.Module", "DataSet"]:
-    """Return a run's weights file, its network and its data."""
+    """Return a run's weights file, its network and its data; `about`: what was loaded from there already."""
     from ..study.data import load_data
     from ..study.network import check_fit
 
     file = weights_file(run)
-    about = Run.load(file)
+    about = about or Run.load(file)
     network = about.network(file, model)
     images = load_data(data or about.data).subset(test=test_subset or (about.test_subset if data is None else None))
     check_fit(network, images)

@@ -1,6 +1,5 @@
 """The files that a training leaves: weights, and how the network is built again."""
 
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -13,6 +12,8 @@ from ..value import Fraction, Value, explain
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..study.checkpoint import Weights
+
 SETTINGS = ("model", "args", "data", "train_subset", "test_subset", "start_crc32")
 WEIGHTS, ABOUT = "model.safetensors", "run.json"
 
@@ -20,11 +21,6 @@ WEIGHTS, ABOUT = "model.safetensors", "run.json"
 def weights_file(run: Path) -> Path:
     """Return the weights of a run that is given by its folder, or by this file."""
     return run / WEIGHTS if run.is_dir() else run
-
-
-def crc32(file: Path) -> str:
-    """Return a file's CRC-32, as hexadecimal digits."""
-    return f"{zlib.crc32(file.read_bytes()):08x}"
 
 
 class Hardware(Value):
@@ -73,6 +69,8 @@ class Run(Record):
     """Without noise; null until the training is finished."""
     status: Literal["unfinished", "finished", "collapsed"] = "unfinished"
 
+    _weights: "Weights | None" = None
+
     def save(self, folder: Path) -> None:
         """Write `run.json`; never leaves half a file."""
         from ..study.checkpoint import write_text
@@ -117,15 +115,24 @@ class Run(Record):
         CheckpointError
             The file is missing, damaged, or was not written by `analogsim train`.
         """
-        from ..study.checkpoint import read_about
+        from ..study.checkpoint import Weights
 
+        weights = Weights.read(path)
         try:
-            return cls.model_validate(read_about(path))
+            run = cls.model_validate(weights.about)
         except ValidationError as error:
             raise CheckpointError(f"{path}: damaged ({explain(error)}); {cls.remedy}") from None
+        run._weights = weights
+        return run
+
+    @property
+    def weights(self) -> "Weights":
+        """What `load` read, the weights and the checksum of that file too, whatever has become of the file since."""
+        assert self._weights is not None, "of a run that was loaded"
+        return self._weights
 
     def network(self, path: Path, trusted: str | None = None) -> "nn.Module":
-        """Build the network and load its weights.
+        """Build the network of a run that was loaded, with its weights.
 
         Parameters
         ----------
@@ -141,7 +148,6 @@ class Run(Record):
         """
         from torch import nn
 
-        from ..study.checkpoint import load_model
         from ..study.network import build, find
 
         factory = find(trusted or self.model)
@@ -157,5 +163,5 @@ class Run(Record):
             from ..profile import HardwareProfile
 
             model = convert(model, HardwareProfile(**self.hardware.profile), inplace=True)
-        load_model(model, path)
+        self.weights.load(model)
         return model

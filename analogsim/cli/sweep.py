@@ -27,7 +27,7 @@ from .hardware import (
     own_profile,
     write_table,
 )
-from .network import Run, crc32, weights_file
+from .network import Run, weights_file
 from .values import sigma_grid, use_threads
 
 EPILOG = (
@@ -120,7 +120,7 @@ def sweep(
 
     use_threads(threads)
     where = choose_device(device)
-    _, network, images = load_run(file, model, data, test_subset)
+    _, network, images = load_run(file, model, data, test_subset, about)
     if profile is not None:
         network = on_hardware(network, profile, images, calibration, percentile, ranges)
     if on_chips:
@@ -142,7 +142,7 @@ def sweep(
     measured = {
         "network": about.model,
         "args": about.args,
-        "weights_crc32": crc32(file),
+        "weights_crc32": about.weights.crc32,
         "data": images.label,
         "fingerprint": images.fingerprint,
         "batch_norm_images": batch_norm,

@@ -12,7 +12,7 @@ from ..errors import CheckpointError, DataError
 from ..machine import choose_device
 from .base import COLLAPSED, EXIT_CODES, note, out, plain
 from .hardware import Device, Percentile, RangesOption, TestSubset, Threads, check_ranges, method_of, on_hardware
-from .network import ABOUT, WEIGHTS, Hardware, Run, crc32, weights_file
+from .network import ABOUT, WEIGHTS, Hardware, Run, weights_file
 from .values import key_values, use_threads
 
 EPILOG = (
@@ -171,7 +171,7 @@ def train(
         train_subset=train_subset,
         test_subset=test_subset,
         start=None if file is None else str(file),
-        start_crc32=None if file is None else crc32(file),
+        start_crc32=None if before is None else before.weights.crc32,
         hardware=hardware,
         spec=spec.model_dump(),
         version=__version__,

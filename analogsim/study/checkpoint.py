@@ -12,8 +12,9 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -109,25 +110,20 @@ def save_model(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
     CheckpointError
         The file cannot be written.
     """
-    from safetensors.torch import save_file, save_model
+    from safetensors.torch import save, save_model
 
     def write(aside: Path) -> None:
         save_model(model, str(aside), metadata={KEY: json.dumps(about)})
         tensors, metadata = _unpacked(aside.read_bytes())
-        save_file(tensors, aside, metadata | {CHECKSUM: _checksum(tensors, metadata)})
+        aside.unlink()  # safetensors makes files that nobody else may read
+        aside.write_bytes(save(tensors, metadata | {CHECKSUM: _checksum(tensors, metadata)}))
 
     write_aside(path, write)
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read what a network is, and compare the checksum of its weights.
-
-    Raises
-    ------
-    CheckpointError
-        The file is missing, damaged, or not by `save_model`.
-    """
-    return _read(path)[1]
+    """Read what a network is, and compare the checksum of its weights; raises what `Weights.read` does."""
+    return Weights.read(path).about
 
 
 def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
@@ -136,42 +132,79 @@ def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        As `read_about`, or the weights do not fit the network.
+        As `Weights.read`, or the weights do not fit the network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model
-
-    about = _read(path)[1]
-    try:
-        load_model(model, str(path))
-    except (RuntimeError, SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: its weights do not fit {type(model).__name__}: {error}") from None
-    return about
+    weights = Weights.read(path)
+    weights.load(model)
+    return weights.about
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a file's weights by name, and what it says of its network."""
-    remedy = "put a good copy in its place, or train again with another --out"
-    try:
-        tensors, metadata = _unpacked(content(path, None))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; `analogsim train` writes one") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except Exception as error:  # what bytes that are no such file make its readers raise
-        raise CheckpointError(f"{path}: damaged ({first_line(error)}); {remedy}") from None
-    if KEY not in metadata:
-        raise CheckpointError(f"{path}: does not say which network it holds; it was not written by analogsim")
-    known = metadata.pop(CHECKSUM, None)
-    # Tied weights are there once: their other names stand for them.
-    unknown = [name for name, stands_for in metadata.items() if name != KEY and stands_for not in tensors]
-    if unknown or known not in (None, _checksum(tensors, metadata)):
-        what = f"unknown entry {unknown[0]!r}" if unknown else "its checksum is not that of when it was written"
-        raise CheckpointError(f"{path}: damaged ({what}); {remedy}")
-    try:
-        return tensors, opened(metadata[KEY])
-    except ValueError as error:
-        raise CheckpointError(f"{path}: damaged ({why(error)}); {remedy}") from None
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A network's file, read once: whatever becomes of the file then, all of this is of what was read.
+
+    Attributes
+    ----------
+    path : Path
+    tensors : dict
+        By name; tied ones by each of theirs.
+    about : dict
+        What `save_model` was told.
+    crc32 : str
+        Of the file's bytes, as hexadecimal digits.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+    crc32: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file that `save_model` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            The file is missing, damaged, or not by `save_model`.
+        """
+        remedy = "put a good copy in its place, or train again with another --out"
+        try:
+            data = content(path, None)
+            tensors, metadata = _unpacked(data)
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: no such file; `analogsim train` writes one") from None
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+        except Exception as error:  # what bytes that are no such file make its readers raise
+            raise CheckpointError(f"{path}: damaged ({first_line(error)}); {remedy}") from None
+        if KEY not in metadata:
+            raise CheckpointError(f"{path}: does not say which network it holds; it was not written by analogsim")
+        known = metadata.pop(CHECKSUM, None)
+        # Tied weights are there once: their other names stand for them.
+        others = {name: stands_for for name, stands_for in metadata.items() if name != KEY}
+        unknown = [name for name, stands_for in others.items() if stands_for not in tensors]
+        if unknown or known not in (None, _checksum(tensors, metadata)):
+            what = f"unknown entry {unknown[0]!r}" if unknown else "its checksum is not that of when it was written"
+            raise CheckpointError(f"{path}: damaged ({what}); {remedy}")
+        tensors |= {name: tensors[stands_for] for name, stands_for in others.items()}
+        try:
+            return cls(path, tensors, opened(metadata[KEY]), f"{zlib.crc32(data):08x}")
+        except ValueError as error:
+            raise CheckpointError(f"{path}: damaged ({why(error)}); {remedy}") from None
+
+    def load(self, model: nn.Module) -> None:
+        """Load the weights into a network.
+
+        Raises
+        ------
+        CheckpointError
+            They do not fit it.
+        """
+        try:
+            model.load_state_dict(self.tensors)
+        except RuntimeError as error:
+            raise CheckpointError(f"{self.path}: its weights do not fit {type(model).__name__}: {error}") from None
 
 
 def _unpacked(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
