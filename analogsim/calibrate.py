@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .device.converters import step_coefficients
 from .errors import CalibrationError, ConversionError
 from .nn import AnalogLayer, analog_layers
+from .nn.basis import basis
 from .nn.histogram import Histogram, pooled
 from .nn.observer import Observer
 from .ranges import best_scale, conversion_error, least, least_error
@@ -296,6 +297,8 @@ class _Layer:
         with torch.no_grad():
             self.layer.input_range.fill_(self.top)
         self.layer.adc_full_scale = torch.tensor(full_scale, dtype=torch.float32, device=device)
+        known = basis(self.layer.profile, least_error=self.method in ("mse", "noise-aware"))
+        self.layer.calibrated_for = torch.tensor(known, dtype=torch.float64, device=device)
         result: dict[str, Any] = {"input_range": self.top, "adc_full_scale": full_scale}
         rule = self.layer.profile.adc.full_scale
         limits = np.broadcast_to(full_scale if rule == "calibrated" else rule or math.inf, len(self.seen.sums))

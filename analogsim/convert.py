@@ -12,6 +12,7 @@ from . import nn as layers
 from .copies import copied, refuse_held_forwards, refuse_script
 from .errors import ConversionError, ProfileError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_class
+from .nn.basis import INPUT, basis
 from .noise import replaced_forward
 from .profile import HardwareProfile
 
@@ -49,7 +50,7 @@ def convert(
     ----------
     model : nn.Module
         Any network. Layers that are already analog get the new profile; their calibrated ranges are forgotten where
-        its tiles, weights, slices or input range make them another quantity, and so is what was programmed.
+        its DAC, tiles, weights, cells or the ADC's sign make them another quantity, and so is what was programmed.
     profile : HardwareProfile
     keep_digital : rule or iterable of rules
         What to leave as it is: a layer's name or a pattern ("head", "features.*"), a module class, or a function of
@@ -164,14 +165,17 @@ def _check_kind(name: str, module: nn.Module) -> None:
 
 
 def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
-    old = layer.profile
+    if layer.calibrated_for is None:  # ranges that were set by hand are for the hardware that they were set on
+        device, values = layer.input_range.device, basis(layer.profile, least_error=False)
+        layer.calibrated_for = torch.tensor(values, dtype=torch.float64, device=device)
     layer.profile = profile
     layer.chip_seed = layer.chip_seconds = None
-    slices = old.cells != profile.cells or old.dac.step_bits != profile.dac.step_bits
-    ranges = old.dac.input_range != profile.dac.input_range
-    if ranges or slices or old.weight != profile.weight or old.tile != profile.tile:
+    record = layer.calibrated_for
+    if layer.outlived("adc_full_scale"):
         layer.adc_full_scale = torch.full((), math.nan, device=layer.adc_full_scale.device)
-    if ranges:
+        record[len(INPUT) :] = math.nan
+    if layer.outlived("input_range"):
+        layer.calibrated_for = None
         with torch.no_grad():
             layer.input_range.fill_(math.nan)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, Literal, Self
 
 import torch
@@ -23,10 +24,12 @@ from ..kernels.conv_tiles import cut
 from ..kernels.philox import seed_of_call
 from ..profile import HardwareProfile
 from ..value import LEAST_SCALE, whole
+from .basis import INPUT, basis, changed
 from .function import CrossbarLinear, Plan, exact_dtype
 
 RANGES = ("input_range", "adc_full_scale")
 CHIP = ("chip_seed", "chip_seconds")
+RECORD = "calibrated_for"
 
 
 class AnalogLayer(nn.Module):
@@ -48,6 +51,9 @@ class AnalogLayer(nn.Module):
         What was drawn when the layer was programmed (`analogsim.program`), as a seed; None until then.
     chip_seconds : Tensor (), float64 buffer, or None
         The chip's age in seconds since its first read (`analogsim.at_time`).
+    calibrated_for : Tensor (fields,), float64 buffer, or None
+        What `calibrate` found the ranges for (`basis.basis`), which the profile must agree with; None for ranges that
+        were set otherwise, of which nothing is known.
     backend : {"auto", "reference", "numba", "triton"}
         Which kernel computes; see `analogsim.kernels`.
     precision : {"ieee", "tf32", "tf32x3"}
@@ -61,6 +67,7 @@ class AnalogLayer(nn.Module):
     adc_full_scale: Tensor
     chip_seed: Tensor | None
     chip_seconds: Tensor | None
+    calibrated_for: Tensor | None
 
     def _init_analog(self, profile: HardwareProfile | None, device: torch.device | None = None) -> None:
         if profile is not None and not isinstance(profile, HardwareProfile):
@@ -72,7 +79,7 @@ class AnalogLayer(nn.Module):
         device = device or next(self.parameters()).device
         for name in RANGES:
             self.register_buffer(name, torch.full((), math.nan, device=device))
-        for name in CHIP:
+        for name in (*CHIP, RECORD):
             self.register_buffer(name, None)
         self.backend: Backend = "auto"
         self.precision: Precision = "ieee"
@@ -82,6 +89,7 @@ class AnalogLayer(nn.Module):
         self.calls = 0
         self._observer: Any = None  # a backend that takes notes (see `observer.py`)
         self._built: tuple[Any, Tensor, Chip] | None = None
+        self._basis: tuple[HardwareProfile, tuple[float, ...]] | None = None
         self._asked: dict[str, tuple[Tensor, int, Any]] = {}
 
     @classmethod
@@ -101,10 +109,10 @@ class AnalogLayer(nn.Module):
 
     def to_digital(self) -> nn.Module:
         """Turn this layer, itself, back into its digital twin; parameters, hooks and parametrisations stay."""
-        for name in (*RANGES, *CHIP):
+        for name in (*RANGES, *CHIP, RECORD):
             delattr(self, name)
         own = "profile", "backend", "precision", "layer_name", "stream", "seed", "calls"
-        for name in (*own, "_observer", "_built", "_asked"):
+        for name in (*own, "_observer", "_built", "_asked", "_basis"):
             delattr(self, name)
         for key in [key for key, hook in self._forward_pre_hooks.items() if hook is _forbid_fused_inference]:
             del self._forward_pre_hooks[key]
@@ -318,7 +326,22 @@ class AnalogLayer(nn.Module):
                 f"{self._where()}: {field} is 'calibrated' but was never set; run "
                 f"calibrate(model, batches) first, or give {field} a number in the profile"
             )
+        fields = self.outlived(name)
+        if fields:
+            now = ", ".join(f"{one} (now {attrgetter(one)(self.profile)})" for one in fields)
+            raise CalibrationError(
+                f"{self._where()}: {field} was calibrated for another {now}; run calibrate(model, batches) again"
+            )
         return value
+
+    def outlived(self, name: str) -> list[str]:
+        """Return the profile's fields that a range (one of `RANGES`) was calibrated for another value of."""
+        if self.calibrated_for is None:
+            return []
+        if self._basis is None or self._basis[0] is not self.profile:
+            self._basis = self.profile, basis(self.profile)
+        fields = changed(self._numbers(RECORD), self._basis[1])
+        return fields if name == "adc_full_scale" else [field for field in fields if field in INPUT]
 
     def _numbers(self, name: str) -> Any:
         """Return a range's numbers; those of a device, which must be waited for, are kept until they change."""
@@ -350,7 +373,7 @@ class AnalogLayer(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # The scalars follow the layer's device and keep their precision: half() would round α and may overflow.
         learned = {name: getattr(self, name).detach().clone() for name in RANGES if name in self._parameters}
-        scalars = {name: getattr(self, name) for name in (*RANGES, *CHIP) if getattr(self, name) is not None}
+        scalars = {name: getattr(self, name) for name in (*RANGES, *CHIP, RECORD) if getattr(self, name) is not None}
         super()._apply(fn, recurse)
         for name, value in scalars.items():
             device = getattr(self, name).device
@@ -365,6 +388,8 @@ class AnalogLayer(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if any(prefix + name in state_dict for name in RANGES):  # what they are for comes with them
+            self.calibrated_for = None
         # A digital network's state_dict has no ranges: keep this layer's own instead of calling them missing.
         for name in RANGES:
             own = getattr(self, name)
@@ -373,8 +398,8 @@ class AnalogLayer(nn.Module):
             given = state_dict.setdefault(prefix + name, own)
             if given.shape != own.shape:  # one full scale for the layer, or one for each tile
                 setattr(self, name, own.new_full(given.shape, math.nan))
-        # A chip's buffers exist where it was programmed, here or in the layer that was saved.
-        for name in CHIP:
+        # A chip's buffers exist where it was programmed, here or in the layer that was saved; the record likewise.
+        for name in (*CHIP, RECORD):
             own, saved = getattr(self, name), state_dict.get(prefix + name)
             if own is None and saved is not None:
                 setattr(self, name, torch.zeros_like(saved, device=self.input_range.device))
