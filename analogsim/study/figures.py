@@ -2,7 +2,10 @@
 
 import math
 import re
-from collections.abc import Sequence
+import textwrap
+import warnings
+from collections.abc import Iterable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +18,15 @@ from .results import Variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PALETTE = (*COLORS, "#999933")  # one a method, lighter from variant to variant
 MARKERS = "osD^vP"  # of networks, where one picture has several
 LIGHTEST = 0.5  # share of white in the colour of a method's last variant
 FORMATS = ("png", "svg")
+LONGEST = 60  # letters of a name in a picture, or in the name of its file
+LINE = 48  # letters of a line beside a picture
+MOST = 60  # lines of a picture that are named beside it
 
 
 def write_figures(variants: Sequence[Variant], folder: Path) -> list[Path]:
@@ -32,10 +39,10 @@ def write_figures(variants: Sequence[Variant], folder: Path) -> list[Path]:
     """
     files = []
     colors = variant_colors(variants)
-    for model in dict.fromkeys(variant.cell.model for variant in variants):
+    for model, name in file_names(variant.cell.model for variant in variants).items():
         own = [variant for variant in variants if variant.cell.model == model]
-        files += _draw(_curves, own, colors, folder / f"curves-{slug(model)}", model)
-        files += _draw(_learning, own, colors, folder / f"learning-{slug(model)}", model)
+        files += _draw(_curves, own, colors, folder / f"curves-{name}", short(model))
+        files += _draw(_learning, own, colors, folder / f"learning-{name}", short(model))
     return files + _draw(_tradeoff, variants, colors, folder / "tradeoff", "peak accuracy against µ")
 
 
@@ -82,9 +89,27 @@ def sigma_range(variants: Sequence[Variant]) -> tuple[float, float]:
     return min(grid[0] for grid in grids) / 1.3, max(grid[-1] for grid in grids) * 1.3
 
 
-def slug(name: str) -> str:
-    """Return a name that a file can have."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "network"
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Return name → what a file of it is called: letters that every file system has, and no two names the same.
+
+    Examples
+    --------
+    >>> file_names(["LeNet-5", "LeNet 5", "α"])
+    {'LeNet-5': 'lenet-5', 'LeNet 5': 'lenet-5-2', 'α': 'network'}
+    """
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        stem = re.sub(r"[^a-z0-9.]+", "-", name.lower())[:LONGEST].strip("-.") or "network"
+        free = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+        found[name] = next(text for text in free if text not in found.values())
+    return found
+
+
+def short(name: str) -> str:
+    """Return a name as a picture has room for it: one line, cut where it is too long."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+    text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return f" {text}" if text.startswith("_") else text  # matplotlib leaves such a name out of its legends
 
 
 def _lighter(color: str, share: float) -> str:
@@ -99,8 +124,10 @@ def _draw(paint: Any, variants: Sequence[Variant], colors: dict[Any, str], stem:
     from matplotlib.figure import Figure
 
     files = []
-    # A fixed salt and no date: the same results give the same file.
-    with rc_context({"font.size": 10, "svg.hashsalt": "analogsim"}):
+    # A fixed salt and no date: the same results give the same file. A name is text, and a $ in it no mathematics.
+    style = {"font.size": 10, "svg.hashsalt": "analogsim", "text.parse_math": False}
+    with rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for it
         figure = Figure(figsize=(8.6, 4.8), dpi=130, layout="constrained")
         axes = figure.subplots()
         paint(axes, variants, colors)
@@ -108,14 +135,27 @@ def _draw(paint: Any, variants: Sequence[Variant], colors: dict[Any, str], stem:
         axes.grid(True, color="0.92", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small", frameon=False)
+        _legend(figure, axes)
         for kind in FORMATS:
             path = stem.with_name(f"{stem.name}.{kind}")
             about = {"Date": None} if kind == "svg" else None
             write_aside(path, lambda aside, kind=kind, about=about: figure.savefig(aside, format=kind, metadata=about))
             files.append(path)
     return files
+
+
+def _legend(figure: "Figure", axes: "Axes") -> None:
+    """Name the lines beside the picture, which grows where there are many; of more than it has room for, say how many."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    more = [f"… and {len(labels) - MOST} more"] if len(labels) > MOST else []
+    labels = [textwrap.fill(label, LINE) for label in labels[:MOST]] + more
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure.set_figheight(max(figure.get_figheight(), 1.0 + 0.18 * lines))
+    axes.legend(
+        handles[: len(labels)], labels, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small", frameon=False
+    )
 
 
 def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
@@ -127,7 +167,7 @@ def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -
             continue
         fit = has_midpoint(variant)
         axes.plot(curve.sigmas, curve.mean, "o" if fit else "o:", markersize=3.5, color=color, linewidth=1)
-        label = f"{variant.name}: {fit or 'no µ' + _marks(variant)}"
+        label = f"{short(variant.name)}: {fit or 'no µ' + _marks(variant)}"
         if fit:
             fine = np.geomspace(curve.sigmas[fit.points_used[0]], max(curve.sigmas[-1], fit.midpoint), 200)
             axes.plot(fine, fit.predict(fine), color=color, linewidth=1.5, label=label)
@@ -155,7 +195,7 @@ def _tradeoff(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str])
     for line in tradeoff_lines(variants):
         cell = line[0].cell
         fits = [fit for fit in map(has_midpoint, line) if fit]
-        name = f"{cell.model}, {cell.method}" if several else cell.method
+        name = short(f"{cell.model}, {cell.method}" if several else cell.method)
         color = colors[cell.method, cell.variant]
         x, y = [fit.midpoint for fit in fits], [fit.peak for fit in fits]
         marker = MARKERS[models.index(cell.model) % len(MARKERS)]
@@ -164,7 +204,7 @@ def _tradeoff(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str])
             if not math.isnan(fit.ci[0]):
                 axes.plot(fit.bar, (fit.peak, fit.peak), "-", color=color, alpha=0.35, linewidth=3, zorder=1)
         for variant, fit in zip(line, fits):
-            text = variant.cell.variant + _marks(variant)
+            text = short(variant.cell.variant) + _marks(variant)
             axes.annotate(text, (fit.midpoint, fit.peak), (5, 5), textcoords="offset points", fontsize="x-small")
     _plain_ticks(axes, (1.0, 2.0, 5.0))
 
@@ -176,7 +216,7 @@ def _learning(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str])
         points = np.array(learning_curve(variant))
         if len(points):
             color = colors[variant.cell.method, variant.cell.variant]
-            axes.plot(points[:, 0], points[:, 1], color=color, linewidth=1.3, label=variant.name)
+            axes.plot(points[:, 0], points[:, 1], color=color, linewidth=1.3, label=short(variant.name))
             axes.fill_between(points[:, 0], points[:, 2], points[:, 3], color=color, alpha=0.15, linewidth=0)
 
 
