@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -545,6 +546,26 @@ def test_a_group_that_cannot_be_is_trained_singly(tmp_path, monkeypatch):
     assert "does not keep the channels" in json.loads(refused.read_text())["message"]
     results = [json.loads(path.read_text()) for path in (tmp_path / "out").glob(f"jobs/*/{RESULT}")]
     assert not any("grouped" in result for result in results)
+
+
+def test_a_group_whose_checkpoint_is_damaged_is_not_trained_singly(tmp_path):
+    study = made(methods=[{"name": "noisy", "train": {"sigma": 0.3}}], train={"epochs": 1})
+    options = {"workers": 1, "device": "cpu", "progress": False}
+    run_study(study, tmp_path / "whole", group=2, **options)
+    shutil.copytree(tmp_path / "whole", tmp_path / "out")
+    (folder,) = (tmp_path / "out").glob(f"{GROUPS}/*")
+    for path in tmp_path.glob(f"out/jobs/*/{RESULT}"):
+        path.unlink()
+    (folder / CHECKPOINT).write_bytes(b"no checkpoint")
+    assert run_study(study, tmp_path / "out", group=1, **options) == {"failed": 2}
+    errors = [json.loads(path.read_text())["message"] for path in tmp_path.glob(f"out/jobs/*/{ERROR}")]
+    assert all(error.startswith("CheckpointError: corrupt") and str(folder) in error for error in errors)
+    assert (folder / CHECKPOINT).read_bytes() == b"no checkpoint"
+
+    assert run_study(study, tmp_path / "out", group=1, retry_failed=True, **options)["failed"] == 0
+    frames = [load_results(tmp_path / name).drop(columns="seconds") for name in ("whole", "out")]
+    pd.testing.assert_frame_equal(*frames)
+    assert (folder / "checkpoint.pt.damaged").exists()
 
 
 def test_a_collapse_is_left_out_when_it_is_to_stop(tmp_path):

@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -535,6 +537,42 @@ def test_figures_are_files_too(page):
     assert svg.count("µ") or "LeNet-5" in svg
 
 
+HOSTILE = [
+    "LeNet 5",
+    "LeNet-5",
+    "α",
+    "β",
+    "LeNet-5-2",
+    "x" * 300,
+    "x" * 301,
+    "$\\frac$",
+    "../../up",
+    "a\nb\x1b[31m",
+    "CON",
+    "",
+]
+HOSTILE += ["<b>&amp;", "_hidden", "a/b", "100 % {x}", "💥 تجربة", ".", "-", "NUL"]
+
+
+def test_names_never_share_a_file_and_are_drawn_whatever_they_hold(tmp_path):
+    from analogsim.study.figures import FORMATS, LONGEST, file_names, write_figures
+    from analogsim.study.results import load_variants
+
+    names = file_names(HOSTILE)
+    assert list(names) == HOSTILE
+    assert len(set(names.values())) == len(HOSTILE)
+    for name in names.values():
+        assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name)
+        assert len(name) < LONGEST + 5
+    store = fabricated(tmp_path / "out", {"$\\frac": [1.0], "y" * 300: [2.0]})
+    variants = load_variants(store)
+    drawn = ["_LeNet $\\frac$\n\x1b[31m", "x" * 300, "💥 تجربة"]
+    each = [replace(v, cell=v.cell.model_copy(update={"model": name})) for name in drawn for v in variants]
+    files = write_figures(each, tmp_path / "figures")
+    assert len(set(files)) == len(files) == len(FORMATS) * (2 * len(drawn) + 1)
+    assert set(files) == set((tmp_path / "figures").iterdir())
+
+
 DRIVER = """
 <script>
 window.addEventListener("load", () => setTimeout(() => {
@@ -671,6 +709,23 @@ def test_ray_jobs_share_a_gpu_by_fractions(tmp_path, monkeypatch, cluster):
     assert ended == 4
     assert all((task.folder / RESULT).exists() for task in tasks)
     assert max(seen) == 2
+
+
+@ray_test
+@pytest.mark.parametrize("kind", ["closed", "silent", "no port", "garbage"])
+def test_an_address_without_a_cluster_is_one_line_in_time(tmp_path, monkeypatch, kind):
+    from analogsim.study import engine_ray
+
+    monkeypatch.setattr(engine_ray, "PATIENCE", 15.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        address = {"closed": "127.0.0.1:1", "silent": f"127.0.0.1:{port}", "no port": "127.0.0.1:99999"}
+        started = time.monotonic()
+        with pytest.raises(BackendError, match="no cluster at") as caught:
+            run_study(study(), tmp_path, engine="ray", address=address.get(kind, "no:such:address"), progress=False)
+    assert "\n" not in str(caught.value)
+    # In the seven minutes that Ray itself would take there is room for a slow machine.
+    assert time.monotonic() - started < 90
 
 
 # The documentation

@@ -1,5 +1,6 @@
 """`analogsim plot`: several robustness curves in one picture and one table."""
 
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -86,5 +87,16 @@ def name(path: Path) -> str:
 
 
 def unique(names: list[str]) -> list[str]:
-    """Return the names, numbered where one comes twice."""
-    return [n if names.count(n) == 1 else f"{n} ({names[: i + 1].count(n)})" for i, n in enumerate(names)]
+    """Return the names, numbered where one comes twice; no two are the same.
+
+    Examples
+    --------
+    >>> unique(["a", "a", "a (1)", "b"])
+    ['a (2)', 'a (3)', 'a (1)', 'b']
+    """
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name} ({number})" for number in count(1))
+        free = (text for text in numbered if text not in found and text not in names)
+        found.append(name if names.count(name) == 1 else next(free))
+    return found

@@ -1,5 +1,10 @@
 """Jobs on a Ray cluster: several share a GPU by fractions; a job whose worker or node dies is tried again elsewhere."""
 
+import os
+import re
+import socket
+import subprocess
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,6 +16,8 @@ from .job import RESULT, Task, record_failure
 
 RETRIES = 3  # of a job whose worker died
 TICK = 0.5  # seconds
+PATIENCE = 60.0  # seconds in which a cluster must have answered; Ray itself waits for many minutes
+KNOCK = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='error')"
 
 
 def run_ray(
@@ -37,7 +44,7 @@ def run_ray(
     Raises
     ------
     BackendError
-        Ray is not installed, there is no cluster at the address, or no node of it has what a job needs.
+        Ray is not installed, no cluster answers at the address within a minute, or no node of it has what a job needs.
     """
     ray = _ray()
     ours = not ray.is_initialized()
@@ -88,6 +95,8 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, address: str | None) -> None:
+    if known := address or os.environ.get("RAY_ADDRESS"):
+        _knock(known)
     try:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -95,6 +104,29 @@ def _connect(ray: Any, address: str | None) -> None:
         raise BackendError(
             f"--engine ray: no cluster {where}: {first_line(error, 200)}; start one by `ray start`"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Refuse an address at which no cluster answers in time: a port that is closed at once, another one by a trial.
+
+    The trial is a process of its own, for Ray cannot be stopped while it connects, and may end the process.
+    """
+    remedy = "start a cluster there by `ray start`, or give the address of one that runs"
+    try:
+        if named := re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)", address):
+            socket.create_connection((named[1], int(named[2])), timeout=PATIENCE).close()
+        found = subprocess.run(
+            [sys.executable, "-c", KNOCK, address], capture_output=True, text=True, timeout=PATIENCE, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        why = f"no answer in {PATIENCE:g} seconds"
+    except (OSError, OverflowError) as error:
+        why = first_line(error, 200)
+    else:
+        why = (found.stderr.strip().splitlines() or [f"exit code {found.returncode}"])[-1][:200]
+        if not found.returncode:
+            return
+    raise BackendError(f"--engine ray: no cluster at {address!r}: {why}; {remedy}")
 
 
 def _check_resources(ray: Any, cpus: float, gpus: float) -> None:

@@ -145,7 +145,7 @@ def _draw(paint: Any, variants: Sequence[Variant], colors: dict[Any, str], stem:
 
 
 def _legend(figure: "Figure", axes: "Axes") -> None:
-    """Name the lines beside the picture, which grows where there are many; of more than it has room for, say how many."""
+    """Name the lines beside the picture, which grows with them; of more than it has room for, say how many."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return

@@ -3,7 +3,8 @@
 ==================  =============================================================================================
 groups/ID/          one folder a group
 group.json          its jobs
-checkpoint.pt       every network's training after a whole epoch, while the group is at work
+checkpoint.pt       every network's training after a whole epoch, while the group is at work; where it cannot be used,
+                    its jobs fail, and --retry-failed trains the group from the start
 refused.json        why its jobs are trained singly after all
 ==================  =============================================================================================
 
@@ -47,9 +48,10 @@ from .job import (
 )
 from .pack_noise import site_sigmas
 from .records import Failure, GroupJobs, read
+from .store import DAMAGED, GROUPS
 from .train import CHECKPOINT, HISTORY, describe_data, identity, write_history
 
-GROUPS, ABOUT, REFUSED = "groups", "group.json", "refused.json"
+ABOUT, REFUSED = "group.json", "refused.json"
 AUTO = 32
 """Networks of a group on a GPU, where `--group auto` decides."""
 FREE = ("seed", "sigma", "multiplicative", "layers", "ramp_epochs", "variance")
@@ -131,7 +133,8 @@ def assign(tasks: Sequence[Task], jobs: dict[str, Job], root: Path, size: int) -
             units.append(GroupTask(tuple(members), folder))
 
     for about in sorted((root / GROUPS).glob(f"*/{ABOUT}")):
-        if (about.parent / CHECKPOINT).exists():
+        # What was damaged begins anew, as the group that it was.
+        if any((about.parent / name).exists() for name in (CHECKPOINT, DAMAGED)):
             known = read(about, GroupJobs)
             make(known.jobs if known else (), about.parent)
     for names in form_groups(jobs.items(), size):
@@ -150,6 +153,10 @@ def attempt_unit(unit: Task | GroupTask) -> None:
     try:
         with at_work(unit.tasks[0], unit.folder):
             _run(unit)
+    except CheckpointError as error:
+        # Trained singly its jobs would have other numbers, and what the checkpoint has of them would be lost.
+        for task in left_over(unit):
+            record_failure(task.folder, f"{type(error).__name__}: {error}", traceback.format_exc())
     except Exception as error:
         about = {"message": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         write_text(unit.folder / REFUSED, sealed_text(about))
@@ -268,7 +275,8 @@ def _restored(
         before = state["trainings"][member.name]
         if before["identity"] != json.dumps(abouts[member.name]):
             raise CheckpointError(
-                f"checkpoint of another training: the network or the data of job {member.name} changed"
+                f"checkpoint of another training: the network or the data of job {member.name} changed; move it away "
+                f"to train from the start: {path}"
             )
         member.state, member.diverged = before["state"], before["diverged"]
     # One that failed before, and is tried again, is not as far as the others: it is left over.

@@ -31,7 +31,7 @@ from .records import AGAIN, Failure, Owner, Plan, Run, read, read_result
 from .train import CHECKPOINT, HISTORY
 
 STUDY, PLAN, RUNS, JOBS = "study.yaml", "plan.json", "runs.jsonl", "jobs"
-DAMAGED = CHECKPOINT + ".damaged"
+GROUPS, DAMAGED = "groups", CHECKPOINT + ".damaged"
 STATES = ("finished", "collapsed", "diverged", "failed", "running", "interrupted", "waiting")
 DONE = STATES[:3]
 
@@ -112,8 +112,11 @@ class Store:
         message = self.error(job)
         # One that could not be written or read may be good.
         if message.startswith(CheckpointError.__name__) and "cannot be" not in message:
-            with suppress(FileNotFoundError):
-                (folder / CHECKPOINT).replace(folder / DAMAGED)
+            # A group's is named in the failure of each of its jobs.
+            groups = [place for place in self.root.glob(f"{GROUPS}/*") if f"{GROUPS}/{place.name}/" in message]
+            for place in groups or [folder]:
+                with suppress(FileNotFoundError):
+                    (place / CHECKPOINT).replace(place / DAMAGED)
             (folder / GROUPED).unlink(missing_ok=True)
         (folder / ERROR).unlink(missing_ok=True)
 
