@@ -10,9 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from .errors import DataError
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+from .errors import DataError, StudyError
 
 try:
     import fcntl
@@ -124,6 +127,34 @@ def content(path: Path, most: int | None = MOST) -> bytes:
         if most is not None and about.st_size > most:
             raise OSError(errno.EFBIG, f"{about.st_size:,} bytes, more than the {most:,} that such a file may have")
         return file.read()
+
+
+def refuse_links(*folders: Path) -> None:
+    """Refuse folders that are links: what came from elsewhere must not say where we write.
+
+    Raises
+    ------
+    StudyError
+        One is a link.
+    """
+    for folder in folders:
+        if folder.is_symlink():
+            raise StudyError(f"{folder}: is a link, through which nothing is read or written; put a real folder there")
+
+
+def lock(path: Path, seconds: float) -> "BaseFileLock":
+    """Return the lock that a file stands for, to be waited for so long; never one that a link leads to.
+
+    Raises
+    ------
+    OSError
+        It is a link.
+    """
+    from filelock import FileLock
+
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "It is a link", str(path))
+    return FileLock(path, timeout=seconds)
 
 
 def append_line(path: Path, line: str) -> None:

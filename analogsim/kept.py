@@ -92,7 +92,7 @@ def opened(text: bytes | str) -> dict[str, Any]:
         It is no JSON object, is nested too deeply, or is not what was written.
     """
     try:
-        values = json.loads(text)
+        values = json.loads(text, parse_constant=_no_number)
         if not isinstance(values, dict):
             raise ValueError("no JSON object")
         known = values.pop(CHECKSUM, None)
@@ -102,6 +102,10 @@ def opened(text: bytes | str) -> dict[str, Any]:
     if known not in (None, now):
         raise ValueError(f"its checksum is {now}, not {short(known)} as when it was written")
     return values
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON's")
 
 
 def why(problem: ValueError) -> str:

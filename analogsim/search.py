@@ -17,6 +17,7 @@ from .convert import convert, to_digital
 from .cost import NetworkCost, cost
 from .device import derive
 from .errors import SearchError
+from .journal import Journal, Tried, alone, read_journal
 from .nn import analog_layers, set_seed
 from .profile import HardwareProfile, Noise
 from .program import program
@@ -241,8 +242,6 @@ def design_search(
     """
     try:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise SearchError("design_search needs Optuna: pip install 'analogsim[search]'") from None
     base = HardwareProfile.load("8bit") if base is None else base
@@ -291,32 +290,48 @@ def design_search(
         last.callback(optuna.logging.set_verbosity, verbosity)
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.simplefilter("ignore", category=FutureWarning)
-        try:
-            store = None if storage is None else JournalStorage(JournalFileBackend(os.fspath(storage)))
-            study = optuna.create_study(
-                study_name="designs", storage=store, load_if_exists=True, directions=["minimize", "maximize"]
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise SearchError(f"{storage}: no journal of a search, or damaged ({error}); use another file") from None
+        path = None if storage is None else Path(storage)
+        last.enter_context(alone(path))
         calibrated_on = sum(map(len, inputs))
         about = json.dumps(
             [base.model_dump(), choices, kind, max_drop, repeats, seed, round(exact, 9), calibrated_on],
             default=str,
             sort_keys=True,
         )
-        if study.user_attrs.get("about", about) != about:
+        journal = (read_journal(path) if path else None) or Journal(about=about)
+        if journal.about != about:
             raise SearchError(
                 f"{storage}: holds a search of another network, space, profile, objective or calibration; use another "
                 "file"
             )
-        study.set_user_attr("about", about)
-        before = _designs(study, choices)
+        for one in journal.tried:
+            if one.places.keys() != choices.keys() or any(one.places[key] >= len(choices[key]) for key in choices):
+                raise SearchError(f"{storage}: damaged (a design outside of the space); {Journal.remedy}")
+        if path is not None:
+            journal.save(path)
+        before = [
+            Design({key: choices[key][one.places[key]] for key in choices}, one.cost, one.accuracy)
+            for one in journal.tried
+        ]
         known, done = {_key(one.values): one for one in before}, len(before)
-        study.sampler = optuna.samplers.TPESampler(seed=seed + done, constraints_func=constraint, n_startup_trials=15)
+        sampler = optuna.samplers.TPESampler(seed=seed + done, constraints_func=constraint, n_startup_trials=15)
+        study = optuna.create_study(sampler=sampler, directions=["minimize", "maximize"])
+        places = {key: optuna.distributions.IntDistribution(0, len(values) - 1) for key, values in choices.items()}
+        for one in journal.tried:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    values=(one.cost, one.accuracy),
+                    params=dict(one.places),
+                    distributions=dict(places),
+                    user_attrs={"accuracy": one.accuracy},
+                    system_attrs={"constraints": (exact - max_drop - one.accuracy,)},
+                )
+            )
         for index in (-1, 0):
             # Again, where a search was interrupted in it.
             if _key({key: v[index] for key, v in choices.items()}) not in known:
                 study.enqueue_trial({key: range(len(v))[index] for key, v in choices.items()})
+        tried = list(journal.tried)
         task = shown.add_task("Searching designs", total=trials, completed=done)
 
         def run(trial: Any) -> tuple[float, float]:
@@ -326,6 +341,9 @@ def design_search(
             if key not in known:
                 known[key] = Design(values, *evaluate(values))
             trial.set_user_attr("accuracy", known[key].accuracy)
+            tried.append(Tried(places=trial.params, cost=known[key].cost, accuracy=known[key].accuracy))
+            if path is not None:
+                journal.model_copy(update={"tried": tuple(tried)}).save(path)
             shown.advance(task)
             return known[key].cost, known[key].accuracy
 
@@ -359,14 +377,6 @@ def _check(choices: dict[str, list[Any]], max_drop: float, trials: int, repeats:
     unknown = set(choices.get(METHOD, ())) - set(get_args(Method))
     if unknown:
         raise SearchError(f"calibration: unknown method {', '.join(map(repr, sorted(unknown, key=str)))}")
-
-
-def _designs(study: Any, choices: dict[str, list[Any]]) -> list[Design]:
-    return [
-        Design({key: choices[key][trial.params[key]] for key in choices}, *trial.values)
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.name == "COMPLETE"
-    ]
 
 
 def _key(values: dict[str, Any]) -> str:

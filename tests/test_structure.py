@@ -15,6 +15,7 @@ FLOORS = {
     "errors": 0,
     "files": 0,
     "kept": 1,
+    "journal": 2,
     "plain_yaml": 0,
     "progress": 0,
     "machine": 0,
@@ -138,7 +139,15 @@ def test_all_is_importable_and_documented():
 
 def test_the_top_level_holds_what_the_layout_names():
     wanted = {"analogsim", "models", "benchmarks", "tests", "docs", ".ci", "pyproject.toml", "constraints.txt"}
-    wanted |= {"Makefile", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore", ".pre-commit-config.yaml"}
+    wanted |= {
+        "Makefile",
+        "README.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "LICENSE",
+        ".gitignore",
+        ".pre-commit-config.yaml",
+    }
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
     if listed.returncode:
         pytest.skip("not a git checkout")

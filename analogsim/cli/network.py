@@ -144,19 +144,13 @@ class Run(Record):
         Raises
         ------
         CheckpointError
-            The weights do not fit the network, or the file asks to call something that is no network class.
+            The weights do not fit the network.
+        AnalogSimError
+            The file asks to call something that is no network class.
         """
-        from torch import nn
+        from ..study.network import build, find, find_class
 
-        from ..study.network import build, find
-
-        factory = find(trusted or self.model)
-        # A file could name any function of any library, with any arguments: call nothing but networks' classes.
-        if not trusted and not (isinstance(factory, type) and issubclass(factory, nn.Module)):
-            raise CheckpointError(
-                f"{path}: it is built by {self.model}, which is no nn.Module class; if you trust it, say so by "
-                f"--model {self.model}"
-            )
+        factory = find(trusted) if trusted else find_class(self.model, False, "--model")
         model = build(factory, self.args)
         if self.hardware is not None:
             from ..convert import convert

@@ -85,6 +85,13 @@ def run(
         bool, typer.Option("--compile", help="Groups: compile the training step (CUDA graphs on a GPU).")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run again what failed before.")] = False,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:NAME",
+            help="A network of the file that may be called though it is no nn.Module class (a function); repeatable.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
     """Run what is not finished of a study; Ctrl-C ends it, and the same command goes on."""
@@ -119,6 +126,7 @@ def run(
             gpus=gpus,
             group="auto" if group == "auto" else int(group),
             compile=compile,
+            trust=trust or (),
             command=command,
         )
     except KeyboardInterrupt as stop:

@@ -9,6 +9,7 @@ import typer
 
 from .. import __version__
 from ..errors import CheckpointError, DataError
+from ..files import lock
 from ..machine import choose_device
 from .base import COLLAPSED, EXIT_CODES, note, out, plain
 from .hardware import Device, Percentile, RangesOption, TestSubset, Threads, check_ranges, method_of, on_hardware
@@ -228,11 +229,11 @@ def alone(folder: Path) -> Iterator[None]:
     DataError
         It cannot be written.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = FileLock(folder / "lock", timeout=0).acquire()  # the name that a study's job has
+        held = lock(folder / "lock", 0).acquire()  # the name that a study's job has
     except Timeout:
         raise CheckpointError(f"{folder}: another training is at work there; wait, or use another --out") from None
     except OSError as error:

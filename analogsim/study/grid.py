@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
@@ -105,6 +105,8 @@ class Job(Value):
     """One training and its sweep: all that decides their result, and where the data lie."""
 
     model: str
+    trusted: bool = False
+    """Whether it may be something else than a class of nn.Module; no part of the identity."""
     args: dict[str, Any]
     data: str
     data_id: str
@@ -252,8 +254,10 @@ class Study(Value):
                 return method
         raise StudyError(f"no method {name!r}; there are {', '.join(method.name for method in self.methods)}")
 
-    def expand(self) -> tuple[list[Entry], dict[str, Job]]:
+    def expand(self, trust: Collection[str] = ()) -> tuple[list[Entry], dict[str, Job]]:
         """Return the cells of the grid, and their jobs by identity: the first seed of everything comes first.
+
+        `trust`: as in `run_study`.
 
         Raises
         ------
@@ -273,7 +277,7 @@ class Study(Value):
                         continue
                     own: dict[str, Entry] = {}
                     for variant, point in _points(method):
-                        job = self._job(title, number, point, seed, data)
+                        job = self._job(title, number, point, seed, data, trust)
                         cell = Entry.of(job, model=title, method=method.name, variant=variant, seed=seed)
                         own.setdefault(job.id, cell)
                         jobs.setdefault(job.id, job)
@@ -281,7 +285,9 @@ class Study(Value):
                     entries += own.values()
         return entries, jobs
 
-    def _job(self, title: str, number: int, point: Mapping[str, Any], seed: int, data: str) -> Job:
+    def _job(
+        self, title: str, number: int, point: Mapping[str, Any], seed: int, data: str, trust: Collection[str]
+    ) -> Job:
         network, method, here = self.models[title], self.methods[number], f"methods.{number}"
         chosen: dict[str, dict[str, Any]] = {part: {} for part in GRIDS}
         for key, value in point.items():
@@ -306,6 +312,7 @@ class Study(Value):
             raise StudyError(f"models.{title}.args: plain finite values are needed: {error}") from None
         return Job(
             model=network.path,
+            trusted=network.path in trust,
             args=args,
             data=self.data,
             data_id=data,

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, DivergenceError, StudyError
+from ..files import lock, refuse_links
 from ..kept import sealed_text
 from ..machine import choose_device
 from .checkpoint import load_checkpoint, save_checkpoint, write_text
@@ -127,7 +128,10 @@ def assign(tasks: Sequence[Task], jobs: dict[str, Job], root: Path, size: int) -
     open_ = {task.job.id: task for task in tasks if not (task.folder / CHECKPOINT).exists()}
     units: list[Task | GroupTask] = []
 
+    refuse_links(root / GROUPS)
+
     def make(names: Iterable[str], folder: Path) -> None:
+        refuse_links(folder)
         members = [open_.pop(name) for name in names if name in open_]
         if members:
             units.append(GroupTask(tuple(members), folder))
@@ -228,9 +232,9 @@ def _run(unit: GroupTask) -> None:
 @contextlib.contextmanager
 def _held(tasks: Mapping[str, Task], device: str) -> Iterator[Callable[[str], None]]:
     """Keep other processes out of jobs' folders; yield the function that lets one go."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    locks = {name: FileLock(task.folder / LOCK, timeout=PATIENCE) for name, task in tasks.items()}
+    locks = {name: lock(task.folder / LOCK, PATIENCE) for name, task in tasks.items()}
 
     def release(name: str) -> None:
         (tasks[name].folder / RUNNING).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..batch_norm import batch_norms
 from ..errors import AnalogSimError, DivergenceError, StudyError
-from ..files import appended
+from ..files import appended, lock
 from ..kept import sealed_text
 from ..machine import choose_device, installed, processor, revision
 from ..qat import prepare_qat
@@ -26,7 +26,7 @@ from ..robustness import noise_sweep
 from .checkpoint import write_text
 from .data import DataSet, load_data
 from .grid import Job
-from .network import build, check_fit, find, with_data
+from .network import build, check_fit, find_class, with_data
 from .records import Grouped, Owner, Result, read
 from .train import CHECKPOINT, train
 
@@ -102,10 +102,10 @@ def run_job(job: Job, folder: Path, device: str = "auto", diverged: DivergenceEr
     AnalogSimError
         What training or sweep say; a training that diverges is a result and raises nothing.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     try:
-        with FileLock(folder / LOCK, timeout=PATIENCE):
+        with lock(folder / LOCK, PATIENCE):
             if not (folder / RESULT).exists():
                 _run(job, folder, choose_device(device), diverged)
     except Timeout:
@@ -167,7 +167,7 @@ def announce(job: Job, folder: Path, device: str) -> None:
 
 def job_network(job: Job, data: DataSet) -> nn.Module:
     """Build a job's network as it is before training: initial weights by the job's seed, and its quantizers."""
-    factory = find(job.model)
+    factory = find_class(job.model, job.trusted, "--trust")
     args = with_data(factory, job.args, classes=len(data.classes), channels=data.train_x.shape[1])
     torch.manual_seed(job.train.seed)
     network = build(factory, args)

@@ -1,5 +1,6 @@
 """A network by its import path: found, built with what the data decide, and tried on two images."""
 
+import ast
 import importlib
 import inspect
 import os
@@ -26,9 +27,8 @@ def find(path: str) -> Callable[..., Any]:
     module_name, colon, name = path.partition(":")
     if not (colon and module_name and name) or "/" in module_name or module_name.endswith(".py"):
         raise AnalogSimError(f"model {path!r}: an import path 'module:name' is needed, such as models.lenet:LeNet5")
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    here = _look_here()
+    _refuse_standard(path, module_name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -48,7 +48,76 @@ def find(path: str) -> Callable[..., Any]:
         raise AnalogSimError(
             f"model {path!r}: {module_name} has no network {name!r}; it has {', '.join(_networks(module)) or 'none'}"
         )
+    if inspect.isroutine(found) or inspect.isclass(found):
+        _refuse_standard(path, getattr(found, "__module__", None) or "")
     return found
+
+
+def find_class(path: str, trusted: bool, trust: str) -> Callable[..., Any]:
+    """Import a network that a file names, not the user: nothing is called but a subclass of nn.Module.
+
+    Nor is a module imported, which runs it, in whose source there is no class of that name.
+
+    Parameters
+    ----------
+    path : str
+        "module:name".
+    trusted : bool
+        Whether the user said to take it, whatever it is.
+    trust : str
+        How to say so, for the message.
+
+    Raises
+    ------
+    AnalogSimError
+        It is not to be trusted, or as `find`.
+    """
+    module_name, _, name = path.partition(":")
+    _refuse_standard(path, module_name)
+    if trusted or _has_class(module_name, name.partition(".")[0]):
+        found = find(path)
+        if trusted or isinstance(found, type) and issubclass(found, nn.Module):
+            return found
+    raise AnalogSimError(
+        f"model {path!r}: it is named by a file, and is no nn.Module class that its module defines, so it was not "
+        f"called; if you trust it, say so by {trust} {path}"
+    )
+
+
+def _look_here() -> str:
+    """Let modules be found in the current folder first; return it."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return here
+
+
+def _refuse_standard(path: str, module_name: str) -> None:
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise AnalogSimError(f"model {path!r}: Python's standard library has no networks, so it was not called")
+
+
+def _has_class(module_name: str, name: str) -> bool:
+    """Return whether a module's source defines a class, without running it; and True of what is imported already, or
+    is not there, which says so itself.
+    """
+    if module_name in sys.modules:
+        return True
+    _look_here()
+    known, where, spec = "", None, None
+    for part in module_name.split("."):
+        known = f"{known}.{part}" if known else part
+        finders = (finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next(filter(None, (find_spec(known, where) for find_spec in finders)), None)
+        if spec is None:
+            return True
+        where = spec.submodule_search_locations
+    source = getattr(spec and spec.loader, "get_source", None)
+    try:
+        tree = ast.parse((source(module_name) if source else None) or "")
+    except (SyntaxError, ValueError, ImportError, OSError, RecursionError):
+        return False
+    return any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
 
 
 def build(factory: Callable[..., Any], args: dict[str, Any]) -> nn.Module:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..curve import QUANTITIES
 from ..errors import StudyError
+from ..files import refuse_links
 from ..midpoint import MidpointFit, crossing_text, midpoint_texts
 from .checkpoint import write_text
 from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
@@ -55,6 +56,7 @@ def write_report(directory: str | os.PathLike[str]) -> list[Path]:
     if not store.busy():  # a run writes them itself
         write_results(store)
         write_summary(store)
+    refuse_links(store.root / FIGURES)
     pictures = write_figures(variants, store.root / FIGURES)
     write_text(store.root / PAGE, _page(store, variants))
     return [store.root / PAGE, *pictures]

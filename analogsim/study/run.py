@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -35,6 +35,7 @@ def run_study(
     gpus: float = 0.0,
     group: int | Literal["auto"] = "auto",
     compile: bool = False,
+    trust: Collection[str] = (),
     progress: bool = True,
     command: str | None = None,
 ) -> Counter[str]:
@@ -67,6 +68,8 @@ def run_study(
         interrupted goes on as it is, whatever is asked for now.
     compile : bool
         Groups: forward and backward by torch.compile, CUDA graphs included; a step that cannot be compiled is not.
+    trust : collection of str
+        Import paths of the study that may be called though they are no classes of nn.Module but, say, functions.
     progress : bool
         Say on standard error how many jobs are done, running and left, and how long it will take: in a line for each
         job that ends, and where it is a terminal in a progress bar.
@@ -90,7 +93,7 @@ def run_study(
         raise StudyError(f"engine: no {engine!r}; choose {' or '.join(ENGINES)}")
     if group != "auto" and group < 1:
         raise StudyError(f"group: 'auto', or at least 1 job, got {group}")
-    entries, jobs = study.expand()
+    entries, jobs = study.expand(trust)
     store = Store(Path(out).absolute())
     with store.held(command):
         states = {job: store.state(job) for job in jobs}

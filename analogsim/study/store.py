@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, StudyError
-from ..files import append_line
+from ..files import append_line, lock, refuse_links
 from ..kept import read_lines, sealed_text
 from .checkpoint import write_text
 from .file import load_study, study_text
@@ -48,7 +48,14 @@ class Store:
         self.root = Path(root)
 
     def folder(self, job: str) -> Path:
-        """Return a job's folder."""
+        """Return a job's folder.
+
+        Raises
+        ------
+        StudyError
+            It is a link, so that what is written there would be written elsewhere.
+        """
+        refuse_links(self.root / JOBS, self.root / JOBS / job)
         return self.root / JOBS / job
 
     def study(self) -> Study:
@@ -122,12 +129,12 @@ class Store:
 
     def busy(self) -> bool:
         """Say whether a run is at work here."""
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         if not (self.root / "lock").exists():
             return False
         try:
-            with FileLock(self.root / "lock", timeout=0):
+            with lock(self.root / "lock", 0):
                 return False
         except Timeout:
             return True
@@ -154,14 +161,14 @@ class Store:
         StudyError
             Another run is at work, or the directory cannot be written.
         """
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         owner = self.root / "lock.json"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             # Whoever only asks for the status holds it for a moment.
-            lock = FileLock(self.root / "lock", timeout=1)
-            lock.acquire()
+            held = lock(self.root / "lock", 1)
+            held.acquire()
         except Timeout:
             # Between the two it may have ended.
             who = self.owner() or "a run was at work"
@@ -178,7 +185,7 @@ class Store:
         finally:
             with suppress(OSError):
                 owner.unlink()
-            lock.release()
+            held.release()
 
     def begin(self, study: Study, entries: list[Entry], **about: Any) -> None:
         """Write the study and its plan down, and that it is run.
