@@ -18,7 +18,7 @@ from analogsim.study import run_study
 from analogsim.study.checkpoint import save_checkpoint
 from analogsim.study.data import load_data
 from analogsim.study.grid import Study
-from analogsim.study.job import run_job
+from analogsim.study.job import Task, attempt, run_job
 from analogsim.study.network import find, find_class
 from analogsim.study.results import write_results, write_summary
 from analogsim.study.store import Store
@@ -188,8 +188,8 @@ def test_what_is_appended_to_is_no_link(tmp_path, name):
     (folder / "result.json").unlink()
     made = store.study()
     if name == "log.txt":
-        counts = run_study(made, store.root, workers=1, device="cpu", progress=False)
-        assert counts["finished"] == 0
+        attempt(Task(made.expand()[1][job], folder.absolute(), str(ROOT)))
+        assert store.state(job) == "failed"
     else:
         with pytest.raises(StudyError, match="cannot be written"):
             run_study(made, store.root, workers=1, device="cpu", progress=False)
