@@ -104,7 +104,7 @@ def kept(tmp_path_factory):
     def weights(path):
         empty = LeNet5(classes=10, channels=1)
         said = load_model(empty, path)
-        return said, Run.load(path), [value.sum().item() for value in empty.state_dict().values()]
+        return said, Run.load(path).model_dump(), [value.sum().item() for value in empty.state_dict().values()]
 
     def curve(path):
         found = RobustnessCurve.load(path)
