@@ -1,6 +1,7 @@
 """Constant full-scale ranges from data: one pass over calibration batches, streaming statistics."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .device.converters import step_coefficients
-from .errors import CalibrationError, ConversionError
+from .errors import AnalogSimWarning, CalibrationError, ConversionError
 from .nn import AnalogLayer, analog_layers
 from .nn.basis import basis
 from .nn.histogram import Histogram, pooled
@@ -80,18 +81,24 @@ def calibrate(
     -------
     dict
         Layer name → {"input_range": activation units, "adc_full_scale": normalised units (a list for tiles),
-        "input_clipped", "adc_clipped": fractions of these batches' inputs and noise-free partial sums beyond them}.
+        "input_clipped", "adc_clipped": fractions of these batches' inputs and noise-free partial sums beyond them}, and
+        "assumed" → why, where these batches do not tell a range.
 
     Raises
     ------
     CalibrationError
-        There is no such method, granularity or percentile; no batch was given, a value is not finite, or a layer was
-        never reached or saw only zeros.
+        There is no such method, granularity or percentile; no batch was given, a value is not finite, or no layer saw
+        anything but zeros.
     ConversionError
         The model has no analog layer.
 
     Notes
     -----
+    A layer that was never called, or whose inputs or partial sums are all zero (an idle expert, a head or LoRA's B that
+    begins at 0), gets ranges that it can work with, and an `AnalogSimWarning` names it: without inputs the largest α
+    and F of the others; without sums the F that weights drawn from [-1, 1] would need for these inputs, four standard
+    deviations. Where a percentile is 0, the maximum is taken.
+
     Where the profile gives a range as a number, that number is used; what is found for the other is best beside it.
     """
     if method not in get_args(Method) or not 0 < percentile <= 100:
@@ -102,14 +109,39 @@ def calibrate(
     with observed(model, lambda layer: Observer(layer.profile, method != "maximum" or _has_constants(layer))) as seen:
         run(model, batches, progress, "Calibrating")
     layers = [_Layer(name, layer, observer, method, percentile) for name, layer, observer in seen]
-    shared = [one for one in layers if (per or one.layer.profile.adc.per) == "network"]
-    common = _common(shared) if shared else 0.0
+    found = [one for one in layers if not one.idle]
+    if not found:
+        raise CalibrationError(
+            f"batches: the inputs of all layers ({', '.join(one.name or 'the layer' for one in layers)}) are all zero, "
+            "or they were never called; give other batches"
+        )
+    most = max(one.top for one in found), max(one.full_scale() for one in found)
+    for one in layers:
+        if one.idle:
+            one.top, one.guess = most
+            one.alpha = one.given or one.top
+    shared = [one for one in found if (per or one.layer.profile.adc.per) == "network"]
+    common = _common(shared) if shared else most[1]
     report = {}
     for one in layers:
         rule = per or one.layer.profile.adc.per
         scales = common if rule == "network" else one.full_scales() if rule == "tile" else one.full_scale()
         report[one.name] = one.store(scales)
+    _say_assumed(layers)
     return report
+
+
+def _say_assumed(layers: list["_Layer"]) -> None:
+    """Warn of layers whose ranges these batches do not tell."""
+    assumed = [f"{one.name or 'the layer'} ({one.assumed})" for one in layers if one.assumed]
+    if assumed:
+        warnings.warn(
+            f"calibrate: the batches do not tell all ranges of {len(assumed)} of {len(layers)} layers, which are "
+            f"assumed: {', '.join(assumed)}; give batches (or weights) that do, or name in convert's keep_digital what "
+            "is for training alone or has its weight read by other code",
+            AnalogSimWarning,
+            stacklevel=3,
+        )
 
 
 def _has_constants(layer: AnalogLayer) -> bool:
@@ -194,36 +226,49 @@ class _Layer:
     percentile: float
 
     def __post_init__(self) -> None:
-        if not self.seen.inputs.number or not self.seen.sums:
-            raise CalibrationError(
-                f"{self.name}: the network never called this layer on the calibration batches; name it in convert's "
-                "keep_digital if it is for training alone (an auxiliary head), or if other code reads its weight"
-            )
-        self.sums = pooled(self.seen.sums)
+        self.sums = pooled(self.seen.sums or [Histogram()])
+        self.assumed, self.guess = "", 0.0
         for what, histogram in (("inputs", self.seen.inputs), ("partial sums", self.sums)):
             if not math.isfinite(histogram.maximum):
                 raise CalibrationError(f"{self.name}: its {what} are not finite; check the batches and the weights")
-            if self._own(histogram) == 0:
-                raise CalibrationError(
-                    f"{self.name}: its {what} are all zero (at this percentile); give other batches or a higher "
-                    "percentile, or weights if this layer's are all zero"
-                )
+            if self.assumed:
+                continue
+            if not histogram.maximum:
+                zero = "all 0 or below, and their converter has no sign" if histogram.below else "all zero"
+                self.assumed = f"its {what} are {zero}" if self.seen.inputs.number else "the network never called it"
+            elif not self._percentile(histogram):
+                self.assumed = f"its {what} are all zero at this percentile: their maximum"
         profile = self.layer.profile
         dac = profile.dac
+        self.given = dac.input_range if isinstance(dac.input_range, float) else None
         self.dac_levels = 0 if dac.bits is None else 2 ** (dac.bits - dac.signed) - 1
         self.adc_levels = 0 if profile.adc.bits is None else 2 ** (profile.adc.bits - profile.adc.signed) - 1
+        if self.idle:
+            return
         self.top = self._usable("inputs", self._input_range())
-        self.alpha = dac.input_range if isinstance(dac.input_range, float) else self.top
+        self.alpha = self.given or self.top
+        if not self.sums.maximum:  # what weights drawn from [-1, 1] would make of these inputs, four deviations
+            square = min(1.0, self.seen.inputs.mean_square / self.alpha**2)
+            square = square if dac.step_bits is None else max(square, 0.4)  # low digits are as good as uniform
+            self.guess = 4 * math.sqrt(max(1.0, self.seen.rows) * square / 3)
+
+    @property
+    def idle(self) -> bool:
+        """True where nothing but zeros was seen of the inputs, so that other layers' ranges must do."""
+        return not self.seen.inputs.maximum
+
+    def _percentile(self, histogram: Histogram) -> float:
+        return histogram.percentile(self.percentile) if self.method == "percentile" else histogram.maximum
 
     def _own(self, histogram: Histogram) -> float:
-        return histogram.percentile(self.percentile) if self.method == "percentile" else histogram.maximum
+        return self._percentile(histogram) or histogram.maximum
 
     def _input_range(self) -> float:
         inputs, noise = self.seen.inputs, self.layer.profile.noise
         if self.method in ("maximum", "percentile") or not self.dac_levels:
             return self._own(inputs)
         scaled = noise.output or noise.wander or isinstance(self.layer.profile.adc.full_scale, float)
-        if self.method == "mse" or not scaled:
+        if self.method == "mse" or not scaled or not self.sums.maximum:
             return best_scale(inputs, self.dac_levels)
         fixed, tiles = self.layer.profile.adc.full_scale, len(self.seen.sums)
         steps = sum(coefficient**2 for coefficient in step_coefficients(self.layer.profile.dac))
@@ -271,6 +316,8 @@ class _Layer:
 
     def full_scale(self, tile: int | None = None) -> float:
         """F of the layer or of one tile, normalised units."""
+        if self.guess:
+            return self.guess
         sums = self.sums if tile is None else self.seen.sums[tile]
         if self.method in ("maximum", "percentile"):
             # A tile that saw only zeros converts only zeros: any full scale does.
@@ -278,8 +325,10 @@ class _Layer:
         sigma = math.sqrt(self.variance(self.unit(self.alpha), tile)) if self.method == "noise-aware" else 0.0
         return (best_scale(sums, self.adc_levels, sigma) or self.sums.maximum) / self.unit(self.alpha)
 
-    def full_scales(self) -> list[float]:
-        """F of every tile."""
+    def full_scales(self) -> list[float] | float:
+        """F of every tile; of a layer that was never called, how many are not known, of all."""
+        if not self.seen.sums:
+            return self.guess
         return [self.full_scale(tile) for tile in range(len(self.seen.sums))]
 
     def relative_error(self, scales: np.ndarray) -> np.ndarray:
@@ -300,19 +349,24 @@ class _Layer:
         known = basis(self.layer.profile, least_error=self.method in ("mse", "noise-aware"))
         self.layer.calibrated_for = torch.tensor(known, dtype=torch.float64, device=device)
         result: dict[str, Any] = {"input_range": self.top, "adc_full_scale": full_scale}
+        if self.assumed:
+            result["assumed"] = self.assumed
+        if not self.seen.sums:
+            return result | {"input_clipped": 0.0, "adc_clipped": 0.0}
         rule = self.layer.profile.adc.full_scale
         limits = np.broadcast_to(full_scale if rule == "calibrated" else rule or math.inf, len(self.seen.sums))
         unit = self.unit(self.alpha)
         clipped = [one.above(float(top) * unit) * one.number for one, top in zip(self.seen.sums, limits)]
         return result | {
             "input_clipped": self.seen.inputs.above(self.alpha) if self.dac_levels else 0.0,
-            "adc_clipped": sum(clipped) / self.sums.number,
+            "adc_clipped": sum(clipped) / max(1, self.sums.number),
         }
 
 
 def _common(layers: list[_Layer]) -> float:
     """Return the one full scale of several layers."""
+    layers = [layer for layer in layers if not layer.guess] or layers
     own = [layer.full_scale() for layer in layers]
-    if layers[0].method in ("maximum", "percentile"):
+    if layers[0].guess or layers[0].method in ("maximum", "percentile"):
         return max(own)
     return least(lambda scales: np.sum([layer.relative_error(scales) for layer in layers], axis=0), max(own))

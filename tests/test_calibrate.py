@@ -1,5 +1,6 @@
 """Calibration: streaming histograms, least-error ranges against brute force, granularity, and learned input ranges."""
 
+import copy
 import math
 
 import numpy as np
@@ -19,7 +20,7 @@ from analogsim import (
     learn_ranges,
     set_seed,
 )
-from analogsim.errors import CalibrationError, ConversionError
+from analogsim.errors import AnalogSimWarning, CalibrationError, ConversionError
 from analogsim.kernels import philox
 from analogsim.nn.histogram import BINS, Histogram, pooled
 from analogsim.ranges import best_scale, conversion_error
@@ -458,3 +459,80 @@ def test_inputs_with_their_labels_are_one_batch():
         torch.manual_seed(0)
         found.append(calibrate(convert(nn.Linear(40, 3), EIGHT), batches, progress=False))
     assert found[0] == found[1] == found[2] == found[3]
+
+
+# --- layers that the batches tell nothing of -------------------------------------------------------------------------
+
+
+class Experts(nn.Module):
+    """A body, an expert that no row is sent to, one that is never called, LoRA's pair and a head that begins at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.empty, self.idle, self.dead = (nn.Linear(12, 12) for _ in range(4))
+        self.a, self.b, self.head = nn.Linear(12, 3), nn.Linear(3, 12, bias=False), nn.Linear(12, 5)
+        nn.init.zeros_(self.b.weight)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x):
+        x = self.body(x)
+        self.empty(x[:0])
+        return self.head(x + self.b(self.a(x)) + self.dead(x * 0))
+
+
+TOLD = {"body", "a"}
+
+
+@pytest.mark.parametrize("method", ["maximum", "percentile", "mse", "noise-aware"])
+@pytest.mark.parametrize("per", ["network", "layer", "tile"])
+@pytest.mark.parametrize("change", [{}, {"dac": {"step_bits": 2}}, {"noise": {"output": 0.1, "read": 0.05}}], ids=str)
+def test_layers_that_the_batches_tell_nothing_of_get_ranges_and_are_named(method, per, change):
+    profile = EIGHT.varied(tile={"rows": 5}, weight={"w_max": "column"}, **change)
+    model, x = convert(Experts(), profile), torch.randn(50, 12)
+    with pytest.warns(AnalogSimWarning) as said:
+        report = calibrate(model, x, method, per=per, progress=False)
+    (line,) = {str(one.message) for one in said}
+    assert {name for name, row in report.items() if "assumed" in row} == set(report) - TOLD
+    for name, why in {
+        "empty": "never called",
+        "idle": "never called",
+        "dead": "inputs are all zero",
+        "b": "partial sums are all zero",
+        "head": "partial sums are all zero",
+    }.items():
+        assert why in report[name]["assumed"]
+        assert f"{name} ({report[name]['assumed']})" in line
+    assert "5 of 7 layers" in line
+    ranges = [report[name]["input_range"] for name in TOLD]
+    assert all(report[name]["input_range"] == max(ranges) for name in ("empty", "idle", "dead"))
+    # The ranges of what the batches do tell are those of a network without the rest.
+    alone = calibrate(copy.deepcopy(model.body), x, method, progress=False)[""]
+    assert report["body"]["input_range"] == pytest.approx(alone["input_range"])
+    # What is assumed is of use: filled with weights, the layers compute what they should to a few per cent.
+    for name in ("head", "b", "idle"):
+        layer = getattr(model, name)
+        nn.init.uniform_(layer.weight, -1, 1)
+        layer.profile = profile.varied(noise={"output": 0.0, "read": 0.0})
+        rows = (torch.rand(200, layer.in_features) * 2 - 1) * layer.input_range / 2
+        with torch.no_grad():
+            exact = nn.functional.linear(rows, layer.weight, layer.bias)
+            assert float((layer(rows) - exact).square().mean() / exact.var()) < 0.02
+    model(x)
+
+
+def test_a_percentile_of_zero_is_the_maximum():
+    x = torch.zeros(500, 40)
+    x[0] = torch.rand(40) + 1
+    model = convert(nn.Linear(40, 8), EIGHT)
+    with pytest.warns(AnalogSimWarning, match="at this percentile"):
+        report = calibrate(model, x, "percentile", percentile=50.0, progress=False)[""]
+    assert report["input_range"] == pytest.approx(float(x.max()))
+
+
+def test_what_a_converter_without_a_sign_never_sees_is_said():
+    model = convert(nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3)), EIGHT.varied(dac={"signed": False}))
+    nn.init.constant_(model[0].weight, -0.1)
+    nn.init.constant_(model[0].bias, -0.1)
+    with pytest.warns(AnalogSimWarning, match=r"1 \(its inputs are all 0 or below, and their converter has no sign\)"):
+        calibrate(model, torch.rand(20, 6), progress=False)
+    model(torch.rand(20, 6))

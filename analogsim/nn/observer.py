@@ -1,5 +1,6 @@
 """A kernel that computes exactly and takes notes: the magnitudes of inputs and of partial sums, for calibration."""
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +26,8 @@ class Observer:
         outputs whose weights are not all 0: the others' are not used.
     norms : list of [float, int]
         Of each tile: Σ ‖x_t‖² (where the profile has read noise) and of how many.
+    rows : float
+        Of a tile; 0 before a matrix was programmed.
     row_power, gain_power : float
         Means over outputs of ‖W_j‖² and of w_max², weight units.
     plane_power : float
@@ -40,10 +43,12 @@ class Observer:
         self.sums: list[Histogram] = []
         self.norms: list[list[float]] = []
         self.row_power = self.gain_power = self.plane_power = 1.0
+        self.rows = 0.0
         self._live: Tensor | None = None  # outputs (N,), bool, whose columns hold anything, where not all do
 
     def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor, chip: Chip | None) -> None:
         """Take note of a matrix: digital, as programmed, and its scale (N,)."""
+        self.rows = min(self.profile.tile.rows or math.inf, programmed[0].numel()) if len(programmed) else 0
         self.row_power = float(weight.detach().flatten(1).double().square().sum(1).mean())
         self.gain_power = float(w_max.double().square().mean())
         self._live = None if bool(w_max.all()) else w_max != 0
