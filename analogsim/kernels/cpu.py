@@ -49,7 +49,8 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     # Of several rows of few columns, for long loops.
     several = max(1, min(m, jit.CHUNK // n))
     gains, offsets = (
-        part if part is None else part.expand(several, -1).contiguous().view(-1) for part in finishing(n, read)
+        part if part is None or several == 1 else part.expand(several, -1).contiguous().view(-1)
+        for part in finishing(n, read)
     )
     period = 0 if gains is None else n * several
     adc, planes = adc_scalars(spec), -(-tiles // 8)
@@ -156,7 +157,7 @@ def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed
     out = torch.empty_like(x)
     if not count:
         return out
-    a, b = (contiguous(s) if isinstance(s, Tensor) else floats(s) for s in (sigma, multiplicative))
+    a, b = (contiguous(s) if isinstance(s, Tensor) else number(s) for s in (sigma, multiplicative))
     levels = (a, a.numel()), a.numel(), (b, b.numel()), b.numel()
     per_sample = count // max(a.numel(), b.numel())
     key = key_words(seed, stream), 4, torch.int64
@@ -198,6 +199,12 @@ def adc_scalars(spec: MatmulSpec) -> Tensor:
 def key_words(seed: int, stream: int) -> Tensor:
     """Return the four words of seed and stream that key the random numbers."""
     return integers([v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)])
+
+
+@lru_cache(maxsize=256)
+def number(value: float) -> Tensor:
+    """Return a float32 number on the CPU."""
+    return floats(value)
 
 
 # Machine code reads these by their addresses, so torch's default device and dtype must have no say.
