@@ -41,7 +41,7 @@ from .cost import LayerCost, NetworkCost, cost  # isort: skip
 from .robustness import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
 from .search import Design, DesignSearch, design_search  # isort: skip
 from .midpoint import MidpointFit, fit_midpoint  # isort: skip
-from .errors import AnalogSimError, AnalogSimWarning  # isort: skip
+from .errors import AnalogSimError, AnalogSimWarning, UnreachedWarning  # isort: skip
 from .kernels import MatmulSpec, tiled_matmul  # isort: skip
 
 __version__ = "0.1.0"
@@ -108,4 +108,5 @@ __all__ = [
     # errors and warnings
     "AnalogSimError",
     "AnalogSimWarning",
+    "UnreachedWarning",
 ]

@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .calibrate import Batch, run
 from .errors import ConversionError
+from .reach import warn_of_layers, watched
 from .restore import restored
 
 
@@ -30,6 +31,11 @@ def estimate_batch_norm(
     progress : bool
         Show a progress bar where standard error is a terminal.
 
+    Warns
+    -----
+    UnreachedWarning
+        A normalisation was never called on these batches; its statistics stay.
+
     Raises
     ------
     ConversionError
@@ -48,11 +54,19 @@ def estimate_batch_norm(
     with restored(model.modules(), "training"), restored(norms, "momentum"):
         model.eval()
         with kept_statistics(model, always=False):
+            before = [{key: buffer.clone() for key, buffer in norm.named_buffers()} for norm in norms]
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # the plain mean over batches
                 norm.train()
-            run(model, batches, progress, "Estimating batch normalisation")
+            layers = {name: m for name, m in model.named_modules() if any(m is norm for norm in norms)}
+            with watched(layers) as called:
+                run(model, batches, progress, "Estimating batch normalisation")
+            for norm, values in zip(norms, before):
+                if not any(layers[name] is norm for name in called):
+                    for key, buffer in norm.named_buffers():
+                        buffer.copy_(values[key])
+            warn_of_layers("estimate_batch_norm", layers, called, "their statistics stay as they were")
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:

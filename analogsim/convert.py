@@ -15,6 +15,7 @@ from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_cla
 from .nn.basis import INPUT, basis
 from .noise import replaced_forward
 from .profile import HardwareProfile
+from .reach import Matrix, matrices, some, warn_of_weights, weights_of
 
 ANALOG: dict[type[nn.Module], type[AnalogLayer] | type[AnalogComposite]] = {
     layer.digital: layer
@@ -40,7 +41,6 @@ ANALOG: dict[type[nn.Module], type[AnalogLayer] | type[AnalogComposite]] = {
 Rule = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 
 
-@torch.inference_mode(False)  # what is made must outlive it
 def convert(
     model: nn.Module, profile: HardwareProfile, *, keep_digital: Rule | Iterable[Rule] = (), inplace: bool = False
 ) -> nn.Module:
@@ -71,23 +71,48 @@ def convert(
         There is nothing to convert, a rule is none or matches nothing, or a layer cannot be converted or the model
         not be copied.
 
+    Warns
+    -----
+    UnreachedWarning
+        Matrices stay digital that nobody named.
+
     Notes
     -----
     Embeddings, normalisation, activations, pooling and products of data with data (attention scores) stay digital, and
-    so does code that reads a layer's weight without calling the layer.
+    so does code that reads a layer's weight without calling the layer. Of other matrices that stay digital (a class of
+    its own, bare parameters, modules that no nn.ModuleList registers) an `UnreachedWarning` tells, unless
+    `keep_digital` names them, or their parameter.
     """
+    return converted(model, profile, keep_digital, inplace)
+
+
+@torch.inference_mode(False)  # what is made must outlive it
+def converted(
+    model: nn.Module,
+    profile: HardwareProfile,
+    keep_digital: Rule | Iterable[Rule] = (),
+    inplace: bool = False,
+    verb: str = "convert",
+) -> nn.Module:
+    """Convert for another verb, which the warning is to name; see `convert`."""
     _check_model(model)
     if not isinstance(profile, HardwareProfile):
         raise ProfileError(
             f"profile: a HardwareProfile is needed, got {type(profile).__name__}; HardwareProfile.load(…) reads one"
         )
-    chosen = _convertible(model, _rules(model, keep_digital))
+    every = matrices(model)
+    rules = _rules(model, keep_digital, every)
+    chosen = _convertible(model, rules)
     if not chosen:
+        weights = f"; its matrices are {some(map(str, every))}" if every else ""
         raise ConversionError(
             f"{type(model).__name__}: nothing to convert: no layer of {', '.join(kind.__name__ for kind in ANALOG)} "
-            "outside what keep_digital leaves"
+            f"outside what keep_digital leaves{weights}"
         )
     refuse_held_forwards(model, map(model.get_submodule, chosen))
+    reached = weights_of(map(model.get_submodule, chosen)) | _kept_weights(model, rules, every)
+    advice = "make them layers of torch (nn.Linear, …, in an nn.ModuleList), or name in keep_digital what shall stay"
+    warn_of_weights(verb, every, reached, "stay digital", advice)
     model = model if inplace else copied(model)
     for name in chosen:
         module = model.get_submodule(name)
@@ -185,10 +210,24 @@ def _check_model(model: object) -> None:
         raise ConversionError(f"model: an nn.Module is needed, got {type(model).__name__}")
 
 
-def _rules(model: nn.Module, given: Rule | Iterable[Rule]) -> list[Rule]:
+def _kept_weights(model: nn.Module, rules: list[Rule], every: list[Matrix]) -> set[int]:
+    """Return the identities of the weights that rules name: of modules, and of single parameters."""
+    named = {
+        id(parameter)
+        for name, module in model.named_modules(remove_duplicate=False)
+        if any(_matches(rule, name, module) for rule in rules)
+        for parameter in module.parameters()
+    }
+    patterns = [rule for rule in rules if isinstance(rule, str)]
+    return named | {id(one.tensor) for one in every if any(fnmatchcase(one.name, rule) for rule in patterns)}
+
+
+def _rules(model: nn.Module, given: Rule | Iterable[Rule], every: list[Matrix]) -> list[Rule]:
     single = isinstance(given, str | type | nn.Module) or not isinstance(given, Iterable)
     rules: list[Rule] = [given] if single else list(given)  # type: ignore[list-item]
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    # A parameter of a layer that is converted cannot stay by itself.
+    bare = [one.name for one in every if not isinstance(one.owner, (AnalogLayer, AnalogComposite, *ANALOG))]
     for rule in rules:
         known = issubclass(rule, nn.Module) if isinstance(rule, type) else isinstance(rule, str) or callable(rule)
         if not known or isinstance(rule, nn.Module):
@@ -196,7 +235,7 @@ def _rules(model: nn.Module, given: Rule | Iterable[Rule]) -> list[Rule]:
                 "keep_digital: a rule is a layer's name or pattern, a module class, or a function of (name, module); "
                 f"got {rule.__name__ if isinstance(rule, type) else type(rule).__name__}"
             )
-        if isinstance(rule, str) and not any(fnmatchcase(name, rule) for name in names):
+        if isinstance(rule, str) and not any(fnmatchcase(name, rule) for name in names + bare):
             raise ConversionError(
                 f"keep_digital: no module is called {rule!r}; there are {', '.join(filter(None, names))}"
             )

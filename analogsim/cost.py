@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from .calibrate import observed
-from .convert import convert
+from .convert import converted
 from .device import Chip, Layout
 from .errors import ConversionError, ShapeError
 from .kernels import Clips, ConvGeometry, MatmulSpec, Read, plain
 from .kernels.conv import convolve
 from .kernels.conv_tiles import cut
+from .nn import Crossbar, called_layers
 from .nn.meter import RowsAsImages
 from .profile import Cost, HardwareProfile
+from .reach import warn_of_layers
 from .value import whole
 
 if TYPE_CHECKING:
@@ -141,8 +143,13 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
         The network has no layer for crossbars.
     ShapeError
         It does not take inputs of this shape.
+
+    Warns
+    -----
+    UnreachedWarning
+        Matrices stay digital (see `convert`), or layers are never called; neither is counted.
     """
-    analog = convert(model, profile)
+    analog = converted(model, profile, verb="cost")
     parameter = next(analog.parameters())
     shape = [whole(size, "input_shape", ShapeError) for size in input_shape]
     blank = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
@@ -151,9 +158,12 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
             analog(blank)
         except (RuntimeError, ValueError, IndexError) as error:
             raise ShapeError(f"input_shape {tuple(input_shape)}: {type(model).__name__} refuses it: {error}") from None
+    used = [(name, layer) for name, layer, counter in seen if counter.products]
+    called = {name.rpartition(".")[0] if isinstance(layer, Crossbar) else name for name, layer in used}
     layers = tuple(counter.cost(name or "the layer") for name, _, counter in seen if counter.products)
     if not layers:
         raise ConversionError(f"{type(model).__name__}: no layer on crossbars was used")
+    warn_of_layers("cost", called_layers(analog), called, "they are not counted")
     return NetworkCost(layers, profile.name)
 
 

@@ -7,6 +7,10 @@ class AnalogSimWarning(UserWarning):
     """
 
 
+class UnreachedWarning(AnalogSimWarning):
+    """Parts of a network that a verb did not reach: weights that stay digital, layers that were never called."""
+
+
 class AnalogSimError(Exception):
     """Base of every error raised for a user's mistake; the message says what, where, and what to do."""
 

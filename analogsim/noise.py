@@ -22,6 +22,7 @@ from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
 from .kernels import add_noise, resolve, uncompiled
 from .kernels.memory import refuse_unreal
 from .kernels.philox import seed_of_call
+from .reach import matrices, warn_of_weights
 from .value import NonNegative, Value, explain, whole
 
 __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
@@ -252,6 +253,11 @@ def inject_noise(model: nn.Module, spec: NoiseSpec, *, inplace: bool = False) ->
         The model has no layer to inject noise into, `spec.layers` or `spec.extra` names what it has not, or weight
         noise is asked for on a weight that is not a plain parameter, or the model cannot be copied.
 
+    Warns
+    -----
+    UnreachedWarning
+        Matrices are in layers that are no sites: recurrent ones, classes of their own, bare parameters.
+
     Notes
     -----
     Only modules are seen: torch.nn.functional.relu in a network's forward is no site. A module that is called twice
@@ -261,6 +267,11 @@ def inject_noise(model: nn.Module, spec: NoiseSpec, *, inplace: bool = False) ->
     breaks its graph at each site (fullgraph=True refuses). With an explicit seed, torch.utils.checkpoint would draw
     different noise in its second forward; without one it repeats the first.
     """
+    return injected(model, spec, inplace, "inject_noise")
+
+
+def injected(model: nn.Module, spec: NoiseSpec, inplace: bool, verb: str) -> nn.Module:
+    """Inject noise for a verb, which the warning is to name; see `inject_noise`."""
     plan = _plan(model, spec)
     sigmas = _by_name(spec.layers, list(plan))
     if spec.target == "weights":
@@ -269,6 +280,7 @@ def inject_noise(model: nn.Module, spec: NoiseSpec, *, inplace: bool = False) ->
             if replaced_forward(module):
                 raise ConversionError(f"{name}: something else has replaced its forward; take that away first")
     refuse_held_forwards(model, plan.values())
+    _warn(model, spec, plan, verb)
     if not inplace:
         model = copied(model)
         plan = _plan(model, spec)
@@ -285,6 +297,24 @@ def inject_noise(model: nn.Module, spec: NoiseSpec, *, inplace: bool = False) ->
         is_input = spec.target == "activations" and index == 0
         setattr(module, _INPUT if is_input else _ATTRIBUTES[spec.target], site)
     return model
+
+
+def _warn(model: nn.Module, spec: NoiseSpec, plan: dict[str, nn.Module], verb: str) -> None:
+    """Warn of matrices whose layers are no sites."""
+    if spec.target == "weights":
+        reached = {id(owner._parameters[key]) for name, layer in plan.items() for owner, key in _weights(name, layer)}
+        advice = "make them layers of torch (nn.Linear, …, in an nn.ModuleList)"
+        warn_of_weights(verb, matrices(model), reached, "are not disturbed", advice)
+        return
+    layers = [module for module in plan.values() if module is not model] + [model] * isinstance(model, _SITES)
+    reached = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    advice = "extra=(…) of the NoiseSpec makes their class a site, with a σ of 0 in its `layers` if it shall have none"
+    warn_of_weights(verb, matrices(model), reached, "are in layers whose outputs are not disturbed", advice)
+
+
+def sited_layers(model: nn.Module, target: Target) -> dict[str, nn.Module]:
+    """Return the layers that have noise sites, by name; the network's input is none."""
+    return {_layer_name(path, m): m for path, m in model.named_modules() if _ATTRIBUTES[target] in vars(m)}
 
 
 def noise_sites(model: nn.Module, target: Target = "activations") -> dict[str, NoiseSite]:

@@ -16,9 +16,10 @@ from .calibrate import as_batches
 from .copies import copied
 from .curve import QUANTITIES, RobustnessCurve
 from .errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError
-from .nn import analog_layers
-from .noise import NoiseSite, NoiseSpec, Target, inject_noise, noise_sites
+from .nn import analog_layers, called_layers
+from .noise import NoiseSite, NoiseSpec, Target, injected, noise_sites, sited_layers
 from .progress import bar
+from .reach import warn_of_layers, watched
 from .restore import forked, restored, seed_generators
 from .value import whole
 
@@ -98,6 +99,11 @@ def noise_sweep(
     NonFiniteError
         The network's output is not finite without noise.
 
+    Warns
+    -----
+    UnreachedWarning
+        Layers that noise is to reach are never called on this data; or see `inject_noise`.
+
     Notes
     -----
     Cost: 1 + S·R passes over the data. Outputs that are NaN under noise count as wrong.
@@ -120,7 +126,10 @@ def noise_sweep(
 
         set_level(0.0)
         _reseed(seed, 0.0, 0, where)
-        noise_free, samples, classes = _evaluate(model, batches, check=True)
+        layers, advice = _disturbed(model, quantity)
+        with watched(layers) as called:
+            noise_free, samples, classes = _evaluate(model, batches, check=True)
+        warn_of_layers("noise_sweep", layers, called, advice)
         shown.advance(task)
         accuracies = np.full((len(grid), repeats), np.nan)
         for row, sigma in enumerate(grid):
@@ -132,6 +141,14 @@ def noise_sweep(
     chance = 1 / classes if chance is None else float(chance)
     about = {"seed": seed, "batch_norm": "as trained" if statistics is None else "estimated at every σ"}
     return RobustnessCurve(grid, accuracies, noise_free, chance, quantity, samples, about=about)
+
+
+def _disturbed(model: nn.Module, quantity: str) -> tuple[dict[str, nn.Module], str]:
+    """Return the layers that noise is to reach, and what to say where they are never called."""
+    if quantity not in TARGETS:
+        return called_layers(model), "code that reads a layer's weight past the layer computes without its crossbars"
+    layers = sited_layers(model, TARGETS[quantity])
+    return layers, "code that reads a layer's weight, or calls its forward, past the layer computes without this noise"
 
 
 @torch.no_grad()
@@ -170,7 +187,7 @@ def _prepared(model: nn.Module, quantity: str, device: torch.device | str | None
         model, own = copied(model).to(device), True
     if quantity in TARGETS:
         if not noise_sites(model, TARGETS[quantity]):
-            model = inject_noise(model, NoiseSpec(sigma=0.0, target=TARGETS[quantity]), inplace=own)
+            model = injected(model, NoiseSpec(sigma=0.0, target=TARGETS[quantity]), own, "noise_sweep")
     elif not any(analog_layers(model)):
         raise ConversionError(f"quantity={quantity!r}: no layer is analog; convert(model, profile) first")
     return model

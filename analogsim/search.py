@@ -16,7 +16,7 @@ from .calibrate import Method, calibrate
 from .convert import convert, to_digital
 from .cost import NetworkCost, cost
 from .device import derive
-from .errors import SearchError
+from .errors import SearchError, UnreachedWarning
 from .journal import Journal, Tried, alone, read_journal
 from .nn import analog_layers, set_seed
 from .profile import HardwareProfile, Noise
@@ -260,6 +260,8 @@ def design_search(
     exact = accuracy(model, batches)
     kind = objective if isinstance(objective, str) else getattr(objective, "__name__", "cost")
 
+    cost(model, base, tuple(inputs[0].shape[1:]))  # warns, once, of what none of the designs reaches
+
     def evaluate(values: dict[str, Any]) -> tuple[float, float]:
         profile = varied(base, values)
         counted = cost(model, profile, tuple(inputs[0].shape[1:]))
@@ -290,6 +292,7 @@ def design_search(
         last.callback(optuna.logging.set_verbosity, verbosity)
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.simplefilter("ignore", category=FutureWarning)
+        warnings.simplefilter("ignore", category=UnreachedWarning)  # said already
         path = None if storage is None else Path(storage)
         last.enter_context(alone(path))
         calibrated_on = sum(map(len, inputs))

@@ -23,6 +23,7 @@ FLOORS = {
     "copies": 0,
     "stop": 0,
     "text": 0,
+    "reach": 1,
     "value": 0,
     "device_profile": 1,
     "profile": 1,

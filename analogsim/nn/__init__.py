@@ -2,7 +2,7 @@
 
 from .attention import AnalogMultiheadAttention, AnalogOutProjection, allow_nested, forbid_nested
 from .conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
-from .crossbar import AnalogComposite, Crossbar
+from .crossbar import AnalogComposite, Crossbar, called_layers
 from .layer import AnalogLayer, analog_layers, forbid_fused_inference, plain_class, set_seed
 from .linear import AnalogLinear
 from .recurrent import AnalogGRU, AnalogGRUCell, AnalogLSTM, AnalogLSTMCell, AnalogRNN, AnalogRNNCell
@@ -29,6 +29,7 @@ __all__ = [
     "Crossbar",
     "allow_nested",
     "analog_layers",
+    "called_layers",
     "forbid_fused_inference",
     "forbid_nested",
     "plain_class",

@@ -68,6 +68,12 @@ class Crossbar(AnalogLayer):
         return f"profile={self.profile.name!r}"
 
 
+def called_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return what a network calls of its analog layers: modules of several matrices in the place of their crossbars."""
+    kinds = AnalogLayer, AnalogComposite
+    return {name: m for name, m in model.named_modules() if isinstance(m, kinds) and not isinstance(m, Crossbar)}
+
+
 class AnalogComposite(nn.Module):
     """Mixin: a torch module with several matrices, each multiplied on a child `crossbar_<matrix>`.
 

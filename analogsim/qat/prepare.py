@@ -10,9 +10,16 @@ from ..copies import copied, refuse_held_forwards, refuse_script
 from ..errors import ConversionError
 from ..nn import forbid_fused_inference, forbid_nested
 from ..noise import replaced_forward
+from ..reach import Matrix, functional_activations, matrices, some, warn, warn_of_weights, weights_of
 from .layers import WEIGHTED, QuantReLU, is_quantized, modules_of
 from .mended import brevitas_parts
 from .spec import QATSpec, matches
+
+# What a network's values go through between its layers; attention and softmax stand in the same file of torch.
+_OTHERS = ("MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "LogSoftmax")
+ACTIVATIONS = tuple(
+    getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__ if name not in _OTHERS
+)
 
 
 @torch.inference_mode(False)  # what is made must outlive it
@@ -41,6 +48,12 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
         There is nothing to quantize, a name or pattern matches nothing, or a layer cannot be quantized or the model
         not be copied.
 
+    Warns
+    -----
+    UnreachedWarning
+        Weights or activations stay in floating point that nobody named: other layers with matrices, other activation
+        modules than ReLU, activation functions that a forward calls.
+
     Notes
     -----
     A dynamic range has no value before the first forward pass in training mode, and evaluating before it raises
@@ -55,15 +68,14 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
     spec = spec or QATSpec()
     if not inplace:
         model = copied(model)
-    named = modules_of(model)
+    named, every = modules_of(model), matrices(model)
     patterns = [*spec.overrides, *spec.exclude]
-    if missing := [pattern for pattern in patterns if not any(matches(pattern, names) for _, names in named)]:
+    known_names = [names for _, names in named] + [[one.name] for one in every]
+    if missing := [pattern for pattern in patterns if not any(matches(pattern, names) for names in known_names)]:
         known = ", ".join(names[0] for _, names in named if names[0])
         raise ConversionError(f"overrides, exclude: no module is called {missing[0]!r}; there are {known}")
     chosen = [
-        (module, names)
-        for module, names in named
-        if not any(matches(pattern, names) for pattern in spec.exclude) and _quantizable(module, names[0])
+        (module, names) for module, names in named if not _excluded(spec, names) and _quantizable(module, names[0])
     ]
     linear = [module for module, _ in chosen if isinstance(module, nn.Linear)]
     plan = [(module, spec.layer(*names, head=linear[-1:] == [module])) for module, names in chosen]
@@ -75,6 +87,7 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
             "with bits to round to"
         )
     refuse_held_forwards(model, (module for module, _ in plan))
+    _warn(model, spec, named, every, [module for module, _ in plan])
     likes = _nearest_parameters(model)
     for module, own in plan:
         training, like = module.training, likes[module]
@@ -90,6 +103,43 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
             forbid_fused_inference(module)  # which reads the layers' weights past their quantizers
     forbid_nested(model)
     return model
+
+
+def _warn(
+    model: nn.Module,
+    spec: QATSpec,
+    named: list[tuple[nn.Module, list[str]]],
+    every: list[Matrix],
+    plan: list[nn.Module],
+) -> None:
+    """Warn of weights and activations that stay in floating point though bits were asked for and nobody named them."""
+    own = [(module, names, spec.layer(*names)) for module, names in named if not _excluded(spec, names)]
+    if spec.weight_bits is not None:
+        asked = {id(module) for module, _, layer in own if layer.weight_bits is not None}
+        reached = weights_of([*plan, *(module for module, _ in named if id(module) not in asked)])
+        reached |= {id(one.tensor) for one in every if _excluded(spec, [one.name])}
+        advice = "make them nn.Linear or nn.Conv, or name in `exclude` what shall stay"
+        warn_of_weights("prepare_qat", every, reached, "stay in floating point", advice)
+    if spec.act_bits is not None:
+        asked = {name for _, names, layer in own if layer.act_bits is not None for name in names}
+        activations = [(module, names[0]) for module, names, _ in own if isinstance(module, ACTIVATIONS)]
+        planned = {id(module) for module in plan}
+        left = [(module, name) for module, name in activations if name in asked and id(module) not in planned]
+        if left:
+            texts = [f"{name or 'the model'} ({type(module).__name__})" for module, name in left]
+            warn(
+                f"prepare_qat: {len(left)} of {len(activations)} activations stay in floating point: {some(texts)}; "
+                "nn.ReLU modules are what is quantized: use those, or name in `exclude` what shall stay"
+            )
+        if calls := [text for name, text in functional_activations(model) if name in asked]:
+            warn(
+                f"prepare_qat: activation functions are not seen, and stay in floating point: {some(calls)}; use "
+                "nn.ReLU modules, or name in `exclude` the modules that call them"
+            )
+
+
+def _excluded(spec: QATSpec, names: list[str]) -> bool:
+    return any(matches(pattern, names) for pattern in spec.exclude)
 
 
 def _quantizable(module: nn.Module, name: str) -> bool:

@@ -50,7 +50,7 @@ class QATSpec(Value):
     """Per layer: module name or pattern ("fc*", "features.0"; a container means all in it) → changed fields out of
     weight_bits, weight_scaling, act_bits, scaling, s, act_dynamic. Where several match, the last wins."""
     exclude: tuple[str, ...] = ()
-    """Names or patterns of what stays floating point."""
+    """Names or patterns of what stays floating point: modules, and bare parameters."""
 
     def __init__(self, **values: Any) -> None:
         try:
