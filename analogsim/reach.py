@@ -132,9 +132,7 @@ def functional_activations(model: nn.Module) -> list[tuple[str, str]]:
         before = None
         for step in dis.get_instructions(forward):
             if step.argval in _FUNCTIONS and step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL"):
-                own = before == forward.__code__.co_varnames[0] and isinstance(
-                    getattr(module, step.argval, None), nn.Module
-                )
+                child = getattr(module, step.argval, None) if before == forward.__code__.co_varnames[0] else None
                 text = f"{name or type(module).__name__}: {step.argval}"
                 if not isinstance(child, nn.Module) and (name, text) not in found:
                     found.append((name, text))

@@ -6,13 +6,16 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+import typer
 from torch import nn
 from torch.nn.utils import parametrizations
+from typer.testing import CliRunner
 
 import analogsim as an
 import models.lenet
 import models.resnet
 import models.vgg
+from analogsim.cli.base import Group
 from analogsim.convert import ANALOG
 from analogsim.errors import ConversionError
 from analogsim.reach import matrices, weights_of
@@ -317,3 +320,25 @@ def test_layers_that_are_not_quantized_are_named():
     assert not said(an.prepare_qat, net, an.QATSpec(exclude=("lstm",)))
     transposed = nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.ReLU(), nn.Conv2d(3, 2, 2))
     assert "0.weight (ConvTranspose2d 2×3×2×2)" in said(an.prepare_qat, transposed)[0]
+
+
+# --- the shell -------------------------------------------------------------------------------------------------------
+
+
+def test_the_shell_says_it_in_one_clean_line():
+    app = typer.Typer(cls=Group)
+
+    @app.callback()
+    def options():
+        pass
+
+    @app.command()
+    def verb():
+        convert(Mixture())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = CliRunner().invoke(app, ["verb"])
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("warning: convert: 2 of 3 matrices")

@@ -2,8 +2,8 @@
 
 What is quantized: weights of linear and convolution layers (signed, narrow range: 2^b - 1 levels, scale from the
 largest absolute weight) and the outputs of ReLU modules (unsigned, 2^b levels, one scale a tensor). Biases, pooling,
-residual additions, other activation functions and the network's output stay as they are. Gradients are Brevitas'
-straight-through: 1 inside the range, 0 where the quantizer clips.
+residual additions and the network's output stay as they are, and so do other activation functions, with a warning.
+Gradients are Brevitas' straight-through: 1 inside the range, 0 where the quantizer clips.
 """
 
 from .freeze import freeze_quantization
