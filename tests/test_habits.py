@@ -110,7 +110,7 @@ def test_checkpointing_repeats_the_noise(preset, reentrant):
 
     model, x = an.convert(Block(), an.HardwareProfile.load(preset)), torch.randn(4, 5, 8, requires_grad=True)
     an.calibrate(model, [x.detach()], progress=False)
-    model = an.inject_noise(model, an.NoiseSpec(sigma=0.1, multiplicative=0.1)).train()
+    model = an.inject_noise(model, an.NoiseSpec(sigma=0.1, multiplicative=0.1, extra=("LSTM",))).train()
     gradients = []
     for forward in (model, lambda x: checkpoint(model, x, use_reentrant=reentrant)):
         torch.manual_seed(1)
