@@ -12,7 +12,7 @@ from . import nn as layers
 from .copies import copied, refuse_held_forwards, refuse_script
 from .errors import ConversionError, ProfileError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_class
-from .nn.basis import INPUT, basis
+from .nn.basis import ANY, INPUT, basis
 from .noise import replaced_forward
 from .profile import HardwareProfile
 from .reach import Matrix, matrices, some, warn_of_weights, weights_of
@@ -198,7 +198,7 @@ def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
     record = layer.calibrated_for
     if layer.outlived("adc_full_scale"):
         layer.adc_full_scale = torch.full((), math.nan, device=layer.adc_full_scale.device)
-        record[len(INPUT) :] = math.nan
+        record[len(INPUT) :] = ANY
     if layer.outlived("input_range"):
         layer.calibrated_for = None
         with torch.no_grad():

@@ -3,8 +3,13 @@
 Where the law speaks of the same random numbers, the noise is on; elsewhere its statistics, or what is left without it.
 """
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import analogsim as an
@@ -237,3 +242,183 @@ def test_the_smallest_inputs_and_weights_give_the_bias(size, dtype):
         torch.testing.assert_close(out, digital.bias.expand(5, 6), rtol=0, atol=1e-28)
         out.sum().backward()
         assert all(p.grad.isfinite().all() for p in analog.parameters())
+
+
+# --- scale -----------------------------------------------------------------------------------------------------------
+
+# Of these nothing is drawn, nor does anything depend on what lies beside a column.
+SILENT = ("converters", "unsigned", "SAR, ideal", "slices, ideal", "steps, ideal", "digital subtraction, ideal")
+IDEAL = {
+    "converters": {},
+    "unsigned": {"adc": {"signed": False}},
+    "SAR, ideal": {"adc": {"kind": "sar"}},
+    "slices, ideal": SLICED,
+    "steps, ideal": {"dac": {"step_bits": 2}},
+    "digital subtraction, ideal": {"cells": {"mapping": "differential", "subtraction": "digital"}},
+}
+
+
+def silent(part, **changes):
+    return an.HardwareProfile(**CONVERTERS).varied(**IDEAL[part]).varied(**changes)
+
+
+def matrix_layer(k=10, n=6):
+    return nn.Linear(k, n, bias=False)
+
+
+@settings(max_examples=80)
+@given(st.sampled_from(sorted(PARTS)), st.sampled_from(["column", "tensor"]), st.integers(-30, 30), st.booleans())
+def test_weights_times_a_power_of_two_give_exactly_that_many_times_as_much(part, rule, power, conv):
+    torch.manual_seed(0)
+    make, shape = LAYERS["conv2d, groups"] if conv and part in FEW else LAYERS["linear"]
+    digital, x = make(), torch.randn(shape)
+    with torch.no_grad():
+        digital.bias.zero_()
+        once = answer(on_chip(digital, hardware(part, rule)), x)
+        digital.weight.mul_(2.0**power)
+        assert torch.equal(answer(on_chip(digital, hardware(part, rule)), x), once * 2.0**power)
+
+
+@given(st.sampled_from(sorted(PARTS)), st.integers(-20, 20))
+def test_a_dynamic_range_scales_with_its_inputs(part, power):
+    torch.manual_seed(0)
+    analog = on_chip(matrix_layer(), hardware(part, dac={"input_range": "dynamic", "bits": 6}))
+    x = torch.randn(7, 10)
+    assert torch.equal(answer(analog, x * 2.0**power), answer(analog, x) * 2.0**power)
+
+
+# --- zero rows and columns, dead channels, order ---------------------------------------------------------------------
+
+
+@given(st.sampled_from(SILENT), st.integers(1, 9), st.integers(1, 20), st.sampled_from(["column", "tensor"]))
+def test_more_empty_columns_change_no_output(part, extra, k, rule):
+    torch.manual_seed(k)
+    small, x = matrix_layer(k).double(), torch.randn(7, k, dtype=torch.float64)
+    one, other = (
+        answer(on_chip(layer, silent(part, weight={"w_max": rule}), "reference"), x)
+        for layer in (small, widened(small, extra))
+    )
+    torch.testing.assert_close(other[:, :6], one, rtol=1e-12, atol=1e-12)
+    assert not other[:, 6:].any()
+
+
+@given(st.sampled_from([*SILENT, "output noise", "read noise", "multiplicative noise", "laplace noise", "wander"]))
+def test_more_empty_rows_of_a_tile_change_nothing_noise_included(part):
+    profile = (silent if part in IDEAL else hardware)(part, tile={"rows": 16})
+    small, x = matrix_layer(10).double(), torch.randn(7, 10, dtype=torch.float64)
+    wide = matrix_layer(16).double()
+    with torch.no_grad():
+        wide.weight.zero_()[:, :10] = small.weight
+    found = answer(on_chip(wide, profile, "reference"), torch.cat([x, torch.zeros(7, 6, dtype=torch.float64)], 1))
+    torch.testing.assert_close(found, answer(on_chip(small, profile, "reference"), x), rtol=1e-12, atol=1e-12)
+
+
+@given(st.sampled_from(SILENT), st.permutations(range(6)), st.sampled_from(["column", "tensor"]))
+def test_outputs_in_another_order_are_the_same_outputs(part, order, rule):
+    torch.manual_seed(0)
+    digital, x = matrix_layer().double(), torch.randn(7, 10, dtype=torch.float64)
+    profile = silent(part, weight={"w_max": rule})
+    one = answer(on_chip(digital, profile, "reference"), x)
+    with torch.no_grad():
+        digital.weight.copy_(digital.weight[list(order)])
+    other = answer(on_chip(digital, profile, "reference"), x)
+    torch.testing.assert_close(other, one[:, list(order)], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["column", "tensor", 1.5])
+def test_a_network_with_dead_channels_has_the_noise_of_one_without(rule):
+    """12,000 reads of one input: a mean scatters by σ/110, and a ratio of variances by 2 %; 5 times that is refused."""
+    torch.manual_seed(0)
+    whole = nn.Sequential(nn.Linear(10, 12), nn.ReLU(), nn.Linear(12, 3)).double()
+    live = [0, 2, 3, 7, 11]
+    dead = [n for n in range(12) if n not in live]
+    pruned = nn.Sequential(nn.Linear(10, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    with torch.no_grad():
+        whole[0].weight.div_(20)  # beside which noise of a scale of 1 would be loud
+        whole[0].weight[dead], whole[0].bias[dead] = 0.0, 0.0
+        whole[2].weight[:, dead] = 0.9 * whole[2].weight[:, live].abs().amax(
+            1, keepdim=True
+        )  # no scale depends on them
+        pruned[0].weight.copy_(whole[0].weight[live])
+        pruned[0].bias.copy_(whole[0].bias[live])
+        pruned[2].weight.copy_(whole[2].weight[:, live])
+        pruned[2].bias.copy_(whole[2].bias)
+    profile = hardware("output noise", rule, tile={"rows": 16})
+    x = torch.randn(1, 10, dtype=torch.float64).expand(12000, -1)
+    first, second = answer(on_chip(whole, profile), x), answer(on_chip(pruned, profile), x)
+    assert ((first.mean(0) - second.mean(0)).abs() < 5 * second.std(0) * (2 / 12000) ** 0.5).all()
+    torch.testing.assert_close(first.var(0), second.var(0), rtol=0.1, atol=0)
+
+
+# --- batches, threads, casts, copies ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv1d", "conv2d, groups", "gru cell"])
+@pytest.mark.parametrize("part", PARTS)
+def test_the_first_samples_are_the_same_in_any_batch(part, kind):
+    """Noise follows the place in the output, so that it is on; without noise, any part of a batch is."""
+    if kind != "linear" and part not in FEW:
+        return
+    make, shape = LAYERS[kind]
+    analog, x = on_chip(make().double(), hardware(part), "reference"), torch.randn(shape, dtype=torch.float64)
+    whole = answer(analog, x)
+    for count in (1, 2):
+        torch.testing.assert_close(answer(analog, x[:count]), whole[:count], rtol=1e-12, atol=1e-12)
+    if part not in DRAWN_BY_READ and part != "everything":
+        parts = torch.cat([answer(analog, x[first : first + 1]) for first in range(len(x))])
+        torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("part", ["converters", "read noise", "wander", "everything"])
+def test_threads_change_nothing_but_rounding(part):
+    make, _ = LAYERS["linear"]
+    profile = hardware(part, adc={"bits": None, "kind": "ideal", "capacitor_mismatch": 0.0}, dac={"step_bits": None})
+    analog, x, found = on_chip(make(), profile), torch.randn(3000, 10), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(answer(analog, x))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-5, atol=1e-5)
+
+
+def calibrated_on_chip(part):
+    profile = hardware(part, dac={"input_range": "calibrated"}, adc={"full_scale": "calibrated"})
+    model = an.convert(nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 5)), profile)
+    x = torch.randn(9, 4, 4, 4)
+    an.calibrate(model, x, progress=False)
+    if profile.is_drawn:
+        an.program(model, seed=1)
+        an.at_time(model, 60.0)
+    return model.eval(), x
+
+
+@pytest.mark.parametrize("part", ["output noise", "programming", "slices", "everything"])
+def test_casts_and_the_meta_device_and_back_change_nothing(part):
+    model, x = calibrated_on_chip(part)
+    expected, state = answer(model, x), {name: value.clone() for name, value in model.state_dict().items()}
+    assert torch.equal(answer(model.double().float(), x), expected)
+    rounded = {n: v.half().float() if n.endswith(("weight", "bias")) else v for n, v in state.items()}
+    model.half().float()
+    assert all(torch.equal(value, rounded[name]) for name, value in model.state_dict().items())
+    model.to("meta")
+    model.to_empty(device="cpu")
+    model.load_state_dict(state)
+    assert torch.equal(answer(model, x), expected)
+
+
+def test_a_copy_in_another_process_gives_the_same(tmp_path):
+    models = {part: calibrated_on_chip(part) for part in ("output noise", "everything")}
+    torch.save(models, tmp_path / "models.pt")
+    code = """
+import sys, torch, analogsim as an
+torch.set_num_threads(1)
+found = {}
+for part, (model, x) in torch.load(sys.argv[1] + "/models.pt", weights_only=False).items():
+    an.set_seed(model, 3)
+    found[part] = model(x).detach()
+torch.save(found, sys.argv[1] + "/found.pt")
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    found = torch.load(tmp_path / "found.pt")
+    for part, (model, x) in models.items():
+        assert torch.equal(found[part], answer(model, x))

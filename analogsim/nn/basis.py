@@ -1,6 +1,5 @@
 """What calibrated ranges depend on of the hardware, as numbers that are kept beside them and compared with it."""
 
-import math
 import zlib
 from typing import Any
 
@@ -24,8 +23,12 @@ FIELDS = (
 """What a full scale is for; the input range that it is relative to included."""
 
 
+ANY = -0.5
+"""In a record: of a field, or of ranges, that it does not matter for. No field's value is this number."""
+
+
 def basis(profile: HardwareProfile, least_error: bool = True) -> tuple[float, ...]:
-    """Return the `FIELDS` of a profile as numbers, NaN for what does not matter.
+    """Return the `FIELDS` of a profile as numbers, `ANY` for what does not matter.
 
     Parameters
     ----------
@@ -40,15 +43,15 @@ def basis(profile: HardwareProfile, least_error: bool = True) -> tuple[float, ..
         values[name] = getattr(getattr(profile, part), field)
     values["dac.signed"] |= profile.dac.bits is None  # then it clips nothing
     if not least_error:
-        values["adc.bits"] = math.nan
+        values["adc.bits"] = ANY
         if profile.dac.step_bits is None:
-            values["dac.bits"] = math.nan
+            values["dac.bits"] = ANY
     return tuple(map(_number, values.values()))
 
 
 def changed(kept: list[float] | tuple[float, ...], now: tuple[float, ...]) -> list[str]:
-    """Return the fields in which what ranges are for (NaN: whatever it is) is not what there is."""
-    return [name for name, a, b in zip(FIELDS, kept, now) if a != b and a == a and b == b]
+    """Return the fields in which what ranges are for is not what there is; NaN, which a record lost, is nothing."""
+    return [name for name, a, b in zip(FIELDS, kept, now) if a != b and a == a and a != ANY]
 
 
 def _number(value: Any) -> float:
