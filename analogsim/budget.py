@@ -17,7 +17,7 @@ from .errors import CalibrationError
 from .files import plain, write_json
 from .nn import set_seed
 from .nn.meter import STAGES, Meter
-from .noise import NoiseSpec, inject_noise, remove_noise, set_noise
+from .noise import NoiseSpec, injected, remove_noise, set_noise
 from .restore import forked, seed_generators
 from .text import label
 from .value import whole
@@ -253,7 +253,7 @@ def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[f
     error = _mean_square([model(inputs) - exact for _ in range(repeats)])
     if not 0 < error < math.inf:
         return (0.0 if error == 0 else math.nan), error
-    noisy = inject_noise(digital, NoiseSpec(sigma=1.0), inplace=True)
+    noisy = injected(digital, NoiseSpec(sigma=1.0), True, "noise_budget")
     sigma = 0.01
     with forked(inputs.device):
         for _ in range(40):

@@ -136,6 +136,8 @@ def test_every_verb_says_it_in_its_own_name():
     assert said(inject, Mixture())[0].startswith("inject_noise: 2 of 3 matrices (91.3% of the weights) are in layers")
     assert said(disturb_weights, Mixture())[0].startswith("inject_noise: 2 of 3 matrices (91.3%")
     assert said(an.noise_sweep, Mixture(), (X, Y), [1.0], 1, progress=False)[0].startswith("noise_sweep: 2 of 3")
+    budgeted = said(an.noise_budget, convert(Mixture(), keep_digital="w?"), X, repeats=1, progress=False)
+    assert budgeted[0].startswith("noise_budget: 2 of 3 matrices (91.3%")
     assert said(an.cost, Mixture(), PROFILE, (4,))[0].startswith("cost: 2 of 3 matrices (91.3% of the weights) stay")
     assert said(an.prepare_qat, Mixture())[0].startswith("prepare_qat: 2 of 3 matrices (91.3%")
     assert not said(an.prepare_qat, Mixture(), an.QATSpec(exclude=("w1", "w2")))
