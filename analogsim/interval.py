@@ -72,13 +72,13 @@ class MeanCurve:
         """Return bootstrap samples (B, S) of the mean curve; none where the noise is not known."""
         rng, mean, n = np.random.default_rng(seed), self.mean, self.units.shape[1]
         if self.variances is None:
-            return np.empty((0, len(mean)))
+            return np.zeros((0, len(mean)))
         if n == 1 and self.samples is not None:
             return rng.binomial(self.samples, mean, (resamples, len(mean))) / self.samples
         deviations = (self.units - mean[:, None]) * math.sqrt(n / (n - 1))
         if self.together:
             return mean + deviations.T[rng.integers(0, n, (resamples, n))].mean(1)
-        rows, samples = np.arange(len(mean))[:, None], np.empty((resamples, len(mean)))
+        rows, samples = np.arange(len(mean))[:, None], np.zeros((resamples, len(mean)))
         # In parts, for the picks of a long grid take gigabytes.
         for part in np.array_split(samples, max(1, math.ceil(resamples * self.units.size / law.AT_ONCE))):
             part[:] = mean + deviations[rows, rng.integers(0, n, (*part.shape, n))].mean(2)
