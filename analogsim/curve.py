@@ -1,9 +1,10 @@
 """A robustness curve: accuracy over a noise grid as a typed object, with its fit, table, picture and file."""
 
+import hashlib
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from .errors import DataError, FitError
 from .files import plain, write_json
 from .kept import Record, read_kept, sealed
-from .midpoint import Array, MidpointFit, fit_midpoint
+from .midpoint import VERSION, Array, MidpointFit, fit_midpoint
 from .value import Fraction, explain, short
 
 if TYPE_CHECKING:
@@ -153,6 +154,21 @@ class RobustnessCurve:
         )
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of all that the fit is made from, and of how it is made."""
+        numbers = [VERSION, float(self.noise_free), float(self.chance), self.samples, self.accuracies.shape]
+        found = hashlib.sha256(repr(numbers).encode())
+        for values in (self.sigmas, self.accuracies, self.trainings):
+            found.update(np.ascontiguousarray(values).tobytes())
+        return found.hexdigest()
+
+    def fitted_as(self, fit: MidpointFit) -> Self:
+        """Return this curve with a fit that was made before, of a curve of the same `digest`."""
+        curve = replace(self)
+        curve.__dict__["fit"] = fit
+        return curve
+
+    @property
     def fitted(self) -> MidpointFit | None:
         """The fit; None where the values allow none."""
         try:
@@ -225,6 +241,11 @@ class RobustnessCurve:
         if not curves:
             raise FitError("curves: none was given; pool needs one curve a training")
         first = curves[0]
+        if len(curves) == 1:
+            fit = first.__dict__.get("fit")
+            own = cls(**{field.name: getattr(first, field.name) for field in fields(first)})
+            flags = tuple(flag for flag in fit.flags if flag != "brittle") if fit else ()
+            return own.fitted_as(replace(fit, flags=flags)) if fit else own
         for number, curve in enumerate(curves[1:], 1):
             same_grid = curve.sigmas.shape == first.sigmas.shape and np.allclose(curve.sigmas, first.sigmas)
             if not same_grid or (curve.quantity, curve.chance) != (first.quantity, first.chance):

@@ -12,6 +12,7 @@ from .errors import FitError
 from .interval import MeanCurve, agree, percentiles, with_cell
 from .law import LOG_K, LOG_MU, Array
 
+VERSION = 2  # raised where the same curve would get another fit
 MIN_R2 = 0.95  # below: poor_fit
 MISS = 0.05  # of the fall; a point farther from the law, by more than noise does it: poor_fit
 MIN_RISE = 0.02  # of the way from chance to 1; a peak below it is collapsed however many samples were tested

@@ -475,6 +475,38 @@ def test_a_summary_pools_seeds_and_judges_against_the_baseline(tmp_path):
     assert (one["ci_high"] - one["ci_low"] < 0.1 * one["midpoint"]).all()
 
 
+def test_fits_of_pooled_curves_are_made_once_and_never_stale(tmp_path, monkeypatch):
+    from analogsim import curve as curve_module
+    from analogsim.study.results import write_summary
+
+    store = fabricated(tmp_path / "out", {"float": [0.9, 1.0, 1.1], "false": [0.2, 0.21, 0.19], "lost": [0.001] * 3})
+    write_summary(store)
+    first = summarise(store.root)
+    assert len(Store(store.root).fits) == 3
+    with monkeypatch.context() as patched:
+        patched.setattr(curve_module, "fit_midpoint", lambda *_, **__: pytest.fail("a fit was made again"))
+        pd.testing.assert_frame_equal(summarise(store.root), first)
+        write_summary(Store(store.root))
+    (store.root / "fits.json").write_text("{half")
+    pd.testing.assert_frame_equal(summarise(store.root), first)
+    path = next(store.folder(entry.job) for entry in store.plan() if entry.method == "false") / SWEEP
+    curve = RobustnessCurve.load(path)
+    RobustnessCurve(curve.sigmas, curve.accuracies[::-1], 0.8, 0.1, samples=10_000).save(path)
+    second = summarise(store.root).set_index("method")
+    assert second["midpoint"]["false"] != first.set_index("method")["midpoint"]["false"]
+    assert second["midpoint"]["float"] == first.set_index("method")["midpoint"]["float"]
+
+
+def test_the_fit_of_one_training_is_that_of_its_curve(tmp_path, monkeypatch):
+    from analogsim import curve as curve_module
+
+    store = fabricated(tmp_path / "out", {"float": [1.0], "false": [0.2]})
+    monkeypatch.setattr(curve_module, "fit_midpoint", lambda *_, **__: pytest.fail("a fit was made again"))
+    frame = summarise(store.root).set_index("method")
+    assert frame["flags"].tolist() == ["", "brittle"]
+    assert frame["midpoint"].tolist() == load_results(store.root)["midpoint"].tolist()
+
+
 def test_a_damaged_result_is_named(tmp_path):
     store = fabricated(tmp_path, {"float": [1.0]})
     (path,) = tmp_path.glob(f"jobs/*/{RESULT}")

@@ -125,7 +125,7 @@ def _draw(paint: Any, variants: Sequence[Variant], colors: dict[Any, str], stem:
 
     files = []
     # A fixed salt and no date: the same results give the same file. A name is text, and a $ in it no mathematics.
-    style = {"font.size": 10, "svg.hashsalt": "analogsim", "text.parse_math": False}
+    style: Any = {"font.size": 10, "svg.hashsalt": "analogsim", "text.parse_math": False}
     with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for it
         figure = Figure(figsize=(8.6, 4.8), dpi=130, layout="constrained")

@@ -1,12 +1,16 @@
 """The JSON files of a study's directory, field by field: what is read back must be what was written."""
 
+import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ..errors import StudyError
+from ..files import content
 from ..kept import Record, read_kept
+from ..midpoint import MidpointFit
 from ..value import NonNegative, Value
 from .grid import Entry, digest
 from .history import History, numbered
@@ -86,10 +90,33 @@ def read_result(path: Path) -> Result | None:
     StudyError
         It cannot be read, is damaged, or is another job's.
     """
+    try:
+        known = hashlib.sha256(content(path)).digest()
+    except OSError:
+        known = b""  # `read` says what it is
+    return _read_result(path, known) if known else _result(path)
+
+
+@lru_cache(maxsize=10_000)
+def _read_result(path: Path, _: bytes) -> Result | None:
+    # By the file's content: of a study of thousands of jobs reading takes seconds, checking it minutes.
+    return _result(path)
+
+
+def _result(path: Path) -> Result | None:
     result = read(path, Result)
     if result is not None and (job := digest(result.job)) != path.parent.name:
         raise StudyError(f"{path}: damaged (it is of job {job}, not of its folder's); {Result.remedy}")
     return result
+
+
+class Fits(Record):
+    """Fits of pooled curves, by the curve's digest: fits.json."""
+
+    # A fit has what JSON has not: NaN and infinity, as text.
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    fits: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], MidpointFit]
 
 
 class Failure(Record):

@@ -55,7 +55,7 @@ def write_report(directory: str | os.PathLike[str]) -> list[Path]:
         raise StudyError(f"{store.root}: no job has ended yet; see analogsim study status {store.root}")
     if not store.busy():  # a run writes them itself
         write_results(store)
-        write_summary(store)
+        write_summary(store, variants)
     refuse_links(store.root / FIGURES)
     pictures = write_figures(variants, store.root / FIGURES)
     write_text(store.root / PAGE, _page(store, variants))

@@ -1,12 +1,16 @@
 """The results of a study as pandas frames: one row a training, or one row a method over its seeds."""
 
+import hashlib
 import math
 import os
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..curve import RobustnessCurve
 from ..errors import DataError, FitError, StudyError
+from ..files import content
 from ..midpoint import MidpointFit
 from .checkpoint import write_text
 from .grid import Entry
@@ -119,7 +123,7 @@ def load_variants(store: Store) -> list[Variant]:
             for cell in cells
             if (result := ended.get(cell.seed)) and result.status != "diverged"
         ]
-        curve = RobustnessCurve.pool(curves) if curves else None
+        curve = _pooled(store, curves) if curves else None
         if method == study.reference and curve is not None:
             judges[model] = curve
         states = tuple(store.state(cell.job) for cell in cells)
@@ -133,9 +137,19 @@ def write_results(store: Store) -> None:
     write_text(store.root / RESULTS, _results(store).to_csv(index=False, float_format="%.6g"))
 
 
-def write_summary(store: Store) -> None:
-    """Write summary.csv likewise."""
-    write_text(store.root / SUMMARY, _summary(load_variants(store)).to_csv(index=False, float_format="%.6g"))
+def write_summary(store: Store, variants: list[Variant] | None = None) -> None:
+    """Write summary.csv likewise, and the fits of pooled curves, so that they are made once.
+
+    `variants`: of `load_variants`, where they are at hand.
+    """
+    variants = load_variants(store) if variants is None else variants
+    write_text(store.root / SUMMARY, _summary(variants).to_csv(index=False, float_format="%.6g"))
+    fits = {}
+    for variant in variants:
+        if variant.trainings > 1 and variant.curve is not None and variant.curve.fitted is not None:
+            flags = tuple(flag for flag in variant.curve.flags if flag != "brittle")
+            fits[variant.curve.digest] = replace(variant.curve.fit, flags=flags)
+    store.keep_fits(fits)
 
 
 def _results(store: Store) -> "pd.DataFrame":
@@ -193,10 +207,26 @@ def _fit(curve: RobustnessCurve) -> tuple[MidpointFit | None, tuple[str, ...]]:
     return fit, ("no_fit",) if fit is None else fit.flags
 
 
+def _pooled(store: Store, curves: list[RobustnessCurve]) -> RobustnessCurve:
+    curve = RobustnessCurve.pool(curves)
+    kept = store.fits.get(curve.digest) if len(curves) > 1 else None
+    return curve.fitted_as(kept) if kept else curve
+
+
+@lru_cache(maxsize=10_000)
+def _loaded(path: Path, _: bytes) -> RobustnessCurve:
+    # By the file's content, as results are.
+    return RobustnessCurve.load(path)
+
+
 def _curve(store: Store, job: str, result: Result) -> RobustnessCurve:
     path = store.folder(job) / SWEEP
     try:
-        curve = RobustnessCurve.load(path)
+        try:
+            found = content(path)
+        except OSError:
+            found = b""  # `load` says what it is
+        curve = _loaded(path, hashlib.sha256(found).digest()) if found else RobustnessCurve.load(path)
     except DataError as error:
         raise StudyError(str(error)) from None
     asked = result.job["sweep"]

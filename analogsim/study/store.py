@@ -8,6 +8,7 @@ jobs/ID/           one folder a job: result.json and sweep.json, or error.json, 
 groups/ID/         one folder a group of jobs that are trained together; see group_job
 results.csv        one row a training; summary.csv: one row a method, over its seeds. Derived: made anew from
                    the jobs whenever one ends
+fits.json          fits of pooled curves, by what they are of; made anew where it is missing
 lock, lock.json    held while a run is at work, and by whom
 =================  ====================================================================================
 """
@@ -15,22 +16,26 @@ lock, lock.json    held while a run is at work, and by whom
 import os
 import platform
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, StudyError
-from ..files import append_line, lock, refuse_links
+from ..files import append_line, lock, plain, refuse_links
 from ..kept import read_lines, sealed_text
+from ..midpoint import MidpointFit
 from .checkpoint import write_text
 from .file import load_study, study_text
 from .grid import Entry, Study
 from .job import ABOUT, ERROR, GROUPED, RESULT, RUNNING, now
-from .records import AGAIN, Failure, Owner, Plan, Run, read, read_result
+from .records import AGAIN, Failure, Fits, Owner, Plan, Run, read, read_result
 from .train import CHECKPOINT, HISTORY
 
 STUDY, PLAN, RUNS, JOBS = "study.yaml", "plan.json", "runs.jsonl", "jobs"
+FITS = "fits.json"
 GROUPS, DAMAGED = "groups", CHECKPOINT + ".damaged"
 STATES = ("finished", "collapsed", "diverged", "failed", "running", "interrupted", "waiting")
 DONE = STATES[:3]
@@ -46,6 +51,21 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
+
+    @cached_property
+    def fits(self) -> dict[str, MidpointFit]:
+        """Fits of pooled curves that were kept, by the curve's digest; they are made anew where they are damaged."""
+        with suppress(StudyError):
+            kept = read(self.root / FITS, Fits)
+            return dict(kept.fits) if kept else {}
+        return {}
+
+    def keep_fits(self, fits: Mapping[str, MidpointFit]) -> None:
+        """Keep fits for whoever pools the same curves again, in place of those that were kept."""
+        if fits.keys() != self.fits.keys():
+            values = {key: {name: plain(value) for name, value in asdict(fit).items()} for key, fit in fits.items()}
+            write_text(self.root / FITS, sealed_text({"fits": values}, indent=None))
+            self.__dict__["fits"] = dict(fits)
 
     def folder(self, job: str) -> Path:
         """Return a job's folder.
