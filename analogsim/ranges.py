@@ -81,7 +81,8 @@ def best_scale(histogram: Histogram, levels: int, sigma: float = 0.0) -> float:
 
 def _blurred(histogram: Histogram, sigma: float) -> tuple[Array, Array]:
     """Return edges (B + 1,) and the probability of |u + N(0, σ²)| in each bin (B,)."""
-    used = max(1, math.ceil(histogram.maximum / histogram.top * BINS)) if histogram.top else 1
+    # The maximum may be its bin's lower edge, as 1 is, of one-hot or binary inputs.
+    used = min(BINS, math.floor(histogram.maximum / histogram.top * BINS) + 1) if histogram.top else 1
     edges, counts = histogram.edges[: used + 1], histogram.counts[:used].astype(float)
     reach = histogram.maximum + 6 * sigma
     width = reach / _NOISY_BINS

@@ -536,3 +536,18 @@ def test_what_a_converter_without_a_sign_never_sees_is_said():
     with pytest.warns(AnalogSimWarning, match=r"1 \(its inputs are all 0 or below, and their converter has no sign\)"):
         calibrate(model, torch.rand(20, 6), progress=False)
     model(torch.rand(20, 6))
+
+
+@pytest.mark.parametrize("method", ["maximum", "percentile", "mse", "noise-aware"])
+def test_a_tile_that_saw_only_zeros_has_a_range(method):
+    """Pruned rows, and one-hot inputs that never reach a tile: without a word, for any full scale does."""
+    digital = nn.Linear(60, 8)
+    with torch.no_grad():
+        digital.weight[:, 20:40] = 0.0
+    x = torch.eye(60)[:15].repeat(3, 1)  # the third tile gets no input at all
+    model = convert(digital, EIGHT.varied(adc={"per": "tile"}, weight={"w_max": "column"}))
+    scales = calibrate(model, x, method, progress=False)[""]["adc_full_scale"]
+    assert len(scales) == 3
+    assert all(0 < scale < math.inf for scale in scales)
+    error = (model(x) - digital(x)).detach()
+    assert error.square().mean() < 0.05 * digital.weight.detach().square().mean()

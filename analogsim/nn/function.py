@@ -227,7 +227,8 @@ class CrossbarConv(torch.autograd.Function):
         grad_b = g.sum((0, *range(2, g.ndim))) if need_b else None
         grad_alpha = None
         if kept and grad_x is not None:
-            grad_alpha = range_gradient(ctx, g, x, grad_x, *kept, ctx.geometry, ctx.mapping)
+            out, bias = kept
+            grad_alpha = range_gradient(ctx, g, x, grad_x, out, bias, ctx.geometry, ctx.mapping)
         return (grad_x, grad_w, grad_b, None, None, None, grad_alpha)
 
 
