@@ -265,6 +265,7 @@ def shaped(normal: Tensor, distribution: str) -> Tensor:
     """Turn standard normals into numbers of another distribution with mean 0 and variance 1, by their quantiles."""
     if distribution == "gaussian":
         return normal
+    normal = normal.double()  # in float32 Φ(-5.6) is 0, whose logarithm is infinite
     if distribution == "uniform":
         return math.sqrt(12) * (torch.special.ndtr(normal) - 0.5)
     # 1 - |2u - 1| = 2·Φ(-|n|), without cancellation.
