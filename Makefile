@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-gpu browser lint types bench bench-gpu bench-group peers bench-peers test-peers lock clean
+.PHONY: help venv demo test fuzz test-slow test-gpu browser lint types bench bench-gpu bench-group peers bench-peers test-peers lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ bench: $(READY) ## measure speed against plain torch and write the tables (20 mi
 bench-gpu: $(READY) ## measure the Triton kernels against torch, on a machine with a CUDA GPU
 	$(BIN)/python -m benchmarks.gpu --out $(SPEED)/gpu.json
 	$(BIN)/python -m benchmarks.tables
+
+fuzz: $(READY) ## random layers, profiles and inputs: make fuzz SEED=1 CASES=20000 MINUTES=30
+	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --cases $(or $(CASES),20000) --minutes $(or $(MINUTES),30)
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
 	$(BIN)/python -m pytest tests/test_gpu.py tests/test_gpu_group.py
