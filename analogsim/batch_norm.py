@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .calibrate import Batch, run
 from .errors import ConversionError
+from .noise import all_sites
 from .reach import warn_of_layers, watched
 from .restore import restored
 
@@ -51,8 +52,11 @@ def estimate_batch_norm(
     norms = batch_norms(model)
     if not norms:
         raise ConversionError(f"{type(model).__name__}: no batch normalisation with running statistics to be estimated")
-    with restored(model.modules(), "training"), restored(norms, "momentum"):
+    sites = all_sites(model)
+    with restored(model.modules(), "training"), restored(norms, "momentum"), restored(sites, "train"):
         model.eval()
+        for site in sites:
+            site.train = site.eval  # a normalisation that has a site is in training mode while it is estimated
         with kept_statistics(model, always=False):
             before = [{key: buffer.clone() for key, buffer in norm.named_buffers()} for norm in norms]
             for norm in norms:

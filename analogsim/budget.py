@@ -17,8 +17,8 @@ from .errors import CalibrationError
 from .files import plain, write_json
 from .nn import set_seed
 from .nn.meter import STAGES, Meter
-from .noise import NoiseSpec, injected, remove_noise, set_noise
-from .restore import forked, seed_generators
+from .noise import NoiseSpec, all_sites, injected, remove_noise, set_noise
+from .seeds import Key, checked, derive
 from .text import label
 from .value import whole
 
@@ -183,7 +183,7 @@ def noise_budget(
     repeats : int
         Simulated reads behind `measured` and behind the network's own figure; 0 leaves both NaN.
     seed : int
-        Of the simulated noise.
+        Of the simulated noise, in [0, 2^64).
     progress : bool
         Show a progress bar where standard error is a terminal.
 
@@ -196,7 +196,7 @@ def noise_budget(
     ConversionError
         The model has no analog layer.
     CalibrationError
-        A range that shall be calibrated was not, or a layer was never reached.
+        A range that shall be calibrated was not, a layer was never reached, or the seed is impossible.
     ProgrammingError
         Chips of this hardware differ, and the model was not programmed.
 
@@ -209,7 +209,7 @@ def noise_budget(
 
     Memory: tensors of 2^19 outputs at a time. Time: ten or so exact passes, one a slice and step, `repeats` noisy ones.
     """
-    repeats, seed = whole(repeats, "repeats", CalibrationError), whole(seed, "seed", CalibrationError)
+    repeats, seed = whole(repeats, "repeats", CalibrationError), checked(seed, CalibrationError)
     if repeats < 0:
         raise CalibrationError(f"repeats: 0 or more is needed (got {repeats})")
     model = copied(model).eval()
@@ -249,22 +249,22 @@ def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[f
     exact = digital(inputs)
     if not isinstance(exact, Tensor):
         return math.nan, math.nan
-    set_seed(model, seed)
+    set_seed(model, derive(seed, Key.BUDGET_HARDWARE))
     error = _mean_square([model(inputs) - exact for _ in range(repeats)])
     if not 0 < error < math.inf:
         return (0.0 if error == 0 else math.nan), error
-    noisy = injected(digital, NoiseSpec(sigma=1.0), True, "noise_budget")
+    noisy = injected(digital, NoiseSpec(sigma=1.0, seed=derive(seed, Key.BUDGET_SITES)), True, "noise_budget")
     sigma = 0.01
-    with forked(inputs.device):
-        for _ in range(40):
-            set_noise(noisy, sigma)
-            seed_generators(seed, inputs.device)  # the same numbers for every σ
-            found = _mean_square([noisy(inputs) - exact for _ in range(repeats)])
-            ratio = math.sqrt(error / found) if found > 0 else 2.0
-            if abs(ratio - 1) < 0.005:
-                return sigma, error
-            # The error grows with σ² while the network is nearly linear, and with less or more beyond.
-            sigma *= min(max(ratio, 0.1), 10.0)
+    for _ in range(40):
+        set_noise(noisy, sigma)
+        for site in all_sites(noisy):
+            site.calls = 0  # the same numbers for every σ
+        found = _mean_square([noisy(inputs) - exact for _ in range(repeats)])
+        ratio = math.sqrt(error / found) if found > 0 else 2.0
+        if abs(ratio - 1) < 0.005:
+            return sigma, error
+        # The error grows with σ² while the network is nearly linear, and with less or more beyond.
+        sigma *= min(max(ratio, 0.1), 10.0)
     return math.nan, error
 
 

@@ -18,6 +18,7 @@ from .nn import AnalogLayer, analog_layers
 from .nn.basis import basis
 from .nn.histogram import Histogram, pooled
 from .nn.observer import Observer
+from .noise import without_noise
 from .ranges import best_scale, conversion_error, least, least_error
 from .restore import restored
 from .value import LARGEST_SCALE, LEAST_SCALE
@@ -39,8 +40,9 @@ def calibrate(
 ) -> dict[str, dict[str, Any]]:
     r"""Set every analog layer's `input_range` α and `adc_full_scale` F from data.
 
-    The network runs once without converters and noise; of each layer's inputs x and partial sums u_t = x_t ŵ_tᵀ (in
-    normalised units u_t/α) histograms are kept, whose size does not depend on the amount of data. Then
+    The network runs once without converters and noise, injected noise included; of each layer's inputs x and partial
+    sums u_t = x_t ŵ_tᵀ (in normalised units u_t/α) histograms are kept, whose size does not depend on the amount of
+    data. Then
 
     * `maximum`: the largest magnitudes; nothing of this data clips, but what is below 0 where a converter has no sign.
     * `percentile`: percentiles of the magnitudes.
@@ -151,7 +153,8 @@ def _has_constants(layer: AnalogLayer) -> bool:
 
 @contextmanager
 def observed(model: nn.Module, make: Callable[[AnalogLayer], Any]) -> Iterator[list[tuple[str, AnalogLayer, Any]]]:
-    """Put a kernel that takes notes into every analog layer, the network in evaluation mode; both end with the context.
+    """Put a kernel that takes notes into every analog layer, the network in evaluation mode and without injected noise,
+    for as long as the context lasts.
 
     Yields
     ------
@@ -165,7 +168,8 @@ def observed(model: nn.Module, make: Callable[[AnalogLayer], Any]) -> Iterator[l
     layers = [(name, layer, make(layer)) for name, layer in analog_layers(model)]
     if not layers:
         raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
-    with restored(model.modules(), "training"), restored((layer for _, layer, _ in layers), "_observer"):
+    owners = restored(model.modules(), "training"), restored((layer for _, layer, _ in layers), "_observer")
+    with owners[0], owners[1], without_noise(model):
         model.eval()
         for _, layer, observer in layers:
             layer._observer = observer

@@ -35,6 +35,10 @@ class QuantizationError(AnalogSimError, ValueError):
     """A quantization specification that cannot be: an impossible value, an unknown key."""
 
 
+class SeedError(AnalogSimError, ValueError):
+    """A seed that is no whole number of 64 bits."""
+
+
 class CalibrationError(AnalogSimError, RuntimeError):
     """A layer whose constant full-scale ranges were never set, or data they cannot be set from."""
 

@@ -8,7 +8,8 @@ are not those of the CPU.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -23,6 +24,8 @@ from .kernels import add_noise, resolve, uncompiled
 from .kernels.memory import refuse_unreal
 from .kernels.philox import seed_of_call
 from .reach import matrices, warn_of_weights
+from .restore import restored
+from .seeds import Key, Stream, derive, next_call, numbered
 from .value import NonNegative, Value, explain, whole
 
 __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
@@ -49,8 +52,7 @@ _POOLS = tuple(kind for name, kind in vars(nn).items() if "Pool" in name and isi
 _SITES = (*_WEIGHTED, *_ACTIVATIONS, *_POOLS)
 _ATTRIBUTES = {"activations": "noise_site", "weights": "weight_noise_site"}
 _INPUT = "input_noise_site"
-# Upper half of a site's stream number: far from the small numbers of analog layers, which may have the same seed.
-_FIRST_STREAM = {"activations": 1 << 63, "weights": 3 << 62}
+_STREAMS: dict[Target, Stream] = {"activations": Stream.ACTIVATIONS, "weights": Stream.WEIGHTS}
 
 
 class NoiseSpec(Value):
@@ -114,7 +116,7 @@ class NoiseSite:
         self.sigma: Sigma = sigma
         self.multiplicative: Sigma = spec.multiplicative
         self.train, self.eval, self.seed = spec.train, spec.eval, spec.seed
-        self.stream = _FIRST_STREAM[spec.target] + (index << 32)
+        self.stream = _STREAMS[spec.target]
         self.calls = 0
 
     def __repr__(self) -> str:
@@ -142,10 +144,8 @@ class NoiseSite:
             return x  # it holds no numbers
         refuse_unreal(x)
         sigma, multiplicative = self._level("sigma", x), self._level("multiplicative", x)
-        seed, stream = seed_of_call(self.seed, x.device), self.stream
-        if self.seed is not None:
-            self.calls += 1
-            stream += self.calls
+        seed = seed_of_call(self.seed, x.device, training)
+        seed, stream = numbered(seed, self.stream, self.index, 0 if self.seed is None else next_call(self))
         forward_mode = torch.autograd.forward_ad._current_level >= 0  # autograd refuses what would lose a tangent
         if forward_mode or (x.requires_grad and torch.is_grad_enabled()):
             return _AddNoise.apply(x, sigma, multiplicative, seed, stream)
@@ -372,6 +372,21 @@ def set_noise(
         sites[name].sigma = value
 
 
+def all_sites(model: nn.Module) -> list[NoiseSite]:
+    """Return a network's noise sites, those of activations first."""
+    return [site for target in _STREAMS for site in noise_sites(model, target).values()]
+
+
+@contextmanager
+def without_noise(model: nn.Module) -> Iterator[None]:
+    """Keep a network's sites silent in evaluation, for as long as the context lasts."""
+    sites = all_sites(model)
+    with restored(sites, "eval"):
+        for site in sites:
+            site.eval = False
+        yield
+
+
 def remove_noise(model: nn.Module, target: Target | None = None) -> None:
     """Take injected noise (of one target, or all) out of a network, itself."""
     attributes = [name for kind, name in _ATTRIBUTES.items() if target in (None, kind)]
@@ -460,7 +475,7 @@ def _draw(x: Tensor, sigma: Sigma, multiplicative: Sigma, seed: int, stream: int
     wide = x.to(_wide(x.dtype))
     if x.device.type == "cpu":
         return add_noise(wide, sigma, multiplicative, seed, stream).to(x.dtype)
-    generator = torch.Generator(x.device).manual_seed((seed ^ stream * 0x9E3779B97F4A7C15) % 2**63)
+    generator = torch.Generator(x.device).manual_seed(derive(seed, Key.ELSEWHERE, stream))
     # The numbers follow the contiguous layout: the gradient's may differ from x's.
     out, n = wide, torch.empty(x.shape, dtype=wide.dtype, device=x.device)
     if not _zero(multiplicative):

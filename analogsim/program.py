@@ -5,13 +5,11 @@ import math
 import torch
 from torch import nn
 
-from .device import derive
 from .errors import ConversionError, ProgrammingError
 from .nn import analog_layers
-from .value import whole
+from .seeds import Key, checked, derive, distributed
 
 
-@torch.inference_mode(False)  # the chip must outlive it
 def program(model: nn.Module, seed: int | None = None) -> int:
     """Program every analog layer: draw, once, all that differs between chips.
 
@@ -23,7 +21,7 @@ def program(model: nn.Module, seed: int | None = None) -> int:
     model : nn.Module
         A converted network; changed in place.
     seed : int or None
-        Of the chip, 63 bits; None draws one from torch's default generator.
+        Of the chip, in [0, 2^64); None draws one from torch's default generator.
 
     Returns
     -------
@@ -35,7 +33,8 @@ def program(model: nn.Module, seed: int | None = None) -> int:
     ConversionError
         The model has no analog layer.
     ProgrammingError
-        The seed is no whole number, negative or too large.
+        The seed is no whole number, negative or too large, or there is none where several processes
+        (torch.distributed) work on one network and must have the same chip.
 
     Notes
     -----
@@ -56,17 +55,15 @@ def program(model: nn.Module, seed: int | None = None) -> int:
     torch.Size([5, 3])
     """
     if seed is None:
+        if distributed() and torch.distributed.get_world_size() > 1:
+            raise ProgrammingError("seed: give one, so that all processes of torch.distributed have the same chip")
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
-    seed = whole(seed, "seed", ProgrammingError)
-    if not 0 <= seed < 2**63:
-        raise ProgrammingError(f"seed: must be in [0, 2^63) (got {seed})")
+    seed = checked(seed, ProgrammingError)
     layers = list(analog_layers(model))
     if not layers:
         raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
     for number, (_, layer) in enumerate(layers):
-        device = layer.input_range.device
-        layer.chip_seed = torch.tensor(derive(seed, number), dtype=torch.int64, device=device)
-        layer.chip_seconds = torch.zeros((), dtype=torch.float64, device=device)
+        layer.chip_seed, layer.chip_seconds = derive(seed, Key.CHIP, number), 0.0
     return seed
 
 
@@ -94,5 +91,4 @@ def at_time(model: nn.Module, seconds: float) -> None:
     if not layers:
         raise ProgrammingError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
     for _, layer in layers:
-        assert layer.chip_seconds is not None  # checked above
-        layer.chip_seconds.fill_(seconds)
+        layer.chip_seconds = float(seconds)

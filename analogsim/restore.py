@@ -1,9 +1,12 @@
 """What is lent and given back as it was: objects' attributes, and torch's random generators."""
 
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
+
+_LENT = threading.RLock()
 
 
 @contextmanager
@@ -17,9 +20,14 @@ def restored(owners: Iterable[object], *names: str) -> Iterator[None]:
             setattr(owner, name, value)
 
 
-def forked(device: torch.device) -> AbstractContextManager[None]:
-    """Give torch's generators of the CPU and of a device back as they are now, when the block ends."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+@contextmanager
+def forked(device: torch.device) -> Iterator[None]:
+    """Give torch's generators of the CPU and of a device back as they are now, when the block ends.
+
+    All threads have the same generators: those that ask for them here take turns.
+    """
+    with _LENT, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """How much noise a trained network survives: its accuracy over a noise grid, and from it the midpoint noise level µ."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from itertools import count
 
 import numpy as np
@@ -10,17 +10,18 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from .batch_norm import estimate_batch_norm, kept_statistics
+from .batch_norm import estimate_batch_norm
 from .calibrate import Batch as Inputs
 from .calibrate import as_batches
 from .copies import copied
 from .curve import QUANTITIES, RobustnessCurve
 from .errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError
-from .nn import analog_layers, called_layers
-from .noise import NoiseSite, NoiseSpec, Target, injected, noise_sites, sited_layers
+from .nn import analog_layers, called_layers, set_seed
+from .noise import NoiseSpec, Target, all_sites, injected, noise_sites, sited_layers
 from .progress import bar
 from .reach import warn_of_layers, watched
-from .restore import forked, restored, seed_generators
+from .restore import forked, restored
+from .seeds import Key, checked, derive
 from .value import whole
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
@@ -31,7 +32,6 @@ SIGMAS.flags.writeable = False
 
 BATCH = 500  # of tensors and data sets; batches that are given stay as they are
 KEEP = 2**30  # bytes of test data kept on the model's device; more is read again for every evaluation
-ESTIMATION = 2**32  # in a seed, in place of a repeat's number
 TARGETS: dict[str, Target] = {"activation": "activations", "weight": "weights"}
 
 Batch = tuple[Tensor, Tensor]
@@ -52,8 +52,7 @@ def noise_sweep(
 ) -> RobustnessCurve:
     """Measure one trained network's accuracy at every σ of a grid, with independent noise in every repeat.
 
-    The network is swept in evaluation mode and left as it was: its training flags, every σ and profile, and torch's
-    random state.
+    What is swept is a copy in evaluation mode: the network stays as it is, and so does torch's random state.
 
     Parameters
     ----------
@@ -73,9 +72,10 @@ def noise_sweep(
     chance : float, optional
         Accuracy of guessing; default: 1 / classes. Give the largest class's share where classes are uneven.
     seed : int
-        Decides all noise. An accuracy depends on seed, σ, repeat and batches, not on the rest of the grid.
+        Decides all noise, in [0, 2^64). An accuracy depends on seed, σ, repeat and batches: not on the rest of the
+        grid, nor on other threads. (Random numbers that the network's own code draws are torch's.)
     device : torch.device or str, optional
-        Where to compute, on a copy if the model is elsewhere; default: where the model is.
+        Where to compute; default: where the model is.
     batch_norm : iterable of Tensor or (Tensor, …), or Tensor, or (Tensor, Tensor), optional
         Training inputs, from which the statistics of batch normalisation are estimated anew at every σ, once for all
         repeats (`estimate_batch_norm`); default: they stay as they are.
@@ -91,7 +91,8 @@ def noise_sweep(
     FitError
         An impossible σ, number of repeats, seed or quantity.
     ConversionError
-        A hardware field is to be swept, but no layer is analog; or there is no batch normalisation to estimate.
+        A hardware field is to be swept, but no layer is analog; or there is no batch normalisation to estimate; or the
+        model cannot be copied.
     DataError
         Data that is empty, or is not pairs of inputs and integer labels of one class each.
     ShapeError
@@ -108,12 +109,12 @@ def noise_sweep(
     -----
     Cost: 1 + S·R passes over the data. Outputs that are NaN under noise count as wrong.
     """
-    repeats, seed = whole(repeats, "repeats", FitError), whole(seed, "seed", FitError)
-    grid = _grid(sigmas, repeats, quantity, seed)
+    repeats, seed = whole(repeats, "repeats", FitError), checked(seed, FitError)
+    grid = _grid(sigmas, repeats, quantity)
     model = _prepared(model, quantity, device)
     where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))
     statistics = None if batch_norm is None else list(as_batches(batch_norm))
-    with forked(where), _kept(model), torch.no_grad(), bar(progress) as shown:
+    with torch.no_grad(), bar(progress) as shown:
         task = shown.add_task("Sweeping noise", total=1 + len(grid) * repeats)
         batches = _batches(data, where)
         set_noise = _silenced(model, quantity)
@@ -121,11 +122,11 @@ def noise_sweep(
         def set_level(sigma: float) -> None:
             set_noise(sigma)
             if statistics is not None:
-                _reseed(seed, sigma, ESTIMATION, where)
+                _reseed(model, derive(seed, Key.SWEEP_STATISTICS, _bits(sigma)))
                 estimate_batch_norm(model, statistics, progress=False)
 
         set_level(0.0)
-        _reseed(seed, 0.0, 0, where)
+        _reseed(model, derive(seed, Key.SWEEP, _bits(0.0), 0))
         layers, advice = _disturbed(model, quantity)
         with watched(layers) as called:
             noise_free, samples, classes = _evaluate(model, batches, check=True)
@@ -135,7 +136,7 @@ def noise_sweep(
         for row, sigma in enumerate(grid):
             set_level(float(sigma))
             for repeat in range(repeats):
-                _reseed(seed, float(sigma), repeat, where)
+                _reseed(model, derive(seed, Key.SWEEP, _bits(float(sigma)), repeat))
                 accuracies[row, repeat] = _evaluate(model, batches)[0]
                 shown.advance(task)
     chance = 1 / classes if chance is None else float(chance)
@@ -166,7 +167,7 @@ def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
         return _evaluate(model, ((x.to(device), y.to(device)) for x, y in batches))[0]
 
 
-def _grid(sigmas: ArrayLike, repeats: int, quantity: str, seed: int) -> np.ndarray:
+def _grid(sigmas: ArrayLike, repeats: int, quantity: str) -> np.ndarray:
     """Return the positive σ, ascending, each once."""
     grid = np.unique(np.asarray(sigmas, dtype=float))
     if not np.isfinite(grid).all() or (grid < 0).any() or not (grid > 0).any():
@@ -175,47 +176,27 @@ def _grid(sigmas: ArrayLike, repeats: int, quantity: str, seed: int) -> np.ndarr
         raise FitError(f"repeats: at least 1 is needed, got {repeats}")
     if quantity not in QUANTITIES:
         raise FitError(f"quantity: no {quantity!r}; there are {', '.join(QUANTITIES)}")
-    if seed < 0:
-        raise FitError(f"seed: not negative is needed, got {seed}")
     return grid[grid > 0]
 
 
 def _prepared(model: nn.Module, quantity: str, device: torch.device | str | None) -> nn.Module:
-    """Return the model itself, or a copy where it must be changed for good: noise sites, another device."""
-    own = False
-    if device is not None and any(p.device != torch.empty(0, device=device).device for p in model.parameters()):
-        model, own = copied(model).to(device), True
-    if quantity in TARGETS:
-        if not noise_sites(model, TARGETS[quantity]):
-            model = injected(model, NoiseSpec(sigma=0.0, target=TARGETS[quantity]), own, "noise_sweep")
-    elif not any(analog_layers(model)):
+    """Return a copy of the model, on the device and with noise sites where they are swept."""
+    target = TARGETS.get(quantity)
+    if target is not None and not noise_sites(model, target):
+        model = injected(model, NoiseSpec(sigma=0.0, target=target), False, "noise_sweep")
+    elif target is None and not any(analog_layers(model)):
         raise ConversionError(f"quantity={quantity!r}: no layer is analog; convert(model, profile) first")
-    return model
-
-
-def _all_sites(model: nn.Module) -> list[NoiseSite]:
-    return [site for target in TARGETS.values() for site in noise_sites(model, target).values()]
-
-
-@contextmanager
-def _kept(model: nn.Module) -> Iterator[None]:
-    """Put back whatever the sweep changes on a model, however the sweep ends."""
-    modes = restored(model.modules(), "training")
-    sites = restored(_all_sites(model), "sigma", "multiplicative", "eval", "seed", "calls")
-    layers = restored((layer for _, layer in analog_layers(model)), "profile", "seed", "calls")
-    with modes, sites, layers, kept_statistics(model):
-        yield
+    else:
+        model = copied(model)
+    return model if device is None else model.to(device)
 
 
 def _silenced(model: nn.Module, quantity: str) -> Callable[[float], None]:
     """Switch to evaluation without any site's noise, and return the function that sets the swept σ."""
     model.eval()
-    for site in _all_sites(model):
-        # Noise with a seed of its own would be the same in every repeat.
-        site.sigma, site.multiplicative, site.eval, site.seed = 0.0, 0.0, True, None
+    for site in all_sites(model):
+        site.sigma, site.multiplicative, site.eval = 0.0, 0.0, True
     layers = [layer for _, layer in analog_layers(model)]
-    for layer in layers:
-        layer.seed = None
     if quantity in TARGETS:
         swept = noise_sites(model, TARGETS[quantity]).values()
 
@@ -234,11 +215,16 @@ def _silenced(model: nn.Module, quantity: str) -> Callable[[float], None]:
     return set_profiles
 
 
-def _reseed(seed: int, sigma: float, repeat: int, device: torch.device) -> None:
-    """Seed torch for one evaluation from what it is, not from when it comes."""
-    bits = int(np.float64(sigma).view(np.uint64))
-    derived = int(np.random.SeedSequence([seed, bits, repeat]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    seed_generators(derived, device)
+def _reseed(model: nn.Module, key: int) -> None:
+    """Seed whatever draws in one evaluation, and no generator of torch's, which other threads share."""
+    set_seed(model, key)
+    for target in TARGETS.values():
+        for number, site in enumerate(noise_sites(model, target).values()):
+            site.seed, site.index, site.calls = key, number, 0
+
+
+def _bits(sigma: float) -> int:
+    return int(np.float64(sigma).view(np.uint64))
 
 
 def _batches(data: Iterable[Batch] | Batch | Dataset[Batch], device: torch.device) -> Iterable[Batch]:
@@ -249,17 +235,19 @@ def _batches(data: Iterable[Batch] | Batch | Dataset[Batch], device: torch.devic
             raise DataError(f"data: as many inputs as labels are needed, got {tuple(x.shape)} and {tuple(y.shape)}")  # type: ignore[union-attr]
         source: Iterable[Batch] = list(zip(x.split(BATCH), y.split(BATCH)))  # type: ignore[union-attr]
     elif isinstance(data, Dataset):
-        source = DataLoader(data, batch_size=BATCH)
+        source = DataLoader(data, batch_size=BATCH, generator=torch.Generator())
     else:
         source = data  # type: ignore[assignment]
     once = isinstance(source, Iterator)
     kept, size = [], 0
-    for number, batch in enumerate(source):
-        x, y = _pair(number, batch)
-        size += x.nbytes + y.nbytes
-        if size > KEEP and not once:
-            return _Streamed(source, device)
-        kept.append((x, y) if size > KEEP else (x.to(device), y.to(device)))
+    # A loader's own random numbers (order, augmentation) are torch's: they are lent.
+    with nullcontext() if isinstance(source, Sequence) else forked(torch.device("cpu")):
+        for number, batch in enumerate(source):
+            x, y = _pair(number, batch)
+            size += x.nbytes + y.nbytes
+            if size > KEEP and not once:
+                return _Streamed(source, device)
+            kept.append((x, y) if size > KEEP else (x.to(device), y.to(device)))
     return _Streamed(kept, device) if size > KEEP else kept
 
 
@@ -270,12 +258,14 @@ class _Streamed:
         self.source, self.device = source, device
 
     def __iter__(self) -> Iterator[Batch]:
-        with torch.random.fork_rng([]):
-            source = iter(self.source)
+        cpu = torch.device("cpu")
+        with forked(cpu):
+            source, state = iter(self.source), torch.get_rng_state()
         for number in count():
-            # A loader's own random numbers (order, augmentation) must not shift the noise's.
-            with torch.random.fork_rng([]):
+            with forked(cpu):
+                torch.set_rng_state(state)
                 batch = next(source, None)
+                state = torch.get_rng_state()
             if batch is None:
                 return
             x, y = _pair(number, batch)

@@ -14,15 +14,17 @@ from torch import Tensor, nn
 
 from .calibrate import Method, calibrate
 from .convert import convert, to_digital
+from .copies import copied
 from .cost import NetworkCost, cost
-from .device import derive
 from .errors import SearchError, UnreachedWarning
 from .journal import Journal, Tried, alone, read_journal
 from .nn import analog_layers, set_seed
+from .noise import remove_noise
 from .profile import HardwareProfile, Noise
 from .program import program
 from .progress import bar
 from .robustness import accuracy
+from .seeds import Key, checked, derive
 from .value import whole
 
 if TYPE_CHECKING:
@@ -196,7 +198,8 @@ def design_search(
     Parameters
     ----------
     model : nn.Module
-        Maps inputs to logits (batch, classes); digital, or analog (then its digital twin is taken).
+        Maps inputs to logits (batch, classes); digital, or analog (then its digital twin is taken). Noise that was
+        injected is left out.
     data : iterable of (Tensor, Tensor)
         Batches (inputs, labels int64 (B,)) that accuracy is measured on. The best of many designs is chosen by them, so
         measure its accuracy again on other data where the last tenth of a percent matters.
@@ -218,7 +221,7 @@ def design_search(
         Evaluations of each design, with independent noise and, where chips differ, each on a chip of its own as
         programmed; their mean counts.
     seed : int
-        Of noise, chips and proposals.
+        Of noise, chips and proposals; in [0, 2^64).
     storage : path, optional
         Journal file; a search that was interrupted goes on with it.
     progress : bool
@@ -247,13 +250,14 @@ def design_search(
     base = HardwareProfile.load("8bit") if base is None else base
     choices = {key: list(values) for key, values in (SPACE if space is None else space).items()}
     trials, repeats = whole(trials, "trials", SearchError), whole(repeats, "repeats", SearchError)
-    seed = whole(seed, "seed", SearchError)
+    seed = checked(seed, SearchError)
     _check(choices, max_drop, trials, repeats)
     for key, values in choices.items():
         for value in values:
             varied(base, {key: value})
-    if any(analog_layers(model)):
-        model = to_digital(model)
+    # Its own: another thread may be using the model.
+    model = to_digital(model) if any(analog_layers(model)) else copied(model)
+    remove_noise(model)
     batches, inputs = list(data), list(calibration)
     if not batches or not inputs:
         raise SearchError("data and calibration: at least one batch of each is needed")
@@ -273,12 +277,12 @@ def design_search(
             )
         analog = convert(model, profile)
         calibrate(analog, inputs, values.get(METHOD, "maximum"), progress=False)
-        set_seed(analog, seed)
+        set_seed(analog, derive(seed, Key.SEARCH_READS))
         noisy = base.noise != Noise() or any(key.startswith("noise.") for key in choices)
         right = []
         for repeat in range(repeats if noisy or profile.is_drawn else 1):
             if profile.is_drawn:
-                program(analog, derive(seed, repeat))
+                program(analog, derive(seed, Key.SEARCH_CHIP, repeat))
             right.append(accuracy(analog, batches))
         return price, sum(right) / len(right)
 
@@ -317,7 +321,9 @@ def design_search(
             for one in journal.tried
         ]
         known, done = {_key(one.values): one for one in before}, len(before)
-        sampler = optuna.samplers.TPESampler(seed=seed + done, constraints_func=constraint, n_startup_trials=15)
+        sampler = optuna.samplers.TPESampler(
+            seed=derive(seed, Key.SEARCH_PROPOSALS, done) % 2**32, constraints_func=constraint, n_startup_trials=15
+        )
         study = optuna.create_study(sampler=sampler, directions=["minimize", "maximize"])
         places = {key: optuna.distributions.IntDistribution(0, len(values) - 1) for key, values in choices.items()}
         for one in journal.tried:

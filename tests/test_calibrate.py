@@ -24,6 +24,7 @@ from analogsim.errors import AnalogSimWarning, CalibrationError, ConversionError
 from analogsim.kernels import philox
 from analogsim.nn.histogram import BINS, Histogram, pooled
 from analogsim.ranges import best_scale, conversion_error
+from analogsim.seeds import Stream
 
 EIGHT = HardwareProfile(
     tile={"rows": 20}, dac={"bits": 8}, adc={"bits": 8, "full_scale": "calibrated"}, weight={"w_max": 1.0}
@@ -361,7 +362,7 @@ def test_the_gradient_of_a_linear_layer(alpha):
     x, g = torch.randn(20, 15, dtype=torch.float64), torch.randn(20, 7, dtype=torch.float64)
     out = layer(x)
     out.backward(g)
-    noise = [0.2 * philox.normals((20, 7), 4, 1, tile) for tile in range(3)]
+    noise = [0.2 * philox.normals((20, 7), 4, Stream.READ + 1, tile) for tile in range(3)]
     free = torch.tensor(alpha, dtype=torch.float64, requires_grad=True)
     w = layer.weight.detach().requires_grad_()
     want = emulated(x, w, layer.bias.detach(), free, noise, 6, float(layer.adc_full_scale), 15)

@@ -12,9 +12,10 @@ from scipy import stats
 from torch import nn
 
 import analogsim as an
-from analogsim.device import cells, draw
+from analogsim.device import cells
 from analogsim.nn import AnalogConv2d, AnalogLinear
 from analogsim.profile import HardwareProfile
+from analogsim.seeds import Stream
 
 from . import oracle
 from .chips import IDEAL, LAWS, POLYNOMIAL, drawn, effective, linear
@@ -40,7 +41,7 @@ def test_cells_are_programmed_aged_and_stuck_as_the_oracle_says(mapping):
     blocks = [range(0, 3), range(3, 6), range(6, 7)]
 
     def array(target, number):
-        arrays = [drawn(target.shape, seed, what, number) for what in (draw.PROGRAMMING, draw.DRIFT, draw.STUCK)]
+        arrays = [drawn(target.shape, seed, what, number) for what in (Stream.PROGRAMMING, Stream.DRIFT, Stream.STUCK)]
         out = np.zeros_like(target)
         for index in np.ndindex(target.shape):
             n_program, n_drift, n_stuck = (float(values[index]) for values in arrays)
@@ -96,7 +97,7 @@ def test_programming_noise_has_its_polynomial_variance():
         layer.weight.data.fill_(target)
         an.program(layer, 3)
         # The idle half of the pair, at 0, has max(N(0, c0²), 0) and is told apart by its own draw.
-        idle = POLYNOMIAL[0] * drawn((count, 1), int(layer.chip_seed), draw.PROGRAMMING, 1).clip(min=0)
+        idle = POLYNOMIAL[0] * drawn((count, 1), int(layer.chip_seed), Stream.PROGRAMMING, 1).clip(min=0)
         g = effective(layer) + idle
         sigma = 0.01 + 0.08 * target - 0.05 * target**2
         ratio = g.var(ddof=1) / sigma**2
@@ -179,8 +180,8 @@ def test_dead_lines_silence_their_cells():
     layer = linear(profile)
     an.program(layer, 2)
     seed, w = int(layer.chip_seed), layer.weight.detach().numpy()
-    rows = stats.norm.cdf(drawn((3, 12), seed, draw.ROWS, 0)) < 0.2
-    columns = [stats.norm.cdf(drawn((7, 3), seed, draw.COLUMNS, sign)) < 0.15 for sign in (0, 1)]
+    rows = stats.norm.cdf(drawn((3, 12), seed, Stream.ROWS, 0)) < 0.2
+    columns = [stats.norm.cdf(drawn((7, 3), seed, Stream.COLUMNS, sign)) < 0.15 for sign in (0, 1)]
     want = w.copy()
     for j, r in np.ndindex(w.shape):
         if rows[j // 3, r] or columns[int(w[j, r] < 0)][j, r // 5]:
@@ -258,7 +259,7 @@ def test_slices_and_digital_pairs_lie_side_by_side():
     assert np.abs(got - codes / 15 @ x).max() > 1e-4
     dead = linear(SLICED.varied(faults={"dead_rows": 0.3}), 5, 8)
     an.program(dead, 1)
-    rows = stats.norm.cdf(drawn((3, 8), int(dead.chip_seed), draw.ROWS, 0)) < 0.3
+    rows = stats.norm.cdf(drawn((3, 8), int(dead.chip_seed), Stream.ROWS, 0)) < 0.3
     np.testing.assert_allclose(effective(dead), np.where(rows[np.arange(5) // 2], 0, codes / 15), atol=1e-12)
 
 
@@ -267,7 +268,7 @@ def test_each_slice_has_a_reference_column_of_the_digit_of_zero():
     layer = linear(profile, 3, 6)
     an.program(layer, 1)
     planes = layer.chip(layer.program(layer.weight, torch.ones(3, dtype=torch.float64))).planes
-    noise = 0.02 * drawn((12, 6), int(layer.chip_seed), draw.PROGRAMMING, 0)
+    noise = 0.02 * drawn((12, 6), int(layer.chip_seed), Stream.PROGRAMMING, 0)
     held = np.round(layer.weight.detach().numpy() * 15) + 16
     for i, plane in enumerate(planes):
         g = np.maximum(held // 4**i % 4 / 3 + noise[i:9:3], 0)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import analogsim as an
-from analogsim.device import converters, derive, draw
+from analogsim.device import converters
 from analogsim.kernels import MatmulSpec, Read, cpu, philox, plain
 from analogsim.nn import AnalogConv2d, AnalogLinear
 from analogsim.profile import ADC, Noise
+from analogsim.seeds import Key, Stream, derive
 
 from . import oracle
 from .chips import IDEAL, drawn, linear
@@ -41,9 +42,9 @@ def test_adcs_are_the_oracles(kind, bits, signed, mismatch, error):
     x = torch.linspace(-2.6, 2.6, 301, dtype=torch.float64)[:, None].expand(301, 3).contiguous()
     chip = converters.Converters(adc, Noise(), 9, cpu)
     got, clipped = chip.convert(x, 2.0, 4)
-    gains, offsets = (drawn((3,), 9, what, 4) for what in (draw.ADC_GAIN, draw.ADC_OFFSET))
+    gains, offsets = (drawn((3,), 9, what, 4) for what in (Stream.ADC_GAIN, Stream.ADC_OFFSET))
     own = 1 if kind == "ramp" else 3
-    capacitors = drawn((own, bits - signed + 1), 9, draw.CAPACITORS, 4)
+    capacitors = drawn((own, bits - signed + 1), 9, Stream.CAPACITORS, 4)
     levels = 2 ** (bits - signed) - 1
     for i, c in np.ndindex(301, 3):
         value = float(x[i, c]) * (1 + error * gains[c]) + error * 2.0 * offsets[c]
@@ -112,10 +113,10 @@ def test_bit_lines_have_adcs_of_their_own(kind):
     for line in range(4):
         slice_, sign = line // 2, 1 - line % 2 * 2
         w = np.maximum(sign * np.sign(codes) * (np.abs(codes) // 4**slice_ % 4) / 3, 0)
-        seed = derive(chip, line, 0) if line else chip
-        gains, offsets = (drawn((3,), seed, what, 0) for what in (draw.ADC_GAIN, draw.ADC_OFFSET))
+        seed = derive(chip, Key.LINE, line) if line else chip
+        gains, offsets = (drawn((3,), seed, what, 0) for what in (Stream.ADC_GAIN, Stream.ADC_OFFSET))
         one = kind == "ramp"
-        capacitors = drawn((1 if one else 3, 6), chip if one else seed, draw.CAPACITORS, 0)
+        capacitors = drawn((1 if one else 3, 6), chip if one else seed, Stream.CAPACITORS, 0)
         for i, c in np.ndindex(5, 3):
             value = float(x[i].numpy() @ w[c]) * (1 + 0.1 * gains[c]) + 0.4 * offsets[c]
             value = min(4.0, max(-4.0, value)) / 4 * 31
@@ -170,7 +171,7 @@ def test_wander_is_a_slow_gauss_markov_process():
     like = torch.zeros(50, 3, dtype=torch.float64)
     noise = IDEAL.varied(noise={"wander": 0.5, "wander_length": 20.0}).noise
     got = converters.Converters(IDEAL.adc, noise, 0).wander(like, Read(MatmulSpec(), 7, 5), 2).numpy()
-    n = philox.normals((50, 3), derive(7, draw.WANDER), 5, 2).numpy()
+    n = philox.normals((50, 3), 7, Stream.WANDER + 5, 2).numpy()
     rho, slow = math.exp(-1 / 20), n[0]
     for i in range(50):
         slow = n[0] if i == 0 else rho * slow + math.sqrt(1 - rho**2) * n[i]

@@ -13,6 +13,7 @@ from analogsim.errors import BackendError, CalibrationError, ProfileError, Shape
 from analogsim.kernels.philox import normals
 from analogsim.nn import AnalogConv1d, AnalogConv2d, AnalogConv3d, AnalogLinear, analog_layers, set_seed
 from analogsim.profile import HardwareProfile
+from analogsim.seeds import Stream
 
 # Not `is_ideal`, so that the analog path runs; exact up to rounding.
 EXACT = HardwareProfile(tile={"rows": 20}, dac={"input_range": 2.0}, adc={"full_scale": 1e6})
@@ -324,13 +325,13 @@ def test_layers_never_share_numbers(seed):
 
 
 def test_noise_is_that_of_the_philox_counters():
-    """Call c of a layer with an explicit seed draws stream·2^32 + c; element e = row·N + column of each tile."""
+    """Call c of a layer with an explicit seed draws READ + stream·2^32 + c; element e = row·N + column of each tile."""
     profile = HardwareProfile(tile={"rows": 2}, noise={"output": 0.5}, dac={"input_range": 2.0})
     layer = AnalogLinear(5, 3, bias=False, profile=profile).double()
     x = torch.randn(4, 5, dtype=torch.float64)
     layer.seed, layer.stream = 21, 6
     for call in (1, 2):
-        noise = sum(normals((4, 3), 21, (6 << 32) + call, tile) for tile in range(3))
+        noise = sum(normals((4, 3), 21, Stream.READ + (6 << 32) + call, tile) for tile in range(3))
         ref = x @ layer.weight.T + 2.0 * layer.weight.abs().amax(1) * 0.5 * noise
         torch.testing.assert_close(layer(x), ref, atol=1e-12, rtol=0)
 
@@ -365,7 +366,7 @@ def test_linear_gradients_against_autograd(sigma):
     layer = AnalogLinear(13, 6, profile=profile).double()
     x = torch.randn(20, 13, dtype=torch.float64, requires_grad=True)
     set_seed(layer, 4)
-    noise = [normals((20, 6), 4, 1, tile) for tile in range(3)]
+    noise = [normals((20, 6), 4, Stream.READ + 1, tile) for tile in range(3)]
     ref = naive_linear(x, layer.weight, layer.bias, profile, noise)
     g = torch.randn_like(ref)
     ref_grads = torch.autograd.grad(ref, (x, layer.weight, layer.bias), g)

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from analogsim import HardwareProfile, calibrate, convert, cost, design_search, program, set_seed
-from analogsim.device import derive
 from analogsim.errors import ProfileError, SearchError
 from analogsim.search import accuracy, read_space, varied
+from analogsim.seeds import Key, derive
 from analogsim.study.data import load_data
 
 SPACE = {"adc.bits": [2, 3, 4, 6], "tile.rows": [16, 64], "calibration": ["maximum", "mse"]}
@@ -102,7 +102,7 @@ def test_noise_is_averaged_and_replays(digits):
     one = found.designs[0]
     analog = convert(model, varied(options["base"], one.values))
     calibrate(analog, inputs[0], one.values["calibration"])
-    set_seed(analog, 0)
+    set_seed(analog, derive(0, Key.SEARCH_READS))
     assert one.accuracy == pytest.approx(np.mean([accuracy(analog, test) for _ in range(3)]))
 
 
@@ -113,7 +113,7 @@ def test_every_repeat_is_on_a_chip_of_its_own(digits):
     analog, right = convert(model, varied(base, one.values)), []
     calibrate(analog, inputs[0], one.values["calibration"])
     for chip in range(2):
-        program(analog, derive(0, chip))
+        program(analog, derive(0, Key.SEARCH_CHIP, chip))
         right.append(accuracy(analog, test))
     assert right[0] != right[1]
     assert one.accuracy == pytest.approx(np.mean(right))

@@ -21,6 +21,7 @@ FLOORS = {
     "machine": 0,
     "restore": 0,
     "copies": 0,
+    "seeds": 0,
     "stop": 0,
     "text": 0,
     "reach": 1,

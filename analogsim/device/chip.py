@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..device_profile import Wires
 from ..profile import HardwareProfile
+from ..seeds import Key, derive
 from . import cells, drift, faults
-from .draw import derive
 from .layout import Layout
 from .programming import program
 from .wires import attenuation
@@ -69,7 +69,7 @@ class Chip:
 
     def part(self, outputs: slice) -> "Chip":
         """Return the cells of some outputs, whose ADCs are others."""
-        seed = derive(self.seed, outputs.start) if outputs.start else self.seed
+        seed = derive(self.seed, Key.PART, outputs.start) if outputs.start else self.seed
         return Chip([plane.part(outputs) for plane in self.planes], self.gain, seed)
 
 

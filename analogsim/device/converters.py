@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..kernels import MatmulSpec, Read, philox, plain
 from ..profile import ADC, DAC, Noise
-from .draw import ADC_GAIN, ADC_OFFSET, CAPACITORS, WANDER, derive, normals
+from ..seeds import Key, Stream, derive
+from .draw import normals
 
 _STANDARD = MatmulSpec(noise_output=1.0)
 
@@ -102,7 +103,7 @@ class Converters:
 
         moved = like.movedim(1, -1)  # (M, …, N): time first
         white = like.new_empty(moved[..., 0].numel(), like.shape[1])
-        own = replace(read, seed=derive(read.seed, WANDER))
+        own = replace(read, stream=read.stream | Stream.WANDER)
         n = normals_of(self.base, white, own, tile).double().cpu().numpy()
         rho = math.exp(-1 / self.noise.wander_length)
         n[1:] *= math.sqrt(1 - rho**2)
@@ -172,15 +173,15 @@ class Converters:
         """Return 1 + gain_tc, and offset_tc·full_scale in normalised units, of one tile's ADCs (N,)."""
         gains, offsets = like.new_ones(like.shape[1]), like.new_zeros(like.shape[1])
         if self.adc.gain_error:
-            gains = gains + self.adc.gain_error * normals(like, self._seed, ADC_GAIN, tile, gains.shape)
+            gains = gains + self.adc.gain_error * normals(like, self._seed, Stream.ADC_GAIN, tile, gains.shape)
         if self.adc.offset_error and full_scale is not None:
-            drawn = normals(like, self._seed, ADC_OFFSET, tile, offsets.shape)
+            drawn = normals(like, self._seed, Stream.ADC_OFFSET, tile, offsets.shape)
             offsets = self.adc.offset_error * full_scale * drawn
         return gains, offsets
 
     @property
     def _seed(self) -> int:
-        return derive(self.chip, self.line, 0) if self.line else self.chip
+        return derive(self.chip, Key.LINE, self.line) if self.line else self.chip
 
     @property
     def levels(self) -> int:
@@ -239,7 +240,7 @@ class Converters:
         sizes = 2.0 ** torch.arange(magnitude + 1, device=like.device, dtype=like.dtype)
         # The ramp's DAC is that of all of a tile's bit lines.
         seed, count = (self.chip, 1) if self.adc.kind == "ramp" else (self._seed, like.shape[1])
-        drawn = normals(like, seed, CAPACITORS, tile, (count, magnitude + 1))
+        drawn = normals(like, seed, Stream.CAPACITORS, tile, (count, magnitude + 1))
         capacitors = sizes + mismatch * sizes.sqrt() * drawn
         used = (codes.abs()[:, None] >> torch.arange(magnitude + 1, device=like.device) & 1).to(like.dtype)
         levels = codes.sign() * (capacitors @ used.T) * sizes[-1] / capacitors[:, -1:]

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..device_profile import Branches, Drift, Flicker, LogLaw
-from .draw import DRIFT, normals
+from ..seeds import Stream
+from .draw import normals
 from .programming import polynomial
 
 SMALLEST = 1e-7  # conductance (fraction of g_max) below which the laws of ln(g) are held constant
@@ -21,7 +22,7 @@ def exponents(target: Tensor, drift: Drift, seed: int, array: int) -> Tensor:
     linear in ln(g), between limits.
     """
     mean, spread = law(drift.nu, target), law(drift.nu_sigma, target)
-    return (mean + spread * normals(target, seed, DRIFT, array)).abs()
+    return (mean + spread * normals(target, seed, Stream.DRIFT, array)).abs()
 
 
 def law(value: float | LogLaw | Branches, g: Tensor) -> Tensor:

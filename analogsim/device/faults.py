@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from ..device_profile import Faults
-from .draw import COLUMNS, ROWS, STUCK, uniforms
+from ..seeds import Stream
+from .draw import uniforms
 from .layout import Layout
 
 
@@ -12,7 +13,7 @@ def stick(g: Tensor, faults: Faults, g_min: float, seed: int, array: int) -> Ten
     """Return conductances (N, K) of which a random fraction is stuck at g_min, and another at g_max."""
     if not (faults.stuck_off or faults.stuck_on):
         return g
-    u = uniforms(g, seed, STUCK, array)
+    u = uniforms(g, seed, Stream.STUCK, array)
     g = torch.where(u < faults.stuck_off, g_min, g)
     return torch.where(u >= 1 - faults.stuck_on, 1.0, g) if faults.stuck_on else g
 
@@ -27,6 +28,6 @@ def connected(g: Tensor, faults: Faults, layout: Layout, seed: int, array: int) 
         return None
     n, k = g.shape
     block, tile = layout.block_of(g.device), layout.tile_of(g.device)
-    rows = uniforms(g, seed, ROWS, 0, (len(layout.widths), k)) >= faults.dead_rows
-    columns = uniforms(g, seed, COLUMNS, array, (n, len(layout.tiles))) >= faults.dead_columns
+    rows = uniforms(g, seed, Stream.ROWS, 0, (len(layout.widths), k)) >= faults.dead_rows
+    columns = uniforms(g, seed, Stream.COLUMNS, array, (n, len(layout.tiles))) >= faults.dead_columns
     return (rows[block] & columns[:, tile]).to(g.dtype)

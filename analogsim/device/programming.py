@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from ..device_profile import Programming, Saturating
-from .draw import PROGRAMMING, normals
+from ..seeds import Stream
+from .draw import normals
 
 
 def sigma(g: Tensor, programming: Programming) -> Tensor:
@@ -47,5 +48,5 @@ def program(g: Tensor, programming: Programming, seed: int, array: int, negative
     """
     if not programming.draws:
         return g
-    written = g + sigma(g, programming) * normals(g, seed, PROGRAMMING, array)
+    written = g + sigma(g, programming) * normals(g, seed, Stream.PROGRAMMING, array)
     return written if negative else written.clamp(min=0)

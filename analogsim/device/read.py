@@ -15,10 +15,10 @@ from ..kernels.conv import CHUNK, Job, convolve, run_generic
 from ..kernels.conv_tiles import Tile, cut
 from ..kernels.philox import check_extent
 from ..profile import HardwareProfile
+from ..seeds import Key, derive
 from ..value import LEAST_SCALE
 from .chip import Chip, Plane
 from .converters import Converters, steps
-from .draw import derive
 
 
 class DeviceKernel:
@@ -103,7 +103,7 @@ class DeviceKernel:
         for i, plane in enumerate(self.chip.planes):
             adcs = None if self.converters is None else replace(self.converters, line=i)
             for j, (weight, step) in enumerate(inputs):
-                own = replace(inner, seed=derive(read.seed, i, j)) if i or j else inner
+                own = replace(inner, seed=derive(read.seed, Key.PLANE, i, j)) if i or j else inner
                 yield base, adcs, plane.coefficient * weight, step, plane, own
 
     def _inputs(self, x: Tensor, spec: MatmulSpec) -> tuple[Any, list[tuple[float, Tensor]]]:

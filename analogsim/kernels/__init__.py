@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError, NonFiniteError, ShapeError
+from ..seeds import checked
 from . import fork as fork  # what is to be done when the process forks must be known from the start
 from .clips import Clips
 from .memory import described, refuse_bodiless
@@ -86,7 +87,8 @@ def tiled_matmul(
         Programmed weights in normalised units, of x's dtype and device.
     spec : MatmulSpec
     seed, stream : int
-        64 bits each: the key of the random numbers, and who draws (one per layer and call).
+        64 bits each: the key of the random numbers, and who draws (one per call; below 2^56, for what is above belongs
+        to the layers, `analogsim.seeds`).
     scale, bias : Tensor (N,), optional
         Digital gain of each column (usually α·w_max) and offset, activation units; of x's dtype (or float32 where that
         is half precision) and device.
@@ -106,12 +108,14 @@ def tiled_matmul(
     BackendError
         The backend asked for cannot run on these tensors, or their numbers are not in memory of their own
         (`memory.refuse_bodiless`).
+    SeedError
+        The seed or the stream is no whole number in [0, 2^64).
     """
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
         raise ShapeError(f"x (M, K) and w (N, K) needed, got {tuple(x.shape)} and {tuple(w.shape)}")
     kernel = choose(x, backend)
     _same_kind(x, w, kernel, scale, bias)
-    return kernel.matmul(x, w, Read(spec, seed, stream, scale, bias, record_clips))
+    return kernel.matmul(x, w, Read(spec, checked(seed), checked(stream, what="stream"), scale, bias, record_clips))
 
 
 def tiled_conv(
@@ -157,7 +161,7 @@ def tiled_conv(
         )
     kernel = choose(x, backend)
     _same_kind(x, w, kernel, scale, bias)
-    read = Read(spec, seed, stream, scale, bias, record_clips)
+    read = Read(spec, checked(seed), checked(stream, what="stream"), scale, bias, record_clips)
     if x.dtype not in HALF:
         return convolve(kernel, x, w, geometry, mapping, read)
     # cuDNN would round a tile's sums to half precision. TF32 holds half precision's operands, and sums in float32.
@@ -196,12 +200,14 @@ def add_noise(
         A σ is negative, NaN or infinite.
     BackendError
         As `tiled_matmul`.
+    SeedError
+        The seed or the stream is no whole number in [0, 2^64).
     """
     if not x.is_floating_point():
         raise ShapeError(f"noise: a floating-point tensor is needed, got {x.dtype}")
     kernel = choose(x, backend)
     levels = _level("sigma", sigma, x), _level("multiplicative", multiplicative, x)
-    return kernel.noisy(x, *levels, seed, stream)
+    return kernel.noisy(x, *levels, checked(seed), checked(stream, what="stream"))
 
 
 def _level(name: str, value: Tensor | float, x: Tensor) -> Tensor | float:

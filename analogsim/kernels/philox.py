@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError, ShapeError
+from ..seeds import checked, of_rank
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -112,11 +113,15 @@ def normals(
     return torch.where(component % 2 == 0, cosine, sine).reshape(shape)
 
 
-def seed_of_call(given: int | None, device: torch.device) -> int:
+def seed_of_call(given: int | None, device: torch.device, training: bool = False) -> int:
     """Return the seed of a call that draws on this device: the given one, or a new one from torch's default generator.
+
+    In training it differs between the ranks of torch.distributed (`seeds.of_rank`).
 
     Raises
     ------
+    SeedError
+        The given one is no whole number in [0, 2^64).
     BackendError
         The call is being recorded, or a CUDA graph captured, whose replays would all draw the numbers of that one call.
     """
@@ -126,7 +131,8 @@ def seed_of_call(given: int | None, device: torch.device) -> int:
             "noise cannot be captured in a CUDA graph, whose replays would repeat it; capture what comes before and "
             "after, or use torch.compile, whose graphs leave it out"
         )
-    return int(torch.randint(2**63 - 1, (), device="cpu")) if given is None else int(given)
+    seed = int(torch.randint(2**63 - 1, (), device="cpu")) if given is None else checked(given)
+    return of_rank(seed) if training else seed
 
 
 def refuse_recording() -> None:

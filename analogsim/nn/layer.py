@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..device import Chip, DeviceKernel, Layout, build, derive
+from ..device import Chip, DeviceKernel, Layout, build
 from ..errors import (
     CalibrationError,
     ConversionError,
@@ -23,7 +23,8 @@ from ..kernels import Backend, MatmulSpec, Precision, Read, choose, uncompiled
 from ..kernels.conv_tiles import cut
 from ..kernels.philox import seed_of_call
 from ..profile import HardwareProfile
-from ..value import LEAST_SCALE, whole
+from ..seeds import Key, Stream, checked, derive, next_call, numbered
+from ..value import LEAST_SCALE
 from .basis import INPUT, basis, changed
 from .function import CrossbarLinear, Plan, exact_dtype
 
@@ -47,10 +48,11 @@ class AnalogLayer(nn.Module):
     adc_full_scale : Tensor () or (tiles,), buffer
         Normalised units, one for the layer or one for each cut of its rows into tiles (column tiles and groups share
         it); NaN until calibrated. Used where the profile's `adc.full_scale` is "calibrated".
-    chip_seed : Tensor (), int64 buffer, or None
-        What was drawn when the layer was programmed (`analogsim.program`), as a seed; None until then.
-    chip_seconds : Tensor (), float64 buffer, or None
-        The chip's age in seconds since its first read (`analogsim.at_time`).
+    chip_seed : int or None
+        What was drawn when the layer was programmed (`analogsim.program`), as a seed; None until then. It is in the
+        `state_dict` but no buffer: what averages, casts or empties buffers would make it another chip's.
+    chip_seconds : float or None
+        The chip's age in seconds since its first read (`analogsim.at_time`); likewise.
     calibrated_for : Tensor (fields,), float64 buffer, or None
         What `calibrate` found the ranges for (`basis.basis`), which the profile must agree with; None for ranges that
         were set otherwise, of which nothing is known.
@@ -65,8 +67,8 @@ class AnalogLayer(nn.Module):
     digital: type[nn.Module]
     input_range: Tensor
     adc_full_scale: Tensor
-    chip_seed: Tensor | None
-    chip_seconds: Tensor | None
+    chip_seed: int | None
+    chip_seconds: float | None
     calibrated_for: Tensor | None
 
     def _init_analog(self, profile: HardwareProfile | None, device: torch.device | None = None) -> None:
@@ -79,8 +81,8 @@ class AnalogLayer(nn.Module):
         device = device or next(self.parameters()).device
         for name in RANGES:
             self.register_buffer(name, torch.full((), math.nan, device=device))
-        for name in (*CHIP, RECORD):
-            self.register_buffer(name, None)
+        self.register_buffer(RECORD, None)
+        self.chip_seed = self.chip_seconds = None
         self.backend: Backend = "auto"
         self.precision: Precision = "ieee"
         self.layer_name = ""
@@ -179,11 +181,8 @@ class AnalogLayer(nn.Module):
         """Return (seed, stream) for one call: drawn from torch's generator, or the explicit seed and a call count."""
         if not (spec.noisy or self.profile.flicker.amplitude or self.profile.noise.wander):
             return 0, 0
-        seed, stream = seed_of_call(self.seed, self.input_range.device), self.stream << 32
-        if self.seed is not None:
-            self.calls += 1
-            stream += self.calls
-        return seed, stream
+        seed = seed_of_call(self.seed, self.input_range.device, self.training)
+        return numbered(seed, Stream.READ, self.stream, 0 if self.seed is None else next_call(self))
 
     @uncompiled
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -246,10 +245,10 @@ class AnalogLayer(nn.Module):
                     "once for a chip: run program(model, seed) before evaluating (in training they are drawn anew at "
                     "each call)"
                 )
-            seed, seconds = int(self.chip_seed), float(self.chip_seconds)
-        key = profile, seed, seconds
-        if self._built is not None and self._built[0] == key and torch.equal(self._built[1], programmed):
-            return self._built[2]
+            seed, seconds = self.chip_seed, self.chip_seconds
+        key, built = (profile, seed, seconds), self._built  # once: another thread may build meanwhile
+        if built is not None and built[0] == key and torch.equal(built[1], programmed):
+            return built[2]
         chip = build(programmed, profile, self._layout(programmed), seed, seconds)
         keeps = not self.training and self._observer is None
         self._built = (key, programmed, chip) if keeps else None
@@ -282,11 +281,8 @@ class AnalogLayer(nn.Module):
 
     def _training_chip(self) -> int:
         """Return the seed of a chip for one training call."""
-        seed = seed_of_call(self.seed, self.input_range.device)
-        if self.seed is None:
-            return seed
-        self.calls += 1
-        return derive(seed, self.stream, self.calls)
+        seed = seed_of_call(self.seed, self.input_range.device, training=True)
+        return seed if self.seed is None else derive(seed, Key.TRAINING_CHIP, self.stream, next_call(self))
 
     def _layout(self, programmed: Tensor) -> Layout:
         """Return where the cells of ŵ (N, K, …) are."""
@@ -371,19 +367,18 @@ class AnalogLayer(nn.Module):
         return f"{own}, profile={self.profile.name!r}" if hasattr(self, "profile") else own
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # The scalars follow the layer's device and keep their precision: half() would round α and may overflow.
-        learned = {name: getattr(self, name).detach().clone() for name in RANGES if name in self._parameters}
-        scalars = {name: getattr(self, name) for name in (*RANGES, *CHIP, RECORD) if getattr(self, name) is not None}
+        # The ranges follow the layer's device and keep their precision: half() would round α and may overflow.
+        before = {name: getattr(self, name) for name in (*RANGES, RECORD) if getattr(self, name) is not None}
+        learned = {name: value.detach().clone() for name, value in before.items() if name in self._parameters}
         super()._apply(fn, recurse)
-        for name, value in scalars.items():
+        for name, value in (before | learned).items():
             device = getattr(self, name).device
+            lost = value.is_meta and device.type != "meta"
+            value = torch.full_like(value, math.nan, device=device) if lost else value.to(device)
             if name in learned:  # the same parameter, for the optimiser that holds it
-                with torch.no_grad():
-                    getattr(self, name).data = learned[name].to(device)
-                continue
-            lost = math.nan if value.is_floating_point() else 0
-            moved = value.new_full(value.shape, lost, device=device) if value.is_meta else value.to(device)
-            setattr(self, name, moved)
+                getattr(self, name).data = value
+            else:
+                setattr(self, name, value)
         self._built = None
         return self
 
@@ -398,15 +393,51 @@ class AnalogLayer(nn.Module):
             given = state_dict.setdefault(prefix + name, own)
             if given.shape != own.shape:  # one full scale for the layer, or one for each tile
                 setattr(self, name, own.new_full(given.shape, math.nan))
-        # A chip's buffers exist where it was programmed, here or in the layer that was saved; the record likewise.
-        for name in (*CHIP, RECORD):
-            own, saved = getattr(self, name), state_dict.get(prefix + name)
-            if own is None and saved is not None:
-                setattr(self, name, torch.zeros_like(saved, device=self.input_range.device))
-            elif own is not None and saved is None:
-                state_dict[prefix + name] = own
+        # A chip is known where it was programmed, here or in the layer that was saved; the record likewise.
+        seed, seconds = (state_dict.pop(prefix + name, None) for name in CHIP)
+        if seed is not None and not seed.is_meta:
+            self._load_chip(seed, seconds)
+        record, saved = self.calibrated_for, state_dict.get(prefix + RECORD)
+        if record is None and saved is not None:
+            self.calibrated_for = torch.zeros_like(saved, device=self.input_range.device)
+        elif record is not None and saved is None:
+            state_dict[prefix + RECORD] = record
         self._built = None
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.chip_seed is not None:
+            # With a check, for states are averaged and cast as well.
+            words = [self.chip_seed, derive(self.chip_seed, Key.CHECK)]
+            destination[prefix + "chip_seed"] = torch.tensor(words, dtype=torch.int64, device="cpu")
+            destination[prefix + "chip_seconds"] = torch.tensor(self.chip_seconds, dtype=torch.float64, device="cpu")
+
+    def _load_chip(self, seed: Tensor, seconds: Tensor | None) -> None:
+        """Take over a saved chip: its seed and check, or, as it once was saved, the seed alone."""
+        number, *check = seed.flatten().tolist() or [-1]
+        age = 0.0 if seconds is None else float(seconds)
+        known = seed.dtype == torch.int64 and number >= 0 and check == [derive(number, Key.CHECK)] * (seed.ndim > 0)
+        known &= seconds is None or seconds.dtype == torch.float64
+        if not (known and 0 <= age < math.inf):
+            raise ProgrammingError(
+                f"{self._where()}: chip_seed and chip_seconds of this state are those of no chip (averaged, cast or "
+                "damaged?); take them from the network that was programmed, or leave them out and run program"
+            )
+        self.chip_seed, self.chip_seconds = number, age
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for name in CHIP:  # they once were buffers
+            held = self._buffers.pop(name, None)
+            self.__dict__.setdefault(name, None if held is None else held.item())
+
+    def _replicate_for_data_parallel(self) -> Self:
+        replica: Self = super()._replicate_for_data_parallel()  # type: ignore[misc]
+        if self.seed is not None:
+            # torch.nn.DataParallel makes its replicas anew in every step, so that what they count is lost.
+            replica.seed, replica.calls = derive(self.seed, Key.REPLICA, next_call(self)), 0
+        return replica
 
 
 def analog_layers(model: nn.Module) -> Iterator[tuple[str, AnalogLayer]]:
@@ -422,20 +453,22 @@ def set_seed(model: nn.Module, seed: int | None) -> None:
     Parameters
     ----------
     seed : int or None
-        64 bits; None returns to seeds drawn from torch's default generator at each call.
+        In [0, 2^64); None returns to seeds drawn from torch's default generator at each call.
 
     Raises
     ------
     ProgrammingError
-        The seed is no whole number.
+        The seed is no whole number, negative or too large.
 
     Notes
     -----
+    Layers are told apart by their position: networks, or parts of one, that get the same seed draw the same. Ranks of
+    torch.distributed draw different numbers in training, and the same in evaluation.
+
     With a seed, torch.utils.checkpoint would draw different noise in its second forward, which is another call; without
     one it repeats the first.
     """
-    if seed is not None:
-        seed = whole(seed, "seed", ProgrammingError)
+    seed = None if seed is None else checked(seed, ProgrammingError)
     for number, (_, layer) in enumerate(analog_layers(model)):
         layer.seed, layer.stream, layer.calls = seed, number, 0
 

@@ -13,6 +13,7 @@ from ..device.converters import Converters, steps
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose, reference
 from ..kernels.conv import Job, convolve
 from ..kernels.conv_tiles import Tile, cut
+from ..seeds import Key, Stream, derive
 from .conversion import adc_moments, beyond, sampled_moments
 from .function import ROWS
 
@@ -69,7 +70,7 @@ class Meter(RowsAsImages):
         self.weight: Tensor | None = None
         self.chip: Chip | None = None
         self.squares: dict[str, float] = {key: 0.0 for key in (*STAGES, "total", "measured", "signal")}
-        self.outputs, self.calls = 0, 0
+        self.outputs = 0
         self.inputs, self.inputs_clipped = 0, 0
         self.conversions, self.conversions_clipped = 0, 0.0
 
@@ -97,7 +98,6 @@ class Meter(RowsAsImages):
         for part in x.split(images):
             job = replace(whole, x=part.contiguous())
             outputs.append(self._measure(job, weight, read.scale, mapping))
-        self.calls += 1
         out = torch.cat(outputs) if outputs else x.new_zeros(whole.shape)
         return (out if read.bias is None else out + read.bias.view(-1, *[1] * (x.ndim - 2))), None
 
@@ -128,8 +128,8 @@ class Meter(RowsAsImages):
         if chip is not None and DeviceKernel.needed(chip, self.layer.profile):
             kernel = DeviceKernel(kernel, chip, self.layer.profile)
         for repeat in range(self.repeats):
-            stream = (self.number << 40) + (self.calls << 24) + (self.inputs % 2**16 << 8) + repeat
-            read = Read(spec, self.seed, stream, scale=gain.flatten())
+            key = derive(self.seed, Key.BUDGET_READ, self.number, self.inputs, repeat)
+            read = Read(spec, key, Stream.READ, scale=gain.flatten())
             noisy, _ = convolve(kernel, x, job.w, job.geometry, mapping, read)
             self._add("measured", (noisy - exact).square() / self.repeats)
         return exact
@@ -140,7 +140,8 @@ class Meter(RowsAsImages):
         planes = [Plane(1.0, job.w)] if chip is None else chip.planes
         ideal = profile.noise.is_plain and profile.adc.is_plain
         adcs = None if ideal else Converters(profile.adc, profile.noise, 0 if chip is None else chip.seed)
-        generator = torch.Generator(converted.device).manual_seed(self.seed + self.calls)
+        key = derive(self.seed, Key.BUDGET_SAMPLE, self.number, self.inputs)
+        generator = torch.Generator(converted.device).manual_seed(key)
         sums = _Sums(*(converted.new_zeros(job.shape) for _ in range(5)))
         for line, plane in enumerate(planes):
             own_adcs = None if adcs is None else replace(adcs, line=line)

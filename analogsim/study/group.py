@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..restore import forked, seed_generators
+from ..seeds import Key, derive
 from .augment import cut
 from .data import DataSet
 from .order import EpochOrder
@@ -209,8 +209,8 @@ class Group:
     @contextlib.contextmanager
     def _seeded(self, epoch: int) -> Iterator[None]:
         """Start torch's generators from all seeds and the epoch; give them back as they were."""
-        seeds = [word for member in self.members for word in (member.spec.seed % 2**32, member.spec.seed >> 32)]
-        noise = int(np.random.SeedSequence([*seeds, epoch]).generate_state(1, np.uint64)[0])
+        first, *others = (member.spec.seed for member in self.members)
+        noise = derive(first, Key.GROUP, len(self.members), *others, epoch)
         with forked(self.device):
             seed_generators(noise, self.device)
             yield

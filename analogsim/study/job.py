@@ -22,6 +22,7 @@ from ..files import appended, lock
 from ..kept import sealed_text
 from ..machine import choose_device, installed, processor, revision
 from ..qat import prepare_qat
+from ..restore import forked, seed_generators
 from ..robustness import noise_sweep
 from .checkpoint import write_text
 from .data import DataSet, load_data
@@ -169,8 +170,9 @@ def job_network(job: Job, data: DataSet) -> nn.Module:
     """Build a job's network as it is before training: initial weights by the job's seed, and its quantizers."""
     factory = find_class(job.model, job.trusted, "--trust")
     args = with_data(factory, job.args, classes=len(data.classes), channels=data.train_x.shape[1])
-    torch.manual_seed(job.train.seed)
-    network = build(factory, args)
+    with forked(cpu := torch.device("cpu")):
+        seed_generators(job.train.seed, cpu)
+        network = build(factory, args)
     check_fit(network, data)
     return network if job.qat is None else prepare_qat(network, job.qat, inplace=True)
 

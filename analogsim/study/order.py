@@ -64,5 +64,7 @@ class EpochOrder:
 
 def epoch_seeds(spec: TrainSpec, epoch: int) -> tuple[int, int]:
     """Return the seeds of an epoch (from 0): of its order, and of dropout and noise."""
-    order, noise = np.random.SeedSequence((spec.seed, epoch)).generate_state(2, np.uint64).tolist()
+    # Its words are 32 bits each, and zeros at the end are none: so the seed's upper half comes last.
+    words = spec.seed % 2**32, epoch, spec.seed >> 32
+    order, noise = np.random.SeedSequence(words).generate_state(2, np.uint64).tolist()
     return order, noise

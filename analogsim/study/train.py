@@ -122,7 +122,8 @@ def train(
     Notes
     -----
     Every epoch's random numbers are decided by spec.seed and the epoch alone, so a checkpoint needs no random state;
-    torch's own generators are left as they were.
+    torch's own generators are left as they were. Dropout knows no other: trainings in several threads take turns, an
+    epoch each, and what else draws from torch's generators meanwhile changes their numbers.
     """
     loop = _Loop(model, data, spec, torch.device(device), range_lr)
     path = None if out is None else Path(out) / CHECKPOINT
