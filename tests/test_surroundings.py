@@ -12,6 +12,7 @@ import time
 import zlib
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 import typer
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from analogsim.cli import app
 from analogsim.cli.base import LARGEST, Command
 from analogsim.cli.streams import SIGNS
+from analogsim.curve import RobustnessCurve
 from analogsim.progress import Terminal
 from analogsim.text import is_text, label, printable, text
 
@@ -300,6 +302,7 @@ assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.
 TASKS = """
 import sys, time
 from pathlib import Path
+from random import Random
 from analogsim.study.engine_local import _Worker
 print("imported", flush=True)
 workers = [_Worker() for _ in range(2)]
@@ -461,3 +464,111 @@ def test_a_label_is_no_mathematics(value):
 
     assert not is_math_text(label(value))
     assert not label(value).startswith("_")
+
+
+# Random command lines
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Names of files and folders, of which few are what a command wants."""
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "garbage.json").write_bytes(bytes(range(256)))
+    (folder / "empty.yaml").write_text("")
+    (folder / "list.yaml").write_text("[1, 2, {a: b}]")
+    (folder / "study.yaml").write_text("name: x\ndata: digits\nmodels: {a: b}\nmethods: []\n")
+    (folder / "model.safetensors").write_text("{}")
+    (folder / "loop").symlink_to("loop")
+    (folder / "images.npz").write_bytes(b"PK\x03\x04")
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    curve = RobustnessCurve([0.1, 1.0, 10.0], [[0.9], [0.5], [0.1]], 0.9, 0.1)
+    curve.save(folder / "$\\frac$_\x1b[31m.json")
+    curve.save(folder / "sweep.json")
+    names = [str(path) for path in folder.iterdir()]
+    return [
+        *names,
+        str(folder),
+        f"{folder}/no/such",
+        "x" * 300,
+        "",
+        "/dev/null",
+        "/proc/self/mem",
+        "\udcff",
+        "-",
+        "~nobody/x",
+    ]
+
+
+NUMBERS = "0 1 -1 0.5 1e400 nan inf -inf 9223372036854775808 2147483648 1_000 ٣ 0x10 1e-400 True".split() + ["9" * 5000]
+WORDS = [
+    "",
+    " ",
+    "auto",
+    "cpu",
+    "cuda:99",
+    "meta",
+    "µσ漢",
+    "\x1b[31m",
+    "[bold]",
+    "$\\frac$",
+    ":",
+    "a:b",
+    "a=b",
+    "=",
+    "adc.bits=4-",
+    "logspace(-2,2,0)",
+    "linspace(1,2)",
+    "0.1,,x",
+    "npz:",
+    "npz:~nobody/x",
+    "folder:/proc",
+    "cifar10:",
+    "8bit",
+    "..",
+    "\udcff",
+]
+
+
+def some_command_line(random, places):
+    """Return random words that are nearly a command; no training among them, which would take its time."""
+    words, command = random.choice(
+        [found for found in commands() if found[0] not in (("info",), ("profile", "schema"))]
+    )
+    line = ["--debug"] * (random.random() < 0.02) + list(words)
+
+    def value(param):
+        kind = random.random()
+        if kind < 0.4:
+            return random.choice(NUMBERS)
+        if kind < 0.7:
+            return random.choice(WORDS)
+        return random.choice(["npz:", "", "", ""]) + random.choice(places)
+
+    for param in command.params:
+        if param.param_type_name == "argument":
+            line += [value(param) for _ in range(random.choice([0, 1, 1, 1, 1, 2]))]
+        elif random.random() < 0.25:
+            option = random.choice(param.opts)
+            if option in ("--help", "-h", "--ranges") or words == ("bench",):
+                continue
+            line += [option] if getattr(param, "is_flag", False) else [option, value(param)]
+    if words == ("bench",):
+        line += ["--threads", random.choice(["0", "x", "", "99999", "1,x"])]
+    if random.random() < 0.05:
+        line.append(random.choice(WORDS))
+    return line
+
+
+@pytest.mark.parametrize("seed", [0, *(slow(seed) for seed in range(1, 8))])
+def test_no_command_line_gives_a_traceback(seed, places, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random, wrong = Random(seed), []
+    for _ in range(100):
+        line = [word for word in some_command_line(random, places) if "\0" not in word]
+        result = call(*line)
+        said = result.stderr.splitlines()
+        fine = {0: True, 1: {word[:7] for word in said} == {"error: "}, 2: "Traceback" not in result.stderr}
+        if "--debug" not in line and (not fine.get(result.exit_code) or "not foreseen" in result.stderr):
+            wrong.append((line, result.exit_code, said[-3:], result.exception))
+    assert not wrong, "\n".join(map(str, wrong))
