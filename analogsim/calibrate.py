@@ -350,8 +350,7 @@ class _Layer:
         with torch.no_grad():
             self.layer.input_range.fill_(self.top)
         self.layer.adc_full_scale = torch.tensor(full_scale, dtype=torch.float32, device=device)
-        known = basis(self.layer.profile, least_error=self.method in ("mse", "noise-aware"))
-        self.layer.calibrated_for = torch.tensor(known, dtype=torch.float64, device=device)
+        self.layer.calibrated_for = basis(self.layer.profile, least_error=self.method in ("mse", "noise-aware"))
         result: dict[str, Any] = {"input_range": self.top, "adc_full_scale": full_scale}
         if self.assumed:
             result["assumed"] = self.assumed

@@ -191,14 +191,13 @@ def _check_kind(name: str, module: nn.Module) -> None:
 
 def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
     if layer.calibrated_for is None:  # ranges that were set by hand are for the hardware that they were set on
-        device, values = layer.input_range.device, basis(layer.profile, least_error=False)
-        layer.calibrated_for = torch.tensor(values, dtype=torch.float64, device=device)
+        layer.calibrated_for = basis(layer.profile, least_error=False)
     layer.profile = profile
     layer.chip_seed = layer.chip_seconds = None
-    record = layer.calibrated_for
     if layer.outlived("adc_full_scale"):
         layer.adc_full_scale = torch.full((), math.nan, device=layer.adc_full_scale.device)
-        record[len(INPUT) :] = ANY
+        known = layer.calibrated_for
+        layer.calibrated_for = (*known[: len(INPUT)], *[ANY] * (len(known) - len(INPUT)))
     if layer.outlived("input_range"):
         layer.calibrated_for = None
         with torch.no_grad():

@@ -104,7 +104,14 @@ def answer(model, x):
 def held(model):
     """All that layers and quantizers hold, by name."""
     layers = {
-        name: (layer.chip_seed, layer.chip_seconds, layer.input_range.tolist(), layer.adc_full_scale.tolist())
+        name: (
+            *(
+                layer.chip_seed,
+                layer.chip_seconds,
+                [-99.0 if math.isnan(v) else v for v in layer.calibrated_for or ()],
+            ),  # NaN is not NaN
+            *(layer.input_range.tolist(), layer.adc_full_scale.tolist()),
+        )
         for name, layer in analog_layers(model)
     }
     steps = {name: float(m.scale) for name, m in model.named_modules() if isinstance(m, FixedQuantizer)}
@@ -201,7 +208,7 @@ def test_a_network_stays_on_its_chip_and_in_its_ranges(kind):
         other = operation(model)
         torch.testing.assert_close(answer(other, x), want, rtol=1e-5, atol=1e-6, msg=name)
         if name == "average through floats":  # 0.7 x + 0.3 x is x to rounding
-            assert [layer[:2] for layer in held(other)[0].values()] == [layer[:2] for layer in before[0].values()]
+            assert [layer[:3] for layer in held(other)[0].values()] == [layer[:3] for layer in before[0].values()]
         elif name != "functional_call":
             torch.testing.assert_close(held(other), before, msg=name)
         assert held(model) == before, name
@@ -224,7 +231,7 @@ def test_a_state_puts_another_network_on_the_chip(kind):
         assert held(other) == there, how
         torch.testing.assert_close(answer(other, x), want, rtol=0, atol=0, msg=how)
     # A digital network's state has neither chip nor ranges: they stay.
-    own = "input_range", "adc_full_scale", "chip_seed", "chip_seconds"
+    own = "input_range", "adc_full_scale", "chip_seed", "chip_seconds", "calibrated_for"
     other.load_state_dict({key: value for key, value in state.items() if not key.endswith(own)})
     assert held(other) == there
 
@@ -307,10 +314,11 @@ def test_an_age_that_is_none_is_refused(age):
         bare("linear")[0].load_state_dict(state)
 
 
-def test_programming_changes_no_buffer():
-    """So averages that were begun before it still have tensors of the same meaning side by side."""
-    model, _ = bare("linear")
+def test_calibration_and_programming_add_no_buffer():
+    """So averages that were begun before them still have tensors of the same meaning side by side."""
+    model, x = bare("linear")
     names = [name for name, _ in model.named_buffers()]
+    an.calibrate(model, [x], progress=False)
     an.program(model, 1)
     assert [name for name, _ in model.named_buffers()] == names
-    assert "chip_seed" in model.state_dict()
+    assert {"chip_seed", "chip_seconds", "calibrated_for"} < set(model.state_dict())

@@ -53,9 +53,9 @@ class AnalogLayer(nn.Module):
         `state_dict` but no buffer: what averages, casts or empties buffers would make it another chip's.
     chip_seconds : float or None
         The chip's age in seconds since its first read (`analogsim.at_time`); likewise.
-    calibrated_for : Tensor (fields,), float64 buffer, or None
+    calibrated_for : tuple of float, or None
         What `calibrate` found the ranges for (`basis.basis`), which the profile must agree with; None for ranges that
-        were set otherwise, of which nothing is known.
+        were set otherwise, of which nothing is known. In the `state_dict`, and no buffer either.
     backend : {"auto", "reference", "numba", "triton"}
         Which kernel computes; see `analogsim.kernels`.
     precision : {"ieee", "tf32", "tf32x3"}
@@ -69,7 +69,7 @@ class AnalogLayer(nn.Module):
     adc_full_scale: Tensor
     chip_seed: int | None
     chip_seconds: float | None
-    calibrated_for: Tensor | None
+    calibrated_for: tuple[float, ...] | None
 
     def _init_analog(self, profile: HardwareProfile | None, device: torch.device | None = None) -> None:
         if profile is not None and not isinstance(profile, HardwareProfile):
@@ -81,8 +81,7 @@ class AnalogLayer(nn.Module):
         device = device or next(self.parameters()).device
         for name in RANGES:
             self.register_buffer(name, torch.full((), math.nan, device=device))
-        self.register_buffer(RECORD, None)
-        self.chip_seed = self.chip_seconds = None
+        self.chip_seed = self.chip_seconds = self.calibrated_for = None
         self.backend: Backend = "auto"
         self.precision: Precision = "ieee"
         self.layer_name = ""
@@ -336,7 +335,7 @@ class AnalogLayer(nn.Module):
             return []
         if self._basis is None or self._basis[0] is not self.profile:
             self._basis = self.profile, basis(self.profile)
-        fields = changed(self._numbers(RECORD), self._basis[1])
+        fields = changed(self.calibrated_for, self._basis[1])
         return fields if name == "adc_full_scale" else [field for field in fields if field in INPUT]
 
     def _numbers(self, name: str) -> Any:
@@ -368,7 +367,7 @@ class AnalogLayer(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # The ranges follow the layer's device and keep their precision: half() would round α and may overflow.
-        before = {name: getattr(self, name) for name in (*RANGES, RECORD) if getattr(self, name) is not None}
+        before = {name: getattr(self, name) for name in RANGES}
         learned = {name: value.detach().clone() for name, value in before.items() if name in self._parameters}
         super()._apply(fn, recurse)
         for name, value in (before | learned).items():
@@ -397,11 +396,9 @@ class AnalogLayer(nn.Module):
         seed, seconds = (state_dict.pop(prefix + name, None) for name in CHIP)
         if seed is not None and not seed.is_meta:
             self._load_chip(seed, seconds)
-        record, saved = self.calibrated_for, state_dict.get(prefix + RECORD)
-        if record is None and saved is not None:
-            self.calibrated_for = torch.zeros_like(saved, device=self.input_range.device)
-        elif record is not None and saved is None:
-            state_dict[prefix + RECORD] = record
+        record = state_dict.pop(prefix + RECORD, None)
+        if record is not None and not record.is_meta:
+            self.calibrated_for = tuple(record.tolist())
         self._built = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -412,6 +409,8 @@ class AnalogLayer(nn.Module):
             words = [self.chip_seed, derive(self.chip_seed, Key.CHECK)]
             destination[prefix + "chip_seed"] = torch.tensor(words, dtype=torch.int64, device="cpu")
             destination[prefix + "chip_seconds"] = torch.tensor(self.chip_seconds, dtype=torch.float64, device="cpu")
+        if self.calibrated_for is not None:
+            destination[prefix + RECORD] = torch.tensor(self.calibrated_for, dtype=torch.float64, device="cpu")
 
     def _load_chip(self, seed: Tensor, seconds: Tensor | None) -> None:
         """Take over a saved chip: its seed and check, or, as it once was saved, the seed alone."""
