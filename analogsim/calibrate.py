@@ -242,6 +242,8 @@ class _Layer:
                 self.assumed = f"its {what} are {zero}" if self.seen.inputs.number else "the network never called it"
             elif not self._percentile(histogram):
                 self.assumed = f"its {what} are all zero at this percentile: their maximum"
+        if self.method == "noise-aware" and not math.isfinite(sum(norm for norm, _ in self.seen.norms)):
+            raise CalibrationError(f"{self.name}: its inputs are too large for read noise; their squares overflow")
         profile = self.layer.profile
         dac = profile.dac
         self.given = dac.input_range if isinstance(dac.input_range, float) else None

@@ -197,3 +197,11 @@ def test_every_normal_number_has_its_quantile(distribution):
     found, want = (shaped(v, distribution).double() for v in (n, n.double()))
     assert found.isfinite().all()
     torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-6)
+
+
+def test_squares_of_inputs_that_overflow_are_refused_only_where_they_are_needed():
+    x = torch.full((2, 8), 1e30)
+    layer = an.convert(nn.Linear(8, 3), EIGHT.varied(noise={"read": 0.1}))
+    an.calibrate(layer, x, "mse", progress=False)
+    with pytest.raises(CalibrationError, match="too large for read noise"):
+        an.calibrate(layer, x, "noise-aware", progress=False)
