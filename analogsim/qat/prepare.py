@@ -58,8 +58,9 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
     -----
     A dynamic range has no value before the first forward pass in training mode, and evaluating before it raises
     CalibrationError; to quantize a trained network without training it further, run a few batches through it in
-    training mode under `torch.no_grad()`. All of the quantizers' state is in the `state_dict`, so a resumed training
-    continues exactly. `freeze_quantization` gives the network that `convert` puts on crossbars.
+    training mode under `torch.no_grad()`, its batch normalisation and dropout in evaluation mode. All of the
+    quantizers' state is in the `state_dict`, so a resumed training continues exactly. `freeze_quantization` gives the
+    network that `convert` puts on crossbars.
 
     With `inject_noise`, in either order: noise on the output of a linear, convolution or pooling layer reaches the next
     ReLU's quantizer; noise at a ReLU is added before its own (`relu_noise`); noise on weights is quantized with them.
