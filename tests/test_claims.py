@@ -13,6 +13,7 @@ import re
 import resource
 import signal
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,11 @@ from analogsim.nn.observer import Observer
 
 from . import zoo
 
-WORDS = re.compile(r"\b(without|never|kept|independent(ly)? of|whatever|do(es)? not depend)\b", re.IGNORECASE)
+WORDS = re.compile(
+    r"\b(without|never|kept|unchanged|independent(ly)? of|nor on|whatever|do(es)? not depend)\b"
+    r"|\bstays?\b(?=[.;]| as | what | in evaluation)",
+    re.IGNORECASE,
+)
 
 # (qualified name, words of the sentence, the tests that hold it, "file.py::test")
 CLAIMS = [
@@ -64,6 +69,11 @@ CLAIMS = [
     ),
     ("calibrate", "without inputs", "test_claims.py::test_what_calibration_assumes"),
     ("calibrate", "without sums", "test_claims.py::test_what_calibration_assumes"),
+    (
+        "learn_ranges",
+        "keys stay",
+        "test_calibrate.py::test_learned_ranges_are_parameters_and_constants_again",
+    ),
     ("learn_ranges", "never set", "test_calibrate.py::test_what_cannot_be_learned_is_refused"),
     (
         "estimate_batch_norm",
@@ -81,6 +91,19 @@ CLAIMS = [
         "test_unreached.py::test_normalisations_that_are_never_called_keep_their_statistics",
     ),
     (
+        "estimate_batch_norm",
+        "All else",
+        "test_batch_norm.py::test_all_else_stays",
+        "test_batch_norm.py::test_statistics_are_the_means_over_batches",
+        "test_claims.py::test_statistics_are_estimated_on_a_chip_whose_weights_stay",
+    ),
+    (
+        "estimate_batch_norm",
+        "its statistics stay",
+        "test_unreached.py::test_normalisations_that_are_never_called_keep_their_statistics",
+    ),
+    ("estimate_batch_norm", "the statistics stay", "test_batch_norm.py::test_refusals_leave_the_statistics"),
+    (
         "program",
         "a seed and a time",
         "test_chip.py::test_a_saved_chip_is_loaded_as_it_was",
@@ -95,6 +118,10 @@ CLAIMS = [
     ),
     ("set_seed", "repeats the first", "test_claims.py::test_a_seed_makes_a_checkpoint_draw_anew"),
     ("inject_noise", "repeats the first", "test_claims.py::test_a_seed_makes_a_checkpoint_draw_anew"),
+    ("inject_noise", "its structure", "test_noise.py::test_structure_and_original_stay"),
+    ("inject_noise", "input of integers", "test_habits.py::test_networks_of_tokens"),
+    ("inject_noise", "passes additive noise", "test_noise.py::test_gradients"),
+    ("set_noise", "None stays", "test_claims.py::test_setting_noise_leaves_the_network_itself"),
     ("set_noise", "without rebuilding", "test_claims.py::test_setting_noise_leaves_the_network_itself"),
     (
         "prepare_qat",
@@ -111,6 +138,19 @@ CLAIMS = [
         "test_inherited.py::test_quantizers_have_their_layers_mode_device_and_type",
     ),
     ("freeze_quantization", "never set", "test_qat.py::test_evaluating_before_there_is_a_range_is_refused"),
+    ("noise_sweep", "the network stays", "test_robustness.py::test_model_and_random_state_are_left_as_they_were"),
+    (
+        "noise_sweep",
+        "in a profile stays",
+        "test_robustness.py::test_other_noise_is_silent_but_the_rest_of_the_profile_stays",
+    ),
+    (
+        "noise_sweep",
+        "the rest of the grid",
+        "test_robustness.py::test_an_accuracy_does_not_depend_on_the_rest_of_the_sweep",
+        "test_random.py::test_sweeps_in_threads_give_what_they_give_alone",
+    ),
+    ("noise_sweep", "they stay as", "test_batch_norm.py::test_statistics_fit_each_sigma_and_are_given_back"),
     ("noise_sweep", "not finite without noise", "test_robustness.py::test_unusable_data_is_refused"),
     ("noise_sweep", "never called", "test_unreached.py::test_layers_that_are_never_called_are_named"),
     (
@@ -122,6 +162,7 @@ CLAIMS = [
     ("NoiseBudget", "0 without errors", "test_claims.py::test_a_budget_without_errors"),
     ("LayerBudget", "NaN without repeats", "test_claims.py::test_a_budget_without_repeats"),
     ("LayerBudget.snr", "infinite without errors", "test_claims.py::test_a_budget_without_errors"),
+    ("cost", "stays as it is", "test_cost.py::test_the_model_stays_as_it_was_and_may_be_analog"),
     ("cost", "without the batch", "test_cost.py::test_lenet"),
     ("cost", "never called", "test_unreached.py::test_layers_that_are_never_called_are_named"),
     (
@@ -129,6 +170,28 @@ CLAIMS = [
         "without a law",
         "test_midpoint.py::test_what_is_flagged_is_printed_with_its_half_height",
         "test_midpoint.py::test_a_curve_of_two_falls_says_so",
+    ),
+    (
+        "AnalogLayer.from_digital",
+        "parameters, hooks",
+        "test_convert.py::test_training_modes_and_hooks_and_frozen_parameters_stay",
+        "test_convert.py::test_parametrised_layers_convert_train_and_return",
+    ),
+    (
+        "AnalogLayer.to_digital",
+        "parameters, hooks",
+        "test_convert.py::test_training_modes_and_hooks_and_frozen_parameters_stay",
+        "test_convert.py::test_parametrised_layers_convert_train_and_return",
+    ),
+    (
+        "AnalogComposite.from_digital",
+        "parameters, hooks",
+        "test_claims.py::test_layers_of_several_matrices_keep_parameters_hooks_and_parametrisations",
+    ),
+    (
+        "AnalogComposite.to_digital",
+        "parameters, hooks",
+        "test_claims.py::test_layers_of_several_matrices_keep_parameters_hooks_and_parametrisations",
     ),
     ("AnalogLayer.spec", "never set", "test_nn.py::test_uncalibrated_layer_says_which_and_what_to_do"),
     ("AnalogLayer.chip", "never programmed", "test_chip.py::test_a_chip_that_was_not_programmed"),
@@ -187,6 +250,13 @@ def claims():
     return found
 
 
+@cache
+def functions(file):
+    """Return the names of a test file's functions and methods."""
+    tree = ast.parse((Path(__file__).parent / file).read_text(encoding="utf-8"))
+    return {one.name for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)}
+
+
 def test_every_claim_has_its_test():
     unheld = [one for one in claims() if not any(name == one[0] and words in one[1] for name, words, *_ in CLAIMS)]
     assert not unheld, "name in CLAIMS the test that holds each of these, with the thing on that it excludes"
@@ -199,9 +269,8 @@ def test_every_entry_names_a_sentence_and_tests():
         assert tests
         for test in tests:
             file, _, function = test.partition("::")
-            tree = ast.parse((Path(__file__).parent / file).read_text(encoding="utf-8"))
             assert function.startswith("test_")
-            assert function in {one.name for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)}, test
+            assert function in functions(file), test
 
 
 def test_sentences_are_found():
@@ -303,11 +372,11 @@ def test_what_is_digital_is_exact_on_the_noisiest_hardware():
     assert not torch.equal(analog.read(torch.ones(1, 4)), digital.read(torch.ones(1, 4)))
 
 
-def furnished(kinds):
-    """A network with a hook, noise, tied weights, a parametrisation of its own, a mode of its own on its layers."""
+def furnished(parametrised):
+    """A network with a hook, noise, tied and frozen weights, a parametrisation, and a layer in a mode of its own."""
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
     model[4].weight = model[2].weight
-    if parametrize in kinds:
+    if parametrised:
         parametrizations.weight_norm(model[5])
     model.eval()[3].train()
     model[0].weight.requires_grad_(False)
@@ -344,7 +413,7 @@ def same_numbers(one, other, heard, x):
 
 
 def test_conversion_keeps_what_is_on_a_network():
-    model, heard = furnished({parametrize})
+    model, heard = furnished(parametrised=True)
     before, x = state_of(model), torch.randn(3, 4)
     state = {key: value.clone() for key, value in model.state_dict().items()}
     analog = an.convert(model, an.HardwareProfile())  # exact, so that the noise of the sites can be compared
@@ -359,8 +428,38 @@ def test_conversion_keeps_what_is_on_a_network():
     assert (first - second).abs().max() > 0.1, "the sites of the copy are heard"
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell, nn.MultiheadAttention])
+def test_layers_of_several_matrices_keep_parameters_hooks_and_parametrisations(kind):
+    """Into the analog twin and back, in place: the same parameters, and each hook is called once."""
+    attends = kind is nn.MultiheadAttention
+    layer = kind(4, 2) if attends else kind(4, 3)
+    parametrizations.weight_norm(layer, next(name for name, p in layer.named_parameters() if p.ndim == 2))
+    before, called = dict(layer.named_parameters()), []
+    layer.register_forward_pre_hook(lambda module, args: called.append("before"))
+    layer.register_forward_hook(lambda module, args, out: called.append("after"))
+    inputs = [torch.randn(2, 4) if "Cell" in kind.__name__ else torch.randn(5, 2, 4)] * (3 if attends else 1)
+
+    def output():
+        called.clear()
+        with torch.no_grad():
+            out = layer(*inputs)
+        assert called == ["before", "after"]
+        return out if isinstance(out, torch.Tensor) else out[0]
+
+    digital = output()
+    for verb, noisy in (
+        (lambda: an.convert(layer, NOISY, inplace=True), True),
+        (lambda: an.to_digital(layer, inplace=True), False),
+    ):
+        assert verb() is layer
+        after = dict(layer.named_parameters())
+        assert before.keys() == after.keys()
+        assert all(after[name] is parameter for name, parameter in before.items())
+        assert torch.equal(output(), digital) is not noisy
+
+
 def test_quantizing_keeps_what_is_on_a_network():
-    model, heard = furnished(set())
+    model, heard = furnished(parametrised=False)
     before, x = state_of(model), torch.randn(3, 4)
     names = {f"{number}.{part}" for number in (0, 2, 4, 5) for part in ("weight", "bias")}
     quantized = an.prepare_qat(model, an.QATSpec(scaling="constant", s=0.1, weight_bits=16, act_bits=16))
@@ -413,7 +512,6 @@ def test_calibration_runs_once_and_hears_neither_converters_nor_noise():
     for name, layer, values in (("0", digital[0], x), ("3", digital[3], inner)):
         assert report[name]["input_range"] == pytest.approx(float(values.abs().max()), rel=1e-6)
         sums = values @ (layer.weight / layer.weight.abs().amax(1, True)).T.detach()
-        # The weights are those of 3 bits less noise, by what the profile rounds: here none.
         full_scale = float(sums.abs().max() / values.abs().max())
         assert report[name]["adc_full_scale"] == pytest.approx(full_scale, rel=1e-5)
 
