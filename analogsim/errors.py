@@ -1,5 +1,8 @@
 """Exceptions and warnings: one hierarchy of each, so that a caller can catch all that this library says on purpose."""
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class AnalogSimWarning(UserWarning):
     """Base of every warning: an answer that is right, but is not about all of what was asked; the message says what
@@ -66,7 +69,7 @@ class FitError(AnalogSimError, ValueError):
 class DivergenceError(AnalogSimError, RuntimeError):
     """A training whose loss became NaN or infinite; `history` has an entry for each epoch before."""
 
-    def __init__(self, message: str, history: list[dict[str, float]] | tuple[()] = ()) -> None:
+    def __init__(self, message: str, history: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.history = list(history)
 

@@ -29,7 +29,7 @@ def compiled(function: Callable[..., Any]) -> CFunc:
     """Decorate a kernel, a function of one address: compile it, or take its machine code from the disk."""
     kernel = CFunc(function, sigutils.normalize_signature(SIGNATURE), locals={}, options={})
     try:
-        kernel._cache = _Cache(function)
+        kernel._cache = _Cache(function)  # type: ignore[attr-defined]
     except (RuntimeError, OSError) as error:  # no folder that can be written
         _say(error)
     kernel.compile()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -306,7 +306,7 @@ class _Loop:
                 counting.calls = calls
         except Exception as error:  # of torch's loaders, whatever they find first
             raise ValueError(str(error)) from error
-        self.epoch, self.history = kept.epoch, list(kept.history)
+        self.epoch, self.history = kept.epoch, [cast(dict[str, float], epoch) for epoch in kept.history]
 
     def _counting(self) -> list[Any]:
         """Return what numbers its calls by itself: the model's own noise sites and analog layers of fixed seeds."""
