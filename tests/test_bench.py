@@ -89,6 +89,7 @@ def test_report_survives_its_file_and_others_are_refused(tmp_path):
         Report.load(tmp_path / "other.json")
 
 
+@pytest.mark.slow
 def test_command_measures_every_shape_and_writes_the_report(tmp_path):
     file = tmp_path / "k.json"
     done("bench", "--quick", "--threads", 1, "--out", file)

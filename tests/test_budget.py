@@ -279,7 +279,10 @@ CHIPS = {
 }
 
 
-@pytest.mark.parametrize("kind", CHIPS)
+LONG = ("isaac", "sram")  # of many slices and steps
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LONG)) for kind in CHIPS])
 def test_chips_of_every_kind(lenet, kind):
     # Where noise is drawn, 8 reads scatter by 1 % at most and the samples behind the prediction by less: 4 %.
     model, train_x, test_x = lenet

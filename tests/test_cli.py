@@ -260,7 +260,7 @@ def test_arguments_reach_the_constructor(tmp_path, monkeypatch):
         (["lenet.py:LeNet5", "digits"], ["module:name", "models.lenet:LeNet5"]),
         (["models.lenet:LeNet6", "digits"], ["LeNet6", "LeNet5"]),
         ([LENET, "digits", "--arg", "depth=3"], ["depth", "classes"]),
-        (["models.lenet:OrderedDict", "digits"], ["nn.Module is needed"]),
+        (["models.lenet:OrderedDict", "digits"], ["was not called"]),
         ([LENET, "mnist"], ["no data set 'mnist'", "digits"]),
         ([LENET, "npz:missing.npz"], ["no such file"]),
         ([LENET, "digits", "--lr", "-1"], ["lr", "greater than 0"]),
@@ -325,6 +325,7 @@ def test_corrupt_and_foreign_files_are_refused(run, tmp_path):
         assert name in said
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_result(tmp_path):
     command = ["train", LENET, "digits", "--epochs", "8", "--sigma", "0.5", "--batch-size", "32", *FAST]
     process = start(*command, "--out", tmp_path / "broken")
@@ -432,7 +433,7 @@ def test_sweep_refuses(run, tmp_path):
     assert "no such file" in refused("sweep", tmp_path)
     pickle = tmp_path / "pickle.safetensors"
     torch.save({"a": torch.ones(1)}, pickle)
-    assert "no such file" in refused("sweep", pickle)
+    assert "damaged" in refused("sweep", pickle)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": torch.ones(1)}, foreign)
     assert "does not say which network" in refused("sweep", foreign)
@@ -447,7 +448,7 @@ def test_a_file_cannot_have_functions_called(run, tmp_path):
     del about["crc32"]
     evil = tmp_path / "evil.safetensors"
     save_file({"a": torch.ones(1)}, evil, metadata={"analogsim": json.dumps(about)})
-    assert "no nn.Module class" in refused("sweep", evil)
+    assert "was not called" in refused("sweep", evil)
     assert not Path("called").exists()
 
 

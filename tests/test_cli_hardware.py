@@ -221,6 +221,7 @@ def test_a_start_may_be_built_by_a_function(tmp_path, monkeypatch):
     assert second < 0.7 * first
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_on_hardware_goes_on_to_the_same_result(run, profiles, tmp_path):
     """Killed in any epoch: the same weights, ranges, chip and history, with injected noise on top."""
     command = ["train", LENET, "digits", *SMALL, "--epochs", 10, "--sigma", 0.2, "--from", run]

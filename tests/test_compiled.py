@@ -130,6 +130,7 @@ def test_no_folder_can_be_written(source, tmp_path):
     assert "NUMBA_CACHE_DIR" in line
 
 
+@pytest.mark.slow
 def test_a_full_disk(source, tmp_path):
     found, said = elsewhere(source, tmp_path, full=True)
     assert found[:4] == ["43", "70", "0", "None"]
@@ -137,6 +138,7 @@ def test_a_full_disk(source, tmp_path):
     assert "too large" in found[4]
 
 
+@pytest.mark.slow
 def test_a_read_only_package_has_its_code_in_the_users_cache(source, tmp_path):
     (source.parent / "__pycache__").write_text("")
     cache = {"XDG_CACHE_HOME": str(tmp_path / "user"), "NUMBA_CACHE_DIR": None}

@@ -71,6 +71,7 @@ assert torch.get_num_threads() == 2 and answer() == want
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+@pytest.mark.slow
 def test_a_forked_process_computes_on_one_thread():
     """By os.fork, in a pool and in a DataLoader; one that hangs is killed after two minutes, and the test fails."""
     own = os.environ | {"OMP_NUM_THREADS": "2"}

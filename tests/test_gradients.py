@@ -12,6 +12,7 @@ from torch import nn
 
 import analogsim as an
 from analogsim.kernels import philox
+from analogsim.seeds import Stream, numbered
 
 from .test_invariances import Attention
 
@@ -227,7 +228,7 @@ def test_what_rounds_against_the_rule(noise, alpha, signed):
     (learned,) = an.learn_ranges(layer)
     learned.data = learned.data.double()
     x = torch.randn(25, 12, dtype=torch.float64, requires_grad=True)
-    z = torch.stack([philox.normals((25, 6), 3, 1, tile) for tile in range(3)])
+    z = torch.stack([philox.normals((25, 6), *numbered(3, Stream.READ, 0, 1), tile) for tile in range(3)])
     g = torch.randn(25, 6, dtype=torch.float64)
     an.set_seed(layer, 3)
     out = layer(x)

@@ -534,7 +534,9 @@ def test_a_killed_group_goes_on_and_gives_what_an_unbroken_one_gives(tmp_path):
 
 
 def test_a_group_that_cannot_be_is_trained_singly(tmp_path, monkeypatch):
-    (tmp_path / "mixing_networks.py").write_text("from tests.test_group import Mixing\n")
+    (tmp_path / "mixing_networks.py").write_text(
+        "from tests import test_group\n\n\nclass Mixing(test_group.Mixing):\n    pass\n"
+    )
     root = str(Path(__file__).parents[1])
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(root)
@@ -548,6 +550,7 @@ def test_a_group_that_cannot_be_is_trained_singly(tmp_path, monkeypatch):
     assert not any("grouped" in result for result in results)
 
 
+@pytest.mark.slow
 def test_a_group_whose_checkpoint_is_damaged_is_not_trained_singly(tmp_path):
     study = made(methods=[{"name": "noisy", "train": {"sigma": 0.3}}], train={"epochs": 1})
     options = {"workers": 1, "device": "cpu", "progress": False}
@@ -568,6 +571,7 @@ def test_a_group_whose_checkpoint_is_damaged_is_not_trained_singly(tmp_path):
     assert (folder / "checkpoint.pt.damaged").exists()
 
 
+@pytest.mark.slow
 def test_a_collapse_is_left_out_when_it_is_to_stop(tmp_path):
     methods = [{"name": "noisy", "train": {"stop_on_collapse": 1}, "grid": {"train.sigma": [0.0, 1e4]}}]
     study = made(methods=methods, seeds=1, train={"epochs": 8, "batch_size": 16, "lr": 3e-3}, train_subset=None)
@@ -587,6 +591,7 @@ def test_a_group_s_size_is_checked(tmp_path):
     assert "'auto' or a whole number from 1 is needed" in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 def test_on_the_cpu_auto_makes_no_groups(tmp_path):
     run_study(made(train={"epochs": 1}), tmp_path, workers=2, device="cpu", progress=False)
     assert not (tmp_path / GROUPS).exists()

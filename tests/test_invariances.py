@@ -406,6 +406,7 @@ def test_casts_and_the_meta_device_and_back_change_nothing(part):
     assert torch.equal(answer(model, x), expected)
 
 
+@pytest.mark.slow
 def test_a_copy_in_another_process_gives_the_same(tmp_path):
     models = {part: calibrated_on_chip(part) for part in ("output noise", "everything")}
     torch.save(models, tmp_path / "models.pt")

@@ -89,6 +89,7 @@ def test_intervals_cover_the_truth(mu, k, peak, samples, repeats):
     assert not keeps_its_word([halved(fit) for fit in fits], mu)
 
 
+@pytest.mark.slow
 def test_intervals_of_pooled_trainings_cover_the_truth():
     trainings = np.repeat(np.arange(5), 3)
 

@@ -9,6 +9,7 @@ import analogsim as an
 from analogsim.device import cells
 from analogsim.kernels import philox
 from analogsim.profile import HardwareProfile
+from analogsim.seeds import Stream, numbered
 
 # Largest error of an untrained network, relative to how its outputs differ between inputs: at least twice what it is.
 CHIPS = {
@@ -174,7 +175,8 @@ def test_brainscales2_computes_as_its_mock(tiles, dtype):
     layer.weight.data.copy_(torch.from_numpy(w))
     layer.input_range.fill_(31.0)
     an.set_seed(layer, 5)
-    noise = np.stack([philox.normals((200, 40), 5, 1, tile).numpy() for tile in range(tiles)])
+    who = numbered(5, Stream.READ, 0, 1)
+    noise = np.stack([philox.normals((200, 40), *who, tile).numpy() for tile in range(tiles)])
     with torch.no_grad():
         got = layer(torch.from_numpy(x).to(dtype)).double().numpy() * 0.002
     want = mock(x, w, 2 * noise)

@@ -169,6 +169,8 @@ def unique(draws):
     return [*chips, *(place for place in draws if place[1] >> 56 not in CHIP)]
 
 
+@pytest.mark.filterwarnings("ignore::analogsim.UnreachedWarning")  # recurrent layers are no sites
+@pytest.mark.slow
 def test_one_seed_for_everything_draws_nothing_twice(drawn):
     """The chip, reads, slow offsets, injected noise on activations and weights, training chips, all with seed 1."""
     net, x = network(), torch.randn(16, 16, dtype=torch.float64)
@@ -201,6 +203,7 @@ def test_one_seed_for_everything_draws_nothing_twice(drawn):
     assert all(len(counts) == 1 for counts in shapes.values())
 
 
+@pytest.mark.filterwarnings("ignore::analogsim.UnreachedWarning")  # recurrent layers are no sites
 def test_no_two_draws_correlate(drawn):
     """n = 256 numbers of each draw; |r| < 0.45 is 7.2 standard errors: a false alarm in 6e-13 of the 1e5 pairs each."""
     net, x = network(kind=lambda: nn.Sequential(*(nn.Linear(16, 16) for _ in range(10)))), torch.randn(16, 16).double()

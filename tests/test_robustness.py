@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from analogsim import robustness
 from analogsim.convert import convert
 from analogsim.curve import RobustnessCurve
-from analogsim.errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError
+from analogsim.errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError, UnreachedWarning
 from analogsim.midpoint import fit_midpoint
 from analogsim.noise import NoiseSpec, inject_noise, noise_sites
 from analogsim.profile import HardwareProfile
@@ -129,7 +129,8 @@ def test_nan_under_noise_counts_as_wrong():
             return torch.cat([x.sqrt(), -torch.ones_like(x)], 1)[:, :2]
 
     x, y = points(classes=1)
-    curve = sweep(Root(), (torch.cat([x * 0.01, x * 0], 1), y), sigmas=[10.0], chance=0.5)
+    with pytest.warns(UnreachedWarning, match=r"never called: net \(Linear\)"):
+        curve = sweep(Root(), (torch.cat([x * 0.01, x * 0], 1), y), sigmas=[10.0], chance=0.5)
     # Right only where both roots exist and the first is larger: 1/4 · 1/2.
     assert curve.mean[0] == pytest.approx(1 / 8, abs=0.03)
 

@@ -224,6 +224,7 @@ def test_only_a_bad_checkpoint_is_forgotten_with_a_failure(tmp_path, message, ke
     assert store.state("job") == "waiting"
 
 
+@pytest.mark.slow
 def test_a_study_can_grow(ran, tmp_path):
     _, original, _ = ran
     out = shutil.copytree(original, tmp_path / "out")
@@ -254,6 +255,7 @@ class DiesOnce(LeNet5):
 """
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_replaced_and_its_job_tried_once_more(tmp_path, monkeypatch):
     (tmp_path / "dying_networks.py").write_text(NETWORKS)
     monkeypatch.chdir(tmp_path)
@@ -269,6 +271,7 @@ def test_a_dead_worker_is_replaced_and_its_job_tried_once_more(tmp_path, monkeyp
     np.testing.assert_array_equal(frame["peak"]["once"], frame["peak"]["never"])
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard_against_its_own_workers(tmp_path):
     written(tmp_path, train={"epochs": 1}, train_subset=32)
     (tmp_path / "script.py").write_text(

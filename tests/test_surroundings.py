@@ -205,7 +205,7 @@ def test_a_signal_while_the_program_is_imported(number):
     assert out == ""
 
 
-@pytest.mark.parametrize("number", [slow(signal.SIGINT), signal.SIGTERM, slow(signal.SIGHUP)])
+@pytest.mark.parametrize("number", [slow(number) for number in SIGNALS])
 def test_a_signal_while_a_network_is_trained(number, tmp_path):
     args = ["train", "models.lenet:LeNet5", "digits", "--train-subset", 64, "--test-subset", 64, "--threads", 1]
     command = [sys.executable, "-m", "analogsim", *map(str, args), "--epochs", "100000", "--out", str(tmp_path / "run")]

@@ -35,7 +35,10 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(params=NETWORKS)
+LARGE = ("vgg11", "vit_b_16")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in NETWORKS])
 def case(request):
     build, shape, matrices = NETWORKS[request.param]
     torch.manual_seed(0)
