@@ -51,6 +51,10 @@ def load(path):
     return module
 
 
+def kept(source, name):
+    return sorted((source.parent / "__pycache__").glob(f"*.{name}-*.nb?"))
+
+
 @pytest.fixture
 def _nothing_said():
     before = list(compiled._said)
@@ -63,29 +67,49 @@ def _nothing_said():
 def test_damaged_files_are_written_anew(source):
     """Cut or changed anywhere: the right code runs, nothing is said, and the next process finds it on disk."""
     assert answer(load(source).one) == 43
-    kept = sorted((source.parent / "__pycache__").glob("*.one-*.nb?"))
-    assert [path.suffix for path in kept] == [".nbc", ".nbi"]
-    for path in kept:
-        whole = path.read_bytes()
-        damages = [b"", whole[:1], whole[: len(whole) // 2], whole[:-1], b"not a pickle", b"\x80\x05N."]
-        for place in range(3, len(whole), len(whole) // 6):
-            damages.append(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        for damage in damages:
-            path.write_bytes(damage)
-            assert answer(load(source).one) == 43
-            again = load(source).one
-            assert again.cache_hits == 1
-            assert answer(again) == 43
-
-
-def test_garbled_machine_code_is_not_run(source):
-    """Each entry holds what its checksum is of: no byte of it can change unseen."""
-    load(source)
-    (path,) = (source.parent / "__pycache__").glob("*.one-*.nbc")
+    (path,) = kept(source, "one")
     whole = path.read_bytes()
-    at = whole.index(b"\x7fELF")
-    path.write_bytes(whole[:at] + bytes(64) + whole[at + 64 :])
-    assert load(source).one.cache_hits == 0
+    damages = [b"", whole[:1], whole[: len(whole) // 2], whole[:-1], b"not a pickle", b"\x80\x05N.", b"\n" + whole]
+    for place in [*range(0, len(whole), len(whole) // 20), 64, 65, 66]:
+        damages.append(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+    for damage in damages:
+        path.write_bytes(damage)
+        assert answer(load(source).one) == 43
+        again = load(source).one
+        assert again.cache_hits == 1
+        assert answer(again) == 43
+    assert kept(source, "one") == [path]
+
+
+def test_no_byte_of_what_is_kept_can_change_unseen(source):
+    """Whichever it is, of the code, of the source that it is of, or of the checksum: nothing is taken."""
+    kernel = load(source).one
+    (path,) = kept(source, "one")
+    file, key = kernel._cache._cache_file, kernel._cache._index_key(kernel._sig, kernel._library.codegen)
+    whole = path.read_bytes()
+    assert file.load(key) is not None
+    for place in [*range(200), *range(200, len(whole), 97), len(whole) - 1]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x15]) + whole[place + 1 :])
+        try:
+            assert file.load(key) is None
+        except ValueError:
+            assert place == 64  # the end of the first line
+
+
+def test_code_of_another_source_or_processor_is_not_taken(source):
+    kernel = load(source).one
+    (path,) = kept(source, "one")
+    file = kernel._cache._cache_file
+    signature, processor, code = kernel._cache._index_key(kernel._sig, kernel._library.codegen)
+    other = (signature, ("another", *processor[1:]), code)
+    assert file.load(other) is None
+    file.save(other, "of another processor")
+    assert len(kept(source, "one")) == 2
+    assert path in kept(source, "one")
+    assert file.load((signature, processor, ("another", code[1]))) is None
+    assert load(source).one.cache_hits == 1
+    source.write_text(SOURCE.replace("+ 1", "+ 2"))
+    assert answer(load(source).one) == 44
 
 
 def elsewhere(source, tmp_path, *, full=False, **environment):

@@ -205,3 +205,25 @@ def test_squares_of_inputs_that_overflow_are_refused_only_where_they_are_needed(
     an.calibrate(layer, x, "mse", progress=False)
     with pytest.raises(CalibrationError, match="too large for read noise"):
         an.calibrate(layer, x, "noise-aware", progress=False)
+
+
+@pytest.mark.parametrize(
+    "noise", [{"output": 0.1}, {"multiplicative": 0.1}, {"output": 0.1, "distribution": "laplace"}]
+)
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+@pytest.mark.parametrize("kind", ["linear", "conv2d"])
+@pytest.mark.parametrize("cells", [{}, {"cells": {"mapping": "differential"}, "faults": {"dead_columns": 0.1}}])
+def test_what_has_no_sigma_needs_no_finite_square(cells, kind, backend, noise):
+    """Inputs whose squares overflow, on rows whose weights are 0: only σ_r and cells with noise ask for a square."""
+    digital, shape = LAYERS[kind]
+    profile = an.HardwareProfile(dac={"input_range": 1.0}, weight={"w_max": 1.0}, noise=noise, **cells)
+    layer = an.convert(digital, profile)
+    torch.nn.init.zeros_(layer.weight)
+    layer.backend = backend
+    if cells:
+        an.program(layer, 0)
+    assert layer.eval()(torch.full(shape, 1e30)).isfinite().all()
+    layer.profile = profile.varied(noise={"read": 0.1})
+    if cells:
+        an.program(layer, 0)
+    assert not layer(torch.full(shape, 1e30)).isfinite().all()

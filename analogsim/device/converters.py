@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels import MatmulSpec, Read, philox, plain
+from ..kernels import MatmulSpec, Read, philox, plain, reference
 from ..profile import ADC, DAC, Noise
 from ..seeds import Key, Stream, derive
 from .draw import normals
@@ -84,12 +84,10 @@ class Converters:
 
     def shake(self, partial: Tensor, norm2: Tensor, read: Read, tile: int, offset: int) -> Tensor:
         """Add a read's noise to partial sums (M, N, …): `reference.adc`'s variance, with the profile's distribution."""
-        spec = read.spec
-        if spec.noisy:
-            variance = spec.noise_output**2 + spec.noise_read**2 * norm2 + spec.noise_multiplicative**2 * partial**2
-            n = normals_of(self.base, partial, read, tile, offset)
-            partial = partial + variance.sqrt() * shaped(n, self.noise.distribution).to(partial.dtype)
-        return partial
+        if not read.spec.noisy:
+            return partial
+        n = shaped(normals_of(self.base, partial, read, tile, offset), self.noise.distribution)
+        return partial + reference.noise_variance(partial, norm2, read.spec).sqrt() * n.to(partial.dtype)
 
     def wander(self, like: Tensor, read: Read, tile: int) -> Tensor:
         """Draw each column's slow offset over a call's conversions, variance 1: the stationary Gauss-Markov process.

@@ -145,7 +145,8 @@ class DeviceKernel:
             squares = part.square()
             norm2 = squares.sum(1, keepdim=True)
             if plane.variance is not None:
-                norm2 = spec.noise_read**2 * norm2 + squares @ plane.variance[:, start:stop].T
+                cells = squares @ plane.variance[:, start:stop].T
+                norm2 = cells + spec.noise_read**2 * norm2 if spec.noise_read else cells
             into = None if clips is None else clips.bits[tile // 8]
             sums = part @ w[:, start:stop].T
             counts.append(backend.accumulate(out, sums, norm2, own, tile, 0, into, tile == 0))

@@ -1,7 +1,7 @@
 """Numba's compiler for kernels, and where machine code is kept: on disk if there is a place, else in this process.
 
 Numba's own cache raises where it can be neither read nor written, and believes whatever it reads: garbled machine code
-ends the interpreter. Here each entry has a checksum, what cannot be read is compiled and written anew, and what cannot
+ends the interpreter. Here each file has a checksum, what cannot be read is compiled and written anew, and what cannot
 be written is said once.
 """
 
@@ -9,12 +9,13 @@ import pickle
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from numba.core import sigutils
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.serialize import dumps
 
@@ -41,7 +42,7 @@ def place(of: Callable[..., Any] | None = None) -> tuple[Path | None, str | None
     it cannot be kept; compiles nothing.
     """
     try:
-        path = Path(_Checked(of or place).locator.get_cache_path())
+        path = Path(CompileResultCacheImpl(of or place).locator.get_cache_path())
         with tempfile.TemporaryFile(dir=path) as file:  # a full disk takes an empty one
             file.write(bytes(2**16))
     except (RuntimeError, OSError) as error:
@@ -49,33 +50,50 @@ def place(of: Callable[..., Any] | None = None) -> tuple[Path | None, str | None
     return path, None
 
 
-class _Checked(CompileResultCacheImpl):
-    """Entries with a checksum."""
+class _File(IndexDataCacheFile):
+    """One file for a kernel and a kind of processor, in place of Numba's index and the files that it names.
 
-    def reduce(self, cres: Any) -> tuple[str, bytes]:
-        content = dumps(super().reduce(cres))
-        return sha256(content).hexdigest(), content
+    All of it is under one checksum. Numba's index has none: a name in it that was garbled would lead to another file.
+    """
 
-    def rebuild(self, target_context: Any, payload: Any) -> Any:
-        digest, content = payload
-        if sha256(content).hexdigest() != digest:
-            raise ValueError("damaged")
-        return super().rebuild(target_context, pickle.loads(content))
+    def __init__(self, cache_path: str, filename_base: str, source_stamp: Any) -> None:
+        super().__init__(cache_path, filename_base, source_stamp)
+        self._stem = Path(cache_path) / filename_base
+
+    def _path(self, key: Any) -> Path:
+        _, processor, _ = key
+        return self._stem.with_name(f"{self._stem.name}.{sha256(repr(processor).encode()).hexdigest()[:8]}.nbc")
+
+    def _about(self, key: Any) -> str:
+        return repr((self._version, self._source_stamp, key))
+
+    def load(self, key: Any) -> Any:
+        """Return what was saved of this very source, by this version of Numba; None where nothing was."""
+        with suppress(FileNotFoundError):
+            digest, content = self._path(key).read_bytes().split(b"\n", 1)
+            if sha256(content).hexdigest().encode() == digest:
+                about, data = pickle.loads(content)
+                if about == self._about(key):
+                    return data
+        return None
+
+    def save(self, key: Any, data: Any) -> None:
+        content = dumps((self._about(key), data))
+        with self._open_for_write(str(self._path(key))) as file:
+            file.write(sha256(content).hexdigest().encode() + b"\n" + content)
 
 
 class _Cache(FunctionCache):
     """A cache that no disk can make fail."""
 
-    _impl_class = _Checked
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _File(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # cut, garbled or of another version, unpickling raises anything
-            try:
-                self.flush()  # else what is written next would be added to an index that cannot be read
-            except OSError as error:
-                _say(error)
+        except Exception:  # a file without a first line, or one that cannot be opened: compiled and written anew
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

@@ -59,7 +59,7 @@ def adc(
 ) -> tuple[Tensor, Tensor]:
     """Add a read's noise to one tile's partial sums and convert them.
 
-    The independent contributions are drawn as one normal of their total variance σ_out² + σ_r²·‖x̂_t‖² + σ_m²·s².
+    The independent contributions are drawn as one normal of their total variance.
 
     Parameters
     ----------
@@ -76,9 +76,8 @@ def adc(
         As `partial`, normalised units; and bool, where |s_t + noise| exceeded the full scale.
     """
     if spec.noisy:
-        variance = spec.noise_output**2 + spec.noise_read**2 * norm2 + spec.noise_multiplicative**2 * partial**2
         n = philox.normals(tuple(partial.shape), seed, stream, tile, offset=offset, device=partial.device)
-        partial = partial + variance.sqrt() * n.to(partial.dtype)
+        partial = partial + noise_variance(partial, norm2, spec).sqrt() * n.to(partial.dtype)
     full_scale = spec.full_scale(tile)
     if full_scale is None:
         return partial, torch.zeros_like(partial, dtype=torch.bool)
@@ -88,6 +87,19 @@ def adc(
         step = full_scale / spec.adc_levels
         partial = (partial / step).round() * step
     return partial, clipped
+
+
+def noise_variance(partial: Tensor, norm2: Tensor, spec: MatmulSpec) -> Tensor:
+    """Return σ_out² + σ_r²·‖x̂_t‖² + σ_m²·s² of one tile's partial sums, in normalised units squared.
+
+    What has no σ is left out, for 0 times a length that float32 cannot hold would be NaN.
+    """
+    variance = torch.full_like(partial, spec.noise_output**2)
+    if spec.noise_read:
+        variance = variance + spec.noise_read**2 * norm2
+    if spec.noise_multiplicative:
+        variance = variance + spec.noise_multiplicative**2 * partial**2
+    return variance
 
 
 def add_noise(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
