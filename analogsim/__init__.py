@@ -5,17 +5,19 @@ Declare the hardware (`HardwareProfile`), put a network on it (`convert`, `calib
 survives (`noise_sweep`).
 """
 
+from typing import Any as _Any
+
 # First, for the seconds that importing torch takes the program, in which Ctrl-C may come.
-from . import stop as _stop  # isort: skip  # noqa: F401
+from .terminal import stop as _stop  # isort: skip  # noqa: F401
 
 # The order is the order one meets them in.
 from .profile import HardwareProfile, presets  # isort: skip
 from .convert import convert, to_digital  # isort: skip
-from .calibrate import calibrate  # isort: skip
-from .learned import learn_ranges  # isort: skip
+from .ranges.calibrate import calibrate  # isort: skip
+from .ranges.learn import learn_ranges  # isort: skip
 from .batch_norm import estimate_batch_norm  # isort: skip
 from .program import at_time, program  # isort: skip
-from .budget import LayerBudget, NoiseBudget, noise_budget  # isort: skip
+from .analysis.budget import LayerBudget, NoiseBudget, noise_budget  # isort: skip
 from .nn import (  # isort: skip
     AnalogConv1d,
     AnalogConv2d,
@@ -37,12 +39,13 @@ from .nn import (  # isort: skip
 )
 from .noise import NoiseSpec, inject_noise, noise_sites, remove_noise, set_noise  # isort: skip
 from .qat import QATSpec, freeze_quantization, prepare_qat  # isort: skip
-from .cost import LayerCost, NetworkCost, cost  # isort: skip
-from .robustness import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
-from .search import Design, DesignSearch, design_search  # isort: skip
-from .midpoint import MidpointFit, fit_midpoint  # isort: skip
+from .analysis.cost import LayerCost, NetworkCost, cost  # isort: skip
+from .robustness.sweep import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
+from .analysis.search import Design, DesignSearch, design_search  # isort: skip
+from .robustness.midpoint import MidpointFit, fit_midpoint  # isort: skip
 from .errors import AnalogSimError, AnalogSimWarning, UnreachedWarning  # isort: skip
 from .kernels import MatmulSpec, tiled_matmul  # isort: skip
+from .moved import MOVED as _MOVED  # isort: skip
 
 __version__ = "0.1.0"
 
@@ -110,3 +113,11 @@ __all__ = [
     "AnalogSimWarning",
     "UnreachedWarning",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module(f"{__name__}.{name}")

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.rnn import PackedSequence
 
-from .calibrate import Batch, run
 from .errors import ConversionError
+from .nn.reach import warn_of_layers, watched
 from .noise import all_sites
-from .reach import warn_of_layers, watched
+from .ranges.calibrate import Batch, run
 from .restore import restored
 
 

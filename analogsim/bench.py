@@ -19,11 +19,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from .errors import DataError
-from .files import replaced, writable
 from .kernels import MatmulSpec, Precision, tiled_matmul
 from .machine import installed, processor, revision, usable_cores
 from .nn import AnalogLinear
 from .profile import HardwareProfile
+from .storage.files import replaced, writable
 from .value import Value, explain
 
 SHAPES = {

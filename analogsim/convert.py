@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from . import nn as layers
-from .copies import copied, refuse_held_forwards, refuse_script
 from .errors import ConversionError, ProfileError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_class
 from .nn.basis import ANY, INPUT, basis
+from .nn.copies import copied, refuse_held_forwards, refuse_script
+from .nn.reach import Matrix, matrices, some, warn_of_weights, weights_of
 from .noise import replaced_forward
 from .profile import HardwareProfile
-from .reach import Matrix, matrices, some, warn_of_weights, weights_of
 
 ANALOG: dict[type[nn.Module], type[AnalogLayer] | type[AnalogComposite]] = {
     layer.digital: layer

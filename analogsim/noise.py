@@ -18,12 +18,12 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, m
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .copies import copied, refuse_held_forwards, refuse_script
 from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
 from .kernels import add_noise, resolve, uncompiled
 from .kernels.memory import refuse_unreal
 from .kernels.philox import seed_of_call
-from .reach import matrices, warn_of_weights
+from .nn.copies import copied, refuse_held_forwards, refuse_script
+from .nn.reach import matrices, warn_of_weights
 from .restore import restored
 from .seeds import Key, Stream, derive, next_call, numbered
 from .value import NonNegative, Value, explain, whole

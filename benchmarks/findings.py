@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analogsim.curve import RobustnessCurve
-from analogsim.midpoint import midpoint_texts
+from analogsim.robustness.curve import RobustnessCurve
+from analogsim.robustness.midpoint import midpoint_texts
 from analogsim.study.job import RESULT, SWEEP
 from analogsim.study.records import read_result
 from analogsim.study.store import Store

@@ -18,8 +18,8 @@ from analogsim.bench import Case, compare, full_spec, naive, named
 from analogsim.kernels import Clips, Read, add_noise, choose, triton_installed
 from analogsim.kernels.precision import Precision, float32_precision
 from analogsim.nn import analog_layers
-from analogsim.progress import track
 from analogsim.restore import restored
+from analogsim.terminal.progress import track
 from models.resnet import ResNet18
 
 from .common import Out, Quick, finish, hardware, keep
@@ -243,7 +243,7 @@ def in_arithmetic(model: torch.nn.Module, arithmetic: str) -> torch.nn.Module:
 
 def tuning_case(shape: tuple[int, int, int, int], arithmetic: str, bench: Bench) -> Case:
     """Measure block shapes, warps and stages of the product's kernel against those it has."""
-    from analogsim.kernels import gpu
+    from analogsim.kernels.backends.triton import matmul as gpu
 
     m, k, n, rows = shape
     take, device = operands(m, k, n, bench, arithmetic), full_spec(rows, k, precision(arithmetic))
@@ -263,7 +263,7 @@ def tuning_case(shape: tuple[int, int, int, int], arithmetic: str, bench: Bench)
 
 def chunk_case(shape: tuple[int, ...], arithmetic: str, bench: Bench) -> Case:
     """Measure how many partial sums a convolution takes at a time."""
-    from analogsim.kernels import gpu
+    from analogsim.kernels.backends.triton import matmul as gpu
 
     analog = in_arithmetic(convert(layer(*shape[:4]).to(bench.device), hardware(256)), arithmetic)
     size = BATCH if bench.device == "cuda" else 2

@@ -15,11 +15,11 @@ from torch import nn
 from analogsim.bench import Case, compare, threads
 from analogsim.machine import usable_cores
 from analogsim.qat import QATSpec, prepare_qat
-from analogsim.study.data import DataSet
-from analogsim.study.group import Group, Member
-from analogsim.study.network import find
-from analogsim.study.spec import TrainSpec
-from analogsim.study.train import train
+from analogsim.training.data import DataSet
+from analogsim.training.group.group import Group, Member
+from analogsim.training.network import find
+from analogsim.training.spec import TrainSpec
+from analogsim.training.train import train
 from models.lenet import LeNet5
 
 from .common import Out, Quick, finish, keep

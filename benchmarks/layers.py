@@ -11,7 +11,7 @@ from torch import nn
 from analogsim import convert
 from analogsim.bench import Case, compare, threads
 from analogsim.errors import DataError
-from analogsim.progress import track
+from analogsim.terminal.progress import track
 
 from .common import Out, Quick, Threads, finish, hardware
 

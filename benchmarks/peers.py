@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from analogsim import AnalogLinear
 from analogsim.bench import SHAPES, Case, compare, named, threads
-from analogsim.progress import track
+from analogsim.terminal.progress import track
 
 from .common import Out, Quick, Threads, finish, hardware
 

@@ -8,13 +8,14 @@ import torch
 import typer
 from torch import nn
 
-from analogsim import HardwareProfile, at_time, calibrate, convert, curve, presets, program, set_seed
+from analogsim import HardwareProfile, at_time, calibrate, convert, presets, program, set_seed
 from analogsim.bench import machine
-from analogsim.progress import track
-from analogsim.study.checkpoint import write_text
-from analogsim.study.data import DataSet, load_data
+from analogsim.robustness import curve
 from analogsim.study.job import commit
-from analogsim.study.train import TrainSpec, accuracy, train
+from analogsim.terminal.progress import track
+from analogsim.training.checkpoint import write_text
+from analogsim.training.data import DataSet, load_data
+from analogsim.training.train import TrainSpec, accuracy, train
 from models.lenet import LeNet5
 from models.resnet import ResNet18
 

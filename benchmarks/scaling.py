@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analogsim.bench import Case, compare, threads
 from analogsim.kernels import MatmulSpec, tiled_matmul
-from analogsim.progress import track
+from analogsim.terminal.progress import track
 
 from .common import IMAGES, Out, Quick, finish
 

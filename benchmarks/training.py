@@ -11,7 +11,7 @@ from torch import nn
 
 from analogsim import NoiseSpec, convert, inject_noise, noise_sites
 from analogsim.bench import Case, compare, threads
-from analogsim.progress import track
+from analogsim.terminal.progress import track
 from models.lenet import LeNet5
 from models.resnet import ResNet18
 from models.vgg import VGG11

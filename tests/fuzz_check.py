@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import analogsim as an
-from analogsim.device import DeviceKernel
-from analogsim.device.converters import step_coefficients, steps
+from analogsim.chip import DeviceKernel
+from analogsim.chip.adc import step_coefficients, steps
 from analogsim.errors import AnalogSimError, AnalogSimWarning
-from analogsim.kernels import plain
+from analogsim.kernels.backends import reference as plain
 from analogsim.kernels.conv import CONVS, convolve
-from analogsim.kernels.conv_tiles import cut
+from analogsim.kernels.tiles import cut
 from analogsim.nn import analog_layers, function
 from tests.fuzz_draw import Case
 

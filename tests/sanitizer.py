@@ -117,7 +117,7 @@ def sanitized() -> Iterator[Sanitizer]:
     """
     from triton.runtime.interpreter import interpreter_builder as builder
 
-    from analogsim.kernels import gpu
+    from analogsim.kernels.backends.triton import matmul as gpu
 
     found = Sanitizer()
     launch, place = gpu.launch, builder.set_grid_idx

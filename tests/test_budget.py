@@ -19,13 +19,13 @@ from analogsim import (
     set_seed,
     to_digital,
 )
-from analogsim.device.converters import Converters, shaped
+from analogsim.analysis.adc_moments import adc_moments, sampled_moments
+from analogsim.analysis.meter import STAGES
+from analogsim.chip.adc import Converters, shaped
 from analogsim.errors import CalibrationError, ConversionError, ProgrammingError
-from analogsim.nn.conversion import adc_moments, sampled_moments
-from analogsim.nn.meter import STAGES
 from analogsim.noise import noise_sites
-from analogsim.study.data import load_data
-from analogsim.study.train import TrainSpec, train
+from analogsim.training.data import load_data
+from analogsim.training.train import TrainSpec, train
 from models.lenet import LeNet5
 
 EIGHT = HardwareProfile.load("8bit")

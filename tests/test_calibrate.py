@@ -22,8 +22,8 @@ from analogsim import (
 )
 from analogsim.errors import AnalogSimWarning, CalibrationError, ConversionError
 from analogsim.kernels import philox
-from analogsim.nn.histogram import BINS, Histogram, pooled
-from analogsim.ranges import best_scale, conversion_error
+from analogsim.ranges.full_scale import best_scale, conversion_error
+from analogsim.ranges.histogram import BINS, Histogram, pooled
 from analogsim.seeds import Stream
 
 EIGHT = HardwareProfile(

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 import analogsim as an
-from analogsim.device import cells
+from analogsim.chip import cells
 from analogsim.nn import AnalogConv2d, AnalogLinear
 from analogsim.profile import HardwareProfile
 from analogsim.seeds import Stream

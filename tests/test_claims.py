@@ -23,8 +23,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import analogsim as an
-from analogsim.calibrate import observed
-from analogsim.nn.observer import Observer
+from analogsim.analysis.meter import STAGES
+from analogsim.ranges.calibrate import observed
+from analogsim.ranges.observer import Observer
 
 from . import zoo
 
@@ -303,7 +304,7 @@ def room(size):
 
 @pytest.mark.parametrize("name", ["profile.yaml", "profile.json", "budget.json", "curve.json"])
 def test_a_save_that_breaks_off_leaves_the_old_file(name, tmp_path):
-    layer = an.LayerBudget("a", dict.fromkeys(an.budget.STAGES, 0.5), 0.0, 4.0, 4.0, 9.0, 0.0, 0.0)
+    layer = an.LayerBudget("a", dict.fromkeys(STAGES, 0.5), 0.0, 4.0, 4.0, 9.0, 0.0, 0.0)
     thing = {
         "profile": an.HardwareProfile(dac={"bits": 8}),
         "budget": an.NoiseBudget((layer,), 0.1, 0.1, "a"),

@@ -19,9 +19,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from analogsim.cli.values import sigma_grid
-from analogsim.curve import RobustnessCurve
 from analogsim.kernels import triton_installed
 from analogsim.profile import HardwareProfile, presets
+from analogsim.robustness.curve import RobustnessCurve
 
 from .shell import ROOT, call, done, start
 

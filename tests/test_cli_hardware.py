@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from analogsim import HardwareProfile
-from analogsim.cli.network import Run
-from analogsim.curve import RobustnessCurve
-from analogsim.study.data import load_data
-from analogsim.study.train import accuracy
+from analogsim.cli.run_file import Run
+from analogsim.robustness.curve import RobustnessCurve
+from analogsim.training.data import load_data
+from analogsim.training.train import accuracy
 
 from .shell import call, done, start
 

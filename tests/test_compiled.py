@@ -11,12 +11,12 @@ import warnings
 import pytest
 
 from analogsim import AnalogSimWarning
-from analogsim.kernels import compiled
+from analogsim.kernels.backends.numba import compiled
 
 SOURCE = """
 from numba import carray, int64
 import numpy as np
-from analogsim.kernels.compiled import compiled
+from analogsim.kernels.backends.numba.compiled import compiled
 
 @compiled
 def one(arguments):
@@ -116,7 +116,7 @@ def elsewhere(source, tmp_path, *, full=False, **environment):
     """Run the kernels in a process of its own; return its answers and warnings."""
     program = (
         "import resource, sys, ctypes, importlib.util\n"
-        "import analogsim.kernels.compiled as c\n"
+        "import analogsim.kernels.backends.numba.compiled as c\n"
         + ("resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n" if full else "")
         + "sys.path.insert(0, sys.argv[1])\n"
         "import kernels_here as k\n"

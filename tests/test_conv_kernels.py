@@ -5,9 +5,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from analogsim.kernels import ConvGeometry, MatmulSpec, Read, conv_cpu, tiled_conv
+from analogsim.kernels import ConvGeometry, MatmulSpec, Read, tiled_conv
+from analogsim.kernels.backends.numba import conv as conv_cpu
 from analogsim.kernels.conv import Job
-from analogsim.kernels.conv_tiles import cut
+from analogsim.kernels.tiles import cut
 
 SPEC = MatmulSpec(40, 1.5, 6, True, 2.0, None, 0.2, 0.05, 0.1)
 

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from analogsim.calibrate import calibrate
 from analogsim.convert import ANALOG, convert, to_digital
 from analogsim.errors import AnalogSimError, ConversionError, ProfileError
 from analogsim.nn import (
@@ -24,7 +23,8 @@ from analogsim.nn import (
 from analogsim.noise import NoiseSpec, inject_noise
 from analogsim.profile import HardwareProfile
 from analogsim.qat import prepare_qat
-from analogsim.robustness import noise_sweep
+from analogsim.ranges.calibrate import calibrate
+from analogsim.robustness.sweep import noise_sweep
 
 COARSE = HardwareProfile(
     tile={"rows": 16}, dac={"bits": 5, "input_range": 2.0}, adc={"bits": 6, "full_scale": 4.0}, noise={"output": 0.05}

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import analogsim as an
-from analogsim.device import converters
-from analogsim.kernels import MatmulSpec, Read, cpu, philox, plain
+from analogsim.chip import adc as converters
+from analogsim.kernels import MatmulSpec, Read, philox
+from analogsim.kernels.backends import reference as plain
+from analogsim.kernels.backends.numba import matmul as cpu
 from analogsim.nn import AnalogConv2d, AnalogLinear
 from analogsim.profile import ADC, Noise
 from analogsim.seeds import Key, Stream, derive

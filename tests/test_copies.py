@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import analogsim as an
-from analogsim.copies import copied
 from analogsim.errors import AnalogSimWarning, ConversionError
+from analogsim.nn.copies import copied
 
 from . import zoo
 

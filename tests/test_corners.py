@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import analogsim as an
-from analogsim.device.converters import Converters
+from analogsim.chip.adc import Converters
 from analogsim.kernels import (
     ConvGeometry,
     MatmulSpec,
@@ -23,14 +23,14 @@ from analogsim.kernels import (
     add_noise,
     choose,
     conv,
-    conv_cpu,
-    cpu,
-    jit,
-    plain,
     tiled_conv,
     tiled_matmul,
     triton_installed,
 )
+from analogsim.kernels.backends import reference as plain
+from analogsim.kernels.backends.numba import conv as conv_cpu
+from analogsim.kernels.backends.numba import jit
+from analogsim.kernels.backends.numba import matmul as cpu
 from analogsim.profile import ADC, Noise
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

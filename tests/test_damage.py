@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from analogsim import HardwareProfile
-from analogsim.cli.network import Run
-from analogsim.curve import RobustnessCurve
+from analogsim.analysis.journal import Journal, Tried, read_journal
+from analogsim.cli.run_file import Run
 from analogsim.errors import AnalogSimError, CheckpointError, SearchError, StudyError
-from analogsim.journal import Journal, Tried, read_journal
-from analogsim.kept import read_lines, sealed_text
+from analogsim.robustness.curve import RobustnessCurve
+from analogsim.storage.kept import read_lines, sealed_text
 from analogsim.study import load_results, load_study, records, summarise
-from analogsim.study.checkpoint import load_checkpoint, load_model, save_checkpoint
-from analogsim.study.data import load_data
 from analogsim.study.job import record_failure
 from analogsim.study.records import GroupJobs, Owner
-from analogsim.study.train import TrainSpec, train
+from analogsim.training.checkpoint import load_checkpoint, load_model, save_checkpoint
+from analogsim.training.data import load_data
+from analogsim.training.train import TrainSpec, train
 from models.lenet import LeNet5
 
 from . import shell

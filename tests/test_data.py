@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from analogsim.errors import DataError
-from analogsim.study.augment import NONE, Augmentation, cut, draw_crops
-from analogsim.study.data import CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD, DataSet, load_data
+from analogsim.training.augment import NONE, Augmentation, cut, draw_crops
+from analogsim.training.data import CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD, DataSet, load_data
 
 
 @pytest.fixture(scope="module")

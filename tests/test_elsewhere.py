@@ -9,10 +9,10 @@ from torch import nn
 
 import analogsim as an
 from analogsim.profile import presets
-from analogsim.study.data import load_data
-from analogsim.study.group import Group, Member
-from analogsim.study.spec import TrainSpec
-from analogsim.study.train import train
+from analogsim.training.data import load_data
+from analogsim.training.group.group import Group, Member
+from analogsim.training.spec import TrainSpec
+from analogsim.training.train import train
 from models.lenet import LeNet5
 
 if torch.cuda.is_available():

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from analogsim.errors import DataError
-from analogsim.files import plain, replaced, writable, write_json
+from analogsim.storage.files import plain, replaced, writable, write_json
 
 from .shell import ROOT
 
@@ -57,7 +57,7 @@ from pathlib import Path
 # The package without its __init__, which takes seconds to import torch.
 sys.modules["analogsim"] = package = types.ModuleType("analogsim")
 package.__path__ = ["analogsim"]
-from analogsim.files import replaced
+from analogsim.storage.files import replaced
 with replaced(Path(sys.argv[1])) as aside:
     aside.write_text("half")
     (aside.parent / ".tmp1").write_text("what a writer itself puts aside")

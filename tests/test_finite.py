@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import analogsim as an
-from analogsim.device.converters import shaped
+from analogsim.chip.adc import shaped
 from analogsim.errors import AnalogSimError, CalibrationError, ProfileError
 from analogsim.kernels import MatmulSpec
-from analogsim.nn.histogram import Histogram
-from analogsim.ranges import best_scale
+from analogsim.ranges.full_scale import best_scale
+from analogsim.ranges.histogram import Histogram
 from analogsim.value import LARGEST_SCALE, LEAST_SCALE
 
 METHODS = ["maximum", "percentile", "mse", "noise-aware"]

@@ -30,7 +30,7 @@ if not (GPU or INTERPRETED):
         "no CUDA GPU; test_gpu_interpreted.py runs these tests in Triton's interpreter", allow_module_level=True
     )
 
-from analogsim.kernels import gpu  # noqa: E402 - imports Triton
+from analogsim.kernels.backends.triton import matmul as gpu  # noqa: E402 - imports Triton
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPU and not INTERPRETED, reason="no CUDA GPU")]
 DEVICE = "cpu" if INTERPRETED else "cuda"

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import analogsim as an
-from analogsim.study.data import load_data
-from analogsim.study.group import Group, Member
-from analogsim.study.spec import TrainSpec
-from analogsim.study.train import train
+from analogsim.training.data import load_data
+from analogsim.training.group.group import Group, Member
+from analogsim.training.spec import TrainSpec
+from analogsim.training.train import train
 from models.lenet import LeNet5
 from models.resnet import ResNet18
 

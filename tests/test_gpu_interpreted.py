@@ -105,7 +105,7 @@ def compiled(name, dtype, constants, arch=90):
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from analogsim.kernels import gpu_jit
+    from analogsim.kernels.backends.triton import jit as gpu_jit
 
     kernel = getattr(gpu_jit, name)
     signature, aligned = {}, {}

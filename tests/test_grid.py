@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analogsim.errors import DataError, StudyError
-from analogsim.study.data import identify
 from analogsim.study.file import load_study, study_text
 from analogsim.study.grid import Study
+from analogsim.training.data import identify
 
 ROOT = Path(__file__).parents[1]
 SMALL = {

@@ -18,18 +18,18 @@ from torch import nn
 from analogsim.errors import ConversionError, StudyError
 from analogsim.noise import NoiseSpec, inject_noise, noise_sites
 from analogsim.qat import QATSpec, prepare_qat
-from analogsim.study import group as group_module
 from analogsim.study import load_results, run_study
-from analogsim.study.data import load_data
 from analogsim.study.grid import Study
-from analogsim.study.group import Group, Member, quickest
 from analogsim.study.group_job import ABOUT, GROUPS, REFUSED, family, form_groups
 from analogsim.study.job import ERROR, GROUPED, RESULT
-from analogsim.study.pack import check_pack, join, pack, split
-from analogsim.study.pack_noise import PackedNoise, site_sigmas
-from analogsim.study.spec import TrainSpec
 from analogsim.study.store import Store
-from analogsim.study.train import CHECKPOINT, train
+from analogsim.training.data import load_data
+from analogsim.training.group import group as group_module
+from analogsim.training.group.group import Group, Member, quickest
+from analogsim.training.group.noise import PackedNoise, site_sigmas
+from analogsim.training.group.packed import check_pack, join, pack, split
+from analogsim.training.spec import TrainSpec
+from analogsim.training.train import CHECKPOINT, train
 from models.lenet import LeNet5
 from models.resnet import ResNet18
 from models.vgg import VGG11

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from analogsim import law
 from analogsim.errors import FitError
-from analogsim.midpoint import MidpointFit, fit_midpoint
+from analogsim.robustness import law
+from analogsim.robustness.midpoint import MidpointFit, fit_midpoint
 
 GRID = np.logspace(-2, 2, 17)
 NOISY_TRAINED = [0.42, 0.42, 0.42, 0.43, 0.44, 0.45, 0.46, 0.44, 0.33, 0.20, 0.14, 0.11] + [0.10] * 5

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from analogsim.study.augment import Augmentation
-from analogsim.study.data import DataSet
-from analogsim.study.order import EpochOrder
-from analogsim.study.spec import TrainSpec
+from analogsim.training.augment import Augmentation
+from analogsim.training.data import DataSet
+from analogsim.training.epoch import EpochOrder
+from analogsim.training.spec import TrainSpec
 
 SPEC = TrainSpec(sigma=1, batch_size=8, variance={"mean": 1, "spread": 1}, augment=Augmentation(crop=2))
 COUNT = 20

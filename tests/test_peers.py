@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 import analogsim as an
-from analogsim.device.converters import Converters
+from analogsim.chip.adc import Converters
 from analogsim.nn import AnalogLinear
 from analogsim.profile import ADC, HardwareProfile, Noise
 
@@ -336,7 +336,7 @@ def test_capacitive_adcs_are_crosssims(kind, signed, bits, mismatch, monkeypatch
     monkeypatch.setattr(np.random, "normal", normal)
     other.set_limits(np.zeros((1, 1)))
     wanted = torch.from_numpy(drawn[bits + 1][: bits - signed + 1])[None]
-    monkeypatch.setattr("analogsim.device.converters.normals", lambda *arguments: wanted)
+    monkeypatch.setattr("analogsim.chip.adc.normals", lambda *arguments: wanted)
 
     x = np.random.default_rng(0).uniform(-full_scale if signed else 0, full_scale, 5000)
     mine = Converters(

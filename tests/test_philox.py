@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 
 from analogsim.errors import BackendError, ShapeError
-from analogsim.kernels import add_noise, jit, philox
+from analogsim.kernels import add_noise, philox
+from analogsim.kernels.backends.numba import jit
 
 ONES = 0xFFFFFFFF
 # Random123's kat_vectors for philox4x32-10: counter, key, words.

@@ -5,8 +5,8 @@ import yaml
 
 from analogsim import HardwareProfile
 from analogsim.errors import ProfileError, StudyError
-from analogsim.files import content
-from analogsim.plain_yaml import DEEPEST, LARGEST, LONGEST, read_yaml
+from analogsim.storage.files import content
+from analogsim.storage.plain_yaml import DEEPEST, LARGEST, LONGEST, read_yaml
 from analogsim.study import load_study
 from analogsim.study.grid import MOST, Study
 

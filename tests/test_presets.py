@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import analogsim as an
-from analogsim.device import cells
+from analogsim.chip import cells
 from analogsim.kernels import philox
 from analogsim.profile import HardwareProfile
 from analogsim.seeds import Stream, numbered
@@ -66,7 +66,7 @@ def test_presets_cite_every_number(name):
     """Every line with a number names, in a comment of its own or the one above, a source that the description cites in
     full, and where in it; or says that it is assumed. "The same" or "the file" is no citation.
     """
-    text = (an.profile._preset_dir() / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (an.profile.hardware._preset_dir() / f"{name}.yaml").read_text(encoding="utf-8")
     start = text.index("\ntile:")
     description = " ".join(text[:start].split())
     comment, numbers = "", 0

@@ -15,14 +15,14 @@ from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import analogsim as an
+from analogsim.analysis import meter
 from analogsim.errors import AnalogSimError, ProgrammingError, SeedError
 from analogsim.kernels import ConvGeometry, MatmulSpec, add_noise, philox, tiled_conv, tiled_matmul
-from analogsim.nn import meter
 from analogsim.noise import NoiseSite
 from analogsim.seeds import Key, Stream, derive, numbered
-from analogsim.study.data import load_data
-from analogsim.study.order import epoch_seeds
-from analogsim.study.train import TrainSpec, train
+from analogsim.training.data import load_data
+from analogsim.training.epoch import epoch_seeds
+from analogsim.training.train import TrainSpec, train
 
 from .chips import IDEAL, LAWS
 

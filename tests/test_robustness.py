@@ -10,14 +10,14 @@ from scipy import stats
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from analogsim import robustness
 from analogsim.convert import convert
-from analogsim.curve import RobustnessCurve
 from analogsim.errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError, UnreachedWarning
-from analogsim.midpoint import fit_midpoint
 from analogsim.noise import NoiseSpec, inject_noise, noise_sites
 from analogsim.profile import HardwareProfile
-from analogsim.robustness import SIGMAS, accuracy, noise_sweep
+from analogsim.robustness import sweep as robustness
+from analogsim.robustness.curve import RobustnessCurve
+from analogsim.robustness.midpoint import fit_midpoint
+from analogsim.robustness.sweep import SIGMAS, accuracy, noise_sweep
 
 GRID = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
 

@@ -12,7 +12,8 @@ import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterError
 
-from analogsim.kernels import MatmulSpec, gpu, tiled_matmul
+from analogsim.kernels import MatmulSpec, tiled_matmul
+from analogsim.kernels.backends.triton import matmul as gpu
 
 from .sanitizer import sanitized
 

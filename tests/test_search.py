@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from analogsim import HardwareProfile, calibrate, convert, cost, design_search, program, set_seed
+from analogsim.analysis.search import accuracy, read_space, varied
 from analogsim.errors import ProfileError, SearchError
-from analogsim.search import accuracy, read_space, varied
 from analogsim.seeds import Key, derive
-from analogsim.study.data import load_data
+from analogsim.training.data import load_data
 
 SPACE = {"adc.bits": [2, 3, 4, 6], "tile.rows": [16, 64], "calibration": ["maximum", "mse"]}
 EIGHT = HardwareProfile.load("8bit")

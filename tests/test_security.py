@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 
 from analogsim.errors import AnalogSimError, DataError, StudyError
 from analogsim.study import run_study
-from analogsim.study.checkpoint import save_checkpoint
-from analogsim.study.data import load_data
 from analogsim.study.grid import Study
 from analogsim.study.job import Task, attempt, run_job
-from analogsim.study.network import find, find_class
 from analogsim.study.results import write_results, write_summary
 from analogsim.study.store import Store
+from analogsim.training.checkpoint import save_checkpoint
+from analogsim.training.data import load_data
+from analogsim.training.network import find, find_class
 
 from . import shell
 from .shell import ROOT
@@ -234,7 +234,7 @@ def test_images_and_arrays_that_are_traps_are_refused(tmp_path, monkeypatch):
     # 20 MB that are there, on a machine of 10.
     body = np.zeros(20_000_000, np.uint8)
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (20000000,), }".ljust(117) + b"\n"
-    monkeypatch.setattr("analogsim.study.readers.memory", lambda: 10_000_000)
+    monkeypatch.setattr("analogsim.training.readers.memory", lambda: 10_000_000)
     with pytest.raises(DataError, match=r"GB of data, more than the .* of this machine"):
         load_data(archive(tmp_path / "b.npz", "train_images.npy", header, body.tobytes()))
     monkeypatch.undo()
@@ -262,7 +262,7 @@ def test_images_and_arrays_that_are_traps_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_network_s_checkpoint_runs_nothing(tmp_path):
-    from analogsim.study.checkpoint import load_checkpoint
+    from analogsim.training.checkpoint import load_checkpoint
 
     class Bomb:
         def __reduce__(self):

@@ -19,9 +19,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from analogsim.curve import RobustnessCurve
 from analogsim.errors import BackendError, StudyError
-from analogsim.kept import sealed_text
+from analogsim.robustness.curve import RobustnessCurve
+from analogsim.storage.kept import sealed_text
 from analogsim.study import load_results, load_study, run_study, summarise
 from analogsim.study.grid import Study
 from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task, now, provenance, record_failure, run_job
@@ -380,10 +380,10 @@ def test_results_are_a_frame_and_a_csv(ran):
 
 def test_a_job_s_sweep_is_what_a_sweep_of_its_network_gives(ran):
     _, out, _ = ran
-    from analogsim.robustness import noise_sweep
-    from analogsim.study.data import load_data
+    from analogsim.robustness.sweep import noise_sweep
     from analogsim.study.job import job_network
-    from analogsim.study.train import train
+    from analogsim.training.data import load_data
+    from analogsim.training.train import train
 
     study = Store(out).study()
     entries, jobs = study.expand()
@@ -397,10 +397,10 @@ def test_a_job_s_sweep_is_what_a_sweep_of_its_network_gives(ran):
 
 
 def test_a_study_estimates_statistics_where_a_network_has_batch_normalisation(tmp_path, monkeypatch):
-    from analogsim.robustness import noise_sweep
-    from analogsim.study.data import load_data
+    from analogsim.robustness.sweep import noise_sweep
     from analogsim.study.job import job_network
-    from analogsim.study.train import train
+    from analogsim.training.data import load_data
+    from analogsim.training.train import train
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -479,7 +479,7 @@ def test_a_summary_pools_seeds_and_judges_against_the_baseline(tmp_path):
 
 
 def test_fits_of_pooled_curves_are_made_once_and_never_stale(tmp_path, monkeypatch):
-    from analogsim import curve as curve_module
+    from analogsim.robustness import curve as curve_module
     from analogsim.study.results import write_summary
 
     store = fabricated(tmp_path / "out", {"float": [0.9, 1.0, 1.1], "false": [0.2, 0.21, 0.19], "lost": [0.001] * 3})
@@ -501,7 +501,7 @@ def test_fits_of_pooled_curves_are_made_once_and_never_stale(tmp_path, monkeypat
 
 
 def test_the_fit_of_one_training_is_that_of_its_curve(tmp_path, monkeypatch):
-    from analogsim import curve as curve_module
+    from analogsim.robustness import curve as curve_module
 
     store = fabricated(tmp_path / "out", {"float": [1.0], "false": [0.2]})
     monkeypatch.setattr(curve_module, "fit_midpoint", lambda *_, **__: pytest.fail("a fit was made again"))

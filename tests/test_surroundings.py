@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from analogsim.cli import app
 from analogsim.cli.base import LARGEST, Command
 from analogsim.cli.streams import SIGNS
-from analogsim.curve import RobustnessCurve
-from analogsim.progress import Terminal
-from analogsim.text import is_text, label, printable, text
+from analogsim.robustness.curve import RobustnessCurve
+from analogsim.terminal.progress import Terminal
+from analogsim.terminal.text import is_text, label, printable, text
 
 from .shell import ROOT, call, done
 
@@ -194,7 +194,7 @@ def test_a_signal_while_the_program_is_imported(number):
     command = [sys.executable, "-X", "importtime", "-m", "analogsim", "info"]
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     for line in process.stderr:
-        if "analogsim.stop" in line:
+        if "analogsim.terminal.stop" in line:
             break
     time.sleep(0.2)
     process.send_signal(number)
@@ -229,7 +229,7 @@ def test_a_signal_while_a_network_is_trained(number, tmp_path):
 
 STOPS = """
 import signal, time
-from analogsim.stop import Stopped, raised
+from analogsim.terminal.stop import Stopped, raised
 """
 
 
@@ -293,7 +293,7 @@ def test_importing_the_library_changes_no_signal():
 import signal
 before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 sys.argv = ["analogsim-of-mine.py"]
-import analogsim.stop
+import analogsim.terminal.stop
 assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 """
     assert child(code).returncode == 0

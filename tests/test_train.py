@@ -15,12 +15,12 @@ from torch import nn
 
 from analogsim import HardwareProfile, NoiseSpec, calibrate, convert, inject_noise, learn_ranges, noise_sites, set_seed
 from analogsim.errors import CheckpointError, ConversionError, DivergenceError, ProfileError
-from analogsim.study.augment import Augmentation
-from analogsim.study.checkpoint import load_checkpoint, load_model, read_about, save_checkpoint, save_model
-from analogsim.study.data import load_data
-from analogsim.study.order import EpochOrder
-from analogsim.study.schedule import TrainingNoise
-from analogsim.study.train import RANGES_FASTER, TrainSpec, VarianceAware, accuracy, has_ended, is_guessing, train
+from analogsim.training.augment import Augmentation
+from analogsim.training.checkpoint import load_checkpoint, load_model, read_about, save_checkpoint, save_model
+from analogsim.training.data import load_data
+from analogsim.training.epoch import EpochOrder
+from analogsim.training.noise import TrainingNoise
+from analogsim.training.train import RANGES_FASTER, TrainSpec, VarianceAware, accuracy, has_ended, is_guessing, train
 from models.lenet import LeNet5
 
 from .test_order import blank
@@ -397,9 +397,9 @@ class TestResume:
         kills = [f"step {rng.integers(6, 12)}", "write 2", f"step {rng.integers(1, 9)}", "never"]
         code = """if True:
             import os, signal, sys, torch
-            from analogsim.study.checkpoint import save_model
-            from analogsim.study.data import load_data
-            from analogsim.study.train import TrainSpec, train
+            from analogsim.training.checkpoint import save_model
+            from analogsim.training.data import load_data
+            from analogsim.training.train import TrainSpec, train
             from tests.test_train import KILLED, network
 
             torch.set_num_threads(1)

@@ -18,7 +18,7 @@ import models.vgg
 from analogsim.cli.base import Group
 from analogsim.convert import ANALOG
 from analogsim.errors import ConversionError
-from analogsim.reach import matrices, weights_of
+from analogsim.nn.reach import matrices, weights_of
 
 from . import zoo
 

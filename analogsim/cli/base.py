@@ -11,9 +11,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import AnalogSimError, DivergenceError
-from ..progress import Terminal
-from ..stop import Stops, raised
-from ..text import is_text, printable
+from ..terminal.progress import Terminal
+from ..terminal.stop import Stops, raised
+from ..terminal.text import is_text, printable
 from .streams import ReaderGone, safe
 
 if TYPE_CHECKING:

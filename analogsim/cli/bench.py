@@ -42,7 +42,7 @@ def bench(
 ) -> None:
     """Measure the kernels against torch.matmul, as ratios interleaved in one process."""
     from ..bench import Report, kernel_jobs, machine
-    from ..progress import track
+    from ..terminal.progress import track
 
     jobs = kernel_jobs(thread_counts(threads), quick)
     cases = tuple(job() for job in track(jobs, "Measuring"))

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..files import writable
+from ..storage.files import writable
 from .base import EXIT_CODES, note, numbers, out, plain
-from .hardware import (
+from .options import (
     Calibration,
     Data,
     Model,
@@ -28,7 +28,7 @@ from .values import use_threads
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..budget import NoiseBudget
+    from ..analysis.budget import NoiseBudget
 
 EPILOG = (
     "[bold]How to read it:[/] each number is a standard deviation in activation units of the layer's output, so it "
@@ -72,7 +72,7 @@ def budget(
     if target is not None and target.suffix != ".json":
         raise typer.BadParameter(f"{target}: the name must end in .json", param_hint="--out")
 
-    from ..budget import noise_budget
+    from ..analysis.budget import noise_budget
     from ..program import program
 
     use_threads(threads)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .base import EXIT_CODES, note, numbers, out, plain
-from .hardware import Data, Model, Profile, RunPath, load_run, own_profile, write_table
+from .options import Data, Model, Profile, RunPath, load_run, own_profile, write_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..cost import NetworkCost
+    from ..analysis.cost import NetworkCost
 
 EPILOG = (
     "[bold]How to read it:[/] all counts are for one input. ADC conversions are usually what costs most: larger tiles "
@@ -36,7 +36,7 @@ def cost(
     if target is not None and target.suffix != ".csv":
         raise typer.BadParameter(f"{target}: the name must end in .csv", param_hint="--out")
 
-    from ..cost import cost as count
+    from ..analysis.cost import cost as count
     from ..profile import HardwareProfile
 
     _, network, images = load_run(run, model, data)

@@ -8,13 +8,13 @@ import typer
 from rich.table import Table
 
 from ..errors import DataError
-from ..midpoint import crossing_text, midpoint_texts
-from ..text import label as as_label
+from ..robustness.midpoint import crossing_text, midpoint_texts
+from ..terminal.text import label as as_label
 from .base import numbers, plain
-from .hardware import write_picture, write_table
+from .options import write_picture, write_table
 
 if TYPE_CHECKING:
-    from ..curve import RobustnessCurve
+    from ..robustness.curve import RobustnessCurve
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -64,7 +64,7 @@ def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from ..curve import COLORS
+    from ..robustness.curve import COLORS
 
     quantities = sorted({curve.quantity for curve in curves.values()})
     if len(quantities) > 1:

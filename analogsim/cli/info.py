@@ -55,7 +55,7 @@ def gather() -> dict[str, Any]:
 
     from ..errors import BackendError
     from ..kernels import Backend, resolve
-    from ..kernels.compiled import ADVICE, place
+    from ..kernels.backends.numba.compiled import ADVICE, place
 
     folder, reason = place()
     versions: dict[str, str | None] = {"analogsim": __version__, "python": platform.python_version()}

@@ -44,7 +44,7 @@ def plot(
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title of the picture.")] = None,
 ) -> None:
     """Draw robustness curves in one picture, µ marked, and print one table."""
-    from ..curve import RobustnessCurve
+    from ..robustness.curve import RobustnessCurve
 
     files = [sweep_file(path) for path in sweeps]
     if label and len(label) != len(files):

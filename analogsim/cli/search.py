@@ -7,13 +7,13 @@ import typer
 
 from ..errors import DataError
 from .base import EXIT_CODES, note, numbers, out, plain
-from .hardware import Calibration, Data, Model, RunPath, Threads, draw, load_run, own_profile, write_table
+from .options import Calibration, Data, Model, RunPath, Threads, draw, load_run, own_profile, write_table
 from .values import use_threads
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..search import DesignSearch
+    from ..analysis.search import DesignSearch
 
 EPILOG = (
     "[bold]What it does:[/] it tries designs (ADC and DAC bits, rows of a tile, how ranges are calibrated, or whatever "
@@ -77,9 +77,9 @@ def search(
     ] = None,
 ) -> None:
     """Find the cheapest hardware (converter bits, tile rows, ranges) on which the network stays accurate."""
+    from ..analysis.search import design_search, read_space, write_profile
     from ..nn import analog_layers
     from ..profile import HardwareProfile
-    from ..search import design_search, read_space, write_profile
 
     use_threads(threads)
     choices = read_space(space) if space else None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from ..text import text
+from ..terminal.text import text
 
 FALLBACK = "analogsim"
 # What an encoding lacks is written so; anything else as its escape.

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import StudyError
-from ..text import text
+from ..terminal.text import text
 from .base import EXIT_CODES, USER_ERROR, Program, note, numbers, out, plain
-from .hardware import Device
+from .options import Device
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -211,7 +211,7 @@ def _jobs_table(entries: Iterable["Entry"], store: "Store") -> "Table":
 def _summary_table(frame: Any) -> "Table":
     from rich.table import Table
 
-    from ..midpoint import crossing_text, midpoint_texts
+    from ..robustness.midpoint import crossing_text, midpoint_texts
 
     columns = numbers("seeds", "peak", "noise-free", "µ", "95 % interval", "half height")
     result = Table("network", "method", *columns, "flags")

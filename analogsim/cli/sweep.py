@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..files import writable
 from ..machine import choose_device
+from ..storage.files import writable
 from .base import EXIT_CODES, note, out, plain
 from .curves import draw, table
-from .hardware import (
+from .options import (
     Calibration,
     Data,
     Device,
@@ -27,7 +27,7 @@ from .hardware import (
     own_profile,
     write_table,
 )
-from .network import Run, weights_file
+from .run_file import Run, weights_file
 from .values import sigma_grid, use_threads
 
 EPILOG = (
@@ -115,7 +115,7 @@ def sweep(
         raise typer.BadParameter(f"{stem}: the name must end in .json", param_hint="--out")
 
     from ..program import at_time, program
-    from ..robustness import BATCH, noise_sweep
+    from ..robustness.sweep import BATCH, noise_sweep
     from ..study.job import provenance
 
     use_threads(threads)

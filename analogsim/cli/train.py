@@ -9,11 +9,11 @@ import typer
 
 from .. import __version__
 from ..errors import CheckpointError, DataError
-from ..files import lock
 from ..machine import choose_device
+from ..storage.files import lock
 from .base import COLLAPSED, EXIT_CODES, note, out, plain
-from .hardware import Device, Percentile, RangesOption, TestSubset, Threads, check_ranges, method_of, on_hardware
-from .network import ABOUT, WEIGHTS, Hardware, Run, weights_file
+from .options import Device, Percentile, RangesOption, TestSubset, Threads, check_ranges, method_of, on_hardware
+from .run_file import ABOUT, WEIGHTS, Hardware, Run, weights_file
 from .values import key_values, use_threads
 
 EPILOG = (
@@ -116,14 +116,14 @@ def train(
     import torch
 
     from ..convert import to_digital
-    from ..learned import learn_ranges as learn
     from ..profile import HardwareProfile
     from ..program import program
-    from ..study.checkpoint import write_text
-    from ..study.data import load_data
-    from ..study.network import build, check_fit, find, with_data
-    from ..study.train import TrainSpec
-    from ..study.train import train as run_training
+    from ..ranges.learn import learn_ranges as learn
+    from ..training.checkpoint import write_text
+    from ..training.data import load_data
+    from ..training.network import build, check_fit, find, with_data
+    from ..training.train import TrainSpec
+    from ..training.train import train as run_training
 
     spec = TrainSpec(
         epochs=epochs,
@@ -250,7 +250,7 @@ def prepare(folder: Path, about: Run, resume: bool) -> None:
     CheckpointError
         It holds another training, or damaged files.
     """
-    from ..study.checkpoint import differences
+    from ..training.checkpoint import differences
 
     try:
         if not resume:

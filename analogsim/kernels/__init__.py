@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 Backend = Literal["auto", "reference", "numba", "triton"]
-MODULES = {"reference": ".plain", "numba": ".cpu", "triton": ".gpu"}
+MODULES = {"reference": ".backends.reference", "numba": ".backends.numba.matmul", "triton": ".backends.triton.matmul"}
 HALF = (torch.bfloat16, torch.float16)
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from . import Clips, ConvGeometry
 from .conv_backward import convolve_backward
-from .conv_tiles import Tile, cut
 from .memory import contiguous
 from .philox import check_extent
 from .precision import float32_precision
 from .spec import MatmulSpec, Read
+from .tiles import Tile, cut
 
 __all__ = ["convolve", "convolve_backward"]
 
@@ -125,11 +125,11 @@ def _runner(job: Job) -> Runner:
     """Return who computes: a backend's own way, or native convolutions."""
     name = getattr(job.kernel, "__name__", "")
     if name.endswith(".cpu"):
-        from . import conv_cpu
+        from .backends.numba import conv as conv_cpu
 
         return conv_cpu.run if conv_cpu.fits(job) else run_generic
     if name.endswith(".gpu"):
-        from . import conv_gpu
+        from .backends.triton import conv as conv_gpu
 
         return conv_gpu.run
     return run_generic

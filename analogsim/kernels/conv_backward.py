@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from . import Clips, ConvGeometry
-from .conv_tiles import cut
 from .precision import float32_precision
 from .reference import dac_clipped
 from .spec import MatmulSpec
+from .tiles import cut
 
 
 @torch.no_grad()

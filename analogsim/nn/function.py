@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..device import DeviceKernel, follows_signal, signal_noise
+from ..chip import DeviceKernel, follows_signal, signal_noise
 from ..errors import ShapeError
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
 from ..kernels.conv import convolve, convolve_backward

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..device import Chip, DeviceKernel, Layout, build
+from ..chip import Chip, DeviceKernel, Layout, build
 from ..errors import (
     CalibrationError,
     ConversionError,
@@ -20,8 +20,8 @@ from ..errors import (
     ShapeError,
 )
 from ..kernels import Backend, MatmulSpec, Precision, Read, choose, uncompiled
-from ..kernels.conv_tiles import cut
 from ..kernels.philox import seed_of_call
+from ..kernels.tiles import cut
 from ..profile import HardwareProfile
 from ..seeds import Key, Stream, checked, derive, next_call, numbered
 from ..value import LEAST_SCALE

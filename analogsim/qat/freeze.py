@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..copies import copied, inherit_from
 from ..errors import ConversionError
+from ..nn.copies import copied, inherit_from
 from .layers import WEIGHTED, FixedQuantizer, QuantReLU, is_quantized, modules_of, quantized_weight, quantizer_of
 
 

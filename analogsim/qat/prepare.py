@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from ..copies import copied, refuse_held_forwards, refuse_script
 from ..errors import ConversionError
 from ..nn import forbid_fused_inference, forbid_nested
+from ..nn.copies import copied, refuse_held_forwards, refuse_script
+from ..nn.reach import Matrix, functional_activations, matrices, some, warn, warn_of_weights, weights_of
 from ..noise import replaced_forward
-from ..reach import Matrix, functional_activations, matrices, some, warn, warn_of_weights, weights_of
+from .brevitas_parts import brevitas_parts
 from .layers import WEIGHTED, QuantReLU, is_quantized, modules_of
-from .mended import brevitas_parts
 from .spec import QATSpec, matches
 
 # What a network's values go through between its layers; attention and softmax stand in the same file of torch.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import BackendError
-from .checkpoint import first_line
+from ..training.checkpoint import first_line
 from .group_job import GroupTask, attempt_unit, left_over
 from .job import RESULT, Task, record_failure
 

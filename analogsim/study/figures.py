@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..curve import COLORS, QUANTITIES
-from ..midpoint import MidpointFit
-from .checkpoint import write_aside
+from ..robustness.curve import COLORS, QUANTITIES
+from ..robustness.midpoint import MidpointFit
+from ..training.checkpoint import write_aside
 from .results import Variant
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from ..errors import StudyError
-from ..files import content
-from ..plain_yaml import LARGEST, read_yaml
+from ..storage.files import content
+from ..storage.plain_yaml import LARGEST, read_yaml
 from .grid import Study
 
 

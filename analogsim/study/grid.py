@@ -13,10 +13,10 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from ..errors import ProfileError, QuantizationError, StudyError
 from ..qat import QATSpec
+from ..training.data import identify
+from ..training.spec import TrainSpec
 from ..value import NonNegative, Value, complaint, explain, few
-from .data import identify
 from .sigmas import read_sigmas
-from .spec import TrainSpec
 
 RESULTS = 1
 """Version of what a job computes; raised where the same settings would give another result."""

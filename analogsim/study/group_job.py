@@ -25,13 +25,15 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, DivergenceError, StudyError
-from ..files import lock, refuse_links
-from ..kept import sealed_text
 from ..machine import choose_device
-from .checkpoint import load_checkpoint, save_checkpoint, write_text
-from .data import DataSet
+from ..storage.files import lock, refuse_links
+from ..storage.kept import sealed_text
+from ..training.checkpoint import load_checkpoint, save_checkpoint, write_text
+from ..training.data import DataSet
+from ..training.group.group import Group, Member
+from ..training.group.noise import site_sigmas
+from ..training.train import CHECKPOINT, HISTORY, describe_data, identity, write_history
 from .grid import Job
-from .group import Group, Member
 from .job import (
     ERROR,
     GROUPED,
@@ -47,10 +49,8 @@ from .job import (
     job_network,
     record_failure,
 )
-from .pack_noise import site_sigmas
 from .records import Failure, GroupJobs, read
 from .store import DAMAGED, GROUPS
-from .train import CHECKPOINT, HISTORY, describe_data, identity, write_history
 
 ABOUT, REFUSED = "group.json", "refused.json"
 AUTO = 32

@@ -18,18 +18,18 @@ from torch import nn
 
 from ..batch_norm import batch_norms
 from ..errors import AnalogSimError, DivergenceError, StudyError
-from ..files import appended, lock
-from ..kept import sealed_text
 from ..machine import choose_device, installed, processor, revision
 from ..qat import prepare_qat
 from ..restore import forked, seed_generators
-from ..robustness import noise_sweep
-from .checkpoint import write_text
-from .data import DataSet, load_data
+from ..robustness.sweep import noise_sweep
+from ..storage.files import appended, lock
+from ..storage.kept import sealed_text
+from ..training.checkpoint import write_text
+from ..training.data import DataSet, load_data
+from ..training.network import build, check_fit, find_class, with_data
+from ..training.train import CHECKPOINT, train
 from .grid import Job
-from .network import build, check_fit, find_class, with_data
 from .records import Grouped, Owner, Result, read
-from .train import CHECKPOINT, train
 
 ABOUT, RUNNING, SWEEP, RESULT, ERROR, LOG, LOCK, GROUPED = (
     "job.json",  # what the job is

@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import ConfigDict, Field, model_validator
 
 from ..errors import StudyError
-from ..files import content
-from ..kept import Record, read_kept
-from ..midpoint import MidpointFit
+from ..robustness.midpoint import MidpointFit
+from ..storage.files import content
+from ..storage.kept import Record, read_kept
+from ..training.history import History, numbered
 from ..value import NonNegative, Value
 from .grid import Entry, digest
-from .history import History, numbered
 
 __all__ = ["Failure", "GroupJobs", "Grouped", "Owner", "Plan", "Result", "Run", "read"]
 

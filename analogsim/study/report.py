@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..curve import QUANTITIES
 from ..errors import StudyError
-from ..files import refuse_links
-from ..midpoint import MidpointFit, crossing_text, midpoint_texts
-from .checkpoint import write_text
+from ..robustness.curve import QUANTITIES
+from ..robustness.midpoint import MidpointFit, crossing_text, midpoint_texts
+from ..storage.files import refuse_links
+from ..training.checkpoint import write_text
 from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
 from .file import study_text
 from .job import RESULT

@@ -8,13 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..curve import RobustnessCurve
 from ..errors import DataError, FitError, StudyError
-from ..files import content
-from ..midpoint import MidpointFit
-from .checkpoint import write_text
+from ..robustness.curve import RobustnessCurve
+from ..robustness.midpoint import MidpointFit
+from ..storage.files import content
+from ..training.checkpoint import write_text
+from ..training.history import Epoch
 from .grid import Entry
-from .history import Epoch
 from .job import RESULT, SWEEP
 from .records import Result, read_result
 from .store import Store

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ..errors import StudyError
 from ..machine import choose_device, usable_cores
-from ..progress import bar
+from ..terminal.progress import bar
 from .grid import Entry, Study
 from .group_job import AUTO, GroupTask, assign, left_over, refusal, tasks_of
 from .job import RUNNING, Task, commit, versions

@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, StudyError
-from ..files import append_line, lock, plain, refuse_links
-from ..kept import read_lines, sealed_text
-from ..midpoint import MidpointFit
-from .checkpoint import write_text
+from ..robustness.midpoint import MidpointFit
+from ..storage.files import append_line, lock, plain, refuse_links
+from ..storage.kept import read_lines, sealed_text
+from ..training.checkpoint import write_text
+from ..training.train import CHECKPOINT, HISTORY
 from .file import load_study, study_text
 from .grid import Entry, Study
 from .job import ABOUT, ERROR, GROUPED, RESULT, RUNNING, now
 from .records import AGAIN, Failure, Fits, Owner, Plan, Run, read, read_result
-from .train import CHECKPOINT, HISTORY
 
 STUDY, PLAN, RUNS, JOBS = "study.yaml", "plan.json", "runs.jsonl", "jobs"
 FITS = "fits.json"

@@ -1,0 +1,264 @@
+"""What a network costs on the hardware: tiles, products, conversions, and energy and latency where the profile says."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..chip import Chip, Layout
+from ..convert import converted
+from ..errors import ConversionError, ShapeError
+from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
+from ..kernels.backends import reference as plain
+from ..kernels.conv import convolve
+from ..kernels.tiles import cut
+from ..nn import Crossbar, called_layers
+from ..nn.reach import warn_of_layers
+from ..profile import Cost, HardwareProfile
+from ..ranges.calibrate import observed
+from ..value import whole
+from .meter import RowsAsImages
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    r"""Counts of one layer for one input of the network, and what they amount to.
+
+    With K rows (of a group), N columns in G groups, M products and T row tiles t of k_t rows; S slices of a weight,
+    each in P cells (2 of a differential pair) with D conversions (2 of a pair that is subtracted digitally); J
+    steps of an input; and C = ⌈(N/G) / ⌊cols / (S·D)⌋⌉, as a weight's S·D bit lines lie side by side in one tile:
+
+        tiles = G·T·C     utilisation = K·N·S·D / (tiles·rows·cols)     tile_reads = M·J·tiles
+        dac_conversions = M·J·G·C·Σ_t k_t     adc_conversions = M·J·T·N·S·D     macs = M·J·K·N·S·P
+        energy = dac_conversions·E_dac + adc_conversions·E_adc + macs·E_mac
+        latency = M·J·(a + c),  or M·J·max(a, c) + min(a, c) with `overlap`,
+                  a = t_dac + t_array,  c = t_adc·⌈conversions of a tile / adcs_per_tile⌉
+
+    where a tile converts its own inputs, a converter of b bits costs E = FOM·2^b if only its figure of merit is
+    given (Walden, with all bits effective), all tiles of a layer work at the same time, the columns of a tile take
+    turns at its ADCs and, with `overlap`, while the array is read again (both as in ISAAC, sections IV to VI), and a
+    layer's products are made one after the other. Where a read is only known as a whole,
+
+        energy = tile_reads·E_read     latency = M·J·t_read
+
+    Attributes
+    ----------
+    name : str
+    rows, columns, groups : int
+        K, N, G.
+    tiles : int
+    utilisation : float
+        Share of the tiles' cells that hold a weight. Where the profile sets no limit, a tile is as large as need be.
+    products : int
+        M, matrix-vector products: output positions of a convolution, rows of a linear layer, steps of a recurrent one.
+    tile_reads, dac_conversions, adc_conversions, macs : int
+        `macs` are those of cells. Reference columns (of an offset mapping) are not counted.
+    conversion_steps : float
+        dac_conversions·2^b_dac + adc_conversions·2^b_adc: energy in units of one figure of merit. NaN for ideal
+        converters.
+    energy : float
+        pJ; NaN where the profile's `cost` lacks a part of it.
+    latency : float
+        ns; NaN likewise.
+
+    References
+    ----------
+    R. H. Walden, *Analog-to-digital converter survey and analysis*, IEEE Journal on Selected Areas in Communications
+    17(4), 1999. A. Shafiee et al., *ISAAC: A Convolutional Neural Network Accelerator with In-Situ Analog Arithmetic in
+    Crossbars*, ISCA 2016.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    groups: int
+    tiles: int
+    utilisation: float
+    products: int
+    tile_reads: int
+    dac_conversions: int
+    adc_conversions: int
+    macs: int
+    conversion_steps: float
+    energy: float
+    latency: float
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """The cost of one input of a network.
+
+    Attributes
+    ----------
+    layers : tuple of LayerCost
+    profile : str
+    """
+
+    layers: tuple[LayerCost, ...]
+    profile: str
+
+    @property
+    def total(self) -> LayerCost:
+        """Sums over layers, which work one after the other; utilisation is that of all tiles together."""
+        summed = {
+            field.name: sum(getattr(layer, field.name) for layer in self.layers)
+            for field in fields(LayerCost)
+            if field.name not in ("name", "utilisation")
+        }
+        room = sum(layer.rows * layer.columns / layer.utilisation for layer in self.layers)
+        weights = sum(layer.rows * layer.columns for layer in self.layers)
+        return LayerCost(name="total", utilisation=weights / room, **summed)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row a layer, and the total."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(layer) for layer in (*self.layers, self.total)])
+
+
+def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...]) -> NetworkCost:
+    """Count what one input of a network needs on the hardware.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Digital or converted; it stays as it is.
+    profile : HardwareProfile
+        Its `cost` gives energies and latencies, where there are any.
+    input_shape : tuple of int
+        Of one input, without the batch: (channels, height, width) of an image. A network whose input is no float tensor
+        with the batch first is none for this function.
+
+    Returns
+    -------
+    NetworkCost
+
+    Raises
+    ------
+    ConversionError
+        The network has no layer for crossbars.
+    ShapeError
+        It does not take inputs of this shape.
+
+    Warns
+    -----
+    UnreachedWarning
+        Matrices stay digital (see `convert`), or layers are never called; neither is counted.
+    """
+    analog = converted(model, profile, verb="cost")
+    parameter = next(analog.parameters())
+    shape = [whole(size, "input_shape", ShapeError) for size in input_shape]
+    blank = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
+    with observed(analog, _Counter) as seen, torch.no_grad():
+        try:
+            analog(blank)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ShapeError(f"input_shape {tuple(input_shape)}: {type(model).__name__} refuses it: {error}") from None
+    used = [(name, layer) for name, layer, counter in seen if counter.products]
+    called = {name.rpartition(".")[0] if isinstance(layer, Crossbar) else name for name, layer in used}
+    layers = tuple(counter.cost(name or "the layer") for name, _, counter in seen if counter.products)
+    if not layers:
+        raise ConversionError(f"{type(model).__name__}: no layer on crossbars was used")
+    warn_of_layers("cost", called_layers(analog), called, "they are not counted")
+    return NetworkCost(layers, profile.name)
+
+
+class _Counter(RowsAsImages):
+    """A backend that computes digitally and counts."""
+
+    reads_chips, wants_the_chip = False, False
+
+    def __init__(self, layer: Any) -> None:
+        self.layer, self.profile = layer, layer.profile
+        self.rows = self.columns = self.groups = 1
+        self.tiles: list[tuple[int, int]] = []
+        self.products = 0.0
+
+    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor, chip: Chip | None) -> None:
+        """Do nothing."""
+
+    def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
+        """Return the tiles."""
+        return MatmulSpec(rows=self.profile.tile.rows)
+
+    def convolve(
+        self, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read
+    ) -> tuple[Tensor, Clips | None]:
+        """Convolve."""
+        out, _ = convolve(plain, x, w, geometry, mapping, read)
+        self.groups = getattr(self.layer, "groups", 1)
+        calls = self.groups // geometry.groups  # a transposed convolution multiplies for each group by itself
+        self.rows, self.columns = math.prod(w.shape[1:]), len(w) * calls
+        self.tiles = [(tile.start, tile.stop) for tile in cut(w, read.spec, mapping)]
+        self.products += len(x) * math.prod(out.shape[2:]) / calls
+        return out, None
+
+    def cost(self, name: str) -> LayerCost:
+        """Return what was counted."""
+        tile, dac, adc, given = self.profile.tile, self.profile.dac, self.profile.adc, self.profile.cost
+        cells, slices = self.profile.cells, self.profile.slices
+        lines = self.columns * self.profile.lines
+        layout = Layout.of(self.tiles, self.columns, self.groups, tile.cols, self.profile.lines)
+        tiles, width = len(layout.tiles) * len(layout.widths), layout.of_lines(self.profile.lines).widths[0]
+        room = tiles * (tile.rows or self.rows) * (tile.cols or width)
+        bits = dac.bits if dac.step_bits is None else dac.step_bits
+        products = round(self.products) * dac.steps
+        inputs, outputs = products * len(layout.widths) * self.rows, products * len(layout.tiles) * lines
+        macs = products * self.rows * self.columns * slices * (1 + (cells.mapping == "differential"))
+        steps = math.nan if bits is None or adc.bits is None else inputs * 2**bits + outputs * 2**adc.bits
+        turns = -(-width // (given.adcs_per_tile or width))
+        return LayerCost(
+            name=name,
+            rows=self.rows,
+            columns=self.columns,
+            groups=self.groups,
+            tiles=tiles,
+            # A channel-aligned tile may hold one channel of more rows than it has.
+            utilisation=min(1.0, self.rows * lines / room),
+            products=round(self.products),
+            tile_reads=products * tiles,
+            dac_conversions=inputs,
+            adc_conversions=outputs,
+            macs=macs,
+            conversion_steps=float(steps),
+            energy=_energy(given, products * tiles, (inputs, bits), (outputs, adc.bits), macs),
+            latency=_latency(given, products, turns),
+        )
+
+
+def _energy(
+    given: Cost, reads: int, inputs: tuple[int, int | None], outputs: tuple[int, int | None], macs: int
+) -> float:
+    """Return the energy in pJ of reads of tiles, or of their conversions (how many, of how many bits) and MACs."""
+    if given.read_energy is not None:
+        return reads * given.read_energy
+    conversions = inputs[0] * _each(given.dac_energy, given.dac_fom, inputs[1])
+    conversions += outputs[0] * _each(given.adc_energy, given.adc_fom, outputs[1])
+    return conversions + macs * _given(given.mac_energy) / 1000
+
+
+def _latency(given: Cost, reads: int, turns: int) -> float:
+    """Return the time in ns of reads that follow each other, each ADC converting `turns` outputs of a read."""
+    if given.read_latency is not None:
+        return reads * given.read_latency
+    array = _given(given.dac_latency) + _given(given.array_latency)
+    conversion = _given(given.adc_latency) * turns
+    if given.overlap and not math.isnan(array + conversion):
+        return reads * max(array, conversion) + min(array, conversion)
+    return reads * (array + conversion)
+
+
+def _each(energy: float | None, fom: float | None, bits: int | None) -> float:
+    """Return one conversion's energy in pJ: as given, or by the figure of merit in fJ a step."""
+    if energy is None and fom is not None and bits is not None:
+        return fom * 2**bits / 1000
+    return _given(energy)
+
+
+def _given(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,104 @@
+"""The journal of a design search: every design that was tried, in one file that is written anew after each."""
+
+import errno
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from ..errors import SearchError
+from ..storage.files import content, lock, replaced
+from ..storage.kept import Record, read_kept, sealed_text
+from ..value import Fraction, Value
+
+
+class Tried(Value):
+    """A design that was tried."""
+
+    places: dict[str, Annotated[int, Field(ge=0)]]
+    """Which of its values each key of the space has, from 0."""
+    cost: float
+    accuracy: Fraction
+
+
+class Journal(Record):
+    """What the file holds."""
+
+    remedy: ClassVar[str] = "put a good copy in its place, or use another file"
+
+    format: Literal["analogsim-search-1"] = "analogsim-search-1"
+    about: str
+    """All that decides what a design costs, and how accurate it is."""
+    tried: tuple[Tried, ...] = ()
+
+    def save(self, path: Path) -> None:
+        """Write the journal; a kill at any moment, or a full disk, leaves the one before.
+
+        Raises
+        ------
+        SearchError
+            The file cannot be written.
+        """
+        try:
+            with replaced(path) as aside:
+                aside.write_text(sealed_text(self.model_dump(mode="json")), encoding="utf-8")
+        except OSError as error:
+            raise SearchError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def alone(path: Path | None) -> AbstractContextManager[object]:
+    """Keep other searches out of a journal; None: of none.
+
+    Raises
+    ------
+    SearchError
+        Another search is at work on it, or its folder cannot be written.
+    """
+    from filelock import Timeout
+
+    if path is None:
+        return nullcontext()
+    try:
+        if not path.parent.is_dir():  # the lock would make it
+            raise FileNotFoundError(errno.ENOENT, "No such folder")
+        return lock(path.with_name(f"{path.name}.lock"), 0).acquire()
+    except Timeout:
+        raise SearchError(f"{path}: another search is at work on it; wait, or use another file") from None
+    except OSError as error:
+        raise SearchError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def read_journal(path: Path) -> Journal | None:
+    """Read a journal; None where there is no such file.
+
+    Raises
+    ------
+    SearchError
+        It cannot be read, or is damaged.
+    """
+    try:
+        if content(path).startswith(b'{"op_code"'):
+            return _optuna(path)
+    except OSError:
+        pass  # said below
+    return read_kept(path, Journal, SearchError)
+
+
+def _optuna(path: Path) -> Journal:
+    """Read a journal from when they were Optuna's own."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        study = optuna.load_study(study_name="designs", storage=JournalStorage(JournalFileBackend(str(path))))
+        tried = [
+            Tried(places=trial.params, cost=trial.values[0], accuracy=trial.values[1])
+            for trial in study.get_trials(deepcopy=False)
+            if trial.state.name == "COMPLETE"
+        ]
+        return Journal(about=study.user_attrs["about"], tried=tuple(tried))
+    except Exception as error:  # what damage makes Optuna raise
+        text = " ".join(str(error).split())[:120] or type(error).__name__
+        raise SearchError(f"{path}: no journal of a search, or damaged ({text}); {Journal.remedy}") from None

@@ -1,0 +1,433 @@
+"""The cheapest hardware on which a network stays accurate: a search over profiles by Optuna, resumable."""
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from ..convert import convert, to_digital
+from ..errors import SearchError, UnreachedWarning
+from ..nn import analog_layers, set_seed
+from ..nn.copies import copied
+from ..noise import remove_noise
+from ..profile import HardwareProfile, Noise
+from ..program import program
+from ..ranges.calibrate import Method, calibrate
+from ..robustness.sweep import accuracy
+from ..seeds import Key, checked, derive
+from ..terminal.progress import bar
+from ..value import whole
+from .cost import NetworkCost, cost
+from .journal import Journal, Tried, alone, read_journal
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+Objective = Literal["conversion_steps", "energy", "latency", "adc_conversions"]
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+SPACE: dict[str, Sequence[Any]] = {
+    "adc.bits": range(3, 11),
+    "dac.bits": range(3, 9),
+    "tile.rows": (64, 128, 256, 512),
+    "calibration": ("maximum", "percentile", "mse"),
+}
+"""What `design_search` varies by default."""
+METHOD = "calibration"
+
+
+@dataclass(frozen=True)
+class Design:
+    """One profile that was tried.
+
+    Attributes
+    ----------
+    values : dict
+        What of the space it is.
+    cost : float
+        Unit of the objective.
+    accuracy : float
+        Fraction in [0, 1].
+    """
+
+    values: dict[str, Any]
+    cost: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class DesignSearch:
+    """All designs that were tried, and the one to take.
+
+    Attributes
+    ----------
+    designs : tuple of Design
+        In the order in which they were tried, repetitions left out.
+    accuracy : float
+        Of the digital network.
+    max_drop : float
+    objective : str
+    base : HardwareProfile
+    """
+
+    designs: tuple[Design, ...]
+    accuracy: float
+    max_drop: float
+    objective: str
+    base: HardwareProfile
+
+    @property
+    def best(self) -> Design | None:
+        """The cheapest whose accuracy is within the drop, of equal ones the most accurate; None where there is none."""
+        allowed = [one for one in self.designs if self.allows(one)]
+        return min(allowed, key=lambda one: (one.cost, -one.accuracy)) if allowed else None
+
+    @property
+    def pareto(self) -> tuple[Design, ...]:
+        """Designs than which none is both cheaper and at least as accurate, by rising cost."""
+        front: list[Design] = []
+        for one in sorted(self.designs, key=lambda one: (one.cost, -one.accuracy)):
+            if not front or one.accuracy > front[-1].accuracy:
+                front.append(one)
+        return tuple(front)
+
+    def allows(self, design: Design) -> bool:
+        """Return whether a design's accuracy is within the drop."""
+        return design.accuracy >= self.accuracy - self.max_drop - 1e-9
+
+    def profile(self, design: Design | None = None) -> HardwareProfile:
+        """Return the profile of a design, by default the best; its ranges are for `calibrate` by its method to set.
+
+        Raises
+        ------
+        SearchError
+            No design is within the drop.
+        """
+        design = design or self.best
+        if design is None:
+            raise SearchError(
+                f"no design keeps within {self.max_drop:.1%} of {self.accuracy:.1%}; allow more, or search longer"
+            )
+        return varied(self.base, design.values)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row a design: its values, cost, accuracy, whether it is allowed, on the front, and the best."""
+        import pandas as pd
+
+        front, best = self.pareto, self.best
+        rows = [
+            {
+                **one.values,
+                "cost": one.cost,
+                "accuracy": one.accuracy,
+                "allowed": self.allows(one),
+                "pareto": one in front,
+                "best": one is best,
+            }
+            for one in self.designs
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw accuracy against cost: every design, the Pareto front, the accuracy that is allowed, and the best.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Default: a new figure.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
+        front = self.pareto
+        ax.set_xscale("log")
+        ax.plot([one.cost for one in self.designs], [one.accuracy for one in self.designs], ".", color="0.6")
+        ax.step([one.cost for one in front], [one.accuracy for one in front], "o-", where="post", color="#0072b2", ms=4)
+        ax.axhline(self.accuracy - self.max_drop, color="#d55e00", linestyle="--", linewidth=1)
+        ax.annotate(
+            "allowed",
+            (0.01, self.accuracy - self.max_drop),
+            (0, 4),
+            xycoords=ax.get_yaxis_transform(),
+            textcoords="offset points",
+            color="#d55e00",
+            fontsize="small",
+        )
+        if self.best is not None:
+            text = ", ".join(f"{key} {value}" for key, value in self.best.values.items())
+            ax.plot(self.best.cost, self.best.accuracy, "*", color="#d55e00", markersize=13, label=f"cheapest: {text}")
+            ax.legend(loc="lower right", fontsize="small", framealpha=0.9, edgecolor="none")
+        ax.set_xlabel(f"{self.objective.replace('_', ' ')} of one input{UNITS.get(self.objective, '')}")
+        ax.set_ylabel("accuracy")
+        ax.spines[["top", "right"]].set_visible(False)
+        return ax
+
+
+UNITS = {"energy": " (pJ)", "latency": " (ns)"}
+
+
+def design_search(
+    model: nn.Module,
+    data: Batches,
+    space: Mapping[str, Sequence[Any]] | None = None,
+    objective: Objective | Callable[[NetworkCost], float] = "conversion_steps",
+    *,
+    calibration: Iterable[Tensor],
+    base: HardwareProfile | None = None,
+    max_drop: float = 0.01,
+    trials: int = 60,
+    repeats: int = 1,
+    seed: int = 0,
+    storage: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> DesignSearch:
+    """Search for the cheapest profile on which a network's accuracy stays within a given drop.
+
+    Optuna's tree-structured Parzen estimator proposes designs for two objectives, low cost and high accuracy, those
+    within the drop preferred. The design of every key's last value, and that of every first, are tried before.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps inputs to logits (batch, classes); digital, or analog (then its digital twin is taken). Noise that was
+        injected is left out.
+    data : iterable of (Tensor, Tensor)
+        Batches (inputs, labels int64 (B,)) that accuracy is measured on. The best of many designs is chosen by them, so
+        measure its accuracy again on other data where the last tenth of a percent matters.
+    space : mapping of str to sequence, optional
+        Dotted fields of the profile, as "adc.bits", to the values to try, in ascending order where they have one; and
+        "calibration": methods of `calibrate`. Default: `SPACE`.
+    objective : {"conversion_steps", "energy", "latency", "adc_conversions"} or callable
+        What is cheap: a figure of `NetworkCost.total`, or a function of the `NetworkCost`. conversion_steps needs
+        converters with bits, energy and latency a profile with a part `cost`.
+    calibration : iterable of Tensor
+        Batches of inputs that ranges are taken from.
+    base : HardwareProfile, optional
+        What the space does not name; default: the preset "8bit".
+    max_drop : float
+        Allowed loss of accuracy against the digital network, as a fraction: 0.01 is one point.
+    trials : int
+        Designs to try in all, those found in the storage included.
+    repeats : int
+        Evaluations of each design, with independent noise and, where chips differ, each on a chip of its own as
+        programmed; their mean counts.
+    seed : int
+        Of noise, chips and proposals; in [0, 2^64).
+    storage : path, optional
+        Journal file; a search that was interrupted goes on with it.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+
+    Returns
+    -------
+    DesignSearch
+
+    Raises
+    ------
+    SearchError
+        Optuna is missing, a setting is impossible, a design's cost is unknown, or the storage is of another search,
+        damaged, or cannot be written.
+    ProfileError
+        A value of the space makes no profile.
+
+    References
+    ----------
+    T. Akiba et al., *Optuna: A Next-generation Hyperparameter Optimization Framework*, KDD 2019.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise SearchError("design_search needs Optuna: pip install 'analogsim[search]'") from None
+    base = HardwareProfile.load("8bit") if base is None else base
+    choices = {key: list(values) for key, values in (SPACE if space is None else space).items()}
+    trials, repeats = whole(trials, "trials", SearchError), whole(repeats, "repeats", SearchError)
+    seed = checked(seed, SearchError)
+    _check(choices, max_drop, trials, repeats)
+    for key, values in choices.items():
+        for value in values:
+            varied(base, {key: value})
+    # Its own: another thread may be using the model.
+    model = to_digital(model) if any(analog_layers(model)) else copied(model)
+    remove_noise(model)
+    batches, inputs = list(data), list(calibration)
+    if not batches or not inputs:
+        raise SearchError("data and calibration: at least one batch of each is needed")
+    exact = accuracy(model, batches)
+    kind = objective if isinstance(objective, str) else getattr(objective, "__name__", "cost")
+
+    cost(model, base, tuple(inputs[0].shape[1:]))  # warns, once, of what none of the designs reaches
+
+    def evaluate(values: dict[str, Any]) -> tuple[float, float]:
+        profile = varied(base, values)
+        counted = cost(model, profile, tuple(inputs[0].shape[1:]))
+        price = float(getattr(counted.total, objective) if isinstance(objective, str) else objective(counted))
+        if not math.isfinite(price):
+            raise SearchError(
+                f"{kind} of {values} is {price}: conversion_steps needs bits for DAC and ADC, energy and latency a "
+                "profile whose part `cost` is filled in"
+            )
+        analog = convert(model, profile)
+        calibrate(analog, inputs, values.get(METHOD, "maximum"), progress=False)
+        set_seed(analog, derive(seed, Key.SEARCH_READS))
+        noisy = base.noise != Noise() or any(key.startswith("noise.") for key in choices)
+        right = []
+        for repeat in range(repeats if noisy or profile.is_drawn else 1):
+            if profile.is_drawn:
+                program(analog, derive(seed, Key.SEARCH_CHIP, repeat))
+            right.append(accuracy(analog, batches))
+        return price, sum(right) / len(right)
+
+    def constraint(trial: Any) -> tuple[float]:
+        return (exact - max_drop - trial.user_attrs.get("accuracy", 0.0),)
+
+    verbosity = optuna.logging.get_verbosity()
+    with warnings.catch_warnings(), bar(progress) as shown, ExitStack() as last:
+        # Its warnings are the tracebacks of errors that are raised anyway.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        last.callback(optuna.logging.set_verbosity, verbosity)
+        warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", category=FutureWarning)
+        warnings.simplefilter("ignore", category=UnreachedWarning)  # said already
+        path = None if storage is None else Path(storage)
+        last.enter_context(alone(path))
+        calibrated_on = sum(map(len, inputs))
+        about = json.dumps(
+            [base.model_dump(), choices, kind, max_drop, repeats, seed, round(exact, 9), calibrated_on],
+            default=str,
+            sort_keys=True,
+        )
+        journal = (read_journal(path) if path else None) or Journal(about=about)
+        if journal.about != about:
+            raise SearchError(
+                f"{storage}: holds a search of another network, space, profile, objective or calibration; use another "
+                "file"
+            )
+        for one in journal.tried:
+            if one.places.keys() != choices.keys() or any(one.places[key] >= len(choices[key]) for key in choices):
+                raise SearchError(f"{storage}: damaged (a design outside of the space); {Journal.remedy}")
+        if path is not None:
+            journal.save(path)
+        before = [
+            Design({key: choices[key][one.places[key]] for key in choices}, one.cost, one.accuracy)
+            for one in journal.tried
+        ]
+        known, done = {_key(one.values): one for one in before}, len(before)
+        sampler = optuna.samplers.TPESampler(
+            seed=derive(seed, Key.SEARCH_PROPOSALS, done) % 2**32, constraints_func=constraint, n_startup_trials=15
+        )
+        study = optuna.create_study(sampler=sampler, directions=["minimize", "maximize"])
+        places = {key: optuna.distributions.IntDistribution(0, len(values) - 1) for key, values in choices.items()}
+        for one in journal.tried:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    values=(one.cost, one.accuracy),
+                    params=dict(one.places),
+                    distributions=dict(places),
+                    user_attrs={"accuracy": one.accuracy},
+                    system_attrs={"constraints": (exact - max_drop - one.accuracy,)},
+                )
+            )
+        for index in (-1, 0):
+            # Again, where a search was interrupted in it.
+            if _key({key: v[index] for key, v in choices.items()}) not in known:
+                study.enqueue_trial({key: range(len(v))[index] for key, v in choices.items()})
+        tried = list(journal.tried)
+        task = shown.add_task("Searching designs", total=trials, completed=done)
+
+        def run(trial: Any) -> tuple[float, float]:
+            # Positions, not values: so every key is an ordered number, and any type of value will do.
+            values = {key: v[trial.suggest_int(key, 0, len(v) - 1)] for key, v in choices.items()}
+            key = _key(values)
+            if key not in known:
+                known[key] = Design(values, *evaluate(values))
+            trial.set_user_attr("accuracy", known[key].accuracy)
+            tried.append(Tried(places=trial.params, cost=known[key].cost, accuracy=known[key].accuracy))
+            if path is not None:
+                journal.model_copy(update={"tried": tuple(tried)}).save(path)
+            shown.advance(task)
+            return known[key].cost, known[key].accuracy
+
+        study.optimize(run, n_trials=max(0, trials - done))
+    return DesignSearch(tuple(known.values()), exact, max_drop, kind, base)
+
+
+def varied(base: HardwareProfile, values: Mapping[str, Any]) -> HardwareProfile:
+    """Return a profile with some dotted fields changed; "calibration" is no field.
+
+    Raises
+    ------
+    ProfileError
+        It makes no profile.
+    """
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key != METHOD:
+            part, dot, field = key.partition(".")
+            changes |= {part: changes.get(part, {}) | {field: value}} if dot else {part: value}
+    return base.varied(**changes)
+
+
+def _check(choices: dict[str, list[Any]], max_drop: float, trials: int, repeats: int) -> None:
+    if not choices or not all(choices.values()):
+        raise SearchError("space: at least one field with at least one value is needed")
+    if not 0 <= max_drop < 1 or trials < 1 or repeats < 1:
+        raise SearchError(
+            f"max_drop in [0, 1), trials and repeats of at least 1 are needed (got {max_drop}, {trials}, {repeats})"
+        )
+    unknown = set(choices.get(METHOD, ())) - set(get_args(Method))
+    if unknown:
+        raise SearchError(f"calibration: unknown method {', '.join(map(repr, sorted(unknown, key=str)))}")
+
+
+def _key(values: dict[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def read_space(items: Sequence[str]) -> dict[str, list[Any]]:
+    """Read a space as a shell gives it: "adc.bits=4-8", "tile.rows=64,128,256", "calibration=maximum,mse".
+
+    Raises
+    ------
+    SearchError
+        An item is not FIELD=VALUES.
+    """
+    space: dict[str, list[Any]] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        first, dash, last = text.partition("-")
+        if not (key and equals and text):
+            raise SearchError(f"{item!r}: FIELD=VALUES is needed, such as adc.bits=4-8 or tile.rows=64,128")
+        if dash and first.isdigit() and last.isdigit():
+            space[key] = list(range(int(first), int(last) + 1))
+        else:
+            space[key] = [_value(part.strip()) for part in text.split(",")]
+        if not space[key]:
+            raise SearchError(f"{item!r}: holds no value")
+    return space
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def write_profile(search: DesignSearch, path: Path) -> None:
+    """Write the best design's profile as YAML, or as JSON where the path ends in `.json`."""
+    design = search.best
+    profile = search.profile(design)
+    assert design is not None  # profile() raises
+    method = design.values.get(METHOD, "maximum")
+    profile.varied(name=path.stem, description=f"Found by a design search; calibrate its ranges by {method}.").save(
+        path
+    )

@@ -1,0 +1,272 @@
+"""DACs that apply their bits in steps, and ADCs that are no ideal quantizers."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kernels import MatmulSpec, Read, philox, reference
+from ..kernels.backends import reference as plain
+from ..profile import ADC, DAC, Noise
+from ..seeds import Key, Stream, derive
+from .draw import normals
+
+_STANDARD = MatmulSpec(noise_output=1.0)
+
+
+def steps(x: Tensor, spec: MatmulSpec, dac: DAC) -> list[tuple[float, Tensor]]:
+    """Cut converted inputs into slices of b = `step_bits` bits, the lowest first; whole ones without.
+
+    With L the DAC's levels and C = |x̂|·L, step j applies c_j = (C >> b·j) mod 2^b, and
+
+        x̂ = Σ_j [2^(b·j)·(2^b - 1)/L] · sign(x̂)·c_j/(2^b - 1)
+
+    Parameters
+    ----------
+    x : Tensor
+        x̂, converted: multiples of 1/L in [-1, 1].
+
+    Returns
+    -------
+    list of (coefficient, Tensor)
+        Inputs of each step, in [-1, 1].
+    """
+    if dac.step_bits is None:
+        return [(1.0, x)]
+    base, found = 2**dac.step_bits, []
+    codes = x.abs().mul_(spec.dac_levels).round_()
+    for coefficient in step_coefficients(dac):
+        # In place, since memory that is asked for anew takes longer than what is computed in it.
+        rest = (codes / base).floor_()
+        digit = codes.sub_(rest, alpha=base).copysign_(x).div_(base - 1)
+        found.append((coefficient, digit))
+        codes = rest
+    return found
+
+
+def step_coefficients(dac: DAC) -> list[float]:
+    """Return what the steps of inputs are added up with, 2^(b·j)·(2^b - 1)/L; 1 without steps."""
+    if dac.bits is None or dac.step_bits is None:
+        return [1.0]
+    base, levels = 2**dac.step_bits, 2 ** (dac.bits - dac.signed) - 1
+    return [base**j * (base - 1) / levels for j in range(dac.steps)]
+
+
+@dataclass(frozen=True, slots=True)
+class Converters:
+    """ADCs of a layer on one chip, one for each tile t and column c; a backend for inputs that are converted already.
+
+    A sum s becomes Q(s·(1 + gain_tc) + offset_tc·full_scale), Q being the quantizer of the ADC's kind.
+
+    Attributes
+    ----------
+    adc : ADC
+    noise : Noise
+        For its distribution and its slow offset.
+    chip : int
+        Seed of what is drawn for the chip.
+    line : int
+        Which of the bit lines of an output (slices, and halves of pairs) they convert: each has ADCs of its own.
+    base : module
+        The backend that multiplies, and converts where it can; none for `convert` alone.
+    """
+
+    adc: ADC
+    noise: Noise
+    chip: int
+    base: Any = None
+    line: int = 0
+
+    def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
+        """Pass inputs on."""
+        return x
+
+    def shake(self, partial: Tensor, norm2: Tensor, read: Read, tile: int, offset: int) -> Tensor:
+        """Add a read's noise to partial sums (M, N, …): `reference.adc`'s variance, with the profile's distribution."""
+        if not read.spec.noisy:
+            return partial
+        n = shaped(normals_of(self.base, partial, read, tile, offset), self.noise.distribution)
+        return partial + reference.noise_variance(partial, norm2, read.spec).sqrt() * n.to(partial.dtype)
+
+    def wander(self, like: Tensor, read: Read, tile: int) -> Tensor:
+        """Draw each column's slow offset over a call's conversions, variance 1: the stationary Gauss-Markov process.
+
+            o_0 = n_0,   o_i = ρ·o_(i-1) + √(1 - ρ²)·n_i,   ρ = exp(-1/length)
+
+        A column's conversions follow one another along the batch, and of an image along its positions. (Calls are
+        independent: between them there is time.) On the CPU, whose filter it is.
+        """
+        from scipy.signal import lfilter
+
+        moved = like.movedim(1, -1)  # (M, …, N): time first
+        white = like.new_empty(moved[..., 0].numel(), like.shape[1])
+        own = replace(read, stream=read.stream | Stream.WANDER)
+        n = normals_of(self.base, white, own, tile).double().cpu().numpy()
+        rho = math.exp(-1 / self.noise.wander_length)
+        n[1:] *= math.sqrt(1 - rho**2)
+        slow = torch.from_numpy(lfilter([1.0], [1.0, -rho], n, axis=0)) if len(n) else torch.from_numpy(n)
+        return slow.view(moved.shape).movedim(-1, 1).to(like)
+
+    def accumulate(
+        self,
+        out: Tensor,
+        partial: Tensor,
+        norm2: Tensor | None,
+        read: Read,
+        tile: int,
+        offset: int = 0,
+        bits: Tensor | None = None,
+        first: bool = False,
+    ) -> int:
+        """Add one tile's converted sums to `out`; as `plain.accumulate`. A backend with a `convert` does it itself."""
+        norm2 = partial.new_zeros(()) if norm2 is None else norm2
+        full_scale, fast = read.spec.full_scale(tile), hasattr(self.base, "convert")
+        if fast and read.spec.noisy and self.noise.distribution == "gaussian":
+            open_ended = replace(read, spec=replace(read.spec, adc_bits=None, adc_full_scale=None))
+            noisy = torch.empty_like(partial)
+            self.base.accumulate(noisy, partial, norm2.expand_as(partial), open_ended, tile, offset, first=True)
+        else:
+            noisy = self.shake(partial, norm2, read, tile, offset)
+        if self.noise.wander:
+            noisy = noisy + self.noise.wander * self.wander(noisy, read, tile)
+        if not fast:
+            return plain.add(out, *self.convert(noisy, full_scale, tile), tile, bits, first)
+        gains, offsets = self.errors(full_scale, tile, partial)
+        limits, table, step = (-math.inf, math.inf), None, 0.0
+        if full_scale is not None:
+            limits = self.limits(full_scale)
+            step = full_scale / self.levels if self.levels else 0.0
+            table = self.transfer(full_scale, tile, partial) if self.searches else None
+        return self.base.convert(out, noisy.contiguous(), limits, step, gains, offsets, table, tile, bits, first)
+
+    def convert(self, partial: Tensor, full_scale: float | None, tile: int) -> tuple[Tensor, Tensor]:
+        """Convert noisy sums (M, N, …); return values in normalised units, and where they were out of range.
+
+        This states what the CPU backend's `convert` computes.
+        """
+        column = (1, -1, *[1] * (partial.ndim - 2))
+        n = partial.shape[1]
+        gains, offsets = self.errors(full_scale, tile, partial)
+        partial = partial * gains.view(column) + offsets.view(column)
+        if full_scale is None:
+            return partial, torch.zeros_like(partial, dtype=torch.bool)
+        low, high = self.limits(full_scale)
+        clipped = (partial > high) | (partial < low)
+        partial = partial.clamp(low, high)
+        if self.adc.bits is None:
+            return partial, clipped
+        if not self.searches:
+            step = full_scale / self.levels
+            return (partial / step).round() * step, clipped
+        thresholds, outputs = self.transfer(full_scale, tile, partial)
+        own = torch.arange(n, device=partial.device).view(column).clamp(max=len(thresholds) - 1)
+        code = torch.zeros_like(partial, dtype=torch.int64)
+        for bit in reversed(range(self.adc.bits)):
+            trial = code + 2**bit
+            code = torch.where(partial >= thresholds[own, trial - 1], trial, code)
+        return torch.where(partial.isnan(), partial, outputs[own, code]), clipped
+
+    def errors(self, full_scale: float | None, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return 1 + gain_tc, and offset_tc·full_scale in normalised units, of one tile's ADCs (N,)."""
+        gains, offsets = like.new_ones(like.shape[1]), like.new_zeros(like.shape[1])
+        if self.adc.gain_error:
+            gains = gains + self.adc.gain_error * normals(like, self._seed, Stream.ADC_GAIN, tile, gains.shape)
+        if self.adc.offset_error and full_scale is not None:
+            drawn = normals(like, self._seed, Stream.ADC_OFFSET, tile, offsets.shape)
+            offsets = self.adc.offset_error * full_scale * drawn
+        return gains, offsets
+
+    @property
+    def _seed(self) -> int:
+        return derive(self.chip, Key.LINE, self.line) if self.line else self.chip
+
+    @property
+    def levels(self) -> int:
+        """Steps from 0 to the full scale; 0 for an ADC that does not round."""
+        return 2 ** (self.adc.bits - self.adc.signed) - 1 if self.adc.bits else 0
+
+    @property
+    def searches(self) -> bool:
+        """True where codes begin at thresholds of a table, and not half way between evenly spaced levels."""
+        return self.adc.kind != "ideal" or self.adc.rounding == "down"
+
+    def limits(self, full_scale: float) -> tuple[float, float]:
+        """Return the least and the largest sum that is not clipped, normalised units."""
+        if self.adc.rounding == "nearest":
+            return -full_scale if self.adc.signed else 0.0, full_scale
+        step = full_scale / self.levels
+        return -(self.levels + 1) * step if self.adc.signed else 0.0, full_scale + step
+
+    def register(self, full_scale: float | None) -> tuple[float, float]:
+        """Return the least and the largest sum over tiles that `sum_bits` hold, normalised units."""
+        assert self.adc.sum_bits is not None
+        assert full_scale is not None  # the profile says so
+        step, most = full_scale / self.levels, 2 ** (self.adc.sum_bits - 1)
+        return -most * step, (most - 1) * step
+
+    def transfer(self, full_scale: float, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the ADCs of one tile (one, or one for each of like's columns) make of a sum, normalised units.
+
+        The search for the code u of 2^bits tries u's bits from the highest on: a bit is kept where the sum is at least
+        u's threshold. With k = u, or u - 2^(bits-1) if signed, a DAC of binary capacitors C_i against one of 2^B,
+
+            V(k) = sign(k) · Σ_i<B |k|_i C_i · 2^B/C_B,    C_i = 2^i·(1 + mismatch·N(0, 1)/√2^i),    B = bits - signed
+
+        in LSB. Of `sar`, u begins at V(k) - 1/2; of `ramp`, whose counter stops at the level next to the sum, half way
+        between two neighbours of the levels in their order, which mismatch may change. Of an ideal ADC that rounds
+        down, u begins at k.
+
+        Returns
+        -------
+        thresholds : Tensor (ADCs, 2^bits - 1)
+            Where codes 1, 2, … begin.
+        outputs : Tensor (ADCs, 2^bits)
+            What codes 0, 1, … mean; the lowest of a signed ADC, which an even range does not need, is the next.
+
+        References
+        ----------
+        M. Spear et al., *The impact of analog-to-digital converter architecture and variability on analog neural
+        network accuracy*, IEEE JXCDC 2023.
+        """
+        bits, mismatch = self.adc.bits or 1, self.adc.capacitor_mismatch
+        magnitude, step = bits - self.adc.signed, full_scale / self.levels
+        codes = torch.arange(2**bits, device=like.device) - (2**magnitude if self.adc.signed else 0)
+        if self.adc.rounding == "down":
+            levels = codes[None].to(like.dtype) * step
+            return levels[:, 1:], levels
+        sizes = 2.0 ** torch.arange(magnitude + 1, device=like.device, dtype=like.dtype)
+        # The ramp's DAC is that of all of a tile's bit lines.
+        seed, count = (self.chip, 1) if self.adc.kind == "ramp" else (self._seed, like.shape[1])
+        drawn = normals(like, seed, Stream.CAPACITORS, tile, (count, magnitude + 1))
+        capacitors = sizes + mismatch * sizes.sqrt() * drawn
+        used = (codes.abs()[:, None] >> torch.arange(magnitude + 1, device=like.device) & 1).to(like.dtype)
+        levels = codes.sign() * (capacitors @ used.T) * sizes[-1] / capacitors[:, -1:]
+        outputs = codes.clamp(-self.levels, self.levels).to(like.dtype).expand_as(levels) * step
+        if self.adc.kind == "sar":
+            return (levels[:, 1:] - 0.5) * step, outputs
+        middle = 0.0 if self.adc.signed else self.levels / 2
+        bow = 1 - ((codes.to(like.dtype) - middle) / (self.levels - middle)) ** 2
+        levels, order = (levels + self.adc.inl * bow).sort(dim=1)
+        return (levels[:, 1:] + levels[:, :-1]) / 2 * step, outputs.gather(1, order)
+
+
+def normals_of(base: Any, like: Tensor, read: Read, tile: int, offset: int = 0) -> Tensor:
+    """Return a read's standard normals in like's shape, by the backend's kernel where it has one that converts."""
+    if not hasattr(base, "convert"):
+        return philox.normals(tuple(like.shape), read.seed, read.stream, tile, offset=offset, device=like.device)
+    out, nothing = torch.empty_like(like), torch.zeros_like(like)
+    base.accumulate(out, nothing, None, replace(read, spec=_STANDARD), tile, offset, first=True)
+    return out
+
+
+def shaped(normal: Tensor, distribution: str) -> Tensor:
+    """Turn standard normals into numbers of another distribution with mean 0 and variance 1, by their quantiles."""
+    if distribution == "gaussian":
+        return normal
+    normal = normal.double()  # in float32 Φ(-5.6) is 0, whose logarithm is infinite
+    if distribution == "uniform":
+        return math.sqrt(12) * (torch.special.ndtr(normal) - 0.5)
+    # 1 - |2u - 1| = 2·Φ(-|n|), without cancellation.
+    return -normal.sign() * torch.log(2 * torch.special.ndtr(-normal.abs())) / math.sqrt(2)

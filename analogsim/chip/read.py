@@ -1,0 +1,198 @@
+"""Reading a chip: a backend made of another one, for slices of weights and inputs, cells' own noise, and real ADCs."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
+from ..kernels.backends import reference as plain
+from ..kernels.conv import CHUNK, Job, convolve, run_generic
+from ..kernels.philox import check_extent
+from ..kernels.tiles import Tile, cut
+from ..profile import HardwareProfile
+from ..seeds import Key, derive
+from ..value import LEAST_SCALE
+from .adc import Converters, steps
+from .build import Chip, Plane
+
+
+class DeviceKernel:
+    """A backend (the functions `matmul`, `convolve`, `dac`) that reads one layer's chip through another backend.
+
+        y = scale · Σ_planes Σ_steps c_p d_j · Σ_t ADC(x_j,t ŵ_p,tᵀ + noise) + bias
+
+    Every plane and step is one call of the plain tiled product, where that can express it; ADCs that are no ideal
+    quantizers, noise that is not white and Gaussian, and cells with noise of their own take a tile at a time here.
+
+    Parameters
+    ----------
+    base : module or Observer
+        The backend that multiplies.
+    chip : Chip
+    profile : HardwareProfile
+    observer : bool
+        `base` takes notes of what the converters would see, for calibration.
+    """
+
+    def __init__(self, base: ModuleType | Any, chip: Chip, profile: HardwareProfile, *, observer: bool = False) -> None:
+        self.base, self.chip, self.profile, self.observer = base, chip, profile, observer
+        ideal = observer or (profile.noise.is_plain and profile.adc.is_plain)
+        self.converters = None if ideal else Converters(profile.adc, profile.noise, chip.seed, base)
+
+    @staticmethod
+    def needed(chip: Chip, profile: HardwareProfile) -> bool:
+        """Return whether the plain backend alone cannot read this chip."""
+        planes = len(chip.planes) > 1 or chip.planes[0].coefficient != 1 or chip.planes[0].variance is not None
+        return planes or profile.dac.step_bits is not None or not (profile.noise.is_plain and profile.adc.is_plain)
+
+    def part(self, outputs: slice) -> "DeviceKernel":
+        """Return the kernel of some outputs."""
+        return DeviceKernel(self.base, self.chip.part(outputs), self.profile, observer=self.observer)
+
+    def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
+        """Convert inputs to normalised units, all bits at once (what the gradients see)."""
+        return self.base.dac(x, spec)
+
+    def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
+        """Compute as a backend's `matmul`; `w`, the sum of the planes, is not used."""
+        return self._sum(x, read, self._rows)
+
+    def convolve(
+        self, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read
+    ) -> tuple[Tensor, Clips | None]:
+        """Compute as `kernels.conv.convolve`; `w`, the sum of the planes, is not used."""
+        return self._sum(x, read, partial(self._images, geometry, mapping))
+
+    def _sum(
+        self,
+        x: Tensor,
+        read: Read,
+        product: Callable[[Any, Converters | None, Tensor, Plane, Read], tuple[Tensor, Clips | None]],
+    ) -> tuple[Tensor, Clips | None]:
+        """Read every plane in every step; `product` gets a backend, a plane's ADCs where they are no ideal quantizers,
+        a step's inputs, the plane and its own read.
+        """
+        out, masks = None, None
+        for base, adcs, coefficient, step, plane, own in self.reads(x, read):
+            part, clips = product(base, adcs, step, plane, own)
+            if adcs is not None and adcs.adc.sum_bits is not None:
+                low, high = adcs.register(read.spec.full_scale(0))
+                # Nothing of what is added to a register that is full has a gradient, whichever tile it is from.
+                clips = None if clips is None else clips.everywhere((part < low) | (part > high))
+                part = part.clamp(low, high)
+            part = part * coefficient
+            out = part if out is None else out.add_(part)
+            masks = clips if masks is None or clips is None else Clips(masks.bits | clips.bits, clips.tiles)
+        assert out is not None  # a chip has a plane, and an input a step
+        columns = (-1, *[1] * (out.ndim - 2))
+        if read.scale is not None:
+            out = out * read.scale.view(columns)
+        return out if read.bias is None else out + read.bias.view(columns), masks
+
+    def reads(self, x: Tensor, read: Read) -> Iterator[tuple[Any, Converters | None, float, Tensor, Plane, Read]]:
+        """Yield, for every plane and step, the backend, the ADCs where they are no ideal quantizers, what the result is
+        multiplied by, the step's inputs in normalised units, the plane, and its own read.
+        """
+        inner = replace(read, spec=replace(read.spec, input_range=1.0, dac_bits=None), scale=None, bias=None)
+        base, inputs = self._inputs(x, read.spec)
+        for i, plane in enumerate(self.chip.planes):
+            adcs = None if self.converters is None else replace(self.converters, line=i)
+            for j, (weight, step) in enumerate(inputs):
+                own = replace(inner, seed=derive(read.seed, Key.PLANE, i, j)) if i or j else inner
+                yield base, adcs, plane.coefficient * weight, step, plane, own
+
+    def _inputs(self, x: Tensor, spec: MatmulSpec) -> tuple[Any, list[tuple[float, Tensor]]]:
+        """Return the backend that multiplies, and what is applied to the rows: (weight, normalised units) a step."""
+        dac = self.profile.dac
+        if not self.observer:
+            return self.base, steps(self.base.dac(x.contiguous(), spec), spec, dac)
+        if dac.step_bits is None:
+            return self.base, [(1.0, x)]
+        # Steps depend on α, which is not known yet unless it is given: take the batch's. Their bits are much the same
+        # with any α, so that sums are noted in normalised units.
+        self.base.dac(x, spec)
+        top = float(x.abs().amax()) if x.numel() else 1.0
+        alpha = max(top, LEAST_SCALE) if math.isfinite(top) and top > 0 else 1.0
+        alpha = dac.input_range if isinstance(dac.input_range, float) else alpha
+        coded = replace(spec, input_range=alpha, dac_bits=dac.bits, dac_signed=dac.signed)
+        quiet: Any = copy.copy(self.base)
+        quiet.inputs = copy.deepcopy(self.base.inputs)
+        return quiet, [(d * alpha, step) for d, step in steps(plain.dac(x, coded), coded, dac)]
+
+    def _expressible(self, plane: Plane) -> bool:
+        """Return whether one call of the plain tiled product reads a plane."""
+        return self.observer or (self.converters is None and plane.variance is None)
+
+    def _rows(
+        self, base: Any, adcs: Converters | None, x: Tensor, plane: Plane, read: Read
+    ) -> tuple[Tensor, Clips | None]:
+        """Read one plane in one step for rows x (M, K)."""
+        w, spec = plane.weight, read.spec
+        if self._expressible(plane):
+            return base.matmul(x, w, read)
+        own, backend = _with_noise_of_cells(read, plane), adcs or base
+        out = x.new_empty(len(x), len(w))
+        check_extent(out.numel())
+        tiles = spec.tiles(x.shape[1])
+        clips, counts = Clips.none(len(tiles), out) if read.records else None, []
+        for tile, (start, stop) in enumerate(tiles):
+            part = x[:, start:stop]
+            squares = part.square()
+            norm2 = squares.sum(1, keepdim=True)
+            if plane.variance is not None:
+                cells = squares @ plane.variance[:, start:stop].T
+                norm2 = cells + spec.noise_read**2 * norm2 if spec.noise_read else cells
+            into = None if clips is None else clips.bits[tile // 8]
+            sums = part @ w[:, start:stop].T
+            counts.append(backend.accumulate(out, sums, norm2, own, tile, 0, into, tile == 0))
+        return (out if tiles else out.zero_()), None if clips is None else Clips(clips.bits, len(tiles), counts)
+
+    def _images(
+        self,
+        geometry: ConvGeometry,
+        mapping: str,
+        base: Any,
+        adcs: Converters | None,
+        x: Tensor,
+        plane: Plane,
+        read: Read,
+    ) -> tuple[Tensor, Clips | None]:
+        """Read one plane in one step for a convolution's input (B, C, *spatial)."""
+        w = plane.weight
+        if self._expressible(plane):
+            return convolve(base, x, w, geometry, mapping, read)
+        tiled = adcs or base, x.contiguous(), cut(w, read.spec, mapping), w, geometry
+        own = _with_noise_of_cells(read, plane)
+        return _DeviceJob(*tiled, own, plane.variance, read.spec.noise_read).run(run_generic)
+
+
+@dataclass(frozen=True)
+class _DeviceJob(Job):
+    """A convolution whose cells have noise of their own."""
+
+    variance: Tensor | None = None
+    noise_read: float = 0.0
+
+    def chunks(self, most: int = CHUNK) -> list[slice]:
+        """Leave the batch whole where an ADC's offset wanders from one image to the next."""
+        wanders = isinstance(self.kernel, Converters) and self.kernel.noise.wander
+        return [slice(0, len(self.x))] if wanders else super().chunks(most)
+
+    def squared_lengths(self, x: Tensor, tile: Tile) -> Tensor | None:
+        """Return what stands for ‖x̂_t‖²: with cells' variances v, σ_r²·‖x̂_t‖² + Σ x̂² v."""
+        norm2 = super().squared_lengths(x, tile) if self.noise_read else None
+        if self.variance is None:
+            return norm2
+        own = self.convolve(x.square(), tile.of(self.variance).contiguous())
+        return own if norm2 is None else own + self.noise_read**2 * norm2
+
+
+def _with_noise_of_cells(read: Read, plane: Plane) -> Read:
+    """Return a read for a ‖x̂‖² that holds σ_r² and the cells' own variances already."""
+    return read if plane.variance is None else replace(read, spec=replace(read.spec, noise_read=1.0))

@@ -1,0 +1,175 @@
+"""What the commands share that put a trained network on hardware: options, conversion and calibration, pictures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..storage.files import replaced, writable
+from .run_file import Run, weights_file
+from .values import MOST_THREADS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..profile import HardwareProfile
+    from ..training.data import DataSet
+
+Ranges = Literal["maximum", "percentile", "mse", "noise-aware"]
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model.safetensors.")]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="NAME|FILE",
+        help="The hardware: a shipped profile, YAML or JSON. Default: what the run was trained on.",
+    ),
+]
+RangesOption = Annotated[
+    Ranges | None,
+    typer.Option(
+        "--ranges",
+        metavar="METHOD",
+        help="How converters' ranges follow from data: maximum (the default), percentile, mse (least error of each "
+        "converter), noise-aware (least output error under the profile's noise).",
+    ),
+]
+Percentile = Annotated[
+    float | None,
+    typer.Option("--percentile", metavar="P", min=0, max=100, help="Ranges at this percentile instead of the maximum."),
+]
+Calibration = Annotated[
+    int, typer.Option("--calibration", metavar="N", min=1, help="Training images that the ranges are taken from.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME",
+        help="Data set to use: digits, cifar10, npz:PATH, folder:PATH. Default: the run's.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:NAME",
+        help="Import path to build the network from, instead of the one in the file.",
+    ),
+]
+TestSubset = Annotated[
+    int | None, typer.Option("--test-subset", metavar="N", min=1, help="Test on N images drawn at random only.")
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", min=1, max=MOST_THREADS, help="CPU threads. Default: torch's.")
+]
+
+
+def load_run(
+    run: Path, model: str | None, data: str | None, test_subset: int | None = None, about: Run | None = None
+) -> tuple[Path, "nn.Module", "DataSet"]:
+    """Return a run's weights file, its network and its data; `about`: what was loaded from there already."""
+    from ..training.data import load_data
+    from ..training.network import check_fit
+
+    file = weights_file(run)
+    about = about or Run.load(file)
+    network = about.network(file, model)
+    images = load_data(data or about.data).subset(test=test_subset or (about.test_subset if data is None else None))
+    check_fit(network, images)
+    return file, network, images
+
+
+def check_ranges(ranges: str | None, percentile: float | None, profile: str | None) -> None:
+    """Refuse a percentile beside another method, and either where nothing is calibrated."""
+    for option, given in (("--ranges", ranges), ("--percentile", percentile)):
+        if given is not None and profile is None:
+            raise typer.BadParameter("ranges are calibrated for a --profile: give one too", param_hint=option)
+    if percentile is not None and ranges not in (None, "percentile"):
+        raise typer.BadParameter(f"{ranges} takes no percentile; leave one out", param_hint="--percentile")
+
+
+def own_profile(network: "nn.Module") -> "HardwareProfile":
+    """Return the hardware that a run was trained on.
+
+    Raises
+    ------
+    typer.BadParameter
+        It was trained without.
+    """
+    from ..nn import analog_layers
+
+    for _, layer in analog_layers(network):
+        return layer.profile
+    raise typer.BadParameter("the run was trained without hardware: name some", param_hint="--profile")
+
+
+def on_hardware(
+    network: "nn.Module",
+    profile: "str | HardwareProfile",
+    images: "DataSet",
+    calibration: int,
+    percentile: float | None = None,
+    ranges: Ranges | None = None,
+) -> "nn.Module":
+    """Convert the network and calibrate its ranges on training images."""
+    from ..convert import convert, to_digital
+    from ..nn import analog_layers
+    from ..profile import HardwareProfile
+    from ..ranges.calibrate import calibrate
+
+    if any(analog_layers(network)):  # trained on other hardware
+        network = to_digital(network)
+    analog = convert(network, HardwareProfile.load(profile) if isinstance(profile, str) else profile)
+    batches = images.train_sample(calibration)
+    calibrate(analog, batches, method_of(ranges, percentile), percentile=99.9 if percentile is None else percentile)
+    return analog
+
+
+def method_of(ranges: Ranges | None, percentile: float | None) -> Ranges:
+    """Return the method of calibration that two options name."""
+    return ranges or ("maximum" if percentile is None else "percentile")
+
+
+def draw(result: Any, path: Path, size: tuple[float, float]) -> None:
+    """Write the picture that a result's `plot` draws, of so many inches.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    result.plot(figure.subplots())
+    write_picture(figure, path)
+
+
+def write_picture(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure; aside, then renamed.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    kind = path.suffix[1:].lower()
+    with writable(path), replaced(path) as aside:
+        figure.savefig(aside, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind))
+
+
+def write_table(frame: Any, path: Path, numbers: str | None = "%.6g") -> None:
+    """Write a pandas frame as CSV, numbers in this format (None: unrounded); aside, then renamed.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    with writable(path), replaced(path) as aside:
+        frame.to_csv(aside, index=False, float_format=numbers)

@@ -1,0 +1,1 @@
+"""The `numba` backend: float32 on the CPU."""

@@ -1,0 +1,119 @@
+"""Numba's compiler for kernels, and where machine code is kept: on disk if there is a place, else in this process.
+
+Numba's own cache raises where it can be neither read nor written, and believes whatever it reads: garbled machine code
+ends the interpreter. Here each file has a checksum, what cannot be read is compiled and written anew, and what cannot
+be written is said once.
+"""
+
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from numba.core import sigutils
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
+from numba.core.ccallback import CFunc
+from numba.core.serialize import dumps
+
+from ....errors import AnalogSimWarning
+from .openmp import SIGNATURE
+
+ADVICE = "set NUMBA_CACHE_DIR to a folder that this user can write, with 10 MB free"
+_said: list[str] = []  # why code could not be kept, once it was said
+
+
+def compiled(function: Callable[..., Any]) -> CFunc:
+    """Decorate a kernel, a function of one address: compile it, or take its machine code from the disk."""
+    kernel = CFunc(function, sigutils.normalize_signature(SIGNATURE), locals={}, options={})
+    try:
+        kernel._cache = _Cache(function)  # type: ignore[attr-defined]
+    except (RuntimeError, OSError) as error:  # no folder that can be written
+        _say(error)
+    kernel.compile()
+    return kernel
+
+
+def place(of: Callable[..., Any] | None = None) -> tuple[Path | None, str | None]:
+    """Return the folder that the machine code of a function (or of the library's kernels) is kept in, or None and why
+    it cannot be kept; compiles nothing.
+    """
+    try:
+        path = Path(CompileResultCacheImpl(of or place).locator.get_cache_path())
+        with tempfile.TemporaryFile(dir=path) as file:  # a full disk takes an empty one
+            file.write(bytes(2**16))
+    except (RuntimeError, OSError) as error:
+        return None, _reason(error)
+    return path, None
+
+
+class _File(IndexDataCacheFile):
+    """One file for a kernel and a kind of processor, in place of Numba's index and the files that it names.
+
+    All of it is under one checksum. Numba's index has none: a name in it that was garbled would lead to another file.
+    """
+
+    def __init__(self, cache_path: str, filename_base: str, source_stamp: Any) -> None:
+        super().__init__(cache_path, filename_base, source_stamp)
+        self._stem = Path(cache_path) / filename_base
+
+    def _path(self, key: Any) -> Path:
+        _, processor, _ = key
+        return self._stem.with_name(f"{self._stem.name}.{sha256(repr(processor).encode()).hexdigest()[:8]}.nbc")
+
+    def _about(self, key: Any) -> str:
+        return repr((self._version, self._source_stamp, key))
+
+    def load(self, key: Any) -> Any:
+        """Return what was saved of this very source, by this version of Numba; None where nothing was."""
+        with suppress(FileNotFoundError):
+            digest, content = self._path(key).read_bytes().split(b"\n", 1)
+            if sha256(content).hexdigest().encode() == digest:
+                about, data = pickle.loads(content)
+                if about == self._about(key):
+                    return data
+        return None
+
+    def save(self, key: Any, data: Any) -> None:
+        content = dumps((self._about(key), data))
+        with self._open_for_write(str(self._path(key))) as file:
+            file.write(sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+class _Cache(FunctionCache):
+    """A cache that no disk can make fail."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _File(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a file without a first line, or one that cannot be opened: compiled and written anew
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:
+            _say(error)
+
+
+def _say(error: Exception) -> None:
+    if not _said:
+        _said.append(_reason(error))
+        warnings.warn(
+            f"machine code cannot be kept ({_said[0]}), so that each process compiles it anew, which takes half a "
+            f"minute; {ADVICE}",
+            AnalogSimWarning,
+            stacklevel=2,
+        )
+
+
+def _reason(error: Exception) -> str:
+    text = "no cache folder can be written" if "no locator available" in str(error) else str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,882 @@
+"""The CPU backend's machine code: flat arrays and scalars only, compiled by Numba and cached.
+
+What ends in `_kernel` is run by `openmp.run` on a team of threads, each of which takes a share; its one argument is the
+address of the 64-bit integers that its docstring lists, a size or an array's address each.
+
+All of it stands in this one file, because Numba's cache notices a change of the file of the function that it loads, but
+not of a helper's file. Everything is float32: a Python float or an int64 in a loop would widen it, so constants are
+wrapped. Slices are taken before each inner loop: indexing with an offset keeps LLVM from vectorising (8 times slower).
+
+`philox.py` states readably what the first two functions compute.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, int64, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ...philox import ANGLE_MULTIPLIER, MULTIPLIERS, PANEL, ROUNDS, WEYL
+from .compiled import compiled
+from .openmp import sgemm, team_size, thread_number
+
+CHUNK = 1024  # elements whose words, normals and sums stay in the first-level cache together
+_WORDS = CHUNK // 2
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+_M0, _M1 = np.uint64(MULTIPLIERS[0]), np.uint64(MULTIPLIERS[1])
+_W0, _W1 = np.uint64(WEYL[0]), np.uint64(WEYL[1])
+_ANGLE = np.uint32(ANGLE_MULTIPLIER)
+_F = np.float32
+
+# contract: fused multiply-adds. Nothing that would reorder sums or forget NaN.
+_options = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+
+
+@intrinsic
+def _pointer(typing, address):
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(int64), generate
+
+
+@njit
+def _integers(address, first, stop):
+    return carray(_pointer(address + 8 * first), (stop - first,), np.int64)
+
+
+@njit
+def _floats(address, first, stop):
+    """Return the float32 numbers first … stop of an array; nothing where there is none (address 0)."""
+    return carray(_pointer(address + 4 * first), (stop - first if address else 0,), np.float32)
+
+
+@njit
+def _bytes(address, first, stop):
+    return carray(_pointer(address + first), (stop - first if address else 0,), np.uint8)
+
+
+@njit
+def _share(count, unit):
+    """Return the range of 0 … count that is this thread's: whole units, but for the end."""
+    team = np.int64(team_size())
+    size = (count + team * unit - 1) // (team * unit) * unit
+    start = min(count, size * np.int64(thread_number()))
+    return start, min(count, start + size)
+
+
+@njit(**_options)
+def philox_words(words, first_block, k0, k1, s0, s1, tile):
+    """Write the words of consecutive Philox blocks, 4 of 16 blocks at a time: [group][word][lane].
+
+    A word of state lives in the low half of 64 bits, so that a product is one instruction and needs no unpacking.
+    """
+    for group in range(words.shape[0] // 64):
+        out = words[group * 64 : group * 64 + 64]
+        for lane in range(16):
+            c0 = (first_block + np.uint64(group * 16 + lane)) & _LOW
+            c1, c2, c3 = tile, s0, s1
+            a, b = k0, k1
+            for _ in range(ROUNDS):
+                p0 = _M0 * (c0 & _LOW)
+                p1 = _M1 * (c2 & _LOW)
+                c0 = (p1 >> _HALF) ^ c1 ^ a
+                c1 = p1 & _LOW
+                c2 = (p0 >> _HALF) ^ c3 ^ b
+                c3 = p0 & _LOW
+                a = (a + _W0) & _LOW
+                b = (b + _W1) & _LOW
+            out[lane] = np.uint32(c0)
+            out[lane + 16] = np.uint32(c1)
+            out[lane + 32] = np.uint32(c2)
+            out[lane + 48] = np.uint32(c3)
+
+
+@njit(**_options)
+def box_muller(words, out):
+    """Two normals from each word, 16 cosines then their 16 sines; minimax polynomials, error below 1e-6."""
+    for group in range(words.shape[0] // 16):
+        w = words[group * 16 : group * 16 + 16]
+        o = out[group * 32 : group * 32 + 32]
+        for lane in range(16):
+            word = w[lane]
+            u = (_F(np.int32(word >> np.uint32(1))) + _F(0.5)) * _F(2.0**-31)
+            # ln u = e·ln 2 + ln(1 + f), with 1 + f in [sqrt(1/2), sqrt(2))
+            bits = np.float32(u).view(np.int32)
+            e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
+            f = np.int32(bits - np.int32(e << np.int32(23))).view(np.float32) - _F(1)
+            p = _F(-0.10106763988733292)
+            p = p * f + _F(0.16222524642944336)
+            p = p * f + _F(-0.17250847816467285)
+            p = p * f + _F(0.1990017294883728)
+            p = p * f + _F(-0.24969908595085144)
+            p = p * f + _F(0.33335059881210327)
+            p = p * f + _F(-0.5000036358833313)
+            p = p * f + _F(0.9999999403953552)
+            r = np.sqrt(_F(-2) * p * f - _F(e) * _F(1.3862943611198906))
+            x = _F(np.int32(np.uint32(word * _ANGLE))) * _F(2.0**-32)
+            y = x * x
+            s = _F(0.07756038755178452)
+            s = s * y + _F(-0.5982421040534973)
+            s = s * y + _F(2.550069808959961)
+            s = s * y + _F(-5.167709827423096)
+            s = s * y + _F(3.1415927410125732)
+            c = _F(0.2196967899799347)
+            c = c * y + _F(-1.3318802118301392)
+            c = c * y + _F(4.058412075042725)
+            c = c * y + _F(-4.934792995452881)
+            c = c * y + _F(0.9999999403953552)
+            sign = np.int32(np.uint32(word << np.uint32(31)))
+            o[lane] = np.int32(np.float32(r).view(np.int32) ^ sign).view(np.float32) * c
+            o[lane + 16] = r * (s * x)
+
+
+@njit(**_options)
+def normals(scratch, words, first, k0, k1, s0, s1, tile):
+    """Fill `scratch` with the normals from element `first` (a multiple of 128) on."""
+    philox_words(words, np.uint64(first // 8), k0, k1, s0, s1, tile)
+    box_muller(words, scratch)
+
+
+@njit(**_options)
+def dac(x, out, scalars):
+    """Convert: out = step · round(clip(x · gain)); where step is 0, out = x · gain.
+
+    scalars: gain, lowest and highest code, step.
+    """
+    gain, low, high, step = scalars[0], scalars[1], scalars[2], scalars[3]
+    if step == 0:
+        for i in range(x.shape[0]):
+            out[i] = x[i] * gain
+    else:
+        for i in range(x.shape[0]):
+            v = x[i] * gain
+            v = high if v > high else v
+            v = low if v < low else v
+            out[i] = np.rint(v) * step
+
+
+@compiled
+def dac_kernel(arguments):
+    """Arrays x, out; count, scalars (4)."""
+    a = carray(arguments, (4,), np.int64)
+    first, stop = _share(a[2], CHUNK)
+    dac(_floats(a[0], first, stop), _floats(a[1], first, stop), _floats(a[3], 0, 4))
+
+
+@njit(**_options)
+def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
+    """Add a tile's converted partial sums to `out`; return how many clipped.
+
+    scalars: σ_out, σ_r, σ_m, full scale (inf: none), gain = levels / full scale, step (0: no rounding).
+    key: the four words of seed and stream. `norm2` (σ_r > 0) and `bits` (to be marked with 1 << tile % 8) may be empty.
+    `first` overwrites `out` instead.
+    """
+    sigma, read, multiplicative = scalars[0], scalars[1], scalars[2]
+    full_scale, gain, step = scalars[3], scalars[4], scalars[5]
+    k0, k1, s0, s1, number = key[0], key[1], key[2], key[3], np.uint64(tile)
+    words = np.empty(_WORDS, np.uint32)
+    scratch = np.empty(CHUNK, np.float32)
+    noisy = sigma > 0 or read > 0 or multiplicative > 0
+    plain = read == 0 and multiplicative == 0
+    top = full_scale * gain
+    mark = np.uint8(1 << (tile & 7))
+    clipped = 0
+    n = out.shape[0]
+    start = 0
+    while start < n:
+        lead = (offset + start) % PANEL
+        m = min(CHUNK - lead, n - start)
+        if noisy:
+            normals(scratch, words, offset + start - lead, k0, k1, s0, s1, number)
+        v = scratch[lead : lead + m]
+        p = partial[start : start + m]
+        o = out[start : start + m]
+        if noisy and plain:
+            for i in range(m):
+                v[i] = p[i] + sigma * v[i]
+        elif noisy:
+            variance = sigma * sigma
+            if read > 0:
+                q = norm2[start : start + m]
+                for i in range(m):
+                    s = p[i] * multiplicative
+                    v[i] = p[i] + np.sqrt(variance + read * read * q[i] + s * s) * v[i]
+            else:
+                for i in range(m):
+                    s = p[i] * multiplicative
+                    v[i] = p[i] + np.sqrt(variance + s * s) * v[i]
+        else:
+            for i in range(m):
+                v[i] = p[i]
+        if bits.shape[0]:
+            b = bits[start : start + m]
+            count = np.int32(0)
+            for i in range(m):
+                over = np.abs(v[i]) > full_scale
+                b[i] |= mark if over else np.uint8(0)
+                count += np.int32(over)
+            clipped += count
+        if first:
+            for i in range(m):
+                o[i] = 0
+        if step > 0:
+            for i in range(m):
+                s = v[i] * gain
+                s = top if s > top else s
+                s = -top if s < -top else s
+                o[i] += np.rint(s) * step
+        else:
+            for i in range(m):
+                s = v[i]
+                s = full_scale if s > full_scale else s
+                s = -full_scale if s < -full_scale else s
+                o[i] += s
+        start += m
+    return clipped
+
+
+@compiled
+def accumulate_kernel(arguments):
+    """Arrays out, partial, norm2 or 0, bits or 0; count, offset, scalars (6), key (4), tile, first, clipped or 0.
+
+    `clipped` has 8 integers, a cache line, for each thread; the first is its count.
+    """
+    a = carray(arguments, (11,), np.int64)
+    start, stop = _share(a[4], CHUNK)
+    key = carray(_pointer(a[7]), (4,), np.uint64)
+    clipped = accumulate(
+        _floats(a[0], start, stop),
+        _floats(a[1], start, stop),
+        _floats(a[2], start, stop),
+        _bytes(a[3], start, stop),
+        a[5] + start,
+        _floats(a[6], 0, 6),
+        key,
+        a[8],
+        a[9] != 0,
+    )
+    if a[10]:
+        _integers(a[10], 0, 8 * (thread_number() + 1))[8 * thread_number()] = clipped
+
+
+@njit(**_options)
+def convert(out, sums, bits, start, gains, offsets, table, values, scalars, columns, positions, depth, mark, first):
+    """Add what ADCs of their own make of a tile's sums to `out`; return how many clipped.
+
+    Element i belongs to column (start + i) // positions % columns. `gains` and `offsets` hold a number a column.
+    scalars: least and largest sum, gain = levels / full scale, step (0: no rounding).
+    table, values: 2^depth thresholds (the first is not used) and outputs an ADC (one, or one a column); depth 0: an
+    ideal quantizer. `bits` may be empty, else clips are marked. `first` overwrites `out` instead.
+    """
+    low, high, gain, step = scalars[0], scalars[1], scalars[2], scalars[3]
+    v = np.empty(CHUNK, np.float32)
+    column = np.empty(CHUNK, np.uint32)
+    code = np.empty(CHUNK, np.uint32)
+    shared = values.shape[0] == 1 << depth
+    clipped = 0
+    n = out.shape[0]
+    for begin in range(0, n, CHUNK):
+        m = min(CHUNK, n - begin)
+        p, o = sums[begin : begin + m], out[begin : begin + m]
+        c = (start + begin) // positions % columns
+        left = positions - (start + begin) % positions
+        i = 0
+        while i < m:
+            stop = min(m, i + left)
+            column[i:stop] = np.uint32(c)
+            c = c + 1 if c + 1 < columns else 0
+            left = positions
+            i = stop
+        for i in range(m):
+            v[i] = p[i] * gains[column[i]] + offsets[column[i]]
+        if bits.shape[0]:
+            b = bits[begin : begin + m]
+            count = np.int32(0)
+            for i in range(m):
+                over = (v[i] > high) | (v[i] < low)
+                b[i] |= mark if over else np.uint8(0)
+                count += np.int32(over)
+            clipped += count
+        for i in range(m):
+            s = v[i]
+            s = high if s > high else s
+            v[i] = low if s < low else s
+        if depth:
+            for i in range(m):
+                code[i] = np.uint32(0) if shared else np.uint32(column[i] << np.uint32(depth))
+            for bit in range(depth - 1, -1, -1):
+                half = np.uint32(1 << bit)
+                for i in range(m):
+                    trial = np.uint32(code[i] + half)
+                    code[i] = trial if v[i] >= table[trial] else code[i]
+            for i in range(m):
+                v[i] = values[code[i]] if v[i] == v[i] else v[i]  # NaN stays NaN
+        elif step > 0:
+            for i in range(m):
+                v[i] = np.rint(v[i] * gain) * step
+        if first:
+            for i in range(m):
+                o[i] = v[i]
+        else:
+            for i in range(m):
+                o[i] += v[i]
+    return clipped
+
+
+@compiled
+def convert_kernel(arguments):
+    """Arrays out, sums, bits or 0, gains, offsets, table, values, their length, scalars (4); sizes.
+
+    The sizes: count, columns, positions, depth, tile, first, clipped or 0 (as `accumulate_kernel`).
+    """
+    a = carray(arguments, (16,), np.int64)
+    start, stop = _share(a[9], CHUNK)
+    clipped = convert(
+        _floats(a[0], start, stop),
+        _floats(a[1], start, stop),
+        _bytes(a[2], start, stop),
+        start,
+        _floats(a[3], 0, a[10]),
+        _floats(a[4], 0, a[10]),
+        _floats(a[5], 0, a[7]),
+        _floats(a[6], 0, a[7]),
+        _floats(a[8], 0, 4),
+        a[10],
+        a[11],
+        a[12],
+        np.uint8(1 << (a[13] & 7)),
+        a[14] != 0,
+    )
+    if a[15]:
+        _integers(a[15], 0, 8 * (thread_number() + 1))[8 * thread_number()] = clipped
+
+
+@njit(**_options)
+def noise(x, out, sigma, multiplicative, per_sample, offset, key):
+    """Out = x·(1 + σ_m·n₁) + σ·n₂; each σ holds one value, or one a sample of `per_sample` elements.
+
+    Numbers of a noise that is 0 everywhere are not drawn, and not read: what memory holds may be NaN.
+    """
+    k0, k1, s0, s1 = key[0], key[1], key[2], key[3]
+    words = np.empty(_WORDS, np.uint32)
+    one = np.empty(CHUNK, np.float32)
+    two = np.empty(CHUNK, np.float32)
+    relative = np.any(multiplicative != 0)
+    additive = np.any(sigma != 0)
+    n = x.shape[0]
+    start = 0
+    while start < n:
+        lead = (offset + start) % PANEL
+        stop = start + min(CHUNK - lead, n - start)
+        if additive:
+            normals(two, words, offset + start - lead, k0, k1, s0, s1, np.uint64(0))
+        if relative:
+            normals(one, words, offset + start - lead, k0, k1, s0, s1, np.uint64(1))
+        while start < stop:
+            sample = (offset + start) // per_sample
+            m = min(stop, (sample + 1) * per_sample - offset) - start
+            v = x[start : start + m]
+            o = out[start : start + m]
+            n1, n2 = one[lead : lead + m], two[lead : lead + m]
+            sg = sigma[min(sample, sigma.shape[0] - 1)]
+            sm = multiplicative[min(sample, multiplicative.shape[0] - 1)]
+            if relative:
+                for i in range(m):
+                    o[i] = v[i] + v[i] * (sm * n1[i])
+                if additive:
+                    for i in range(m):
+                        o[i] += sg * n2[i]
+            elif additive:
+                for i in range(m):
+                    o[i] = v[i] + sg * n2[i]
+            else:
+                o[:] = v
+            start += m
+            lead += m
+
+
+@compiled
+def noise_kernel(arguments):
+    """Arrays x, out; σ, how many, σ_m, how many, elements a sample, count, key (4)."""
+    a = carray(arguments, (9,), np.int64)
+    start, stop = _share(a[7], PANEL)
+    x, out = _floats(a[0], start, stop), _floats(a[1], start, stop)
+    key = carray(_pointer(a[8]), (4,), np.uint64)
+    noise(x, out, _floats(a[2], 0, a[3]), _floats(a[4], 0, a[5]), a[6], start, key)
+
+
+@njit(**_options)
+def transpose_few(source, target, few, rows):
+    """Transpose (few, rows) → (rows, few)."""
+    for first in range(0, rows, 64):  # so that what is written stays in the first-level cache
+        m = min(64, rows - first)
+        part = target[first * few : (first + m) * few]
+        for k in range(few):
+            row = source[k * rows + first : k * rows + first + m]
+            column = part[k:]
+            for i in range(m):
+                column[i * few] = row[i]
+
+
+@njit(**_options)
+def scale_rows(out, scale, bias):
+    """Out · scale + bias in place, both repeating every period = their length."""
+    period = scale.shape[0]
+    for first in range(0, out.shape[0], period):
+        o = out[first : first + period]
+        for i in range(o.shape[0]):
+            o[i] = o[i] * scale[i] + bias[i]
+
+
+@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+def _square_sum(row):
+    total = _F(0)
+    for i in range(row.shape[0]):
+        total += row[i] * row[i]
+    return total
+
+
+@njit
+def _product(a, a_stride, transposed, b, b_stride, out, out_stride, n, count, width):
+    """Multiply b (n, width) by a (width, count), or by a (count, width) `transposed`, into out (n, count).
+
+    Rows are their strides apart. BLAS counts columns first, so that a comes first, and knows nothing but addresses.
+    """
+    size = np.empty(6, np.int32)
+    size[0], size[1], size[2] = count, n, width
+    size[3], size[4], size[5] = a_stride, b_stride, out_stride
+    flag = np.empty(2, np.uint8)
+    flag[0], flag[1] = 84 if transposed else 78, 78  # T or N
+    factor = np.empty(2, np.float32)
+    factor[0], factor[1] = 1, 0
+    s, c, f = size.ctypes.data, flag.ctypes.data, factor.ctypes.data
+    sgemm(c, c + 1, s, s + 4, s + 8, f, a, s + 12, b, s + 16, f + 4, out, s + 20)
+
+
+@compiled
+def matmul_kernel(arguments):
+    """`tiled_matmul` of this thread's rows.
+
+    x, stride, w, stride, out, m, k, n; rows of a tile, most rows of a block, inputs converted together, whether there
+    are few outputs, whether inputs are converted; room for each thread's inputs, sums, transposed sums if few, squared
+    lengths or 0; scalars of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); length of
+    scale and bias or 0, scale, bias; rows of `accumulate`'s scalars: one for all tiles, or each's own.
+
+    The threads never wait for each other, and call BLAS for themselves: one of a team computes alone.
+    """
+    a = carray(arguments, (26,), np.int64)
+    x, x_stride, w, w_stride, out, m, k, n = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+    width, most, group, few, converts = a[8], a[9], a[10], a[11] != 0, a[12] != 0
+    number = np.int64(thread_number())
+    inputs, sums = a[13] + 4 * number * most * group, a[14] + 4 * number * most * n
+    columns, squares = a[15] + 4 * number * most * n, a[16] + 4 * number * most * n if a[16] else 0
+    dac_scalars, key = _floats(a[17], 0, 4), carray(_pointer(a[19]), (4,), np.uint64)
+    bits, period = a[20], a[22]
+    tiles = (k + width - 1) // width
+    counts = _integers(a[21], number * tiles, (number + 1) * tiles)
+    scale, bias = _floats(a[23], 0, period), _floats(a[24], 0, period)
+    first, last = _share(m, 16)
+    blocks = (last - first + most - 1) // most
+    for block in range(blocks):
+        # All of about the same size: BLAS is slow on few rows.
+        start = first + (last - first) * block // blocks
+        stop = first + (last - first) * (block + 1) // blocks
+        rows = stop - start
+        into, total = _floats(out, start * n, stop * n), _floats(sums, 0, rows * n)
+        ready, stride, begin = x + 4 * start * x_stride, x_stride, 0
+        for tile in range(tiles):
+            left, right = tile * width, min(k, tile * width + width)
+            if converts and left % group == 0:
+                # Several tiles at once, in long runs: reading them tile by tile takes several times as long.
+                ready, stride, begin = inputs, min(group, k - left), left
+                if stride == x_stride:
+                    run = _floats(x, start * stride, stop * stride)
+                    dac(run, _floats(inputs, 0, rows * stride), dac_scalars)
+                else:
+                    for row in range(rows):
+                        place = (start + row) * x_stride + left
+                        line = _floats(inputs, row * stride, (row + 1) * stride)
+                        dac(_floats(x, place, place + stride), line, dac_scalars)
+            here, weight = ready + 4 * (left - begin), w + 4 * left
+            if few:
+                _product(here, stride, True, weight, w_stride, columns, rows, n, rows, right - left)
+                transpose_few(_floats(columns, 0, rows * n), total, n, rows)
+            else:
+                _product(weight, w_stride, True, here, stride, sums, n, rows, n, right - left)
+            if squares:
+                for row in range(rows):
+                    square = _square_sum(_floats(here, row * stride, row * stride + right - left))
+                    _floats(squares, row * n, (row + 1) * n)[:] = square
+            marks = _bytes(bits + m * n * (tile // 8) if bits else 0, start * n, stop * n)
+            norm2 = _floats(squares, 0, rows * n)
+            own = min(tile, a[25] - 1)
+            adc_scalars = _floats(a[18], 6 * own, 6 * own + 6)
+            clipped = accumulate(into, total, norm2, marks, start * n, adc_scalars, key, tile, tile == 0)
+            if bits:
+                counts[tile] += clipped
+        if period:
+            scale_rows(into, scale, bias)
+
+
+# Convolutions: each tile's inputs are unfolded, so that its partial sums are one matrix product, (outputs, rows) times
+# (rows, columns), a column for each output position of some images.
+
+
+@intrinsic
+def _copy16(typing, source, target):
+    """Copy 16 float32 numbers between addresses: one load and one store, where a loop would count and test."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = ir.VectorType(ir.FloatType(), 16).as_pointer()
+        source, target = (builder.inttoptr(address, pointer) for address in arguments)
+        builder.store(builder.load(source, align=4), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(int64, int64), generate
+
+
+@njit
+def _unfold_row(source, target, count, stride):
+    """Copy `count` numbers, `stride` apart; may write up to 15 numbers more, which the next row writes over."""
+    if stride == 1:
+        for i in range(0, count, 16):
+            _copy16(source + 4 * i, target + 4 * i)
+    else:
+        s, t = _floats(source, 0, stride * count), _floats(target, 0, count)
+        for i in range(count):
+            t[i] = s[i * stride]
+
+
+@njit
+def _pad_channels(x, image, first, stop, padded, scratch, slot, slots, sizes, scalars):
+    """Convert channels first … stop of an image by the DAC into `padded` (channels, slots, *padded extents), at `slot`.
+
+    sizes: see `conv_kernel`. What surrounds the image stays as it is, zero.
+    """
+    channels, d, h, w = sizes[1], sizes[3], sizes[4], sizes[5]
+    pd, ph, pw = sizes[15], sizes[16], sizes[17]
+    deep, high, wide = d + 2 * pd, h + 2 * ph, w + 2 * pw
+    volume, run = d * h * w, (stop - first) * d * h * w
+    begin = (image * channels + first) * volume
+    dac(_floats(x, begin, begin + run), _floats(scratch, 0, run), scalars)
+    for channel in range(stop - first):
+        for plane in range(d):
+            for row in range(h):
+                place = (((channel * slots + slot) * deep + plane + pd) * high + row + ph) * wide + pw
+                source = _floats(scratch, channel * volume + (plane * h + row) * w, run)
+                target = _floats(padded, place, place + w)
+                for i in range(w):
+                    target[i] = source[i]
+
+
+@njit
+def _unfold(padded, columns, first, start, stop, images, slots, row_start, row_stop, sizes):
+    """Unfold rows start … stop of the weight matrix: `columns` (rows, images, output rows, output width).
+
+    `first` is the channel that `padded` begins with; output rows count over planes and rows.
+    """
+    high_out, wide_out = sizes[7], sizes[8]
+    kd, kh, kw = sizes[9], sizes[10], sizes[11]
+    sd, sh, sw = sizes[12], sizes[13], sizes[14]
+    deep, high, wide = sizes[3] + 2 * sizes[15], sizes[4] + 2 * sizes[16], sizes[5] + 2 * sizes[17]
+    dd, dh, dw = sizes[18], sizes[19], sizes[20]
+    into = columns
+    for row in range(start, stop):
+        channel, tap = row // (kd * kh * kw) - first, row % (kd * kh * kw)
+        plane, line, place = tap // (kh * kw) * dd, tap // kw % kh * dh, tap % kw * dw
+        for image in range(images):
+            base = padded + 4 * ((((channel * slots + image) * deep + plane) * high + line) * wide + place)
+            z, y = row_start // high_out, row_start % high_out
+            for _ in range(row_start, row_stop):
+                _unfold_row(base + 4 * (z * sd * high + y * sh) * wide, into, wide_out, sw)
+                into += 4 * wide_out
+                y += 1
+                if y == high_out:
+                    z, y = z + 1, 0
+
+
+@njit
+def _images_first(source, target, n, images, positions):
+    """Reorder (n, images, positions) → (images, n, positions); `target` may be written 15 numbers too far."""
+    into = target
+    for image in range(images):
+        for k in range(n):
+            begin = source + 4 * (k * images + image) * positions
+            for i in range(0, positions, 16):
+                _copy16(begin + 4 * i, into + 4 * i)
+            into += 4 * positions
+
+
+@njit(**_options)
+def _squared_lengths(columns, target, width, count, images, n, positions):
+    """Write ‖x̂_t‖² of each column of `columns` (width, count) for every one of n outputs: (images, n, positions)."""
+    total = _floats(target, 0, count)
+    total[:] = 0
+    for k in range(width):
+        row = _floats(columns, k * count, (k + 1) * count)
+        for i in range(count):
+            total[i] += row[i] * row[i]
+    # From the last image on: the first output of the first image lies where the totals are.
+    for image in range(images - 1, -1, -1):
+        source = _floats(target, image * positions, (image + 1) * positions)
+        for k in range(n - 1, -1, -1):
+            begin = (image * n + k) * positions
+            _floats(target, begin, begin + positions)[:] = source
+
+
+@njit(**_options)
+def _scale_outputs(out, scale, bias, first, stop, n, positions):
+    """Out · scale + bias in place, for rows first … stop of out (images · n, positions)."""
+    gains, offsets = _floats(scale, 0, n), _floats(bias, 0, n)
+    for row in range(first, stop):
+        o, s, b = _floats(out, row * positions, (row + 1) * positions), gains[row % n], offsets[row % n]
+        for i in range(positions):
+            o[i] = o[i] * s + b
+
+
+@compiled
+def conv_kernel(arguments):
+    """`tiled_conv` of this thread's images.
+
+    x, w, out; sizes; ends of the tiles' rows (tiles + 1), how many; images of a block, output rows of a block; room for
+    each thread's padded channels, converted channels, columns, sums, sums with images first, squared lengths or 0, and
+    the length of each; scalars of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); scale
+    and bias (outputs) or 0; rows of `accumulate`'s scalars: one for all tiles, or each's own.
+
+    sizes: images, channels, outputs; input extents (3), output extents, kernel, stride, padding, dilation (3 each),
+    groups. A convolution of fewer dimensions has extents of 1 in front.
+    """
+    a = carray(arguments, (26,), np.int64)
+    x, w, out, sizes = a[0], a[1], a[2], _integers(a[3], 0, 22)
+    tiles = a[5]
+    ends = _integers(a[4], 0, tiles + 1)
+    most, most_rows = a[6], a[7]
+    number = np.int64(thread_number())
+    padded, scratch = a[8] + 4 * number * a[14], a[9] + 4 * number * a[15]
+    columns, sums = a[10] + 4 * number * a[16], a[11] + 4 * number * a[17]
+    ordered, squares = a[12] + 4 * number * a[17], a[13] + 4 * number * a[17] if a[13] else 0
+    dac_scalars, key = _floats(a[18], 0, 4), carray(_pointer(a[20]), (4,), np.uint64)
+    bits, scale, bias = a[21], a[23], a[24]
+    counts = _integers(a[22], number * tiles, (number + 1) * tiles)
+    images, channels, n, groups = sizes[0], sizes[1], sizes[2], sizes[21]
+    wide_out, rows_out = sizes[8], sizes[6] * sizes[7]
+    positions, taps = rows_out * wide_out, sizes[9] * sizes[10] * sizes[11]
+    depth, share = channels // groups, n // groups  # channels and outputs of a group
+    height = depth * taps
+    first_image, last_image = _share(images, 1)
+    _floats(padded, 0, a[14])[:] = 0
+    for begin in range(first_image, last_image, most):
+        m = min(most, last_image - begin)
+        for tile in range(tiles):
+            start, stop = ends[tile], ends[tile + 1]
+            first, last = start // taps, (stop + taps - 1) // taps
+            for row_start in range(0, rows_out, most_rows):
+                row_stop = min(rows_out, row_start + most_rows)
+                count = (row_stop - row_start) * wide_out
+                for group in range(groups):
+                    if row_start == 0 or groups > 1:
+                        for image in range(m):
+                            low, high = group * depth + first, group * depth + last
+                            _pad_channels(x, begin + image, low, high, padded, scratch, image, most, sizes, dac_scalars)
+                    _unfold(padded, columns, first, start, stop, m, most, row_start, row_stop, sizes)
+                    matrix = w + 4 * (group * share * height + start)
+                    target, wide = sums if m > 1 else ordered, m * count
+                    _product(columns, wide, False, matrix, height, target, wide, share, wide, stop - start)
+                    if m > 1:
+                        _images_first(sums, ordered, share, m, count)
+                    if squares:
+                        _squared_lengths(columns, squares, stop - start, m * count, m, share, count)
+                    # Long runs where one follows the other in the output.
+                    whole = count == positions and groups == 1
+                    step = m * n * count if whole else share * count if count == positions else count
+                    for run in range(0, m * share * count, step):
+                        image, output = run // (share * count), run // count % share
+                        at = ((begin + image) * n + group * share + output) * positions + row_start * wide_out
+                        total, norm2 = _floats(ordered, run, run + step), _floats(squares, run, run + step)
+                        marks = _bytes(bits + images * n * positions * (tile // 8) if bits else 0, at, at + step)
+                        into = _floats(out, at, at + step)
+                        own = min(tile, a[25] - 1)
+                        adc_scalars = _floats(a[19], 6 * own, 6 * own + 6)
+                        clipped = accumulate(into, total, norm2, marks, at, adc_scalars, key, tile, tile == 0)
+                        if bits:
+                            counts[tile] += clipped
+        if scale:
+            _scale_outputs(out, scale, bias, begin * n, (begin + m) * n, n, positions)
+
+
+# Small images with much padding: images innermost, so that every output position is a product of its own, without the
+# rows that meet the padding (of a 3×3 kernel on 2×2 images five of nine), and copies are long.
+
+
+def _transposer(size):
+    """Return a function that writes `size` rows of `size` numbers, `stride` apart, as columns, `step` apart.
+
+    A loop takes three times as long. Step d = 1, 2, 4, 8 exchanges bit d of a number's row and column, so that
+    all of them transpose.
+    """
+    steps = [1 << bit for bit in range(size.bit_length() - 1)]
+
+    @intrinsic
+    def transpose(typing, source, start, stride, target, into, step):
+        def generate(context, builder, signature, arguments):
+            row_type, wide = ir.VectorType(ir.FloatType(), size), ir.IntType(64)
+
+            def row(array, kind, first, stride, k):
+                data = context.make_array(kind)(context, builder, array).data
+                place = builder.gep(data, [builder.add(first, builder.mul(stride, ir.Constant(wide, k)))])
+                return builder.bitcast(place, row_type.as_pointer())
+
+            def pick(a, b, lanes):
+                return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), size), lanes))
+
+            source, start, stride, target, into, step = arguments
+            rows = [builder.load(row(source, signature.args[0], start, stride, k), align=4) for k in range(size)]
+            for d in steps:
+                low = [size + (lane ^ d) if lane & d else lane for lane in range(size)]
+                high = [size + lane if lane & d else lane | d for lane in range(size)]
+                for k in range(size):
+                    if not k & d:
+                        a, b = rows[k], rows[k | d]
+                        rows[k], rows[k | d] = pick(a, b, low), pick(a, b, high)
+            for k in range(size):
+                builder.store(rows[k], row(target, signature.args[3], into, step, k), align=4)
+            return context.get_dummy_value()
+
+        return types.void(source, types.int64, types.int64, target, types.int64, types.int64), generate
+
+    return transpose
+
+
+_transpose4, _transpose16 = _transposer(4), _transposer(16)
+
+
+@njit
+def _transpose(source, source_stride, target, target_stride, rows, columns):
+    """Transpose (rows, columns), rows `source_stride` apart, to (columns, rows), rows `target_stride` apart."""
+    s, t = _floats(source, 0, rows * source_stride), _floats(target, 0, columns * target_stride)
+    if rows == 4:
+        n, m = 4, columns // 4 * 4
+        for k in range(0, m, 4):
+            _transpose4(s, k, source_stride, t, k * target_stride, target_stride)
+    else:
+        n, m = rows // 16 * 16, columns // 16 * 16
+        for i in range(0, n, 16):
+            for k in range(0, m, 16):
+                _transpose16(s, i * source_stride + k, source_stride, t, k * target_stride + i, target_stride)
+    for i in range(rows):
+        for k in range(m if i < n else 0, columns):
+            t[k * target_stride + i] = s[i * source_stride + k]
+
+
+@compiled
+def gather_kernel(arguments):
+    """Source (rows, columns), target (rows, count), rows, columns, order (count), count: the columns in that order."""
+    a = carray(arguments, (6,), np.int64)
+    columns, count = a[3], a[5]
+    order = _integers(a[4], 0, count)
+    first, last = _share(a[2], 1)
+    for row in range(first, last):
+        s, t = _floats(a[0], row * columns, (row + 1) * columns), _floats(a[1], row * count, (row + 1) * count)
+        for k in range(count):
+            t[k] = s[order[k]]
+
+
+@njit
+def _images_last(x, inputs, first, stop, begin, m, scratch, slots, sizes, scalars):
+    """Convert channels first … stop of m images by the DAC: `inputs` (channels, positions, slots)."""
+    channels, volume = sizes[1], sizes[4] * sizes[5]
+    run = (stop - first) * volume
+    for image in range(m):
+        place = ((begin + image) * channels + first) * volume
+        dac(_floats(x, place, place + run), _floats(scratch, image * run, (image + 1) * run), scalars)
+    _transpose(scratch, run, inputs, slots, m, run)
+
+
+@njit
+def _unfold_run(inputs, columns, depth, run, slots, sizes):
+    """Unfold a run of output positions without what meets the padding: (kernel rows, columns, channels; run; slots)."""
+    high, wide, stride, pad_h, pad_w = sizes[4], sizes[5], sizes[14], sizes[16], sizes[17]
+    into = columns
+    for line in range(run[3], run[4]):
+        y = run[0] * sizes[13] - pad_h + line * sizes[19]
+        for place in range(run[5], run[6]):
+            left = run[1] * stride - pad_w + place * sizes[20]
+            for channel in range(depth):
+                source = inputs + 4 * ((channel * high + y) * wide + left) * slots
+                for _ in range(run[1], run[2]):
+                    for i in range(0, slots, 16):
+                        _copy16(source + 4 * i, into + 4 * i)
+                    source += 4 * stride * slots
+                    into += 4 * slots
+
+
+@compiled
+def conv_small_kernel(arguments):
+    """`tiled_conv` of this thread's images, in one or two dimensions, ungrouped, whole channels a tile.
+
+    x, out; weights gathered (outputs, their length), their length; sizes as in `conv_kernel`; ends of the tiles'
+    channels (tiles + 1), how many; runs of output positions that meet the same kernel columns (runs, 8), how many;
+    where in the gathered weights those of a tile and of a set of kernel columns begin (tiles, sets), how many sets;
+    slots for images, a multiple of 16, outputs of a block; room for each thread's converted inputs, columns, sums and
+    sums with images first, squared lengths or 0, and the length of each; scalars of `dac` and `accumulate`, key; clip
+    bits or 0, counts of clips (threads, tiles); scale and bias (outputs) or 0; rows of
+    `accumulate`'s scalars: one for all tiles, or each's own.
+
+    A run: output row, first and last + 1 output column, kernel rows and kernel columns (first, last + 1), its set.
+    """
+    a = carray(arguments, (30,), np.int64)
+    x, out, w, length, sizes, tiles = a[0], a[1], a[2], a[3], _integers(a[4], 0, 22), a[6]
+    ends = _integers(a[5], 0, tiles + 1)
+    runs, sets = carray(_pointer(a[7]), (a[8], 8), np.int64), a[10]
+    places = _integers(a[9], 0, tiles * sets)
+    slots, block = a[11], a[12]
+    number = np.int64(thread_number())
+    inputs, scratch, columns = a[13] + 4 * number * a[19], a[14] + 4 * number * a[19], a[15] + 4 * number * a[20]
+    sums, ordered = a[16] + 4 * number * a[21], a[17] + 4 * number * a[21]
+    squares = a[18] + 8 * number * a[21] if a[18] else 0
+    dac_scalars, key = _floats(a[22], 0, 4), carray(_pointer(a[24]), (4,), np.uint64)
+    bits, scale, bias = a[25], a[27], a[28]
+    counts = _integers(a[26], number * tiles, (number + 1) * tiles)
+    images, n, wide_out = sizes[0], sizes[2], sizes[8]
+    positions = sizes[7] * wide_out
+    first_image, last_image = _share(images, 1)
+    for begin in range(first_image, last_image, slots):
+        m = min(slots, last_image - begin)
+        for output in range(0, n, block):
+            share = min(block, n - output)
+            for tile in range(tiles):
+                depth = ends[tile + 1] - ends[tile]
+                _images_last(x, inputs, ends[tile], ends[tile + 1], begin, m, scratch, slots, sizes, dac_scalars)
+                for r in range(runs.shape[0]):
+                    run = runs[r]
+                    _unfold_run(inputs, columns, depth, run, slots, sizes)
+                    taps = run[6] - run[5]
+                    matrix = w + 4 * (output * length + places[tile * sets + run[7]] + run[3] * taps * depth)
+                    width, count = (run[4] - run[3]) * taps * depth, (run[2] - run[1]) * slots
+                    at = (run[0] * wide_out + run[1]) * slots
+                    target, apart = sums + 4 * at, positions * slots
+                    _product(columns, count, False, matrix, length, target, apart, share, count, width)
+                    if squares:
+                        _squared_lengths(columns, squares + 4 * at, width, count, 1, 1, count)
+                for k in range(share):
+                    plane = sums + 4 * k * positions * slots
+                    _transpose(plane, slots, ordered + 4 * k * positions, share * positions, positions, slots)
+                lengths = squares + 4 * a[21] if squares else 0
+                if squares:
+                    for k in range(share):
+                        _transpose(squares, slots, lengths + 4 * k * positions, share * positions, positions, slots)
+                step = m * n * positions if share == n else share * positions
+                for start in range(0, m * share * positions, step):
+                    at = ((begin + start // (share * positions)) * n + output) * positions
+                    total, norm2 = _floats(ordered, start, start + step), _floats(lengths, start, start + step)
+                    marks = _bytes(bits + images * n * positions * (tile // 8) if bits else 0, at, at + step)
+                    into = _floats(out, at, at + step)
+                    own = min(tile, a[29] - 1)
+                    adc_scalars = _floats(a[23], 6 * own, 6 * own + 6)
+                    clipped = accumulate(into, total, norm2, marks, at, adc_scalars, key, tile, tile == 0)
+                    if bits:
+                        counts[tile] += clipped
+        if scale:
+            _scale_outputs(out, scale, bias, begin * n, (begin + m) * n, n, positions)

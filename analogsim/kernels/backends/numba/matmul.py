@@ -1,0 +1,221 @@
+"""The `numba` backend: each thread its own rows, a BLAS call per tile and one fused pass over its partial sums."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import Clips
+from ...memory import contiguous, in_rows, room, rows_address
+from ...philox import check_extent
+from ...spec import MatmulSpec, Read
+from . import jit, openmp
+
+BLOCK = 2**17  # elements of one tile's inputs, or of a partial sum, of a block of rows: half the second-level cache
+ROWS = 256  # of a block at least: BLAS packs the weights anew for each
+INPUTS = 2**20  # elements of a block of converted inputs
+SLAB = 2**13  # elements below which another thread does not pay
+FEW_OUTPUTS = 16  # below, BLAS computes the transposed product, over twice as fast
+
+# glibc gives freed memory beyond twice the largest block freed so far back to the system, and the page faults to get it
+# anew cost more than the noise does (2.5 of 24 ms of a LeNet-5 training step): free a block of the most, 32 MiB, first.
+torch.empty(31 * 2**18, dtype=torch.float32, device="cpu")
+
+
+@torch.no_grad()
+def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
+    """Compute `tiled_matmul`."""
+    spec, (m, k), n = read.spec, x.shape, len(w)
+    check_extent(m * n)
+    tiles, threads = len(spec.tiles(k)), team(m * max(k, n))
+    spec.check_tiles(tiles)
+    if not m * k * n:
+        out = x.new_zeros(m, n)
+        return out if read.bias is None else out + read.bias, Clips.none(tiles, out) if read.records else None
+    width = min(spec.rows or k, k)
+    x, w, out = in_rows(x), in_rows(w), x.new_empty(m, n)
+    clips = Clips.none(tiles, out) if read.records else None
+    counts = x.new_zeros(threads, tiles, dtype=torch.int64)
+    most = min(max(ROWS, BLOCK // max(n, width)), -(-m // threads) + 16)
+    # Tiles whose inputs are converted together.
+    group = min(k, max(1, INPUTS // (most * width)) * width)
+    few = n < FEW_OUTPUTS
+    converts = spec.dac_levels > 0 or spec.input_range != 1
+    inputs, outputs = threads * most * group, threads * most * n
+    # Converted inputs, sums, transposed sums and squared lengths; `kept` is their memory.
+    kept, starts = room(x, inputs * converts, outputs, outputs * few, outputs * (spec.noise_read > 0))
+    # Of several rows of few columns, for long loops.
+    several = max(1, min(m, jit.CHUNK // n))
+    gains, offsets = (
+        part if part is None or several == 1 else part.expand(several, -1).contiguous().view(-1)
+        for part in finishing(n, read)
+    )
+    period = 0 if gains is None else n * several
+    adc, planes = adc_scalars(spec), -(-tiles // 8)
+    openmp.run(
+        jit.matmul_kernel,
+        threads,
+        *(*rows_address(x, m, k), *rows_address(w, n, k), (out, m * n), m, k, n),
+        *(width, most, group, few, converts, *starts),
+        *((dac_scalars(spec), 4), (adc, 6 * len(adc)), (key_words(read.seed, read.stream), 4, torch.int64)),
+        *((None if clips is None else clips.bits, planes * m * n, torch.uint8), (counts, threads * tiles, torch.int64)),
+        *(period, (gains, period), (offsets, period), len(adc)),
+    )
+    return out, None if clips is None else Clips(clips.bits, tiles, counts.sum(0).tolist())
+
+
+@torch.no_grad()
+def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
+    """Convert inputs to normalised units (`reference.dac`)."""
+    x, count = contiguous(x), x.numel()
+    out = torch.empty_like(x)
+    openmp.run(jit.dac_kernel, team(count), (x, count), (out, count), count, (dac_scalars(spec), 4))
+    return out
+
+
+@torch.no_grad()
+def accumulate(
+    out: Tensor,
+    partial: Tensor,
+    norm2: Tensor | None,
+    read: Read,
+    tile: int,
+    offset: int = 0,
+    bits: Tensor | None = None,
+    first: bool = False,
+) -> int:
+    """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous."""
+    count, threads = out.numel(), team(out.numel())
+    squares = contiguous(norm2.expand_as(partial)) if read.spec.noise_read and norm2 is not None else None
+    clipped = None if bits is None else out.new_zeros(8 * threads, dtype=torch.int64)  # a cache line for each thread
+    scalars = adc_scalars(read.spec)
+    openmp.run(
+        jit.accumulate_kernel,
+        threads,
+        *((out, count), (partial, count), (squares, count), (bits, count, torch.uint8), count, offset),
+        *((scalars[min(tile, len(scalars) - 1)], 6), (key_words(read.seed, read.stream), 4, torch.int64)),
+        *(tile, first, (clipped, 8 * threads, torch.int64)),
+    )
+    return 0 if clipped is None else int(clipped.sum())
+
+
+@torch.no_grad()
+def convert(
+    out: Tensor,
+    sums: Tensor,
+    limits: tuple[float, float],
+    step: float,
+    gains: Tensor,
+    offsets: Tensor,
+    table: tuple[Tensor, Tensor] | None,
+    tile: int,
+    bits: Tensor | None,
+    first: bool,
+) -> int:
+    """Add what ADCs of their own make of one tile's noisy sums to `out`; mark and count clips as `accumulate`.
+
+    Parameters
+    ----------
+    out, sums, bits : Tensor (M, N, …)
+        All contiguous.
+    limits : (float, float)
+        Least and largest sum, normalised units.
+    step : float
+        Of an ideal quantizer; 0 does not round.
+    gains, offsets : Tensor (N,)
+        A sum s becomes s·gain + offset.
+    table : (Tensor, Tensor) or None
+        Thresholds (ADCs, 2^b - 1) and outputs (ADCs, 2^b) of a search, of one ADC or of N.
+    """
+    count, columns, threads = out.numel(), out.shape[1], team(out.numel())
+    clipped = None if bits is None else out.new_zeros(8 * threads, dtype=torch.int64)
+    thresholds = outputs = None
+    depth = length = 0
+    if table is not None:
+        thresholds, outputs = table
+        thresholds = torch.cat([thresholds.new_zeros(len(thresholds), 1), thresholds], 1)
+        outputs, length = contiguous(outputs), outputs.numel()
+        depth = outputs.shape[1].bit_length() - 1
+    scalars = floats([*limits, 1 / step if step else 0.0, step])
+    openmp.run(
+        jit.convert_kernel,
+        threads,
+        *((out, count), (sums, count), (bits, count, torch.uint8), (gains, columns), (offsets, columns)),
+        *((thresholds, length), (outputs, length), length, (scalars, 4)),
+        *(count, columns, math.prod(out.shape[2:]), depth, tile, first, (clipped, 8 * threads, torch.int64)),
+    )
+    return 0 if clipped is None else int(clipped.sum())
+
+
+@torch.no_grad()
+def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
+    """Compute `reference.add_noise` in one pass."""
+    x, count = contiguous(x), x.numel()
+    check_extent(count)
+    out = torch.empty_like(x)
+    if not count:
+        return out
+    a, b = (contiguous(s) if isinstance(s, Tensor) else number(s) for s in (sigma, multiplicative))
+    levels = (a, a.numel()), a.numel(), (b, b.numel()), b.numel()
+    per_sample = count // max(a.numel(), b.numel())
+    key = key_words(seed, stream), 4, torch.int64
+    openmp.run(jit.noise_kernel, team(count), (x, count), (out, count), *levels, per_sample, count, key)
+    return out
+
+
+def team(count: int) -> int:
+    """Return how many threads pay for so many elements."""
+    return max(1, min(torch.get_num_threads(), count // SLAB))
+
+
+def finishing(n: int, read: Read) -> tuple[Tensor | None, Tensor | None]:
+    """Return scale and bias of n outputs, contiguous; None where there is neither."""
+    given = read.bias if read.scale is None else read.scale
+    if given is None:
+        return None, None
+    gains = given.new_ones(n) if read.scale is None else contiguous(read.scale)
+    return gains, given.new_zeros(n) if read.bias is None else contiguous(read.bias)
+
+
+@lru_cache(maxsize=256)
+def dac_scalars(spec: MatmulSpec) -> Tensor:
+    """Return what `jit.dac` needs of a spec."""
+    levels = spec.dac_levels
+    return floats([(levels or 1) / spec.input_range, -levels * spec.dac_signed, levels, 1 / levels if levels else 0])
+
+
+@lru_cache(maxsize=256)
+def adc_scalars(spec: MatmulSpec) -> Tensor:
+    """Return the scalars of `jit.accumulate`: one row for all tiles, or one for each."""
+    levels = spec.adc_levels
+    noise = spec.noise_output, spec.noise_read, spec.noise_multiplicative
+    rows = [(scale, levels / scale, scale / levels) if levels else (scale, 1.0, 0.0) for scale in spec.full_scales]
+    return floats([[*noise, *row] for row in rows or [(math.inf, 1.0, 0.0)]])
+
+
+@lru_cache(maxsize=256)
+def key_words(seed: int, stream: int) -> Tensor:
+    """Return the four words of seed and stream that key the random numbers."""
+    return integers([v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)])
+
+
+@lru_cache(maxsize=256)
+def number(value: float) -> Tensor:
+    """Return a float32 number on the CPU."""
+    return floats(value)
+
+
+# Machine code reads these by their addresses, so torch's default device and dtype must have no say.
+
+
+def floats(values: float | Sequence[Any]) -> Tensor:
+    """Return float32 numbers on the CPU."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu")
+
+
+def integers(values: Sequence[Any]) -> Tensor:
+    """Return int64 numbers on the CPU."""
+    return torch.tensor(values, dtype=torch.int64, device="cpu")

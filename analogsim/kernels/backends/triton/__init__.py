@@ -1,0 +1,1 @@
+"""The `triton` backend: CUDA devices (docs/gpu.md)."""

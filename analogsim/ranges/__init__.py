@@ -1,0 +1,1 @@
+"""Constant ranges of converters: found by calibration, or learned by training."""

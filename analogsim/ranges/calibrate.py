@@ -1,0 +1,377 @@
+"""Constant full-scale ranges from data: one pass over calibration batches, streaming statistics."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ..chip.adc import step_coefficients
+from ..errors import AnalogSimWarning, CalibrationError, ConversionError
+from ..nn import AnalogLayer, analog_layers
+from ..nn.basis import basis
+from ..noise import without_noise
+from ..restore import restored
+from ..value import LARGEST_SCALE, LEAST_SCALE
+from .full_scale import best_scale, conversion_error, least, least_error
+from .histogram import Histogram, pooled
+from .observer import Observer
+
+Batch = Tensor | PackedSequence | tuple[Tensor, ...] | list[Tensor]
+Method = Literal["maximum", "percentile", "mse", "noise-aware"]
+Per = Literal["network", "layer", "tile"]
+
+
+@torch.inference_mode(False)  # the ranges must outlive it
+def calibrate(
+    model: nn.Module,
+    batches: Iterable[Batch] | Tensor | PackedSequence,
+    method: Method = "maximum",
+    *,
+    per: Per | None = None,
+    percentile: float = 99.9,
+    progress: bool = True,
+) -> dict[str, dict[str, Any]]:
+    r"""Set every analog layer's `input_range` α and `adc_full_scale` F from data.
+
+    The network runs once without converters and noise, injected noise included; of each layer's inputs x and partial
+    sums u_t = x_t ŵ_tᵀ (in normalised units u_t/α) histograms are kept, whose size does not depend on the amount of
+    data. Then
+
+    * `maximum`: the largest magnitudes; nothing of this data clips, but what is below 0 where a converter has no sign.
+    * `percentile`: percentiles of the magnitudes.
+    * `mse`: α and F that each minimise the mean square error of their own converter, E[(Q(v) − v)²] with Q clipping to
+      the range and rounding to the profile's bits, on noise-free data.
+    * `noise-aware`: α and F that together minimise the layer's output error under the profile's noise,
+
+          J(α, F) = ‖W‖²·E[(DAC_α(x) − x)²] + w²·Σ_t { V_t(α) + E[(ADC_{αF}(u_t + n) − (u_t + n))²] },  n ~ N(0, V_t),
+          V_t(α) = α²·(σ_out² + σ_wander²) + σ_r²·E‖x_t‖² + σ_m²·E[u_t²],
+
+      in squared activation units, with ‖W‖² and w² the means over outputs of ‖W_j‖² and w_max². A larger α clips fewer
+      inputs, but rounds them more coarsely and makes σ_out larger in activation units. Errors of different inputs and
+      tiles count as uncorrelated, and noise of any distribution as normal. An ideal DAC sets no limit to the signal;
+      its α is then the largest input.
+
+    Slices of weights and steps of inputs are converted by themselves, and so are their sums counted; in J each
+    conversion has the square of the coefficient that it is added up with. Steps are those of the DAC's range where it
+    is given, else of each batch's largest input.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A converted network.
+    batches : iterable of Tensor or (Tensor, …), or Tensor, or (Tensor, Tensor)
+        Network inputs (packed sequences too); of a tuple (inputs, labels) the first is taken. Two tensors are one such
+        tuple where the second is labels: integers (N,).
+    method : {"maximum", "percentile", "mse", "noise-aware"}
+    per : {"network", "layer", "tile"}, optional
+        What shares one F; default: each layer's profile's `adc.per`. α is always a layer's own: it scales digitally.
+        With "network", maximum and percentile take the largest of the layers' F, the others the F of least sum of the
+        layers' ADC errors, each relative to the power of its partial sums.
+    percentile : float
+        In (0, 100]; magnitudes above it will clip.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+
+    Returns
+    -------
+    dict
+        Layer name → {"input_range": activation units, "adc_full_scale": normalised units (a list for tiles),
+        "input_clipped", "adc_clipped": fractions of these batches' inputs and noise-free partial sums beyond them}, and
+        "assumed" → why, where these batches do not tell a range.
+
+    Raises
+    ------
+    CalibrationError
+        There is no such method, granularity or percentile; no batch was given, a value is not finite, or no layer saw
+        anything but zeros.
+    ConversionError
+        The model has no analog layer.
+
+    Notes
+    -----
+    A layer that was never called, or whose inputs or partial sums are all zero (an idle expert, a head or LoRA's B that
+    begins at 0), gets ranges that it can work with, and an `AnalogSimWarning` names it: without inputs the largest α
+    and F of the others; without sums the F that weights drawn from [-1, 1] would need for these inputs, four standard
+    deviations. Where a percentile is 0, the maximum is taken.
+
+    Where the profile gives a range as a number, that number is used; what is found for the other is best beside it.
+    """
+    if method not in get_args(Method) or not 0 < percentile <= 100:
+        known = ", ".join(get_args(Method))
+        raise CalibrationError(f"method is one of {known}, 0 < percentile <= 100 (got {method!r}, {percentile!r})")
+    if per not in (None, *get_args(Per)):
+        raise CalibrationError(f"per: 'network', 'layer' or 'tile' is needed (got {per!r})")
+    with observed(model, lambda layer: Observer(layer.profile, method != "maximum" or _has_constants(layer))) as seen:
+        run(model, batches, progress, "Calibrating")
+    layers = [_Layer(name, layer, observer, method, percentile) for name, layer, observer in seen]
+    found = [one for one in layers if not one.idle]
+    if not found:
+        raise CalibrationError(
+            f"batches: the inputs of all layers ({', '.join(one.name or 'the layer' for one in layers)}) are all zero, "
+            "or they were never called; give other batches"
+        )
+    most = max(one.top for one in found), max(one.full_scale() for one in found)
+    for one in layers:
+        if one.idle:
+            one.top, one.guess = most
+            one.alpha = one.given or one.top
+    shared = [one for one in found if (per or one.layer.profile.adc.per) == "network"]
+    common = _common(shared) if shared else most[1]
+    report = {}
+    for one in layers:
+        rule = per or one.layer.profile.adc.per
+        scales = common if rule == "network" else one.full_scales() if rule == "tile" else one.full_scale()
+        report[one.name] = one.store(scales)
+    _say_assumed(layers)
+    return report
+
+
+def _say_assumed(layers: list["_Layer"]) -> None:
+    """Warn of layers whose ranges these batches do not tell."""
+    assumed = [f"{one.name or 'the layer'} ({one.assumed})" for one in layers if one.assumed]
+    if assumed:
+        warnings.warn(
+            f"calibrate: the batches do not tell all ranges of {len(assumed)} of {len(layers)} layers, which are "
+            f"assumed: {', '.join(assumed)}; give batches (or weights) that do, or name in convert's keep_digital what "
+            "is for training alone or has its weight read by other code",
+            AnalogSimWarning,
+            stacklevel=3,
+        )
+
+
+def _has_constants(layer: AnalogLayer) -> bool:
+    """Return whether a range is given, so that data may clip whatever the method."""
+    return isinstance(layer.profile.dac.input_range, float) or isinstance(layer.profile.adc.full_scale, float)
+
+
+@contextmanager
+def observed(model: nn.Module, make: Callable[[AnalogLayer], Any]) -> Iterator[list[tuple[str, AnalogLayer, Any]]]:
+    """Put a kernel that takes notes into every analog layer, the network in evaluation mode and without injected noise,
+    for as long as the context lasts.
+
+    Yields
+    ------
+    list of (name, layer, what `make` made for it)
+
+    Raises
+    ------
+    ConversionError
+        The model has no analog layer.
+    """
+    layers = [(name, layer, make(layer)) for name, layer in analog_layers(model)]
+    if not layers:
+        raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
+    owners = restored(model.modules(), "training"), restored((layer for _, layer, _ in layers), "_observer")
+    with owners[0], owners[1], without_noise(model):
+        model.eval()
+        for _, layer, observer in layers:
+            layer._observer = observer
+        yield layers
+
+
+@torch.no_grad()
+def run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, progress: bool, title: str) -> None:
+    """Run a network on batches of inputs.
+
+    Raises
+    ------
+    CalibrationError
+        No batch was given, or one is not a tensor.
+    """
+    from ..terminal.progress import track
+
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    count = 0
+    for batch in track(as_batches(batches), title, progress):
+        inputs = inputs_of(batch)
+        if not isinstance(inputs, Tensor | PackedSequence):
+            raise CalibrationError(
+                f"batches: batch {count} is neither a tensor nor a tuple that starts with one (got "
+                f"{type(batch).__name__})"
+            )
+        model(inputs.to(device))  # type: ignore[arg-type]
+        count += 1
+    if not count:
+        raise CalibrationError("batches: empty; give at least one batch of network inputs")
+
+
+def inputs_of(batch: Batch) -> Any:
+    """Return a batch's network inputs: of a tuple or list the first, else the batch."""
+    # A PackedSequence is a tuple too, but one input.
+    return batch[0] if isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence) else batch
+
+
+def as_batches(batches: Iterable[Batch] | Tensor | PackedSequence) -> Iterable[Batch]:
+    """Return batches: a tensor is one, and so are inputs with their labels, integers (N,)."""
+    if isinstance(batches, Tensor | PackedSequence):
+        return [batches]
+    if isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches):
+        x, y = batches
+        if y.shape == x.shape[:1] and not y.is_floating_point():  # type: ignore[union-attr]
+            return [batches]  # type: ignore[list-item]
+    return batches
+
+
+@dataclass
+class _Layer:
+    """One layer, what was seen of it, and the input range that follows from it."""
+
+    name: str
+    layer: AnalogLayer
+    seen: Observer
+    method: Method
+    percentile: float
+
+    def __post_init__(self) -> None:
+        self.sums = pooled(self.seen.sums or [Histogram()])
+        self.assumed, self.guess = "", 0.0
+        for what, histogram in (("inputs", self.seen.inputs), ("partial sums", self.sums)):
+            if not math.isfinite(histogram.maximum):
+                raise CalibrationError(f"{self.name}: its {what} are not finite; check the batches and the weights")
+            if self.assumed:
+                continue
+            if not histogram.maximum:
+                zero = "all 0 or below, and their converter has no sign" if histogram.below else "all zero"
+                self.assumed = f"its {what} are {zero}" if self.seen.inputs.number else "the network never called it"
+            elif not self._percentile(histogram):
+                self.assumed = f"its {what} are all zero at this percentile: their maximum"
+        if self.method == "noise-aware" and not math.isfinite(sum(norm for norm, _ in self.seen.norms)):
+            raise CalibrationError(f"{self.name}: its inputs are too large for read noise; their squares overflow")
+        profile = self.layer.profile
+        dac = profile.dac
+        self.given = dac.input_range if isinstance(dac.input_range, float) else None
+        self.dac_levels = 0 if dac.bits is None else 2 ** (dac.bits - dac.signed) - 1
+        self.adc_levels = 0 if profile.adc.bits is None else 2 ** (profile.adc.bits - profile.adc.signed) - 1
+        if self.idle:
+            return
+        self.top = self._usable("inputs", self._input_range())
+        self.alpha = self.given or self.top
+        if not self.sums.maximum:  # what weights drawn from [-1, 1] would make of these inputs, four deviations
+            square = min(1.0, self.seen.inputs.mean_square / self.alpha**2)
+            square = square if dac.step_bits is None else max(square, 0.4)  # low digits are as good as uniform
+            self.guess = 4 * math.sqrt(max(1.0, self.seen.rows) * square / 3)
+
+    @property
+    def idle(self) -> bool:
+        """True where nothing but zeros was seen of the inputs, so that other layers' ranges must do."""
+        return not self.seen.inputs.maximum
+
+    def _percentile(self, histogram: Histogram) -> float:
+        return histogram.percentile(self.percentile) if self.method == "percentile" else histogram.maximum
+
+    def _own(self, histogram: Histogram) -> float:
+        return self._percentile(histogram) or histogram.maximum
+
+    def _input_range(self) -> float:
+        inputs, noise = self.seen.inputs, self.layer.profile.noise
+        if self.method in ("maximum", "percentile") or not self.dac_levels:
+            return self._own(inputs)
+        scaled = noise.output or noise.wander or isinstance(self.layer.profile.adc.full_scale, float)
+        if self.method == "mse" or not scaled or not self.sums.maximum:
+            return best_scale(inputs, self.dac_levels)
+        fixed, tiles = self.layer.profile.adc.full_scale, len(self.seen.sums)
+        steps = sum(coefficient**2 for coefficient in step_coefficients(self.layer.profile.dac))
+        weight = self.seen.gain_power * self.seen.plane_power * steps
+
+        def error(alphas: np.ndarray) -> np.ndarray:
+            total = self.seen.row_power * conversion_error(inputs, alphas, self.dac_levels)
+            for index, alpha in enumerate(alphas):
+                unit = self.unit(float(alpha))
+                sigma = math.sqrt(self.variance(unit))
+                if isinstance(fixed, float):
+                    adc = float(conversion_error(self.sums, np.array([unit * fixed]), self.adc_levels, sigma)[0])
+                else:
+                    adc = 0.0 if fixed is None else least_error(self.sums, self.adc_levels, sigma)
+                total[index] += (alpha / unit) ** 2 * weight * tiles * (sigma**2 + adc)
+            return total
+
+        # Coarse first: every candidate needs the best full scale beside it.
+        grid = inputs.maximum * np.geomspace(2.0**-8, 1, 25)
+        near = int(np.argmin(error(grid)))
+        grid = np.geomspace(grid[max(near - 1, 0)], grid[min(near + 1, len(grid) - 1)], 13)
+        return float(grid[int(np.argmin(error(grid)))])
+
+    def _usable(self, what: str, scale: float) -> float:
+        """Return a full scale that float32 can convert with: what is smaller than the least counts as zero."""
+        if not scale <= LARGEST_SCALE:  # NaN, too, where the squares that read noise needs overflow
+            raise CalibrationError(
+                f"{self.name}: its {what} reach {scale:.3g}, and a full scale at most {LARGEST_SCALE:.2g}; check the "
+                "batches and the weights"
+            )
+        return max(scale, LEAST_SCALE)
+
+    def unit(self, alpha: float) -> float:
+        """Return what a normalised unit is in the sums that were seen."""
+        return alpha if self.layer.profile.dac.step_bits is None else 1.0
+
+    def variance(self, unit: float, tile: int | None = None) -> float:
+        """V: variance of the noise on a partial sum, units of u²; without a tile, the mean over tiles."""
+        noise = self.layer.profile.noise
+        sums = self.sums if tile is None else self.seen.sums[tile]
+        norms = np.array(self.seen.norms if tile is None else [self.seen.norms[tile]], float).sum(0)
+        length2 = norms[0] / norms[1] if norms[1] else 0.0
+        white = unit**2 * (noise.output**2 + noise.wander**2)
+        return white + noise.read**2 * length2 + noise.multiplicative**2 * sums.mean_square
+
+    def full_scale(self, tile: int | None = None) -> float:
+        """F of the layer or of one tile, normalised units."""
+        if self.guess:
+            return self.guess
+        sums = self.sums if tile is None else self.seen.sums[tile]
+        if self.method in ("maximum", "percentile"):
+            # A tile that saw only zeros converts only zeros: any full scale does.
+            return (self._own(sums) or self._own(self.sums)) / self.unit(self.alpha)
+        sigma = math.sqrt(self.variance(self.unit(self.alpha), tile)) if self.method == "noise-aware" else 0.0
+        return (best_scale(sums, self.adc_levels, sigma) or self.sums.maximum) / self.unit(self.alpha)
+
+    def full_scales(self) -> list[float] | float:
+        """F of every tile; of a layer that was never called, how many are not known, of all."""
+        if not self.seen.sums:
+            return self.guess
+        return [self.full_scale(tile) for tile in range(len(self.seen.sums))]
+
+    def relative_error(self, scales: np.ndarray) -> np.ndarray:
+        """Error of the ADC at full scales F (S,), relative to the power of the partial sums."""
+        unit = self.unit(self.alpha)
+        sigma = math.sqrt(self.variance(unit)) if self.method == "noise-aware" else 0.0
+        return conversion_error(self.sums, scales * unit, self.adc_levels, sigma) / self.sums.mean_square
+
+    def store(self, full_scale: float | list[float]) -> dict[str, Any]:
+        """Write the ranges into the layer; return its line of the report."""
+        many = isinstance(full_scale, list)
+        usable = [self._usable("partial sums", scale) for scale in (full_scale if many else [full_scale])]
+        full_scale = usable if many else usable[0]
+        device = self.layer.adc_full_scale.device
+        with torch.no_grad():
+            self.layer.input_range.fill_(self.top)
+        self.layer.adc_full_scale = torch.tensor(full_scale, dtype=torch.float32, device=device)
+        self.layer.calibrated_for = basis(self.layer.profile, least_error=self.method in ("mse", "noise-aware"))
+        result: dict[str, Any] = {"input_range": self.top, "adc_full_scale": full_scale}
+        if self.assumed:
+            result["assumed"] = self.assumed
+        if not self.seen.sums:
+            return result | {"input_clipped": 0.0, "adc_clipped": 0.0}
+        rule = self.layer.profile.adc.full_scale
+        limits = np.broadcast_to(full_scale if rule == "calibrated" else rule or math.inf, len(self.seen.sums))
+        unit = self.unit(self.alpha)
+        clipped = [one.above(float(top) * unit) * one.number for one, top in zip(self.seen.sums, limits)]
+        return result | {
+            "input_clipped": self.seen.inputs.above(self.alpha) if self.dac_levels else 0.0,
+            "adc_clipped": sum(clipped) / max(1, self.sums.number),
+        }
+
+
+def _common(layers: list[_Layer]) -> float:
+    """Return the one full scale of several layers."""
+    layers = [layer for layer in layers if not layer.guess] or layers
+    own = [layer.full_scale() for layer in layers]
+    if layers[0].guess or layers[0].method in ("maximum", "percentile"):
+        return max(own)
+    return least(lambda scales: np.sum([layer.relative_error(scales) for layer in layers], axis=0), max(own))

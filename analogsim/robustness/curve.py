@@ -1,0 +1,393 @@
+"""A robustness curve: accuracy over a noise grid as a typed object, with its fit, table, picture and file."""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import DataError, FitError
+from ..storage.files import plain, write_json
+from ..storage.kept import Record, read_kept, sealed
+from ..value import Fraction, explain, short
+from .midpoint import VERSION, Array, MidpointFit, fit_midpoint
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+QUANTITIES = {
+    "activation": "σ of the noise on activations",
+    "weight": "σ of the noise on weights",
+    "noise.output": "σ_out of the noise at the ADC (normalised units)",
+    "noise.read": "σ_r of the read noise (largest conductance = 1)",
+    "noise.multiplicative": "σ_m of the multiplicative noise",
+}
+# Okabe and Ito's, told apart also by the colour-blind.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+SCHEMA = 1
+
+
+class CurveFile(Record):
+    """The file of a curve, field by field; see `RobustnessCurve`."""
+
+    # A fit has what JSON has not: NaN and infinity, as text.
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    format: Literal["analogsim robustness curve"]
+    version: Annotated[Literal[1], Field(alias="schema")]
+    quantity: str
+    chance: Fraction
+    noise_free: Fraction
+    samples: Annotated[int, Field(ge=1)] | None
+    sigmas: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
+    accuracies: list[Annotated[list[Fraction], Field(min_length=1)]]
+    trainings: list[int]
+    about: dict[str, Any] = {}
+    fit: MidpointFit | None
+    refit: bool = False
+    """Whether the fit is of a form that is no longer used."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_kind(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("format") != "analogsim robustness curve":
+            raise ValueError("no robustness curve; RobustnessCurve.save writes them")
+        if values.get("schema") != SCHEMA:
+            raise ValueError(f"schema {short(values.get('schema'))}, this version reads {SCHEMA}; update analogsim")
+        fit = values.get("fit")
+        if isinstance(fit, dict) and "crossing" not in fit:  # from before fits had one
+            return {**values, "fit": {**fit, "crossing": math.nan}, "refit": True}
+        return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        columns = len(self.trainings)
+        if len(self.accuracies) != len(self.sigmas) or {len(row) for row in self.accuracies} != {columns}:
+            raise ValueError("accuracies: a row for each of sigmas, and a column for each of trainings, is needed")
+        if any(a >= b for a, b in pairwise(self.sigmas)):
+            raise ValueError("sigmas: they must ascend")
+        if self.fit is not None:
+            groups = np.array(self.trainings)
+            mean = np.mean([np.array(self.accuracies)[:, groups == one].mean(1) for one in np.unique(groups)], axis=0)
+            known = abs(self.fit.peak - mean.max()) < 1e-9 and self.fit.chance == self.chance
+            if not known or not set(self.fit.points_used) <= set(range(len(self.sigmas))):
+                raise ValueError("fit: it is not of these accuracies")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessCurve:
+    """Accuracy over a noise grid, and what follows from it.
+
+    Parameters
+    ----------
+    sigmas : array (S,)
+        Positive, ascending; unit of the quantity.
+    accuracies : array (S, R)
+        Fractions in [0, 1]; R repeats with independent noise at every σ.
+    noise_free : float
+        Accuracy at σ = 0.
+    chance : float
+        Accuracy of guessing.
+    quantity : str
+        What was varied; see `noise_sweep`.
+    samples : int, optional
+        Test samples behind each accuracy.
+    trainings : array (R,) of int, optional
+        Which training each column comes from; default: all from one.
+    about : dict, optional
+        How it was measured, as plain values for JSON: seed, data, hardware, versions, …; saved with it.
+
+    Attributes
+    ----------
+    fit : MidpointFit
+        Made when first asked for.
+
+    Raises
+    ------
+    FitError
+        From everything that needs the fit, where the values allow none; see `fit_midpoint`.
+    """
+
+    sigmas: Array
+    accuracies: Array
+    noise_free: float
+    chance: float
+    quantity: str = "activation"
+    samples: int | None = None
+    trainings: Any = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        accuracies = np.asarray(self.accuracies, dtype=float)
+        if accuracies.ndim != 2 or np.shape(self.sigmas) != accuracies.shape[:1] or not accuracies.size:
+            shapes = f"{accuracies.shape} for {np.shape(self.sigmas)}"
+            raise FitError(f"accuracies: shape (S, R) for sigmas (S,) is needed, got {shapes}")
+        trainings = np.zeros(accuracies.shape[1], int) if self.trainings is None else np.asarray(self.trainings, int)
+        if trainings.shape != accuracies.shape[1:]:
+            raise FitError(f"trainings: one number a column {accuracies.shape[1:]} is needed, got {trainings.shape}")
+        for name, values in [
+            ("sigmas", np.array(self.sigmas, dtype=float)),
+            ("accuracies", accuracies.copy()),
+            ("trainings", trainings.copy()),
+        ]:
+            values.flags.writeable = False
+            object.__setattr__(self, name, values)
+
+    @cached_property
+    def fit(self) -> MidpointFit:  # noqa: D102 - documented with the class
+        return fit_midpoint(
+            self.sigmas,
+            self.accuracies,
+            chance=self.chance,
+            noise_free=self.noise_free,
+            samples=self.samples,
+            trainings=self.trainings,
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the fit is made from, and of how it is made."""
+        numbers = [VERSION, float(self.noise_free), float(self.chance), self.samples, self.accuracies.shape]
+        found = hashlib.sha256(repr(numbers).encode())
+        for values in (self.sigmas, self.accuracies, self.trainings):
+            found.update(np.ascontiguousarray(values).tobytes())
+        return found.hexdigest()
+
+    def fitted_as(self, fit: MidpointFit) -> Self:
+        """Return this curve with a fit that was made before, of a curve of the same `digest`."""
+        curve = replace(self)
+        curve.__dict__["fit"] = fit
+        return curve
+
+    @property
+    def fitted(self) -> MidpointFit | None:
+        """The fit; None where the values allow none."""
+        try:
+            return self.fit
+        except FitError:
+            return None
+
+    @property
+    def mean(self) -> Array:
+        """Mean accuracy (S,); every training weighs the same."""
+        groups = [self.accuracies[:, self.trainings == number].mean(1) for number in np.unique(self.trainings)]
+        return np.mean(groups, axis=0)
+
+    @property
+    def peak(self) -> float:
+        """Maximum of the mean curve over the grid (`noise_free` is not part of it)."""
+        return float(self.mean.max())
+
+    @property
+    def midpoint(self) -> float:
+        """µ, the σ at which accuracy is halfway between its maximum and its minimum. Show it with its `flags`."""
+        return self.fit.midpoint
+
+    @property
+    def ci(self) -> tuple[float, float]:
+        """95 % interval of µ, and of the half-height crossing where that is elsewhere."""
+        return self.fit.ci
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What stands against µ; see `fit_midpoint`."""
+        return self.fit.flags
+
+    def __str__(self) -> str:
+        try:
+            result = str(self.fit)
+        except FitError as error:
+            result = f"no fit ({error})"
+        return f"{self.quantity}: peak {self.peak:.3f}, noise-free {self.noise_free:.3f}, {result}"
+
+    def __repr__(self) -> str:
+        return f"<RobustnessCurve {len(self.sigmas)} σ × {self.accuracies.shape[1]} repeats, {self}>"
+
+    def against(self, baseline: "RobustnessCurve | MidpointFit | tuple[float, float]") -> Self:
+        """Return this curve judged beside the floating-point baseline's: flagged `brittle` where it deserves that.
+
+        Parameters
+        ----------
+        baseline : RobustnessCurve, MidpointFit or (float, float)
+            The baseline's curve, its fit, or its (µ, peak); see `MidpointFit.against`.
+        """
+        judged = replace(self)
+        other = baseline.fit if isinstance(baseline, RobustnessCurve) else baseline
+        judged.__dict__["fit"] = self.fit.against(other)
+        return judged
+
+    @classmethod
+    def pool(cls, curves: Iterable["RobustnessCurve"]) -> Self:
+        """Join the curves of several trainings (initialisations) of one network into one.
+
+        Its µ is that of the mean curve; its interval, from resampling trainings, is about trainings in general. What is
+        known about it is what holds for all of them.
+
+        Raises
+        ------
+        FitError
+            No curve, or curves that differ in grid, quantity or chance.
+        """
+        curves = list(curves)
+        if not curves:
+            raise FitError("curves: none was given; pool needs one curve a training")
+        first = curves[0]
+        if len(curves) == 1:
+            fit = first.__dict__.get("fit")
+            own = cls(**{field.name: getattr(first, field.name) for field in fields(first)})
+            flags = tuple(flag for flag in fit.flags if flag != "brittle") if fit else ()
+            return own.fitted_as(replace(fit, flags=flags)) if fit else own
+        for number, curve in enumerate(curves[1:], 1):
+            same_grid = curve.sigmas.shape == first.sigmas.shape and np.allclose(curve.sigmas, first.sigmas)
+            if not same_grid or (curve.quantity, curve.chance) != (first.quantity, first.chance):
+                a, b = (f"{len(c.sigmas)} σ, {c.quantity!r}, chance {c.chance}" for c in (first, curve))
+                raise FitError(f"curves[{number}]: grid, quantity and chance must be those of curves[0] ({a}), got {b}")
+        trainings, count = [], 0
+        for curve in curves:
+            _, numbers = np.unique(curve.trainings, return_inverse=True)
+            trainings.append(numbers + count)
+            count += int(numbers.max()) + 1
+        weights = [len(np.unique(curve.trainings)) for curve in curves]
+        samples = [curve.samples for curve in curves if curve.samples is not None]
+        return cls(
+            first.sigmas,
+            np.concatenate([curve.accuracies for curve in curves], axis=1),
+            float(np.average([curve.noise_free for curve in curves], weights=weights)),
+            first.chance,
+            first.quantity,
+            min(samples) if len(samples) == len(curves) else None,
+            np.concatenate(trainings),
+            {
+                key: value
+                for key, value in first.about.items()
+                if all(curve.about.get(key) == value for curve in curves)
+            },
+        )
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row an evaluation: sigma, repeat, accuracy; of several trainings also training."""
+        import pandas as pd
+
+        sizes = np.unique(self.trainings, return_counts=True)[1]
+        frame = pd.DataFrame(
+            {
+                "sigma": np.repeat(self.sigmas, self.accuracies.shape[1]),
+                "repeat": np.tile(np.concatenate([np.arange(size) for size in sizes]), len(self.sigmas)),
+                "accuracy": self.accuracies[:, np.argsort(self.trainings, kind="stable")].ravel(),
+            }
+        )
+        if len(sizes) > 1:
+            frame.insert(0, "training", np.tile(np.sort(self.trainings), len(self.sigmas)))
+        return frame
+
+    def plot(self, ax: "Axes | None" = None, *, label: str | None = None, color: Any = None) -> "Axes":
+        """Draw every evaluation, the mean, the fit, µ with its interval as a band, chance, and the noise-free accuracy.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Several curves can share one; default: a new figure.
+        label : str, optional
+            What the legend calls this curve; µ and its flags follow it.
+        color : optional
+            Anything matplotlib takes; default: the axes' next colour.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
+        ax.set_xscale("log")
+        (line,) = ax.plot(self.sigmas, self.mean, "o", markersize=5, color=color, zorder=3)
+        color = line.get_color()
+        ax.plot(self.sigmas, self.mean, "-", color=color, alpha=0.35, linewidth=1)
+        ax.plot(self.sigmas, self.accuracies, ".", color=color, alpha=0.5, markersize=4, markeredgewidth=0)
+        # An arrow on the axis: σ = 0 has no place on a logarithmic one.
+        side = ax.get_yaxis_transform()
+        ax.plot(0, self.noise_free, ">", color=color, transform=side, clip_on=False, zorder=4)
+        small = {"xycoords": side, "textcoords": "offset points", "fontsize": "small"}
+        if not any(line.get_gid() == "chance" for line in ax.lines):
+            ax.annotate("σ = 0", (0, self.noise_free), (6, 4), color="0.4", **small)
+            ax.axhline(self.chance, color="0.5", linestyle=":", linewidth=1, zorder=0, gid="chance")
+            ax.annotate("chance", (0, self.chance), (6, -11), color="0.4", **small)
+        fit = self.fitted
+        text = str(fit) if fit else "no fit"
+        line.set_label(f"{label}: {text}" if label else text)
+        if fit and 0 < fit.midpoint < math.inf:
+            flank = self.sigmas[fit.points_used[0]]
+            fine = np.geomspace(flank, max(self.sigmas[-1], fit.midpoint), 300)
+            ax.plot(fine, fit.predict(fine), "-", color=color, linewidth=2, zorder=2)
+            ax.axvline(fit.midpoint, color=color, linestyle="--", linewidth=1, zorder=1)
+            if not math.isnan(fit.ci[0]):
+                ax.axvspan(*fit.bar, color=color, alpha=0.15, linewidth=0, zorder=0)
+        ax.set_xlabel(QUANTITIES.get(self.quantity, self.quantity))
+        ax.set_ylabel("accuracy")
+        ax.set_ylim(0, None)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(loc="upper right", framealpha=0.9, edgecolor="none")
+        return ax
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the curve and its fit (where it has one) as JSON, with a checksum; never leaves half a file.
+
+        Raises
+        ------
+        DataError
+            The curve is none: an accuracy is no fraction, or the noise levels do not ascend.
+        """
+        fit = self.fitted
+        values = {
+            "format": "analogsim robustness curve",
+            "schema": SCHEMA,
+            "quantity": self.quantity,
+            "chance": float(self.chance),
+            "noise_free": float(self.noise_free),
+            "samples": None if self.samples is None else int(self.samples),
+            "sigmas": self.sigmas.tolist(),
+            "accuracies": self.accuracies.tolist(),
+            "trainings": self.trainings.tolist(),
+            "about": self.about,
+            "fit": fit and {key: plain(value) for key, value in asdict(fit).items()},
+        }
+        try:
+            CurveFile.model_validate(values)
+        except ValidationError as error:
+            raise DataError(f"{path}: not written, for this is no robustness curve: {explain(error)}") from None
+        write_json(Path(path), sealed(values))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a curve that `save` wrote, with the fit it had then; one whose fit knows no `crossing` is fitted anew.
+
+        Raises
+        ------
+        DataError
+            The file is missing, is no such curve, or comes from a newer version.
+        """
+        kept = read_kept(Path(path), CurveFile, DataError)
+        if kept is None:
+            raise DataError(f"{path}: no such file; RobustnessCurve.save and `analogsim sweep` write them")
+        curve = cls(
+            np.array(kept.sigmas),
+            np.array(kept.accuracies),
+            kept.noise_free,
+            kept.chance,
+            kept.quantity,
+            kept.samples,
+            np.array(kept.trainings),
+            kept.about,
+        )
+        if kept.fit is not None and kept.refit:
+            if "brittle" in kept.fit.flags:
+                curve.__dict__["fit"] = replace(curve.fit, flags=(*curve.fit.flags, "brittle"))
+        elif kept.fit is not None:
+            curve.__dict__["fit"] = kept.fit
+        return curve

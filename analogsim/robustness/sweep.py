@@ -1,0 +1,320 @@
+"""How much noise a trained network survives: its accuracy over a noise grid, and from it the midpoint noise level µ."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import count
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..batch_norm import estimate_batch_norm
+from ..errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError
+from ..nn import analog_layers, called_layers, set_seed
+from ..nn.copies import copied
+from ..nn.reach import warn_of_layers, watched
+from ..noise import NoiseSpec, Target, all_sites, injected, noise_sites, sited_layers
+from ..ranges.calibrate import Batch as Inputs
+from ..ranges.calibrate import as_batches
+from ..restore import forked, restored
+from ..seeds import Key, checked, derive
+from ..terminal.progress import bar
+from ..value import whole
+from .curve import QUANTITIES, RobustnessCurve
+
+__all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
+
+SIGMAS = np.logspace(-2, 2, 17)
+"""The paper's grid: 17 points, log-uniform in [1e-2, 1e2]."""
+SIGMAS.flags.writeable = False
+
+BATCH = 500  # of tensors and data sets; batches that are given stay as they are
+KEEP = 2**30  # bytes of test data kept on the model's device; more is read again for every evaluation
+TARGETS: dict[str, Target] = {"activation": "activations", "weight": "weights"}
+
+Batch = tuple[Tensor, Tensor]
+
+
+def noise_sweep(
+    model: nn.Module,
+    data: Iterable[Batch] | Batch | Dataset[Batch],
+    sigmas: ArrayLike = SIGMAS,
+    repeats: int = 5,
+    *,
+    quantity: str = "activation",
+    chance: float | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    batch_norm: Iterable[Inputs] | Tensor | None = None,
+    progress: bool = True,
+) -> RobustnessCurve:
+    """Measure one trained network's accuracy at every σ of a grid, with independent noise in every repeat.
+
+    What is swept is a copy in evaluation mode: the network stays as it is, and so does torch's random state.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps inputs to logits (batch, classes).
+    data : iterable of (Tensor, Tensor), (Tensor, Tensor), or Dataset
+        Test data: batches (inputs, labels), or all inputs (N, …) and labels (N,) int, or a torch data set.
+    sigmas : array
+        Finite, not negative; unit of the quantity. 0 is the noise-free evaluation, which is made in any case.
+    repeats : int
+        Evaluations at each σ.
+    quantity : str
+        What is varied. "activation" or "weight": the σ of all noise sites of this kind, the same everywhere; sites are
+        injected into a copy of a model that has none. "noise.output", "noise.read", "noise.multiplicative": this
+        field of the profile of every analog layer of a converted model. Everything else in a profile stays; all other
+        noise of sites is silent.
+    chance : float, optional
+        Accuracy of guessing; default: 1 / classes. Give the largest class's share where classes are uneven.
+    seed : int
+        Decides all noise, in [0, 2^64). An accuracy depends on seed, σ, repeat and batches: not on the rest of the
+        grid, nor on other threads. (Random numbers that the network's own code draws are torch's.)
+    device : torch.device or str, optional
+        Where to compute; default: where the model is.
+    batch_norm : iterable of Tensor or (Tensor, …), or Tensor, or (Tensor, Tensor), optional
+        Training inputs, from which the statistics of batch normalisation are estimated anew at every σ, once for all
+        repeats (`estimate_batch_norm`); default: they stay as they are.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+
+    Returns
+    -------
+    RobustnessCurve
+
+    Raises
+    ------
+    FitError
+        An impossible σ, number of repeats, seed or quantity.
+    ConversionError
+        A hardware field is to be swept, but no layer is analog; or there is no batch normalisation to estimate; or the
+        model cannot be copied.
+    DataError
+        Data that is empty, or is not pairs of inputs and integer labels of one class each.
+    ShapeError
+        The model's output is not (batch, classes).
+    NonFiniteError
+        The network's output is not finite without noise.
+
+    Warns
+    -----
+    UnreachedWarning
+        Layers that noise is to reach are never called on this data; or see `inject_noise`.
+
+    Notes
+    -----
+    Cost: 1 + S·R passes over the data. Outputs that are NaN under noise count as wrong.
+    """
+    repeats, seed = whole(repeats, "repeats", FitError), checked(seed, FitError)
+    grid = _grid(sigmas, repeats, quantity)
+    model = _prepared(model, quantity, device)
+    where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))
+    statistics = None if batch_norm is None else list(as_batches(batch_norm))
+    with torch.no_grad(), bar(progress) as shown:
+        task = shown.add_task("Sweeping noise", total=1 + len(grid) * repeats)
+        batches = _batches(data, where)
+        set_noise = _silenced(model, quantity)
+
+        def set_level(sigma: float) -> None:
+            set_noise(sigma)
+            if statistics is not None:
+                _reseed(model, derive(seed, Key.SWEEP_STATISTICS, _bits(sigma)))
+                estimate_batch_norm(model, statistics, progress=False)
+
+        set_level(0.0)
+        _reseed(model, derive(seed, Key.SWEEP, _bits(0.0), 0))
+        layers, advice = _disturbed(model, quantity)
+        with watched(layers) as called:
+            noise_free, samples, classes = _evaluate(model, batches, check=True)
+        warn_of_layers("noise_sweep", layers, called, advice)
+        shown.advance(task)
+        accuracies = np.full((len(grid), repeats), np.nan)
+        for row, sigma in enumerate(grid):
+            set_level(float(sigma))
+            for repeat in range(repeats):
+                _reseed(model, derive(seed, Key.SWEEP, _bits(float(sigma)), repeat))
+                accuracies[row, repeat] = _evaluate(model, batches)[0]
+                shown.advance(task)
+    chance = 1 / classes if chance is None else float(chance)
+    about = {"seed": seed, "batch_norm": "as trained" if statistics is None else "estimated at every σ"}
+    return RobustnessCurve(grid, accuracies, noise_free, chance, quantity, samples, about=about)
+
+
+def _disturbed(model: nn.Module, quantity: str) -> tuple[dict[str, nn.Module], str]:
+    """Return the layers that noise is to reach, and what to say where they are never called."""
+    if quantity not in TARGETS:
+        return called_layers(model), "code that reads a layer's weight past the layer computes without its crossbars"
+    layers = sited_layers(model, TARGETS[quantity])
+    return layers, "code that reads a layer's weight, or calls its forward, past the layer computes without this noise"
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
+    """Return the share of labels that a network names in evaluation mode; NaN names none. Its modes stay as they are.
+
+    Raises
+    ------
+    DataError
+        There is no sample.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with restored(model.modules(), "training"):
+        model.eval()
+        return _evaluate(model, ((x.to(device), y.to(device)) for x, y in batches))[0]
+
+
+def _grid(sigmas: ArrayLike, repeats: int, quantity: str) -> np.ndarray:
+    """Return the positive σ, ascending, each once."""
+    grid = np.unique(np.asarray(sigmas, dtype=float))
+    if not np.isfinite(grid).all() or (grid < 0).any() or not (grid > 0).any():
+        raise FitError(f"sigmas: finite and not negative, at least one above 0, is needed, got {grid.tolist()}")
+    if repeats < 1:
+        raise FitError(f"repeats: at least 1 is needed, got {repeats}")
+    if quantity not in QUANTITIES:
+        raise FitError(f"quantity: no {quantity!r}; there are {', '.join(QUANTITIES)}")
+    return grid[grid > 0]
+
+
+def _prepared(model: nn.Module, quantity: str, device: torch.device | str | None) -> nn.Module:
+    """Return a copy of the model, on the device and with noise sites where they are swept."""
+    target = TARGETS.get(quantity)
+    if target is not None and not noise_sites(model, target):
+        model = injected(model, NoiseSpec(sigma=0.0, target=target), False, "noise_sweep")
+    elif target is None and not any(analog_layers(model)):
+        raise ConversionError(f"quantity={quantity!r}: no layer is analog; convert(model, profile) first")
+    else:
+        model = copied(model)
+    return model if device is None else model.to(device)
+
+
+def _silenced(model: nn.Module, quantity: str) -> Callable[[float], None]:
+    """Switch to evaluation without any site's noise, and return the function that sets the swept σ."""
+    model.eval()
+    for site in all_sites(model):
+        site.sigma, site.multiplicative, site.eval = 0.0, 0.0, True
+    layers = [layer for _, layer in analog_layers(model)]
+    if quantity in TARGETS:
+        swept = noise_sites(model, TARGETS[quantity]).values()
+
+        def set_sites(sigma: float) -> None:
+            for site in swept:
+                site.sigma = sigma
+
+        return set_sites
+    profiles = [layer.profile for layer in layers]
+    part, name = quantity.split(".")
+
+    def set_profiles(sigma: float) -> None:
+        for layer, profile in zip(layers, profiles):
+            layer.profile = profile.varied(**{part: {name: sigma}})
+
+    return set_profiles
+
+
+def _reseed(model: nn.Module, key: int) -> None:
+    """Seed whatever draws in one evaluation, and no generator of torch's, which other threads share."""
+    set_seed(model, key)
+    for target in TARGETS.values():
+        for number, site in enumerate(noise_sites(model, target).values()):
+            site.seed, site.index, site.calls = key, number, 0
+
+
+def _bits(sigma: float) -> int:
+    return int(np.float64(sigma).view(np.uint64))
+
+
+def _batches(data: Iterable[Batch] | Batch | Dataset[Batch], device: torch.device) -> Iterable[Batch]:
+    """Return batches that can be run through many times: on the device where they fit, else read again each time."""
+    if isinstance(data, Sequence) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        x, y = data
+        if not x.ndim or x.shape[:1] != y.shape[:1]:  # type: ignore[union-attr]
+            raise DataError(f"data: as many inputs as labels are needed, got {tuple(x.shape)} and {tuple(y.shape)}")  # type: ignore[union-attr]
+        source: Iterable[Batch] = list(zip(x.split(BATCH), y.split(BATCH)))  # type: ignore[union-attr]
+    elif isinstance(data, Dataset):
+        source = DataLoader(data, batch_size=BATCH, generator=torch.Generator())
+    else:
+        source = data  # type: ignore[assignment]
+    once = isinstance(source, Iterator)
+    kept, size = [], 0
+    # A loader's own random numbers (order, augmentation) are torch's: they are lent.
+    with nullcontext() if isinstance(source, Sequence) else forked(torch.device("cpu")):
+        for number, batch in enumerate(source):
+            x, y = _pair(number, batch)
+            size += x.nbytes + y.nbytes
+            if size > KEEP and not once:
+                return _Streamed(source, device)
+            kept.append((x, y) if size > KEEP else (x.to(device), y.to(device)))
+    return _Streamed(kept, device) if size > KEEP else kept
+
+
+class _Streamed:
+    """Batches moved to the device each time they are asked for."""
+
+    def __init__(self, source: Iterable[Batch], device: torch.device) -> None:
+        self.source, self.device = source, device
+
+    def __iter__(self) -> Iterator[Batch]:
+        cpu = torch.device("cpu")
+        with forked(cpu):
+            source, state = iter(self.source), torch.get_rng_state()
+        for number in count():
+            with forked(cpu):
+                torch.set_rng_state(state)
+                batch = next(source, None)
+                state = torch.get_rng_state()
+            if batch is None:
+                return
+            x, y = _pair(number, batch)
+            yield x.to(self.device), y.to(self.device)
+
+
+def _pair(number: int, batch: object) -> Batch:
+    """Check that a batch is (inputs, labels)."""
+    if not isinstance(batch, Sequence) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        raise DataError(f"data: batch {number} is no pair of tensors (inputs, labels), but {type(batch).__name__}")
+    x, y = batch
+    if y.ndim != 1 or x.shape[:1] != y.shape or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise DataError(
+            f"data: batch {number}: labels must be integers of shape (batch,), one class each; got {y.dtype} "
+            f"{tuple(y.shape)} for inputs {tuple(x.shape)}"
+        )
+    return x, y
+
+
+def _evaluate(model: nn.Module, batches: Iterable[Batch], check: bool = False) -> tuple[float, int, int]:
+    """Return accuracy, samples, classes; the output is examined only where `check` is true."""
+    right: Tensor | int = 0
+    samples = classes = 0
+    for x, y in batches:
+        if not len(y):
+            continue
+        out = model(x)
+        if check:
+            _check_output(out, x, y)
+            classes = out.shape[1]
+        best, guess = out.max(1)
+        # NaN beats every number in max: such a row knows nothing.
+        right = right + ((guess == y) & ~best.isnan()).sum()
+        samples += len(y)
+    if not samples:
+        raise DataError("data: empty; give at least one test sample with its label")
+    return int(right) / samples, samples, classes
+
+
+def _check_output(out: object, x: Tensor, y: Tensor) -> None:
+    if not isinstance(out, Tensor):
+        raise ShapeError(f"model: its output must be a tensor (batch, classes), got {type(out).__name__}")
+    if out.ndim != 2 or len(out) != len(y) or out.shape[1] < 2:
+        raise ShapeError(
+            f"model: its output must be (batch, classes) with at least 2 classes; inputs {tuple(x.shape)} gave "
+            f"{tuple(out.shape)}; wrap the model so that it returns logits"
+        )
+    if not out.isfinite().all():
+        raise NonFiniteError("model: its output is not finite without noise; check its weights and the inputs")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= out.shape[1]:
+        raise DataError(f"data: labels must lie in 0 … {out.shape[1] - 1} (the model's classes), got {low} … {high}")

@@ -1,0 +1,1 @@
+"""What a person at a terminal sees and sends: text as text, progress, and signals that ask the program to end."""

@@ -1,0 +1,277 @@
+"""Files of a training: its state after an epoch, and the trained network. Written aside and renamed; no code in them.
+
+========  ================================================================================================
+state     `torch.save` (a zip archive), read with weights_only=True and its checksums compared
+network   safetensors, whose metadata say what the network is, with a checksum of all
+========  ================================================================================================
+"""
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from ..storage.files import content, replaced
+from ..storage.kept import CHECKSUM, checksum, opened, why
+from ..value import Value
+
+FORMAT = "analogsim-training-2"
+KEY = "analogsim"  # of a network's metadata
+
+
+def save_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write a training's state; a kill at any moment leaves the old file or the new one.
+
+    Parameters
+    ----------
+    path : Path
+    identity : mapping
+        Plain values, nested or not, that say which training this is; a resume must have the same ones.
+    state : mapping
+        Tensors and plain values.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written.
+    """
+    values = {"format": FORMAT, "identity": json.dumps(identity), "state": dict(state)}
+    write_aside(path, lambda aside: torch.save(values, aside))
+
+
+def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a training's state, tensors on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        The file is corrupt, not a training's checkpoint, or that of another training; the message names what differs.
+    """
+    remedy = f"move it away to train from the start, or put a good copy in its place: {path}"
+    try:
+        # torch does not compare the archive's checksums.
+        with zipfile.ZipFile(io.BytesIO(content(path, None))) as archive:
+            damaged = archive.testzip()
+        found = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # what bytes that are no checkpoint make its readers raise
+        raise CheckpointError(f"corrupt or foreign checkpoint ({first_line(error)}); {remedy}") from None
+    if damaged:
+        raise CheckpointError(f"corrupt checkpoint (wrong checksum of {damaged}); {remedy}")
+    try:
+        kept = _Checkpoint.model_validate(found)
+        before = flat(json.loads(kept.identity))
+    except ValueError:
+        raise CheckpointError(f"not a training's checkpoint of this version; {remedy}") from None
+    now = flat(json.loads(json.dumps(identity)))
+    if other := differences(before, now, "absent"):
+        raise CheckpointError(f"checkpoint of another training: {other}; use another directory, or {remedy}")
+    return kept.state
+
+
+class _Checkpoint(Value):
+    format: Literal["analogsim-training-2"]
+    identity: str
+    state: dict[str, Any]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], absent: Any) -> str:
+    """Say in what two trainings differ, of more than three settings the first: "lr was 0.1, now it is 0.5"."""
+    found = [
+        f"{key} was {before.get(key, absent)!r}, now it is {now.get(key, absent)!r}"
+        for key in {**before, **now}
+        if before.get(key, absent) != now.get(key, absent)
+    ]
+    return "; ".join(found[:3]) + (f" (and {len(found) - 3} more)" if len(found) > 3 else "")
+
+
+def save_model(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+    """Write a network's weights (safetensors; tied ones once), and what the network is.
+
+    Parameters
+    ----------
+    model : nn.Module
+    path : Path
+    about : mapping
+        Plain values for `read_about`: import path, constructor's arguments, data, training, …
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written.
+    """
+    from safetensors.torch import save, save_model
+
+    def write(aside: Path) -> None:
+        save_model(model, str(aside), metadata={KEY: json.dumps(about)})
+        tensors, metadata = _unpacked(aside.read_bytes())
+        aside.unlink()  # safetensors makes files that nobody else may read
+        aside.write_bytes(save(tensors, metadata | {CHECKSUM: _checksum(tensors, metadata)}))
+
+    write_aside(path, write)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Read what a network is, and compare the checksum of its weights; raises what `Weights.read` does."""
+    return Weights.read(path).about
+
+
+def load_model(model: nn.Module, path: Path) -> dict[str, Any]:
+    """Load weights into a network, and return what `save_model` was told about it.
+
+    Raises
+    ------
+    CheckpointError
+        As `Weights.read`, or the weights do not fit the network.
+    """
+    weights = Weights.read(path)
+    weights.load(model)
+    return weights.about
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A network's file, read once: whatever becomes of the file then, all of this is of what was read.
+
+    Attributes
+    ----------
+    path : Path
+    tensors : dict
+        By name; tied ones by each of theirs.
+    about : dict
+        What `save_model` was told.
+    crc32 : str
+        Of the file's bytes, as hexadecimal digits.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+    crc32: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file that `save_model` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            The file is missing, damaged, or not by `save_model`.
+        """
+        remedy = "put a good copy in its place, or train again with another --out"
+        try:
+            data = content(path, None)
+            tensors, metadata = _unpacked(data)
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: no such file; `analogsim train` writes one") from None
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+        except Exception as error:  # what bytes that are no such file make its readers raise
+            raise CheckpointError(f"{path}: damaged ({first_line(error)}); {remedy}") from None
+        if KEY not in metadata:
+            raise CheckpointError(f"{path}: does not say which network it holds; it was not written by analogsim")
+        known = metadata.pop(CHECKSUM, None)
+        # Tied weights are there once: their other names stand for them.
+        others = {name: stands_for for name, stands_for in metadata.items() if name != KEY}
+        unknown = [name for name, stands_for in others.items() if stands_for not in tensors]
+        if unknown or known not in (None, _checksum(tensors, metadata)):
+            what = f"unknown entry {unknown[0]!r}" if unknown else "its checksum is not that of when it was written"
+            raise CheckpointError(f"{path}: damaged ({what}); {remedy}")
+        tensors |= {name: tensors[stands_for] for name, stands_for in others.items()}
+        try:
+            return cls(path, tensors, opened(metadata[KEY]), f"{zlib.crc32(data):08x}")
+        except ValueError as error:
+            raise CheckpointError(f"{path}: damaged ({why(error)}); {remedy}") from None
+
+    def load(self, model: nn.Module) -> None:
+        """Load the weights into a network.
+
+        Raises
+        ------
+        CheckpointError
+            They do not fit it.
+        """
+        try:
+            model.load_state_dict(self.tensors)
+        except RuntimeError as error:
+            raise CheckpointError(f"{self.path}: its weights do not fit {type(model).__name__}: {error}") from None
+
+
+def _unpacked(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file."""
+    from safetensors.torch import load
+
+    tensors = load(data)
+    # A header of JSON follows its length; the reader of the tensors has found it sound.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return tensors, header.get("__metadata__", {})
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the CRC-32 of weights, their names and metadata, as hexadecimal digits."""
+    shapes = {name: [str(value.dtype), *value.shape] for name, value in tensors.items()}
+    crc = int(checksum({"metadata": metadata, "tensors": shapes}), 16)
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Write a text file aside, then rename it; `durable` as in `write_aside`.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written.
+    """
+    write_aside(path, lambda aside: aside.write_text(text, "utf-8", "backslashreplace"), durable)
+
+
+def write_aside(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:
+    """Let a file be written aside, then rename it: there is the old one or the new one, whenever the process dies.
+
+    `durable`: even if the power fails.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as aside:
+            write(aside)
+            if durable:
+                with aside.open("rb") as file:
+                    # On the disk before it has its name, so that a power failure leaves no empty file.
+                    os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be written: {first_line(error)}") from error
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by their dotted names."""
+    return dict(_leaves(value, name))
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def first_line(error: Exception, most: int = 120) -> str:
+    """Return the first line of what an error says, or the error's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

@@ -1,0 +1,391 @@
+"""One training: a plain loop with Adam and a cosine schedule, under noise if asked, that survives a kill."""
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, ConversionError, DivergenceError
+from ..nn import AnalogLayer, analog_layers
+from ..noise import noise_sites
+from ..restore import forked, seed_generators
+from ..robustness import sweep as robustness
+from ..terminal.progress import bar
+from ..value import Value
+from .augment import cut
+from .checkpoint import first_line, load_checkpoint, save_checkpoint, write_text
+from .data import DataSet, guessing_accuracy
+from .epoch import EpochOrder, epoch_seeds
+from .history import History, numbered
+from .noise import TrainingNoise
+from .spec import TrainSpec, VarianceAware
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TrainResult", "TrainSpec", "VarianceAware", "accuracy", "is_guessing", "train"]
+
+CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
+RANGES_FASTER = 30  # than weights (docs/budget.md has what other rates gave)
+LOOK = 50  # steps between two looks whether the loss is finite: on a GPU each look waits for it
+
+
+@dataclass
+class TrainResult:
+    """What a training gave.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The trained network, without the noise that it was trained under.
+    history : list of dict
+        One entry an epoch: epoch (from 1), loss, train_accuracy (under the training's noise and augmentation),
+        test_accuracy (without), lr, sigma (the ramp's; before `layers` and `variance`), seconds.
+    status : {"finished", "collapsed"}
+        Collapsed: the last epoch is no better than guessing (`is_guessing`), neither in training nor on test images.
+    """
+
+    model: nn.Module
+    history: list[dict[str, float]] = field(default_factory=list)
+    status: Literal["finished", "collapsed"] = "finished"
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the test images after the last epoch, without the training's noise."""
+        return self.history[-1]["test_accuracy"]
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return the history as a frame, one row an epoch."""
+        import pandas as pd
+
+        return pd.DataFrame(self.history)
+
+
+def train(
+    model: nn.Module,
+    data: DataSet,
+    spec: TrainSpec,
+    *,
+    out: Path | str | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+    resume: bool = True,
+    range_lr: float | None = None,
+) -> TrainResult:
+    """Train a network by cross entropy, itself.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images (B, C, H, W) to logits (B, classes): plain, with quantizers, or on simulated hardware; noise sites that
+        it has stay as they are.
+    data : DataSet
+    spec : TrainSpec
+    out : path, optional
+        Directory for `checkpoint.pt` and `history.jsonl`, both after every epoch. A training found there is continued
+        from its last whole epoch, and gives what an unbroken one gives (on the CPU bit for bit, with as many threads).
+    device : torch.device or str
+        Where to train; the images are kept there. The model stays there.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+    resume : bool
+        False: start anew whatever `out` holds.
+    range_lr : float, optional
+        Adam's rate in the first epoch for input ranges that are learned (`learn_ranges`), activation units; default:
+        `RANGES_FASTER` times spec.lr.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    DivergenceError
+        The loss or a weight is not finite, or a learned input range not positive; the checkpoint of the last good epoch
+        stays.
+    CheckpointError
+        `out` holds another training or a corrupt checkpoint, or cannot be written.
+    ConversionError
+        There is noise to be injected, but the model has no layer for it, or has noise already; or range_lr is given,
+        but no range is learned.
+
+    Notes
+    -----
+    Every epoch's random numbers are decided by spec.seed and the epoch alone, so a checkpoint needs no random state;
+    torch's own generators are left as they were. Dropout knows no other: trainings in several threads take turns, an
+    epoch each, and what else draws from torch's generators meanwhile changes their numbers.
+    """
+    loop = _Loop(model, data, spec, torch.device(device), range_lr)
+    path = None if out is None else Path(out) / CHECKPOINT
+    if path is not None and resume and path.exists():
+        try:
+            loop.load_state(load_checkpoint(path, loop.identity))
+        except ValueError as error:
+            raise CheckpointError(
+                f"no state of this training ({first_line(error)}); move it away to train from the start: {path}"
+            ) from None
+    with loop.noise, bar(progress) as shown:
+        task = shown.add_task("Training", total=spec.epochs * loop.steps, completed=loop.epoch * loop.steps)
+        while not has_ended(spec, loop.history, data):
+            loop.run_epoch(lambda text: shown.update(task, advance=1, description=text))
+            if path is not None:
+                # The history may be of one epoch less than the checkpoint after a kill, which holds it too.
+                save_checkpoint(path, loop.identity, loop.state())
+                write_history(path.with_name(HISTORY), loop.history)
+    if path is not None:
+        write_history(path.with_name(HISTORY), loop.history)
+    return TrainResult(model, loop.history, "collapsed" if guessed(loop.history, data) else "finished")
+
+
+def parameter_groups(model: nn.Module, faster: float) -> list[dict[str, Any]]:
+    """Return a network's parameters for an optimiser; input ranges that are learned by themselves.
+
+    They are few, of the size of activations, and nothing else moves them: their rate is `faster` times the weights',
+    and they do not decay (which would pull them to 0).
+    """
+    ranges = [layer.input_range for _, layer in learning_layers(model)]
+    weights = [p for p in model.parameters() if all(p is not alpha for alpha in ranges)]
+    own = {"params": ranges, "weight_decay": 0.0, "faster": faster}
+    return [{"params": weights}] + [own] * bool(ranges)
+
+
+def learning_layers(model: nn.Module) -> list[tuple[str, AnalogLayer]]:
+    """Return the layers whose input range is a parameter, by name."""
+    return [(name, layer) for name, layer in analog_layers(model) if isinstance(layer.input_range, nn.Parameter)]
+
+
+def accuracy(model: nn.Module, data: DataSet, device: torch.device | str = "cpu") -> float:
+    """Return a network's accuracy on the test images, in evaluation mode."""
+    return robustness.accuracy(model, data.test_batches(device=device))
+
+
+def is_guessing(accuracy: float, labels: Tensor) -> bool:
+    """Return whether an accuracy over images with these labels (N,) is no better than guessing.
+
+    That is: at most 4 binomial standard deviations above the accuracy of always naming the most frequent class, which
+    a guesser exceeds by luck once in 30,000 epochs (normal approximation).
+    """
+    p = guessing_accuracy(labels)
+    return accuracy <= p + 4 * math.sqrt(p * (1 - p) / len(labels))
+
+
+class TrainingState(Value):
+    """What a checkpoint holds of a training, after a whole epoch."""
+
+    model: dict[str, Any]
+    optimiser: dict[str, Any]
+    epoch: Annotated[int, Field(ge=1)]
+    history: History
+    calls: list[Annotated[int, Field(ge=0)]]
+
+    @model_validator(mode="after")
+    def _of_one_epoch(self) -> Self:
+        if len(numbered(self.history)) != self.epoch:
+            raise ValueError(f"epoch {self.epoch}, but a history of {len(self.history)}")
+        return self
+
+
+class _Loop:
+    """The state of one training, and one epoch of it."""
+
+    def __init__(
+        self, model: nn.Module, data: DataSet, spec: TrainSpec, device: torch.device, range_lr: float | None = None
+    ) -> None:
+        self.model, self.data, self.spec, self.device = model.to(device), data, spec, device
+        # Both before anything is injected or learned.
+        self.own_sites = [site for target in ("activations", "weights") for site in noise_sites(model, target).values()]
+        self.identity = identity(model, describe_data(data), spec)
+        self.learning = learning_layers(model)
+        if range_lr is not None and not self.learning:
+            raise ConversionError("range_lr: the model learns no input range; learn_ranges(model) first")
+        self.range_lr = RANGES_FASTER * spec.lr if range_lr is None else range_lr
+        if self.learning:
+            self.identity["range_lr"] = self.range_lr
+        self.noise = TrainingNoise(model, spec)
+        self.optimiser = torch.optim.Adam(
+            parameter_groups(model, self.range_lr / spec.lr), lr=spec.lr, weight_decay=spec.weight_decay
+        )
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.images, self.labels = data.train_x.to(device), data.train_y.to(device)
+        self.steps = -(-len(self.labels) // spec.batch_size)
+
+    def run_epoch(self, tell: Callable[[str], None]) -> None:
+        """Train one epoch and test; `tell` is called after every step with a line on how it goes."""
+        started, spec, data = time.perf_counter(), self.spec, self.data
+        rate = learning_rate(spec, self.epoch)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group.get("faster", 1)
+        loss_sum, right = torch.zeros(2, device=self.device, dtype=torch.float64)
+        title = f"Training: epoch {self.epoch + 1}/{spec.epochs}"
+        last = f", test accuracy {self.history[-1]['test_accuracy']:.3f}" if self.history else ""
+        line = title + last
+        with self._seeded():
+            self.model.train()
+            order = EpochOrder.draw(spec, self.epoch, data)
+            self.noise.begin(self.epoch, order.z)
+            order, count = order.to(self.device), len(self.labels)
+            for step, start in enumerate(range(0, count, spec.batch_size), 1):
+                stop = min(start + spec.batch_size, count)
+                now = order.part(start, stop)
+                images, labels = cut(self.images[now.images], now.crops), self.labels[now.images]
+                self.noise.draw(start, stop)
+                logits = self.model(data.normalise(images))
+                loss = F.cross_entropy(logits, labels)
+                self.optimiser.zero_grad()
+                loss.backward()
+                self.optimiser.step()
+                self._check_ranges()
+                loss_sum += loss.detach() * (stop - start)
+                right += (logits.detach().argmax(1) == labels).sum()
+                if step % LOOK == 0 or step == self.steps:
+                    self._check(loss_sum)
+                    line = f"{title}, loss {loss_sum.item() / stop:.3f}{last}"
+                tell(line)
+            self._check(*self.model.parameters())
+            test_accuracy = accuracy(self.model, data, self.device)
+        seconds = time.perf_counter() - started
+        self.history.append(
+            record(spec, self.epoch, loss_sum.item() / count, right.item() / count, test_accuracy, seconds)
+        )
+        self.epoch += 1
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """Start torch's generators from the training's seed and the epoch; give them back as they were."""
+        with forked(self.device):
+            seed_generators(epoch_seeds(self.spec, self.epoch)[1], self.device)
+            yield
+
+    def _check(self, *tensors: Tensor) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise divergence(self.spec, self.epoch, self.history)
+
+    def _check_ranges(self) -> None:
+        for name, layer in self.learning:
+            if not (alpha := layer.input_range.item()) > 0:
+                raise DivergenceError(
+                    f"the training diverged in epoch {self.epoch + 1}: the input range of {name or 'the layer'}, which "
+                    f"is learned, is {alpha:.3g} and must stay positive; lower the ranges' learning rate (now "
+                    f"{self.range_lr:g})",
+                    self.history,
+                )
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "epoch": self.epoch,
+            "history": self.history,
+            "calls": [counting.calls for counting in self._counting()],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises
+        ------
+        ValueError
+            It is none of this training.
+        """
+        try:
+            kept = TrainingState.model_validate(state)
+            self.model.load_state_dict(kept.model)
+            self.optimiser.load_state_dict(kept.optimiser)
+            for counting, calls in zip(self._counting(), kept.calls, strict=True):
+                counting.calls = calls
+        except Exception as error:  # of torch's loaders, whatever they find first
+            raise ValueError(str(error)) from error
+        self.epoch, self.history = kept.epoch, [cast(dict[str, float], epoch) for epoch in kept.history]
+
+    def _counting(self) -> list[Any]:
+        """Return what numbers its calls by itself: the model's own noise sites and analog layers of fixed seeds."""
+        return [*self.own_sites, *(layer for _, layer in analog_layers(self.model))]
+
+
+def learning_rate(spec: TrainSpec, epoch: int) -> float:
+    """Return Adam's learning rate in an epoch (from 0): a cosine from spec.lr towards 0."""
+    return spec.lr * (1 + math.cos(math.pi * epoch / spec.epochs)) / 2
+
+
+def record(
+    spec: TrainSpec, epoch: int, loss: float, train_accuracy: float, test_accuracy: float, seconds: float
+) -> dict[str, float]:
+    """Return what a history says of an epoch (from 0)."""
+    return {
+        "epoch": epoch + 1,
+        "loss": loss,
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
+        "lr": learning_rate(spec, epoch),
+        "sigma": spec.sigma * spec.ramp(epoch),
+        "seconds": round(seconds, 3),
+    }
+
+
+def guessed(history: list[dict[str, float]], data: DataSet, epochs: int = 1) -> bool:
+    """Return whether so many epochs, the last ones, were all no better than guessing.
+
+    In training, too: under noise batch normalisation may keep statistics that are far from those without it, and a
+    network that has learned then names test images by chance until they are estimated anew (`estimate_batch_norm`).
+    """
+    last = history[-epochs:]
+    return len(last) == epochs and all(
+        is_guessing(epoch[f"{part}_accuracy"], labels)
+        for epoch in last
+        for part, labels in (("train", data.train_y), ("test", data.test_y))
+    )
+
+
+def has_ended(spec: TrainSpec, history: list[dict[str, float]], data: DataSet) -> bool:
+    """Return whether all epochs are done, or the training collapsed and is to stop then."""
+    patience = spec.stop_on_collapse
+    return len(history) >= spec.epochs or bool(patience and guessed(history, data, patience))
+
+
+def divergence(spec: TrainSpec, epoch: int, history: Sequence[Any] = ()) -> DivergenceError:
+    """Return what is to be said of a training that is no longer finite in an epoch (from 0), and of those before."""
+    noise = "" if spec.silent else ", or the noise, or raise it slowly by ramp_epochs"
+    return DivergenceError(
+        f"the training diverged in epoch {epoch + 1}: its loss or weights are no longer finite; lower the "
+        f"learning rate (now {spec.lr:g}){noise}",
+        history,
+    )
+
+
+def identity(model: nn.Module, data: dict[str, Any], spec: TrainSpec) -> dict[str, Any]:
+    """Say which training it is, for its checkpoint; `data` is `describe_data`'s."""
+    return {"spec": spec.model_dump(mode="json"), "data": data, "model": describe(model)}
+
+
+def describe(model: nn.Module) -> dict[str, str]:
+    """Say what a network is, module by module: a resume must find the same, or it would train something else."""
+    parts = {name or type(model).__name__: f"{type(m).__name__}({m.extra_repr()})" for name, m in model.named_modules()}
+    parts |= {f"{name}.shape": str(list(value.shape)) for name, value in model.named_parameters()}
+    parts |= {f"{name}.profile": layer.profile.model_dump_json() for name, layer in analog_layers(model)}
+    for target in ("activations", "weights"):
+        for name, site in noise_sites(model, target).items():
+            parts[f"{name}.noise on {target}"] = f"σ={site.sigma}, σ_m={site.multiplicative}, train={site.train}"
+    # No addresses of this process.
+    return {name: re.sub(r" at 0x[0-9a-f]+", "", text) for name, text in parts.items()}
+
+
+def describe_data(data: DataSet) -> dict[str, Any]:
+    """Say what data are trained on."""
+    sizes = {"label": data.label, "images": [*data.train_x.shape], "test_images": [*data.test_x.shape]}
+    return sizes | {"fingerprint": data.fingerprint, "augmentation": data.augmentation.model_dump()}
+
+
+def write_history(path: Path, history: list[dict[str, float]], durable: bool = True) -> None:
+    """Write one line of JSON an epoch; `durable` as in `write_text`."""
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in history), durable)
