@@ -32,7 +32,7 @@ browser: ## chromium for the test of the report (Debian and root; elsewhere that
 	else echo 'no chromium, and no right to install it: the report is not looked at in a browser'; fi
 
 test-peers: peers ## agreement with aihwkit, and with CrossSim where PYTHONPATH=… leads to it
-	$(PEERS)/bin/python -m pytest tests/test_peers.py
+	$(PEERS)/bin/python -m pytest tests/chip/test_peers.py
 
 lint: $(READY) ## ruff: style and format
 	$(BIN)/ruff check .
@@ -66,7 +66,7 @@ fuzz: $(READY) ## random layers, profiles and inputs: make fuzz SEED=1 CASES=200
 	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),0) --cases $(or $(CASES),20000) --minutes $(or $(MINUTES),30)
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
-	$(BIN)/python -m pytest tests/test_gpu.py tests/test_gpu_group.py
+	$(BIN)/python -m pytest tests/kernels/test_gpu.py tests/training/test_gpu_group.py
 
 bench-group: $(READY) ## measure groups of networks against one process a network (leave the machine alone)
 	$(BIN)/python -m benchmarks.group --out $(SPEED)/group.json

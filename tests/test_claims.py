@@ -26,8 +26,7 @@ import analogsim as an
 from analogsim.analysis.meter import STAGES
 from analogsim.ranges.calibrate import observed
 from analogsim.ranges.observer import Observer
-
-from . import zoo
+from tests.support import zoo
 
 WORDS = re.compile(
     r"\b(without|never|kept|unchanged|independent(ly)? of|nor on|whatever|do(es)? not depend)\b"
@@ -40,7 +39,7 @@ CLAIMS = [
     ("HardwareProfile.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
     ("NoiseBudget.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
     ("RobustnessCurve.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
-    ("Noise.distribution", "whatever", "test_converters.py::test_noise_has_its_shape_and_the_same_variance"),
+    ("Noise.distribution", "whatever", "test_adc.py::test_noise_has_its_shape_and_the_same_variance"),
     ("ADC.sum_bits", "never", "test_claims.py::test_a_sum_saturates_only_in_a_register"),
     (
         "convert",
@@ -120,7 +119,7 @@ CLAIMS = [
     ("set_seed", "repeats the first", "test_claims.py::test_a_seed_makes_a_checkpoint_draw_anew"),
     ("inject_noise", "repeats the first", "test_claims.py::test_a_seed_makes_a_checkpoint_draw_anew"),
     ("inject_noise", "its structure", "test_noise.py::test_structure_and_original_stay"),
-    ("inject_noise", "input of integers", "test_habits.py::test_networks_of_tokens"),
+    ("inject_noise", "input of integers", "test_torch_conventions.py::test_networks_of_tokens"),
     ("inject_noise", "passes additive noise", "test_noise.py::test_gradients"),
     ("set_noise", "None stays", "test_claims.py::test_setting_noise_leaves_the_network_itself"),
     ("set_noise", "without rebuilding", "test_claims.py::test_setting_noise_leaves_the_network_itself"),
@@ -139,20 +138,20 @@ CLAIMS = [
         "test_inherited.py::test_quantizers_have_their_layers_mode_device_and_type",
     ),
     ("freeze_quantization", "never set", "test_qat.py::test_evaluating_before_there_is_a_range_is_refused"),
-    ("noise_sweep", "the network stays", "test_robustness.py::test_model_and_random_state_are_left_as_they_were"),
+    ("noise_sweep", "the network stays", "test_sweep.py::test_model_and_random_state_are_left_as_they_were"),
     (
         "noise_sweep",
         "in a profile stays",
-        "test_robustness.py::test_other_noise_is_silent_but_the_rest_of_the_profile_stays",
+        "test_sweep.py::test_other_noise_is_silent_but_the_rest_of_the_profile_stays",
     ),
     (
         "noise_sweep",
         "the rest of the grid",
-        "test_robustness.py::test_an_accuracy_does_not_depend_on_the_rest_of_the_sweep",
+        "test_sweep.py::test_an_accuracy_does_not_depend_on_the_rest_of_the_sweep",
         "test_random.py::test_sweeps_in_threads_give_what_they_give_alone",
     ),
     ("noise_sweep", "they stay as", "test_batch_norm.py::test_statistics_fit_each_sigma_and_are_given_back"),
-    ("noise_sweep", "not finite without noise", "test_robustness.py::test_unusable_data_is_refused"),
+    ("noise_sweep", "not finite without noise", "test_sweep.py::test_unusable_data_is_refused"),
     ("noise_sweep", "never called", "test_unreached.py::test_layers_that_are_never_called_are_named"),
     (
         "noise_budget",
@@ -194,13 +193,13 @@ CLAIMS = [
         "parameters, hooks",
         "test_claims.py::test_layers_of_several_matrices_keep_parameters_hooks_and_parametrisations",
     ),
-    ("AnalogLayer.spec", "never set", "test_nn.py::test_uncalibrated_layer_says_which_and_what_to_do"),
+    ("AnalogLayer.spec", "never set", "test_linear_and_conv.py::test_uncalibrated_layer_says_which_and_what_to_do"),
     ("AnalogLayer.chip", "never programmed", "test_chip.py::test_a_chip_that_was_not_programmed"),
-    ("AnalogLinear", "without one", "test_nn.py::test_layer_without_a_profile_is_ideal"),
+    ("AnalogLinear", "without one", "test_linear_and_conv.py::test_layer_without_a_profile_is_ideal"),
     (
         "AnalogMultiheadAttention",
         "or without",
-        "test_layers.py::test_attention_noise_does_not_depend_on_batch_first",
+        "test_composites.py::test_attention_noise_does_not_depend_on_batch_first",
     ),
     ("AnalogMultiheadAttention", "never runs", "test_claims.py::test_fused_inference_does_not_pass_by_crossbars"),
     ("UnreachedWarning", "never called", "test_unreached.py::test_every_verb_says_it_in_its_own_name"),
@@ -254,7 +253,8 @@ def claims():
 @cache
 def functions(file):
     """Return the names of a test file's functions and methods."""
-    tree = ast.parse((Path(__file__).parent / file).read_text(encoding="utf-8"))
+    (path,) = Path(__file__).parent.rglob(file)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     return {one.name for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)}
 
 
