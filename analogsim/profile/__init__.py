@@ -1,7 +1,10 @@
 """The hardware: immutable pydantic models of one crossbar accelerator, loaded from and saved to YAML or JSON."""
 
+from .array import Noise, Tile, Weight
 from .cells import Branches, Cells, Drift, Faults, Flicker, Programming, Wires
-from .hardware import ADC, DAC, Cost, HardwareProfile, Noise, Tile, Weight, presets
+from .converters import ADC, DAC
+from .cost import Cost
+from .hardware import HardwareProfile, presets
 
 __all__ = [
     "ADC",

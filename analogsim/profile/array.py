@@ -1,0 +1,61 @@
+"""The parts of a profile that describe crossbars: their size, how weights are put on them, and the noise of a read.
+
+Every analog quantity is in *normalised units*: an input of 1 is the DAC's full scale, a weight of 1 the whole range of
+conductance, g_max - g_min, so a partial sum of 1 is one full-scale input through one full-scale weight.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ..value import FullScale, NonNegative, Positive, Value
+from .converters import SignedBits
+
+
+class Tile(Value):
+    """How a weight matrix is cut into crossbars."""
+
+    rows: Annotated[int, Field(ge=1)] | None = 256
+    """Inputs (word lines) of one crossbar; each tile has its own ADC conversion. null: one tile holds every row."""
+    cols: Annotated[int, Field(ge=1)] | None = 256
+    """Bit lines of one crossbar: one an output, or the neighbouring ones of its slices and of a pair that is subtracted
+    digitally. Decides how many tiles there are; the result only with wires, dead rows or reference columns.
+    null: unlimited."""
+    mapping: Literal["channel", "im2col"] = "channel"
+    """Convolutions only. channel: a tile holds floor(rows / kernel size) whole input channels (at least one).
+    im2col: a tile holds `rows` consecutive rows of the unfolded weight, wherever a channel ends."""
+
+
+class Weight(Value):
+    """How weights become conductances."""
+
+    bits: SignedBits | None = None
+    """Conductance levels: weights are rounded to multiples of 1/(2^(b-1)-1) of full scale. null: continuous."""
+    w_max: FullScale | Literal["column", "tensor"] = "column"
+    """Weight full scale in weight units: the absolute maximum per output `column`, per `tensor`, or a constant
+    (larger weights clip)."""
+
+
+class Noise(Value):
+    """Noise drawn anew at every read; all are standard deviations."""
+
+    output: NonNegative = 0.0
+    """σ_out, normalised units at the ADC's input: added to every tile's partial sum."""
+    read: NonNegative = 0.0
+    """σ_r, fraction of the full-scale weight: independent on every weight (of a slice: on each), hence σ_r·‖x̂‖ on a
+    tile's partial sum. It is that of a weight, not of a cell: with σ_g on each cell, fraction of g_max, a weight that a
+    differential pair holds has σ_r = √2·σ_g/(1 - g_min), and one that an offset cell holds whole has twice as much."""
+    multiplicative: NonNegative = 0.0
+    """σ_m, fraction (no unit): a partial sum s becomes s·(1 + N(0, σ_m²))."""
+    distribution: Literal["gaussian", "uniform", "laplace"] = "gaussian"
+    """Shape of a partial sum's total noise; its variance is that of the contributions, whatever the shape."""
+    wander: NonNegative = 0.0
+    """Standard deviation, normalised units, of an offset at each ADC that changes slowly from one conversion to the
+    next: Gaussian, with correlation exp(-n/wander_length) between conversions n apart."""
+    wander_length: Positive = 100.0
+    """Conversions after which the slow offset's correlation has fallen to 1/e."""
+
+    @property
+    def is_plain(self) -> bool:
+        """True for white Gaussian noise."""
+        return self.distribution == "gaussian" and not self.wander

@@ -1,0 +1,107 @@
+"""The parts of a profile that describe its converters: DACs at the inputs of a crossbar, ADCs at its outputs.
+
+Partial sums are in *normalised units*, as `array.py` defines them.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ..value import FullScale, NonNegative, Value
+
+Bits = Annotated[int, Field(ge=1, le=16)]
+SignedBits = Annotated[int, Field(ge=2, le=16)]
+
+
+class DAC(Value):
+    """Digital-to-analog converter at the crossbar's inputs."""
+
+    bits: Bits | None = None
+    """Resolution in bits (signed: 2-16, step 1/(2^(b-1)-1); unsigned: 1-16, step 1/(2^b-1)).
+    null: neither rounds nor clips."""
+    signed: bool = True
+    """true: inputs in [-1, 1]; false: inputs in [0, 1] (negative inputs clip to 0)."""
+    input_range: FullScale | Literal["calibrated", "dynamic"] = "calibrated"
+    """Input full scale α in activation units: a constant, `calibrated` (constant, stored in each layer by calibrate()),
+    or `dynamic` (absolute maximum of each batch; for comparison, no chip does this)."""
+
+    step_bits: Bits | None = None
+    """Bits converted at once: the DAC's bits (of a signed one, its magnitude's) are applied in slices of this many, the
+    lowest first, each converted by the ADC and added up digitally with its power of two. null: all at once."""
+
+    @model_validator(mode="after")
+    def _bits_fit_together(self) -> Self:
+        if self.signed and self.bits == 1:
+            raise ValueError("a signed DAC needs at least 2 bits (1 bit leaves no level but 0)")
+        if self.step_bits is not None and (self.bits is None or self.step_bits > self.bits - self.signed):
+            raise ValueError(f"step_bits must be at most the DAC's own bits of magnitude (got {self.step_bits})")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """How often inputs are applied: once, or `step_bits` of their magnitude at a time."""
+        if self.bits is None or self.step_bits is None:
+            return 1
+        return -(-(self.bits - self.signed) // self.step_bits)
+
+
+class ADC(Value):
+    """Analog-to-digital converter at the crossbar's outputs, one conversion per tile and column."""
+
+    bits: SignedBits | None = None
+    """Resolution in bits, signed: step full_scale/(2^(b-1)-1). null: does not round."""
+    full_scale: FullScale | Literal["calibrated"] | None = "calibrated"
+    """Partial sums clip to ±full_scale, normalised units: a constant, or `calibrated` (stored in each layer by
+    calibrate()). null (only with bits: null): does not clip."""
+    per: Literal["network", "layer", "tile"] = "layer"
+    """Which ADCs share one calibrated full_scale: all of the network's, a layer's, or a tile's (one cut of a layer's
+    rows; its column tiles and groups share it). It matters only where full_scale is `calibrated`."""
+
+    signed: bool = True
+    """false: partial sums clip to [0, full_scale], step full_scale/(2^bits-1)."""
+    gain_error: NonNegative = 0.0
+    """Standard deviation between ADCs (one each tile and bit line) of their gain, fraction; drawn once for a chip."""
+    offset_error: NonNegative = 0.0
+    """Standard deviation between ADCs of their offset, fraction of full scale; drawn once for a chip."""
+    kind: Literal["ideal", "sar", "ramp"] = "ideal"
+    """Where the thresholds are: ideal: evenly spaced. sar: of a capacitive DAC in each ADC, searched bit by bit.
+    ramp: between the levels of one capacitive DAC a tile, whose ramp all its columns are compared with."""
+    capacitor_mismatch: NonNegative = 0.0
+    """sar and ramp: standard deviation of a unit capacitor, fraction; a capacitor of n units has this over √n."""
+    rounding: Literal["nearest", "down"] = "nearest"
+    """ideal: nearest: to the nearest of evenly spaced levels. down: to the next level below (floor), and signed codes
+    are those of two's complement: -2^(b-1) to 2^(b-1)-1, where nearest has as many on both sides."""
+    sum_bits: SignedBits | None = None
+    """Bits of the signed register in which a layer's conversions, tile after tile, are added up in units of their step
+    (of each slice and step of inputs by itself): the sum saturates at -2^(b-1) and 2^(b-1)-1. null: never."""
+    inl: float = 0.0
+    """ramp: integral non-linearity, LSB: levels are shifted by inl·(1 - z²), z from -1 to 1 over the range."""
+
+    @model_validator(mode="after")
+    def _fields_fit_together(self) -> Self:
+        if self.bits is not None and self.full_scale is None:
+            raise ValueError("an ADC with bits needs a full_scale (a positive number, or 'calibrated')")
+        if self.kind != "ideal" and self.bits is None:
+            raise ValueError(f"an ADC of kind {self.kind!r} needs bits")
+        if self.capacitor_mismatch and self.kind == "ideal":
+            raise ValueError("capacitor_mismatch is of a kind 'sar' or 'ramp'")
+        if self.rounding == "down" and (self.kind != "ideal" or self.bits is None):
+            raise ValueError("rounding 'down' is of a kind 'ideal' with bits")
+        if self.sum_bits is not None and (self.bits is None or self.per == "tile"):
+            raise ValueError("sum_bits counts steps of the ADC: it needs bits, and one full_scale a layer (per: layer)")
+        if self.inl and self.kind != "ramp":
+            raise ValueError("inl is of a kind 'ramp'")
+        if (self.offset_error or not self.signed) and self.full_scale is None:
+            raise ValueError("offset_error and an unsigned range need a full_scale")
+        return self
+
+    @property
+    def is_plain(self) -> bool:
+        """True for the ideal quantizer to the nearest, with a symmetric range and an endless sum."""
+        ideal = self.signed and self.kind == "ideal" and self.rounding == "nearest" and self.sum_bits is None
+        return ideal and not self.has_errors
+
+    @property
+    def has_errors(self) -> bool:
+        """True where ADCs differ from each other."""
+        return bool(self.gain_error or self.offset_error or self.capacitor_mismatch)
