@@ -50,8 +50,8 @@ def step_coefficients(dac: DAC) -> list[float]:
     """Return what the steps of inputs are added up with, 2^(b·j)·(2^b - 1)/L; 1 without steps."""
     if dac.bits is None or dac.step_bits is None:
         return [1.0]
-    base, levels = 2**dac.step_bits, 2 ** (dac.bits - dac.signed) - 1
-    return [base**j * (base - 1) / levels for j in range(dac.steps)]
+    base = 2**dac.step_bits
+    return [base**j * (base - 1) / dac.levels for j in range(dac.steps)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class Converters:
     @property
     def levels(self) -> int:
         """Steps from 0 to the full scale; 0 for an ADC that does not round."""
-        return 2 ** (self.adc.bits - self.adc.signed) - 1 if self.adc.bits else 0
+        return self.adc.levels
 
     @property
     def searches(self) -> bool:

@@ -52,7 +52,7 @@ def slices(w: Tensor, profile: HardwareProfile) -> list[Slice]:
     bits, each, offset = profile.weight.bits, profile.cells.bits, profile.cells.mapping == "offset"
     if each is None or bits is None:
         return [Slice(1.0, (1 + w) / 2, 0.5, 2.0) if offset else Slice(1.0, w)]
-    levels, base, zero = 2 ** (bits - 1) - 1, 2**each, 2 ** (bits - 1) if offset else 0
+    levels, base, zero = profile.weight.levels, 2**each, 2 ** (bits - 1) if offset else 0
     codes = (w * levels).round().long()
     held, sign = (codes + zero, 1) if offset else (codes.abs(), codes.sign())
     return [

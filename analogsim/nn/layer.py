@@ -154,8 +154,8 @@ class AnalogLayer(nn.Module):
             programmed = weight / divisor.reshape(-1, *[1] * (weight.ndim - 1))
             if isinstance(self.profile.weight.w_max, float):
                 programmed.clamp_(-1, 1)
-            if self.profile.weight.bits is not None:
-                levels = 2 ** (self.profile.weight.bits - 1) - 1
+            levels = self.profile.weight.levels
+            if levels:
                 programmed.mul_(levels).round_().div_(levels)
         return programmed
 
@@ -171,7 +171,7 @@ class AnalogLayer(nn.Module):
     def programs_exactly(self) -> bool:
         """True where ŵ·w_max is the digital weight itself."""
         return (
-            not self.profile.is_deep
+            not self.profile.needs_chip
             and self.profile.weight.bits is None
             and not isinstance(self.profile.weight.w_max, float)
         )
@@ -215,7 +215,7 @@ class AnalogLayer(nn.Module):
         """
         w_max = self.weight_scale(weight)
         programmed = self.program(weight, w_max)
-        chip = self.chip(programmed) if self.profile.is_deep else None
+        chip = self.chip(programmed) if self.profile.needs_chip else None
         if chip is not None:
             programmed, w_max = chip.weight, w_max * chip.gain
         if self._observer is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ..value import FullScale, NonNegative, Positive, Value
-from .converters import SignedBits
+from .converters import SignedBits, levels
 
 
 class Tile(Value):
@@ -34,6 +34,11 @@ class Weight(Value):
     w_max: FullScale | Literal["column", "tensor"] = "column"
     """Weight full scale in weight units: the absolute maximum per output `column`, per `tensor`, or a constant
     (larger weights clip)."""
+
+    @property
+    def levels(self) -> int:
+        """Steps from 0 to the weight's full scale, on each side; 0 where `bits` is null."""
+        return levels(self.bits, signed=True)
 
 
 class Noise(Value):

@@ -109,13 +109,21 @@ class Flicker(Value):
     """
 
     amplitude: NonNegative | LogLaw | Branches = 0.0
-    """q of a cell at g_max, fraction of the conductance; or a law of the conductance (with exponent 0, of all q)."""
+    """q of a cell at g_max, fraction of the conductance; or a law of q at every conductance, which has no exponent."""
     exponent: NonNegative = 0.0
-    """How q grows towards small conductances, no unit."""
+    """How q grows towards small conductances, no unit; 0 beside a law, which says so itself."""
     maximum: Positive = 1.0
     """Largest q, fraction of the conductance."""
     read_time: Positive = 250e-9
     """t_read, seconds a read takes."""
+
+    @model_validator(mode="after")
+    def _one_law_of_the_conductance(self) -> Self:
+        if self.exponent and isinstance(self.amplitude, LogLaw | Branches):
+            raise ValueError(
+                "exponent is of a constant amplitude: a law says by itself how q depends on the conductance"
+            )
+        return self
 
 
 class Faults(Value):

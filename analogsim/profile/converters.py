@@ -13,6 +13,11 @@ Bits = Annotated[int, Field(ge=1, le=16)]
 SignedBits = Annotated[int, Field(ge=2, le=16)]
 
 
+def levels(bits: int | None, signed: bool) -> int:
+    """Return the steps from 0 to full scale: 2^(b-1)-1 with a sign, 2^b-1 for unsigned, 0 for what does not round."""
+    return 0 if bits is None else 2 ** (bits - signed) - 1
+
+
 class DAC(Value):
     """Digital-to-analog converter at the crossbar's inputs."""
 
@@ -36,6 +41,11 @@ class DAC(Value):
         if self.step_bits is not None and (self.bits is None or self.step_bits > self.bits - self.signed):
             raise ValueError(f"step_bits must be at most the DAC's own bits of magnitude (got {self.step_bits})")
         return self
+
+    @property
+    def levels(self) -> int:
+        """Steps from 0 to the input range; 0 where `bits` is null."""
+        return levels(self.bits, self.signed)
 
     @property
     def steps(self) -> int:
@@ -94,6 +104,11 @@ class ADC(Value):
         if (self.offset_error or not self.signed) and self.full_scale is None:
             raise ValueError("offset_error and an unsigned range need a full_scale")
         return self
+
+    @property
+    def levels(self) -> int:
+        """Steps from 0 to the full scale; 0 where `bits` is null."""
+        return levels(self.bits, self.signed)
 
     @property
     def is_plain(self) -> bool:

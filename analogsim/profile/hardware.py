@@ -110,7 +110,7 @@ class HardwareProfile(Value):
     @property
     def is_ideal(self) -> bool:
         """True where every stage is exact, so that a layer computes what its digital twin computes."""
-        if self.is_deep:
+        if self.needs_chip:
             return False
         exact = (self.dac.bits, self.weight.bits, self.adc.bits, self.adc.full_scale) == (None,) * 4
         noisy = self.noise.output or self.noise.read or self.noise.multiplicative
@@ -125,7 +125,7 @@ class HardwareProfile(Value):
     def model_copy(self, **options: Any) -> Self:
         """As pydantic's; forgets what was computed from the fields."""
         copied = super().model_copy(**options)
-        for name in ("is_drawn", "is_deep"):
+        for name in ("is_drawn", "needs_chip"):
             vars(copied).pop(name, None)
         return copied
 
@@ -142,9 +142,11 @@ class HardwareProfile(Value):
         )
 
     @cached_property
-    def is_deep(self) -> bool:
-        """True where more than the plain kernel's model is used (docs/devices.md): cells, programming, ageing, faults,
-        wires, slices, an ADC that is no ideal quantizer, or noise that is not Gaussian and white.
+    def needs_chip(self) -> bool:
+        """True where a layer needs a simulated chip, since the kernel alone does not model what the profile asks for.
+
+        That is all of docs/devices.md: cells, programming, ageing, faults, wires, slices, an ADC that is no ideal
+        quantizer, and noise that is not Gaussian and white.
         """
         cells = self.cells != Cells() or self.wires != Wires() or self.dac.step_bits is not None
         return self.is_drawn or cells or not (self.noise.is_plain and self.adc.is_plain)

@@ -247,8 +247,7 @@ class _Layer:
         profile = self.layer.profile
         dac = profile.dac
         self.given = dac.input_range if isinstance(dac.input_range, float) else None
-        self.dac_levels = 0 if dac.bits is None else 2 ** (dac.bits - dac.signed) - 1
-        self.adc_levels = 0 if profile.adc.bits is None else 2 ** (profile.adc.bits - profile.adc.signed) - 1
+        self.dac_levels, self.adc_levels = dac.levels, profile.adc.levels
         if self.idle:
             return
         self.top = self._usable("inputs", self._input_range())

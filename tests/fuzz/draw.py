@@ -210,7 +210,7 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
         )
     )
     read_time = d.log(1e-9, 1)
-    return {
+    deep: dict[str, dict[str, Any]] = {
         "cells": cells,
         "programming": {"sigma": sigma if d.chance(0.4) else 0.0},
         "drift": {
@@ -233,6 +233,9 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
         },
         "wires": {"row": some(0.2, 1e-5, 1e-1), "column": some(0.2, 1e-5, 1e-1)},
     }
+    if isinstance(deep["flicker"]["amplitude"], dict):  # a law, which has no exponent
+        deep["flicker"]["exponent"] = 0.0
+    return deep
 
 
 def draw(seed: int, number: int) -> Case:

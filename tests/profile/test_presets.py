@@ -44,7 +44,7 @@ def test_presets_compute_a_network(name, largest):
     centred = want - want.mean(0)
     error = float(((got - want) - (got - want).mean(0)).square().mean().sqrt() / centred.square().mean().sqrt())
     assert largest / 20 < error < largest
-    assert model[0].profile.is_deep
+    assert model[0].profile.needs_chip
 
 
 # What a comment may name, and words that the description says of it: who, where, when.

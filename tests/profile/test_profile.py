@@ -56,6 +56,7 @@ IMPOSSIBLE = [
     ({"drift": {"t0": 0.0}}, "drift.t0"),
     ({"drift": {"nu": {"constant": 0.1, "low": 0.2, "high": 0.1}}}, "low must not exceed high"),
     ({"flicker": {"read_time": 0.0}}, "flicker.read_time"),
+    ({"flicker": {"amplitude": {"constant": 0.1}, "exponent": 0.5}}, "flicker: exponent is of a constant amplitude"),
     ({"faults": {"stuck_on": 1.1}}, "faults.stuck_on"),
     ({"faults": {"stuck_on": 0.6, "stuck_off": 0.6}}, "must not exceed 1"),
     ({"wires": {"row": -1.0}}, "wires.row"),
@@ -161,12 +162,34 @@ def test_deep_profiles_survive_a_round_trip(tmp_path):
 def test_what_a_profile_knows_of_itself_is_no_part_of_it():
     """Asking whether it is deep changes neither equality, hash, dump nor what a copy knows."""
     asked, fresh = (HardwareProfile(programming={"sigma": 0.1}) for _ in range(2))
-    assert asked.is_deep
+    assert asked.needs_chip
     assert asked.is_drawn
     assert asked == fresh
     assert hash(asked) == hash(fresh)
     assert asked.model_dump() == fresh.model_dump()
-    assert not asked.without_variation().is_deep
+    assert not asked.without_variation().needs_chip
     assert not asked.without_variation().is_drawn
-    assert asked.varied(name="again").is_deep
+    assert asked.varied(name="again").needs_chip
     assert copy.deepcopy(asked) == fresh
+
+
+def test_what_a_law_of_the_conductance_says_is_all_that_is_said():
+    law = {"constant": 0.01, "slope": -0.01, "low": 0.005, "high": 0.05}
+    profile = HardwareProfile(flicker={"amplitude": law, "maximum": 0.04})
+    assert profile.flicker.exponent == 0
+    with pytest.raises(ProfileError, match="a law says by itself how q depends on the conductance"):
+        profile.varied(flicker={"exponent": 0.65})
+    assert profile.varied(flicker={"amplitude": 0.01, "exponent": 0.65}).flicker.exponent == 0.65
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8, 16])
+def test_levels_are_steps_from_0_to_the_full_scale(bits):
+    """`bits` signed bits count from -(2^(b-1) - 1) to 2^(b-1) - 1, unsigned ones from 0 to 2^b - 1."""
+    signed, unsigned = len(range(1, 2 ** (bits - 1))), len(range(1, 2**bits))
+    assert DAC(bits=bits).levels == ADC(bits=bits).levels == Weight(bits=bits).levels == signed
+    assert DAC(bits=bits, signed=False).levels == ADC(bits=bits, signed=False).levels == unsigned
+
+
+def test_what_does_not_round_has_no_levels():
+    assert DAC().levels == ADC().levels == Weight().levels == 0
+    assert DAC(bits=1, signed=False).levels == 1
