@@ -26,3 +26,10 @@ def test_python_runs(monkeypatch, capsys):
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_modules_that_are_named_exist(page):
+    # By their path from the top, or within the package.
+    named = set(re.findall(r"[\w./-]+\.py\b", page.read_text(encoding="utf-8")))
+    assert [path for path in named if not any((top / path).is_file() for top in (ROOT, ROOT / "analogsim"))] == []
