@@ -24,7 +24,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import analogsim as an
 from analogsim.analysis.meter import STAGES
-from analogsim.ranges.calibrate import observed
+from analogsim.nn.observing import observed
 from analogsim.ranges.observer import Observer
 from tests.support import zoo
 

@@ -15,11 +15,11 @@ from ..kernels.backends import reference as plain
 from ..kernels.conv import convolve
 from ..kernels.tiles import cut
 from ..nn import Crossbar, called_layers
+from ..nn.observing import RowsAsImages, observed
 from ..nn.reach import warn_of_layers
+from ..noise import without_noise
 from ..profile import Cost, HardwareProfile
-from ..ranges.calibrate import observed
 from ..value import whole
-from .meter import RowsAsImages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +154,7 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
     parameter = next(analog.parameters())
     shape = [whole(size, "input_shape", ShapeError) for size in input_shape]
     blank = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
-    with observed(analog, _Counter) as seen, torch.no_grad():
+    with without_noise(analog), observed(analog, _Counter) as seen, torch.no_grad():
         try:
             analog(blank)
         except (RuntimeError, ValueError, IndexError) as error:

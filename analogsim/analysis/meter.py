@@ -13,7 +13,7 @@ from ..chip.build import Plane
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose, reference
 from ..kernels.conv import Job, convolve
 from ..kernels.tiles import Tile, cut
-from ..nn.function import ROWS
+from ..nn.observing import RowsAsImages
 from ..seeds import Key, Stream, derive
 from .adc_moments import adc_moments, beyond, sampled_moments
 
@@ -29,16 +29,6 @@ STAGES = (
 )
 """In the order in which the signal meets them."""
 _PART = 2**19  # outputs computed at a time
-
-
-class RowsAsImages:
-    """Mixin of a backend whose `convolve` does all the work: rows are images of one position."""
-
-    convolve: Any
-
-    def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
-        """Multiply rows (M, K)."""
-        return self.convolve(x[..., None], w[..., None], ROWS, "im2col", read)[0][..., 0], None
 
 
 class Meter(RowsAsImages):

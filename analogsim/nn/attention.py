@@ -12,7 +12,6 @@ from ..errors import ShapeError
 from ..kernels.memory import refuse_unreal
 from ..profile import HardwareProfile
 from .crossbar import AnalogComposite
-from .layer import forbids_fused_inference
 from .linear import AnalogLinear
 
 
@@ -173,30 +172,3 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
     if not mask.is_floating_point():
         raise ShapeError(f"masks are bool or floating point, got {mask.dtype}")
     return mask.to(like.dtype)
-
-
-def forbid_nested(model: nn.Module) -> None:
-    """Stop torch's TransformerEncoder from passing nested tensors to layers that are kept from its fused inference.
-
-    `allow_nested` undoes it where there are none any more.
-
-    Its flag becomes None, which is as false as False and remembers that it was True.
-    """
-    for module in model.modules():
-        if (
-            isinstance(module, nn.TransformerEncoder)
-            and getattr(module, "use_nested_tensor", False)
-            and any(map(forbids_fused_inference, module.modules()))
-        ):
-            module.use_nested_tensor = None  # type: ignore[assignment]
-
-
-def allow_nested(model: nn.Module) -> None:
-    """Undo `forbid_nested`."""
-    for module in model.modules():
-        if (
-            isinstance(module, nn.TransformerEncoder)
-            and getattr(module, "use_nested_tensor", False) is None
-            and not any(map(forbids_fused_inference, module.modules()))
-        ):
-            module.use_nested_tensor = True

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ..errors import ConversionError
 from ..profile import HardwareProfile
 from .function import CrossbarLinear, exact_dtype
-from .layer import AnalogLayer, forbid_fused_inference, plain_class, twin
+from .layer import AnalogLayer
+from .surgery import forbid_fused_inference, plain_class, twin
 
 
 class Crossbar(AnalogLayer):

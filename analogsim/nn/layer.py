@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from ..chip import Chip, DeviceKernel, Layout, build
 from ..errors import (
@@ -27,6 +26,7 @@ from ..seeds import Key, Stream, checked, derive, next_call, numbered
 from ..value import LEAST_SCALE
 from .basis import INPUT, basis, changed
 from .function import CrossbarLinear, Plan, exact_dtype
+from .surgery import _forbid_fused_inference, allow_fused_inference, twin  # noqa: F401  # pickles name the hook here
 
 RANGES = ("input_range", "adc_full_scale")
 CHIP = ("chip_seed", "chip_seconds")
@@ -115,8 +115,7 @@ class AnalogLayer(nn.Module):
         own = "profile", "backend", "precision", "layer_name", "stream", "seed", "calls"
         for name in (*own, "_observer", "_built", "_asked", "_basis"):
             delattr(self, name)
-        for key in [key for key, hook in self._forward_pre_hooks.items() if hook is _forbid_fused_inference]:
-            del self._forward_pre_hooks[key]
+        allow_fused_inference(self)
         self.__class__ = twin(self, self.digital)  # type: ignore[assignment]
         return self
 
@@ -470,31 +469,3 @@ def set_seed(model: nn.Module, seed: int | None) -> None:
     seed = None if seed is None else checked(seed, ProgrammingError)
     for number, (_, layer) in enumerate(analog_layers(model)):
         layer.seed, layer.stream, layer.calls = seed, number, 0
-
-
-def forbid_fused_inference(layer: nn.Module) -> None:
-    """Keep torch's nn.TransformerEncoderLayer from its fused inference path, which would read this layer's weights
-    and never call it; a forward hook on any module inside is what that path respects.
-    """
-    layer.register_forward_pre_hook(_forbid_fused_inference)
-
-
-def forbids_fused_inference(layer: nn.Module) -> bool:
-    """Say whether `forbid_fused_inference` was said of a layer."""
-    return any(hook is _forbid_fused_inference for hook in layer._forward_pre_hooks.values())
-
-
-def _forbid_fused_inference(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """Do nothing, as a hook."""
-
-
-def twin(module: nn.Module, new: type[nn.Module]) -> type[nn.Module]:
-    """Return the class `new`, carrying over what torch's parametrize put on the module's dynamically made subclass."""
-    if not parametrize.is_parametrized(module):
-        return new
-    return type(f"Parametrized{new.__name__}", (new,), dict(vars(type(module))))
-
-
-def plain_class(module: nn.Module) -> type[nn.Module]:
-    """Return the module's class without the subclass that torch's parametrize makes."""
-    return type(module).__mro__[1] if parametrize.is_parametrized(module) else type(module)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..profile import HardwareProfile
-from .layer import AnalogLayer, forbid_fused_inference
+from .layer import AnalogLayer
+from .surgery import forbid_fused_inference
 
 
 class AnalogLinear(AnalogLayer, nn.Linear):

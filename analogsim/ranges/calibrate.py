@@ -2,8 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..chip.adc import step_coefficients
-from ..errors import AnalogSimWarning, CalibrationError, ConversionError
-from ..nn import AnalogLayer, analog_layers
+from ..errors import AnalogSimWarning, CalibrationError
+from ..nn import AnalogLayer
 from ..nn.basis import basis
+from ..nn.observing import observed
 from ..noise import without_noise
-from ..restore import restored
 from ..value import LARGEST_SCALE, LEAST_SCALE
 from .full_scale import best_scale, conversion_error, least, least_error
 from .histogram import Histogram, pooled
@@ -108,7 +107,11 @@ def calibrate(
         raise CalibrationError(f"method is one of {known}, 0 < percentile <= 100 (got {method!r}, {percentile!r})")
     if per not in (None, *get_args(Per)):
         raise CalibrationError(f"per: 'network', 'layer' or 'tile' is needed (got {per!r})")
-    with observed(model, lambda layer: Observer(layer.profile, method != "maximum" or _has_constants(layer))) as seen:
+    binned = method != "maximum"
+    with (
+        without_noise(model),
+        observed(model, lambda one: Observer(one.profile, binned or _has_constants(one))) as seen,
+    ):
         run(model, batches, progress, "Calibrating")
     layers = [_Layer(name, layer, observer, method, percentile) for name, layer, observer in seen]
     found = [one for one in layers if not one.idle]
@@ -149,31 +152,6 @@ def _say_assumed(layers: list["_Layer"]) -> None:
 def _has_constants(layer: AnalogLayer) -> bool:
     """Return whether a range is given, so that data may clip whatever the method."""
     return isinstance(layer.profile.dac.input_range, float) or isinstance(layer.profile.adc.full_scale, float)
-
-
-@contextmanager
-def observed(model: nn.Module, make: Callable[[AnalogLayer], Any]) -> Iterator[list[tuple[str, AnalogLayer, Any]]]:
-    """Put a kernel that takes notes into every analog layer, the network in evaluation mode and without injected noise,
-    for as long as the context lasts.
-
-    Yields
-    ------
-    list of (name, layer, what `make` made for it)
-
-    Raises
-    ------
-    ConversionError
-        The model has no analog layer.
-    """
-    layers = [(name, layer, make(layer)) for name, layer in analog_layers(model)]
-    if not layers:
-        raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
-    owners = restored(model.modules(), "training"), restored((layer for _, layer, _ in layers), "_observer")
-    with owners[0], owners[1], without_noise(model):
-        model.eval()
-        for _, layer, observer in layers:
-            layer._observer = observer
-        yield layers
 
 
 @torch.no_grad()

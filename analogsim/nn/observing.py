@@ -1,0 +1,57 @@
+"""Backends that take notes, put into a network's layers for a while."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import ConversionError
+from ..kernels import Clips, Read
+from ..restore import restored
+from .function import ROWS
+from .layer import AnalogLayer, analog_layers
+
+
+@contextmanager
+def observed(model: nn.Module, make: Callable[[AnalogLayer], Any]) -> Iterator[list[tuple[str, AnalogLayer, Any]]]:
+    """Put a backend that takes notes into every analog layer, for as long as the context lasts.
+
+    The network is in evaluation mode meanwhile. Noise that was injected is heard: enter `noise.without_noise` as well
+    where it must not be.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Converted.
+    make : callable
+        Makes a layer's backend.
+
+    Yields
+    ------
+    list of (name, layer, what `make` made for it)
+
+    Raises
+    ------
+    ConversionError
+        The model has no analog layer.
+    """
+    layers = [(name, layer, make(layer)) for name, layer in analog_layers(model)]
+    if not layers:
+        raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
+    owners = restored(model.modules(), "training"), restored((layer for _, layer, _ in layers), "_observer")
+    with owners[0], owners[1]:
+        model.eval()
+        for _, layer, observer in layers:
+            layer._observer = observer
+        yield layers
+
+
+class RowsAsImages:
+    """Mixin of a backend whose `convolve` does all the work: rows are images of one position."""
+
+    convolve: Any
+
+    def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
+        """Multiply rows (M, K)."""
+        return self.convolve(x[..., None], w[..., None], ROWS, "im2col", read)[0][..., 0], None
