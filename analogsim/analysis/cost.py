@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..chip import Chip, Layout
+from ..chip import Layout
 from ..convert import converted
 from ..errors import ConversionError, ShapeError
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
@@ -15,6 +15,7 @@ from ..kernels.backends import reference as plain
 from ..kernels.conv import convolve
 from ..kernels.tiles import cut
 from ..nn import Crossbar, called_layers
+from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import RowsAsImages, observed
 from ..nn.reach import warn_of_layers
 from ..noise import without_noise
@@ -179,7 +180,7 @@ class _Counter(RowsAsImages):
         self.tiles: list[tuple[int, int]] = []
         self.products = 0.0
 
-    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor, chip: Chip | None) -> None:
+    def written(self, matrix: ProgrammedMatrix) -> None:
         """Do nothing."""
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:

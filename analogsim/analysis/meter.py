@@ -13,6 +13,7 @@ from ..chip.build import Plane
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose, reference
 from ..kernels.conv import Job, convolve
 from ..kernels.tiles import Tile, cut
+from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import RowsAsImages
 from ..seeds import Key, Stream, derive
 from .adc_moments import adc_moments, beyond, sampled_moments
@@ -64,9 +65,9 @@ class Meter(RowsAsImages):
         self.inputs, self.inputs_clipped = 0, 0
         self.conversions, self.conversions_clipped = 0, 0.0
 
-    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor, chip: Chip | None) -> None:
+    def written(self, matrix: ProgrammedMatrix) -> None:
         """Take note of the digital matrix, and of the cells that it is on."""
-        self.weight, self.chip = weight.detach(), chip
+        self.weight, self.chip = matrix.weight.detach(), matrix.chip
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
         """Return the layer's own scalars."""

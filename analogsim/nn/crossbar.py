@@ -52,7 +52,7 @@ class Crossbar(AnalogLayer):
             with exact_dtype(rows, w, b) as (x, _, _):
                 if not x.numel():
                     return F.linear(x, w, b).to(rows.dtype)
-                return CrossbarLinear.apply(x, w, b, self.read(x, *written), self.learned_range).to(rows.dtype)
+                return CrossbarLinear.apply(x, w, b, self.read(x, written), self.learned_range).to(rows.dtype)
 
         return multiply
 

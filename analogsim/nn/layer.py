@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..chip import Chip, DeviceKernel, Layout, build
+from ..chip import Chip, DeviceKernel
 from ..errors import (
     CalibrationError,
     ConversionError,
@@ -20,12 +20,12 @@ from ..errors import (
 )
 from ..kernels import Backend, MatmulSpec, Precision, Read, choose, uncompiled
 from ..kernels.philox import seed_of_call
-from ..kernels.tiles import cut
 from ..profile import HardwareProfile
 from ..seeds import Key, Stream, checked, derive, next_call, numbered
 from ..value import LEAST_SCALE
 from .basis import INPUT, basis, changed
 from .function import CrossbarLinear, Plan, exact_dtype
+from .matrix import ProgrammedMatrix, cells_of, normalised, scaled, weight_scale
 from .surgery import _forbid_fused_inference, allow_fused_inference, twin  # noqa: F401  # pickles name the hook here
 
 RANGES = ("input_range", "adc_full_scale")
@@ -132,32 +132,6 @@ class AnalogLayer(nn.Module):
         """
         return MatmulSpec.of(self.profile, self._input_range(x), self._full_scale(), self.precision)
 
-    def weight_scale(self, weight: Tensor) -> Tensor:
-        """Return w_max, weight units: per output (N,); 0 for one whose weights are all 0, so that nothing is made of
-        what its column gives.
-        """
-        rule = self.profile.weight.w_max
-        if not weight.numel():
-            return weight.new_zeros(len(weight))
-        flat = weight.detach().flatten(1)
-        top = torch.maximum(flat.amax(1), -flat.amin(1))
-        if rule == "column":
-            return top
-        return torch.where(top == 0, top, top.amax() if rule == "tensor" else rule)
-
-    def program(self, weight: Tensor, w_max: Tensor) -> Tensor:
-        """Return ŵ, the weights as programmed (design section 3.2), normalised units; shape of `weight`."""
-        with torch.no_grad():
-            # A column that holds nothing has no scale, and is 0 by any.
-            divisor = torch.where(w_max == 0, 1, w_max)
-            programmed = weight / divisor.reshape(-1, *[1] * (weight.ndim - 1))
-            if isinstance(self.profile.weight.w_max, float):
-                programmed.clamp_(-1, 1)
-            levels = self.profile.weight.levels
-            if levels:
-                programmed.mul_(levels).round_().div_(levels)
-        return programmed
-
     @property
     def transparent(self) -> bool:
         """True where this computes exactly what its digital twin computes, and nobody observes.
@@ -206,22 +180,20 @@ class AnalogLayer(nn.Module):
 
     def plan(self, x: Tensor, weight: Tensor) -> Plan:
         """Return what one call needs."""
-        return self.read(x, *self.write(weight))
+        return self.read(x, self.write(weight))
 
-    def write(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Chip | None]:
-        """Program a matrix: return ŵ, w_max (N,), W as programmed where it is not `weight`, and the cells where the
-        profile has any.
-        """
-        w_max = self.weight_scale(weight)
-        programmed = self.program(weight, w_max)
+    def write(self, weight: Tensor) -> ProgrammedMatrix:
+        """Program a matrix of weights (N, K, …), weight units, onto this layer's crossbars."""
+        w_max = weight_scale(weight, self.profile.weight)
+        programmed = normalised(weight, w_max, self.profile.weight)
         chip = self.chip(programmed) if self.profile.needs_chip else None
         if chip is not None:
             programmed, w_max = chip.weight, w_max * chip.gain
-        if self._observer is not None:
-            self._observer.written(weight, programmed, w_max, chip)
         exact = (self.programs_exactly and chip is None) or self._observer is not None
-        w_eff = None if exact else programmed * w_max.reshape(-1, *[1] * (weight.ndim - 1))
-        return programmed, w_max, w_eff, chip
+        matrix = ProgrammedMatrix(weight, programmed, w_max, None if exact else scaled(programmed, w_max), chip)
+        if self._observer is not None:
+            self._observer.written(matrix)
+        return matrix
 
     def chip(self, programmed: Tensor) -> Chip:
         """Return the cells that ŵ (N, K, …) is on: as programmed; in training, on a new chip at every call.
@@ -247,28 +219,27 @@ class AnalogLayer(nn.Module):
         key, built = (profile, seed, seconds), self._built  # once: another thread may build meanwhile
         if built is not None and built[0] == key and torch.equal(built[1], programmed):
             return built[2]
-        chip = build(programmed, profile, self._layout(programmed), seed, seconds)
+        chip = cells_of(programmed, profile, getattr(self, "groups", 1), seed, seconds)
         keeps = not self.training and self._observer is None
         self._built = (key, programmed, chip) if keeps else None
         return chip
 
-    def read(
-        self, x: Tensor, programmed: Tensor, w_max: Tensor, w_eff: Tensor | None, chip: Chip | None = None
-    ) -> Plan:
-        """Return what one call on what `write` programmed needs; as `plan`."""
+    def read(self, x: Tensor, matrix: ProgrammedMatrix) -> Plan:
+        """Return what one call needs on a matrix that `write` programmed; as `plan`."""
+        chip = matrix.chip
         if self._observer is not None:
             kernel = self._observer
             if kernel.reads_chips and chip is not None and DeviceKernel.needed(chip, self.profile):
                 kernel = DeviceKernel(kernel, chip, self.profile, observer=True)
-            return Plan(programmed, None, kernel, Read(self._observer.spec(self, x), scale=w_max), False)
+            return Plan(matrix.programmed, None, kernel, Read(self._observer.spec(self, x), scale=matrix.w_max), False)
         spec = self.spec(x)
         kernel = choose(x, self.backend)
         if chip is not None and DeviceKernel.needed(chip, self.profile):
             kernel = DeviceKernel(kernel, chip, self.profile)
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
-        read = Read(spec, *self.draw(spec), w_max * spec.input_range)
-        return Plan(programmed, w_eff, kernel, read, differentiable)
+        read = Read(spec, *self.draw(spec), matrix.w_max * spec.input_range)
+        return Plan(matrix.programmed, matrix.effective, kernel, read, differentiable)
 
     @property
     def learned_range(self) -> Tensor | None:
@@ -281,15 +252,6 @@ class AnalogLayer(nn.Module):
         """Return the seed of a chip for one training call."""
         seed = seed_of_call(self.seed, self.input_range.device, training=True)
         return seed if self.seed is None else derive(seed, Key.TRAINING_CHIP, self.stream, next_call(self))
-
-    def _layout(self, programmed: Tensor) -> Layout:
-        """Return where the cells of ŵ (N, K, …) are."""
-        tile, spec = self.profile.tile, MatmulSpec(rows=self.profile.tile.rows)
-        if programmed.ndim == 2:
-            tiles = spec.tiles(programmed.shape[1])
-        else:
-            tiles = [(part.start, part.stop) for part in cut(programmed, spec, tile.mapping)]
-        return Layout.of(tiles, len(programmed), getattr(self, "groups", 1), tile.cols, self.profile.lines)
 
     def _input_range(self, x: Tensor) -> float:
         rule = self.profile.dac.input_range

@@ -50,14 +50,14 @@ class _AnalogConvTranspose(AnalogSpatial):
             # (C, N/groups, *kernel) -> (groups · N/groups · kernel, C/groups): a crossbar's column is a row here.
             matrix = weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
             written = self.write(matrix)
-            chip, plan = written[-1], self.read(inputs, *written)
+            plan = self.read(inputs, written)
             columns = len(matrix) // groups
             sums = []
             for group in range(groups):
                 own = slice(group * columns, (group + 1) * columns)
                 part = plan.part(own, *(self.draw(plan.read.spec) if group else (plan.read.seed, plan.read.stream)))
                 if self._observer is not None:
-                    self._observer.written(matrix[own], part.programmed, part.read.scale, chip and chip.part(own))
+                    self._observer.written(written.part(own))
                 sums.append(CrossbarLinear.apply(rows[:, group], matrix[own], None, part, self.learned_range))
             products = torch.cat(sums, 1) if groups > 1 else sums[0]
             products = products.reshape(len(x), *x.shape[2:], len(matrix)).movedim(-1, 1)

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..chip import Chip
 from ..kernels import Clips, MatmulSpec, Read
+from ..nn.matrix import ProgrammedMatrix
 from ..profile import HardwareProfile
 from .histogram import Histogram
 
@@ -46,10 +46,11 @@ class Observer:
         self.rows = 0.0
         self._live: Tensor | None = None  # outputs (N,), bool, whose columns hold anything, where not all do
 
-    def written(self, weight: Tensor, programmed: Tensor, w_max: Tensor, chip: Chip | None) -> None:
-        """Take note of a matrix: digital, as programmed, and its scale (N,)."""
+    def written(self, matrix: ProgrammedMatrix) -> None:
+        """Take note of a matrix."""
+        programmed, w_max, chip = matrix.programmed, matrix.w_max, matrix.chip
         self.rows = min(self.profile.tile.rows or math.inf, programmed[0].numel()) if len(programmed) else 0
-        self.row_power = float(weight.detach().flatten(1).double().square().sum(1).mean())
+        self.row_power = float(matrix.weight.detach().flatten(1).double().square().sum(1).mean())
         self.gain_power = float(w_max.double().square().mean())
         self._live = None if bool(w_max.all()) else w_max != 0
         self.plane_power = 1.0 if chip is None else sum(plane.coefficient**2 for plane in chip.planes)

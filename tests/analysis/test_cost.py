@@ -8,6 +8,7 @@ from torch import nn
 
 from analogsim import HardwareProfile, convert, cost, presets
 from analogsim.errors import ConversionError, ProfileError, ShapeError
+from analogsim.nn.matrix import layout
 from models.lenet import LeNet5
 
 SMALL = HardwareProfile(
@@ -242,7 +243,7 @@ def test_tiles_are_the_arrays_that_the_cells_are_on(name, layer):
     profile = sliced if name == "digital pairs" else HardwareProfile.load(name)
     shape = (300,) if isinstance(layer, nn.Linear) else (40, 4, 4)
     analog = convert(layer, profile)
-    arrays = list(analog._layout(analog.weight).arrays())
+    arrays = list(layout(analog.weight, profile, getattr(layer, "groups", 1)).arrays())
     assert cost(layer, profile, shape).total.tiles == len(arrays)
     widest = max(outputs.stop - outputs.start for outputs, _ in arrays)
     assert widest * profile.lines <= profile.tile.cols

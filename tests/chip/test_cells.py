@@ -266,7 +266,7 @@ def test_each_slice_has_a_reference_column_of_the_digit_of_zero():
     profile = IDEAL.varied(weight={"bits": 5}, cells={"mapping": "offset", "bits": 2}, programming={"sigma": 0.02})
     layer = linear(profile, 3, 6)
     an.program(layer, 1)
-    planes = layer.chip(layer.program(layer.weight, torch.ones(3, dtype=torch.float64))).planes
+    planes = layer.write(layer.weight).chip.planes
     noise = 0.02 * drawn((12, 6), int(layer.chip_seed), Stream.PROGRAMMING, 0)
     held = np.round(layer.weight.detach().numpy() * 15) + 16
     for i, plane in enumerate(planes):

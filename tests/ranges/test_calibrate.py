@@ -129,7 +129,7 @@ def test_mse_ranges_are_each_converters_best():
     x = heavy(40 * 500).float().view(500, 40)
     report = calibrate(layer, x, "mse")[""]
     assert report["input_range"] == pytest.approx(best_scale(counted(x), 7), rel=1e-6)
-    w = layer.program(layer.weight, layer.weight_scale(layer.weight))
+    w = layer.write(layer.weight).programmed
     sums = torch.cat([(x[:, part] @ w[:, part].T).detach().flatten() for part in (slice(0, 20), slice(20, 40))])
     expected = best_scale(counted(sums), 7) / report["input_range"]
     assert report["adc_full_scale"] == pytest.approx(expected, rel=0.02)
@@ -187,7 +187,7 @@ def test_what_a_converter_without_a_sign_cannot_convert_is_beyond_its_range(meth
     x = torch.rand(2000, 12, generator=generator) * 4 - 3
     nn.init.uniform_(layer.weight, -1, 0.5, generator=generator)
     report = calibrate(layer, x, method)[""]
-    sums = (x @ (layer.weight / layer.weight_scale(layer.weight)[:, None]).T).detach()
+    sums = (x @ (layer.weight / layer.write(layer.weight).w_max[:, None]).T).detach()
     for values, top, name, levels in (
         (x, report["input_range"], "input_clipped", 63),
         (sums, report["adc_full_scale"] * report["input_range"], "adc_clipped", 15),
@@ -228,7 +228,7 @@ def test_sums_of_steps_have_the_range_of_their_bits(method, given):
     report = calibrate(layer, x, method)[""]
     alpha = given or report["input_range"]
     assert (alpha == pytest.approx(float(x.max()))) == (given is None and method == "maximum")
-    w = layer.program(layer.weight, layer.weight_scale(layer.weight))
+    w = layer.write(layer.weight).programmed
     codes = (x / alpha).clamp(-1, 1).mul(127).round()
     sums = [codes.sign() * (codes.abs() // 4**j % 4) / 3 @ w.T for j in range(4)]
     sums = torch.stack(sums).abs().double().flatten()
@@ -287,7 +287,7 @@ def test_tiles_of_a_convolution():
     model = convert(nn.Conv2d(8, 4, 3), EIGHT)
     x = torch.randn(10, 8, 6, 6) * torch.linspace(0.2, 2, 8).view(8, 1, 1)
     report = calibrate(model, x, per="tile")[""]
-    w = model.program(model.weight, model.weight_scale(model.weight))
+    w = model.write(model.weight).programmed
     for tile, scale in enumerate(report["adc_full_scale"]):
         part = slice(2 * tile, 2 * tile + 2)
         sums = nn.functional.conv2d(x[:, part], w[:, part])
@@ -298,7 +298,7 @@ def test_clip_fractions_beyond_constant_ranges():
     model = convert(nn.Linear(20, 6), EIGHT.varied(dac={"input_range": 0.5}, adc={"full_scale": 1.0}))
     x = torch.randn(400, 20)
     report = calibrate(model, x)[""]
-    w = model.program(model.weight, model.weight_scale(model.weight))
+    w = model.write(model.weight).programmed
     assert report["input_clipped"] == pytest.approx(float((x.abs() > 0.5).float().mean()), abs=2e-3)
     assert report["adc_clipped"] == pytest.approx(float(((x @ w.T).abs() > 0.5).float().mean()), abs=2e-3)
 
