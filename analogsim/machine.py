@@ -3,10 +3,14 @@
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from .errors import BackendError
+
+LIBRARIES = ("analogsim", "torch", "brevitas", "numpy", "numba", "scipy")
 
 
 def processor() -> str:
@@ -50,6 +54,34 @@ def revision() -> tuple[str, bool] | None:
         return git("rev-parse", "HEAD").stdout.strip(), changed
     except OSError:
         return None
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Return what a result was computed with: versions, commit, processor, device and threads."""
+    import torch
+
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {
+        "versions": versions(),
+        "commit": commit(),
+        "processor": processor(),
+        "device": gpu or device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide a result."""
+    found = {"python": platform.python_version()}
+    return found | {name: known for name in LIBRARIES if (known := installed(name))}
+
+
+@cache
+def commit() -> str | None:
+    """Return the commit of analogsim's repository, "+changes" where files differ from it; None outside one."""
+    known = revision()
+    return known and known[0][:12] + "+changes" * known[1]
 
 
 def choose_device(name: str) -> str:

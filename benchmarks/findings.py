@@ -9,7 +9,6 @@ import pandas as pd
 
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.robustness.midpoint import midpoint_texts
-from analogsim.study.job import RESULT, SWEEP
 from analogsim.study.records import read_result
 from analogsim.study.store import Store
 
@@ -78,7 +77,7 @@ def made(name: str, results: Rows) -> str:
     """Say on what data, how long and with which code a study was run."""
     store = Store(PAPER / name)
     study = store.study()
-    read = (read_result(store.folder(r["job"]) / RESULT) for r in results if r["status"] != "failed")
+    read = (read_result(store.files(r["job"]).result) for r in results if r["status"] != "failed")
     facts = [fact for fact in read if fact]
     commits = ", ".join(dict.fromkeys(str(fact.commit) for fact in facts))
     epochs = sorted({row["epochs"] for row in results})
@@ -179,8 +178,9 @@ def mismatch() -> str:
     if load(folder) is None:
         return MISSING
     curves: dict[float, list[RobustnessCurve]] = {}
-    for cell in Store(folder).plan():
-        path = folder / "jobs" / cell.job / SWEEP
+    store = Store(folder)
+    for cell in store.plan():
+        path = store.files(cell.job).sweep
         if cell.bits is None and path.exists():
             curves.setdefault(cell.sigma, []).append(RobustnessCurve.load(path))
     sigmas = next(iter(curves.values()))[0].sigmas

@@ -10,10 +10,10 @@ from torch import nn
 
 from analogsim import HardwareProfile, at_time, calibrate, convert, presets, program, set_seed
 from analogsim.bench import machine
+from analogsim.machine import commit
 from analogsim.robustness import curve
-from analogsim.study.job import commit
+from analogsim.storage.files import write_text
 from analogsim.terminal.progress import track
-from analogsim.training.checkpoint import write_text
 from analogsim.training.data import DataSet, load_data
 from analogsim.training.train import TrainSpec, accuracy, train
 from models.lenet import LeNet5

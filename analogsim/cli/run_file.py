@@ -73,7 +73,7 @@ class Run(Record):
 
     def save(self, folder: Path) -> None:
         """Write `run.json`; never leaves half a file."""
-        from ..training.checkpoint import write_text
+        from ..storage.files import write_text
 
         write_text(folder / ABOUT, sealed_text(self.model_dump(mode="json"), 2))
 

@@ -119,7 +119,7 @@ def train(
     from ..profile import HardwareProfile
     from ..program import program
     from ..ranges.learn import learn_ranges as learn
-    from ..training.checkpoint import write_text
+    from ..storage.files import write_text
     from ..training.data import load_data
     from ..training.network import build, check_fit, find, with_data
     from ..training.train import TrainSpec

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-from ..errors import DataError, StudyError
+from ..errors import CheckpointError, DataError, StudyError
 
 try:
     import fcntl
@@ -112,6 +112,39 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         aside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Write a text file aside, then rename it; `durable` as in `write_aside`.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written.
+    """
+    write_aside(path, lambda aside: aside.write_text(text, "utf-8", "backslashreplace"), durable)
+
+
+def write_aside(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:
+    """Let a file be written aside, then rename it: there is the old one or the new one, whenever the process dies.
+
+    `durable`: even if the power fails.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as aside:
+            write(aside)
+            if durable:
+                with aside.open("rb") as file:
+                    # On the disk before it has its name, so that a power failure leaves no empty file.
+                    os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be written: {first_line(error)}") from error
+
+
 def content(path: Path, most: int | None = MOST) -> bytes:
     """Return what a regular file holds, of at most so many bytes; a pipe or a device is refused, not waited for.
 
@@ -193,3 +226,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def first_line(error: Exception, most: int = 120) -> str:
+    """Return the first line of what an error says, or the error's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

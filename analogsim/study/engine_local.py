@@ -12,7 +12,8 @@ from multiprocessing import connection, resource_tracker
 from types import ModuleType
 from typing import Any
 
-from .group_job import GroupTask, attempt_unit, left_over
+from .group_job import attempt_unit
+from .grouping import GroupTask, left_over
 from .job import Task, record_failure
 
 RETRIES = 1  # of a job whose worker died: it may have been the machine's fault (memory), or the job's

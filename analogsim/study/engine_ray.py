@@ -10,9 +10,11 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import BackendError
-from ..training.checkpoint import first_line
-from .group_job import GroupTask, attempt_unit, left_over
-from .job import RESULT, Task, record_failure
+from ..storage.files import first_line
+from .folder import JobFolder
+from .group_job import attempt_unit
+from .grouping import GroupTask, left_over
+from .job import Task, record_failure
 
 RETRIES = 3  # of a job whose worker died
 TICK = 0.5  # seconds
@@ -69,7 +71,7 @@ def run_ray(
                     ray.get(reference)
                 except ray.exceptions.RayError as error:
                     # A retry may have been lost after it had finished the job.
-                    if isinstance(task, Task) and not (task.folder / RESULT).exists():
+                    if isinstance(task, Task) and not JobFolder(task.folder).finished:
                         record_failure(task.folder, f"the Ray task was lost: {first_line(error, 200)}", str(error))
                 if isinstance(task, GroupTask):
                     for single in left_over(task):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..robustness.curve import COLORS, QUANTITIES
 from ..robustness.midpoint import MidpointFit
-from ..training.checkpoint import write_aside
+from ..storage.files import write_aside
 from .results import Variant
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,20 @@ from torch import nn
 
 from ..batch_norm import batch_norms
 from ..errors import AnalogSimError, DivergenceError, StudyError
-from ..machine import choose_device, installed, processor, revision
+from ..machine import choose_device, provenance
 from ..qat import prepare_qat
 from ..restore import forked, seed_generators
 from ..robustness.sweep import noise_sweep
-from ..storage.files import appended, lock
+from ..storage.files import appended, lock, write_text
 from ..storage.kept import sealed_text
-from ..training.checkpoint import write_text
 from ..training.data import DataSet, load_data
 from ..training.network import build, check_fit, find_class, with_data
-from ..training.train import CHECKPOINT, train
+from ..training.train import train
+from .folder import LOG, JobFolder
 from .grid import Job
 from .records import Grouped, Owner, Result, read
 
-ABOUT, RUNNING, SWEEP, RESULT, ERROR, LOG, LOCK, GROUPED = (
-    "job.json",  # what the job is
-    "running.json",  # who is at it
-    "sweep.json",  # the robustness curve
-    "result.json",  # written last: the job is finished
-    "error.json",
-    "log.txt",
-    "lock",
-    "grouped.json",  # in which group it was trained
-)
 PATIENCE = 60.0  # seconds to wait for another process to leave the job's folder
-LIBRARIES = ("analogsim", "torch", "brevitas", "numpy", "numba", "scipy")
 
 
 @dataclass(frozen=True)
@@ -106,15 +95,15 @@ def run_job(job: Job, folder: Path, device: str = "auto", diverged: DivergenceEr
     from filelock import Timeout
 
     try:
-        with lock(folder / LOCK, PATIENCE):
-            if not (folder / RESULT).exists():
+        with lock(JobFolder(folder).lock, PATIENCE):
+            if not JobFolder(folder).finished:
                 _run(job, folder, choose_device(device), diverged)
     except Timeout:
         raise StudyError(f"{folder}: another process is at this job ({_holder(folder)}); end it, or wait") from None
 
 
 def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None) -> None:
-    started = now()
+    started, files = now(), JobFolder(folder)
     announce(job, folder, device)
     try:
         data = job_data(job)
@@ -142,28 +131,29 @@ def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None) 
                 batch_norm=statistics,
                 progress=False,
             )
-            curve.save(folder / SWEEP)
+            curve.save(files.sweep)
             # Of all epochs, also those before a kill, or the job's share of a group's.
             trained_in, swept_in = sum(epoch["seconds"] for epoch in trained.history), time.perf_counter() - clock
             about |= {"status": trained.status, "message": "", "history": trained.history}
             about |= {"seconds": {"training": round(trained_in, 2), "all": round(trained_in + swept_in, 2)}}
         about |= {"started": started, "finished": now(), **provenance(device)}
-        if group := read(folder / GROUPED, Grouped):
+        if group := read(files.grouped, Grouped):
             about["grouped"] = group.model_dump()
-        write_text(folder / RESULT, sealed_text(Result(**about)))
+        write_text(files.result, sealed_text(Result(**about)))
         # Only now: all that it held is in the result. Of a divergence the last good epoch stays, to look at.
         if about["status"] != "diverged":
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-        (folder / ERROR).unlink(missing_ok=True)
+            files.checkpoint.unlink(missing_ok=True)
+        files.error.unlink(missing_ok=True)
     finally:
-        (folder / RUNNING).unlink(missing_ok=True)
+        files.running.unlink(missing_ok=True)
 
 
 def announce(job: Job, folder: Path, device: str) -> None:
     """Write down what a job is, and that this process is at it."""
-    write_text(folder / ABOUT, json.dumps(job.identity, indent=1) + "\n")
+    files = JobFolder(folder)
+    write_text(files.about, json.dumps(job.identity, indent=1) + "\n")
     who = {"process": os.getpid(), "host": platform.node(), "device": device, "since": now()}
-    write_text(folder / RUNNING, sealed_text(who))
+    write_text(files.running, sealed_text(who))
 
 
 def job_network(job: Job, data: DataSet) -> nn.Module:
@@ -191,7 +181,7 @@ def _data(name: str, train_subset: int | None, test_subset: int | None) -> DataS
 def record_failure(folder: Path, message: str, trace: str = "") -> None:
     """Record that a job failed, and why."""
     about = {"message": message, "traceback": trace, "when": now()}
-    write_text(folder / ERROR, sealed_text(about))
+    write_text(JobFolder(folder).error, sealed_text(about))
 
 
 def now() -> str:
@@ -199,34 +189,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def provenance(device: str) -> dict[str, Any]:
-    """Return what a result was computed with: versions, commit, processor, device and threads."""
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
-    return {
-        "versions": versions(),
-        "commit": commit(),
-        "processor": processor(),
-        "device": gpu or device,
-        "threads": torch.get_num_threads(),
-    }
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that decide a result."""
-    found = {"python": platform.python_version()}
-    return found | {name: known for name in LIBRARIES if (known := installed(name))}
-
-
-@cache
-def commit() -> str | None:
-    """Return the commit of analogsim's repository, "+changes" where files differ from it; None outside one."""
-    known = revision()
-    return known and known[0][:12] + "+changes" * known[1]
-
-
 def _holder(folder: Path) -> str:
     with contextlib.suppress(AnalogSimError):
-        if owner := read(folder / RUNNING, Owner):
+        if owner := read(JobFolder(folder).running, Owner):
             return f"process {owner.process} on {owner.host}, since {owner.since}"
     return "it does not say which"

@@ -13,11 +13,9 @@ import numpy as np
 from ..errors import StudyError
 from ..robustness.curve import QUANTITIES
 from ..robustness.midpoint import MidpointFit, crossing_text, midpoint_texts
-from ..storage.files import refuse_links
-from ..training.checkpoint import write_text
+from ..storage.files import refuse_links, write_text
 from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
 from .file import study_text
-from .job import RESULT
 from .records import Result, read_result
 from .results import Variant, load_variants, write_results, write_summary
 from .store import Store
@@ -71,7 +69,7 @@ def _page(store: Store, variants: Sequence[Variant]) -> str:
     models = list(dict.fromkeys(variant.cell.model for variant in variants))
     by_model = {model: [variant for variant in variants if variant.cell.model == model] for model in models}
     states = {cell.job: store.state(cell.job) for cell in plan}
-    results = [result for job in states if (result := read_result(store.folder(job) / RESULT))]
+    results = [result for job in states if (result := read_result(store.files(job).result))]
     template = resources.files("analogsim.study").joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(

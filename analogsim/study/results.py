@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, FitError, StudyError
 from ..robustness.curve import RobustnessCurve
 from ..robustness.midpoint import MidpointFit
-from ..storage.files import content
-from ..training.checkpoint import write_text
+from ..storage.files import content, write_text
 from ..training.history import Epoch
 from .grid import Entry
-from .job import RESULT, SWEEP
 from .records import Result, read_result
 from .store import Store
 
@@ -116,7 +114,7 @@ def load_variants(store: Store) -> list[Variant]:
         groups.setdefault((entry.model, entry.method, entry.variant), []).append(entry)
     variants, judges = [], {}
     for (model, method, _), cells in groups.items():
-        results = {cell.seed: read_result(store.folder(cell.job) / RESULT) for cell in cells}
+        results = {cell.seed: read_result(store.files(cell.job).result) for cell in cells}
         ended = {seed: result for seed, result in results.items() if result}
         curves = [
             _curve(store, cell.job, result)
@@ -160,7 +158,7 @@ def _results(store: Store) -> "pd.DataFrame":
     order = {place: number for number, place in enumerate(dict.fromkeys((c.model, c.method, c.variant) for c in plan))}
     rows: list[dict[str, Any]] = []
     for cell in sorted(plan, key=lambda cell: (order[cell.model, cell.method, cell.variant], cell.seed)):
-        result = read_result(store.folder(cell.job) / RESULT)
+        result = read_result(store.files(cell.job).result)
         status = result.status if result else store.state(cell.job)
         if result is None and status != "failed":
             continue
@@ -220,7 +218,7 @@ def _loaded(path: Path, _: bytes) -> RobustnessCurve:
 
 
 def _curve(store: Store, job: str, result: Result) -> RobustnessCurve:
-    path = store.folder(job) / SWEEP
+    path = store.files(job).sweep
     try:
         try:
             found = content(path)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import StudyError
-from ..machine import choose_device, usable_cores
+from ..machine import choose_device, commit, usable_cores, versions
 from ..terminal.progress import bar
+from .folder import JobFolder
 from .grid import Entry, Study
-from .group_job import AUTO, GroupTask, assign, left_over, refusal, tasks_of
-from .job import RUNNING, Task, commit, versions
+from .grouping import AUTO, GroupTask, assign, left_over, refusal, tasks_of
+from .job import Task
 from .results import write_results, write_summary
 from .store import DONE, Store
 
@@ -160,14 +161,14 @@ def _watch(
         for unit in events:
             if unit is not None:
                 for task in tasks_of(unit):
-                    (task.folder / RUNNING).unlink(missing_ok=True)
+                    JobFolder(task.folder).running.unlink(missing_ok=True)
                 if why := refusal(unit):
                     say(f"a group of {len(tasks_of(unit))} is trained singly: {why}")
             # Of a group some end before the others.
             ended = [job for job, task in open_.items() if not left_over(task)]
             for job in ended:
                 del open_[job]
-            running = [job for job in open_ if (store.folder(job) / RUNNING).exists()]
+            running = [job for job in open_ if store.files(job).running.exists()]
             for job in (*running, *ended):
                 done[job] = min(store.epochs(job), epochs[job])
             if ended:

@@ -25,18 +25,16 @@ from typing import Any
 
 from ..errors import CheckpointError, StudyError
 from ..robustness.midpoint import MidpointFit
-from ..storage.files import append_line, lock, plain, refuse_links
+from ..storage.files import append_line, lock, plain, refuse_links, write_text
 from ..storage.kept import read_lines, sealed_text
-from ..training.checkpoint import write_text
-from ..training.train import CHECKPOINT, HISTORY
 from .file import load_study, study_text
+from .folder import RUNNING, GroupFolder, JobFolder
 from .grid import Entry, Study
-from .job import ABOUT, ERROR, GROUPED, RESULT, RUNNING, now
+from .job import now
 from .records import AGAIN, Failure, Fits, Owner, Plan, Run, read, read_result
 
-STUDY, PLAN, RUNS, JOBS = "study.yaml", "plan.json", "runs.jsonl", "jobs"
-FITS = "fits.json"
-GROUPS, DAMAGED = "groups", CHECKPOINT + ".damaged"
+STUDY, PLAN, RUNS, FITS = "study.yaml", "plan.json", "runs.jsonl", "fits.json"
+JOBS, GROUPS = "jobs", "groups"
 STATES = ("finished", "collapsed", "diverged", "failed", "running", "interrupted", "waiting")
 DONE = STATES[:3]
 
@@ -78,6 +76,10 @@ class Store:
         refuse_links(self.root / JOBS, self.root / JOBS / job)
         return self.root / JOBS / job
 
+    def files(self, job: str) -> JobFolder:
+        """Return the files of a job's folder; raises what `folder` does."""
+        return JobFolder(self.folder(job))
+
     def study(self) -> Study:
         """Read the study that was last run here.
 
@@ -109,43 +111,40 @@ class Store:
 
     def state(self, job: str) -> str:
         """Return one of STATES; collapsed and diverged trainings are finished, too."""
-        folder = self.folder(job)
-        if result := read_result(folder / RESULT):
+        files = self.files(job)
+        if result := read_result(files.result):
             return result.status
-        if (folder / ERROR).exists():
+        if files.error.exists():
             return "failed"
-        if (folder / RUNNING).exists() and self.busy():
+        if files.running.exists() and self.busy():
             return "running"
-        return "interrupted" if (folder / ABOUT).exists() else "waiting"
+        return "interrupted" if files.about.exists() else "waiting"
 
     def epochs(self, job: str) -> int:
         """Return how many epochs of an unfinished job are done."""
-        try:
-            return (self.folder(job) / HISTORY).read_bytes().count(b"\n")
-        except OSError:
-            return 0
+        return self.files(job).epochs()
 
     def error(self, job: str) -> str:
         """Return a failed job's message; where that is damaged, that it is."""
         try:
-            failure = read(self.folder(job) / ERROR, Failure)
+            failure = read(self.files(job).error, Failure)
         except StudyError as error:
             return str(error)
         return failure.message if failure else ""
 
     def forget_failure(self, job: str) -> None:
         """Let a failed job be tried again, from its checkpoint if that is sound."""
-        folder = self.folder(job)
+        files = self.files(job)
         message = self.error(job)
         # One that could not be written or read may be good.
         if message.startswith(CheckpointError.__name__) and "cannot be" not in message:
             # A group's is named in the failure of each of its jobs.
             groups = [place for place in self.root.glob(f"{GROUPS}/*") if f"{GROUPS}/{place.name}/" in message]
-            for place in groups or [folder]:
+            for place in [GroupFolder(group) for group in groups] or [files]:
                 with suppress(FileNotFoundError):
-                    (place / CHECKPOINT).replace(place / DAMAGED)
-            (folder / GROUPED).unlink(missing_ok=True)
-        (folder / ERROR).unlink(missing_ok=True)
+                    place.checkpoint.replace(place.damaged)
+            files.grouped.unlink(missing_ok=True)
+        files.error.unlink(missing_ok=True)
 
     def busy(self) -> bool:
         """Say whether a run is at work here."""

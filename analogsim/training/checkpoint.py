@@ -8,10 +8,9 @@ network   safetensors, whose metadata say what the network is, with a checksum o
 
 import io
 import json
-import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..storage.files import content, replaced
+from ..storage.files import content, first_line, write_aside
 from ..storage.kept import CHECKSUM, checksum, opened, why
 from ..value import Value
 
@@ -226,39 +225,6 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     return f"{crc:08x}"
 
 
-def write_text(path: Path, text: str, durable: bool = True) -> None:
-    """Write a text file aside, then rename it; `durable` as in `write_aside`.
-
-    Raises
-    ------
-    CheckpointError
-        The file cannot be written.
-    """
-    write_aside(path, lambda aside: aside.write_text(text, "utf-8", "backslashreplace"), durable)
-
-
-def write_aside(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:
-    """Let a file be written aside, then rename it: there is the old one or the new one, whenever the process dies.
-
-    `durable`: even if the power fails.
-
-    Raises
-    ------
-    CheckpointError
-        The file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as aside:
-            write(aside)
-            if durable:
-                with aside.open("rb") as file:
-                    # On the disk before it has its name, so that a power failure leaves no empty file.
-                    os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be written: {first_line(error)}") from error
-
-
 def flat(value: Any, name: str = "") -> dict[str, Any]:
     """Return the leaves of nested mappings by their dotted names."""
     return dict(_leaves(value, name))
@@ -270,8 +236,3 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(inner, f"{name}.{key}" if name else key)
     else:
         yield name, value
-
-
-def first_line(error: Exception, most: int = 120) -> str:
-    """Return the first line of what an error says, or the error's name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..machine import memory
-from ..storage.files import content
-from .checkpoint import first_line
+from ..storage.files import content, first_line
 
 if TYPE_CHECKING:
     from PIL import Image

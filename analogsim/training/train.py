@@ -20,10 +20,11 @@ from ..nn import AnalogLayer, analog_layers
 from ..noise import noise_sites
 from ..restore import forked, seed_generators
 from ..robustness import sweep as robustness
+from ..storage.files import first_line, write_text
 from ..terminal.progress import bar
 from ..value import Value
 from .augment import cut
-from .checkpoint import first_line, load_checkpoint, save_checkpoint, write_text
+from .checkpoint import load_checkpoint, save_checkpoint
 from .data import DataSet, guessing_accuracy
 from .epoch import EpochOrder, epoch_seeds
 from .history import History, numbered

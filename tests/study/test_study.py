@@ -20,11 +20,13 @@ import pytest
 import yaml
 
 from analogsim.errors import BackendError, StudyError
+from analogsim.machine import provenance
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.storage.kept import sealed_text
 from analogsim.study import load_results, load_study, run_study, summarise
+from analogsim.study.folder import ERROR, RESULT, RUNNING, SWEEP
 from analogsim.study.grid import Study
-from analogsim.study.job import ERROR, RESULT, RUNNING, SWEEP, Task, now, provenance, record_failure, run_job
+from analogsim.study.job import Task, now, record_failure, run_job
 from analogsim.study.records import Result
 from analogsim.study.run import time_left
 from analogsim.study.store import Store
@@ -59,7 +61,7 @@ def call(*args):
     return shell.call("study", *args)
 
 
-def wait_until(happened, process=None, seconds=60):
+def wait_until(happened, process=None, seconds=300):
     until = time.monotonic() + seconds
     while not happened():
         if process is not None and process.poll() is not None:

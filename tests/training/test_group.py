@@ -19,10 +19,10 @@ from analogsim.errors import ConversionError, StudyError
 from analogsim.noise import NoiseSpec, inject_noise, noise_sites
 from analogsim.qat import QATSpec, prepare_qat
 from analogsim.study import load_results, run_study
+from analogsim.study.folder import ERROR, GROUP, GROUPED, REFUSED, RESULT
 from analogsim.study.grid import Study
-from analogsim.study.group_job import ABOUT, GROUPS, REFUSED, family, form_groups
-from analogsim.study.job import ERROR, GROUPED, RESULT
-from analogsim.study.store import Store
+from analogsim.study.grouping import family, form_groups
+from analogsim.study.store import GROUPS, Store
 from analogsim.training.data import load_data
 from analogsim.training.group import group as group_module
 from analogsim.training.group.group import Group, Member, quickest
@@ -481,7 +481,7 @@ def test_one_that_diverges_or_fails_stops_no_other(grouped):
     assert counts["failed"] == 2
     assert counts["diverged"] == 2
     assert set(frame[frame["sigma"] == 1e38]["status"]) == {"diverged"}
-    assert len(list(out.glob(f"{GROUPS}/*/{ABOUT}"))) == 1
+    assert len(list(out.glob(f"{GROUPS}/*/{GROUP}"))) == 1
     assert not list(out.glob(f"{GROUPS}/*/{CHECKPOINT}")) + list(out.glob(f"{GROUPS}/*/{REFUSED}"))
     errors = [json.loads(path.read_text()) for path in out.glob(f"jobs/*/{ERROR}")]
     assert all("no noise site 'nowhere'" in error["message"] and "Traceback" in error["traceback"] for error in errors)
