@@ -1,5 +1,8 @@
 """Every verb that returns a copy: changing the copy changes only the copy, and changes what the copy computes."""
 
+import dis
+import inspect
+import types
 import warnings
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +13,7 @@ from torch import nn
 
 import analogsim as an
 from analogsim.errors import AnalogSimWarning, ConversionError
-from analogsim.nn.copies import copied
+from analogsim.nn.copies import copied, global_names
 from tests.support import zoo
 
 PROFILE = an.HardwareProfile(dac={"bits": 8, "input_range": 4.0}, adc={"bits": 8, "full_scale": 8.0})
@@ -280,3 +283,26 @@ def test_a_lock_is_a_conversion_error_that_names_it():
     for name, where in cases.items():
         with pytest.raises(ConversionError, match=rf"{where}: cannot be copied \(.*inplace=True"):
             an.convert(zoo.REFUSED[name](), PROFILE)
+
+
+# --- what a function reads -------------------------------------------------------------------------------------------
+
+
+def code_of(*modules):
+    """All code of modules, and of one function with more names than an instruction can count to."""
+    many = "\n".join(f"  n{i}.a{i}, n{i}.call()" for i in range(300))
+    todo = [compile(f"def wide():\n{many}\nn0", "", "exec")]
+    todo += [compile(inspect.getsource(module), module.__name__, "exec") for module in modules]
+    for one in todo:
+        yield one
+        todo += [constant for constant in one.co_consts if isinstance(constant, types.CodeType)]
+
+
+def test_the_globals_that_code_reads_are_those_of_its_disassembly():
+    """On this version of Python, whose instructions are read as they lie in memory."""
+    count = 0
+    for code in code_of(dis, inspect, types, nn.modules.activation):
+        steps = dis.get_instructions(code)
+        assert global_names(code) == {s.argval for s in steps if s.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+        count += 1
+    assert count > 200
