@@ -1,4 +1,9 @@
-"""What calibrated ranges depend on of the hardware, as numbers that are kept beside them and compared with it."""
+"""Which hardware calibrated ranges are for.
+
+An input range or a full scale that was found for one profile is wrong on hardware whose tiles, weights or converters
+are others. So the fields of the profile that matter are written down as numbers (the record, `calibrated_for`), which
+are saved with the ranges and compared with the profile whenever a range is used.
+"""
 
 import zlib
 from typing import Any
@@ -6,7 +11,7 @@ from typing import Any
 from ..profile import HardwareProfile
 
 INPUT = ("dac.signed", "dac.bits", "dac.step_bits", "dac.input_range")
-"""What an input range is for."""
+"""The fields that an input range depends on."""
 FIELDS = (
     *INPUT,
     "tile.rows",
@@ -20,28 +25,38 @@ FIELDS = (
     "adc.signed",
     "adc.bits",
 )
-"""What a full scale is for; the input range that it is relative to included."""
+"""The fields that a full scale depends on. It is relative to the input range, so that range's fields are among them.
 
+`adc.rounding`, `adc.sum_bits` and `adc.kind` are not: calibration sees sums before they are converted, and every method
+takes the ADC for one that rounds to the nearest level. Records are saved by position, so new fields go at the end.
+"""
 
 ANY = -0.5
-"""In a record: of a field, or of ranges, that it does not matter for. No field's value is this number."""
+"""Stands in a record for a field that these ranges do not depend on. No field is ever this number."""
 
 
 def basis(profile: HardwareProfile, least_error: bool = True) -> tuple[float, ...]:
-    """Return the `FIELDS` of a profile as numbers, `ANY` for what does not matter.
+    """Return the record of a profile: the `FIELDS` as numbers, and `ANY` for those that do not matter.
 
     Parameters
     ----------
     profile : HardwareProfile
+        What the ranges were found for.
     least_error : bool
-        Whether ranges make the least error of converters with so many bits. Of others the bits do not matter, unless
-        inputs are applied some of them at a time.
+        True for ranges that make the error of the converters as small as possible (`mse`, `noise-aware`), since the
+        best range of a converter depends on its bits. A maximum or a percentile does not. It depends on the bits of
+        the DAC all the same where inputs are applied some bits at a time, which decides what the sums are.
+
+    Returns
+    -------
+    tuple of float
+        One number for each of `FIELDS`.
     """
     values: dict[str, Any] = {}
     for name in FIELDS:
         part, field = name.split(".")
         values[name] = getattr(getattr(profile, part), field)
-    values["dac.signed"] |= profile.dac.bits is None  # then it clips nothing
+    values["dac.signed"] |= profile.dac.bits is None  # a DAC that does not clip treats signs alike
     if not least_error:
         values["adc.bits"] = ANY
         if profile.dac.step_bits is None:
@@ -50,11 +65,15 @@ def basis(profile: HardwareProfile, least_error: bool = True) -> tuple[float, ..
 
 
 def changed(kept: list[float] | tuple[float, ...], now: tuple[float, ...]) -> list[str]:
-    """Return the fields in which what ranges are for is not what there is; NaN, which a record lost, is nothing."""
+    """Return the names of the fields in which a record differs from another, which is the profile's of today.
+
+    A field is taken to agree where the record has `ANY`, or NaN, which is left of a record that was damaged.
+    """
     return [name for name, a, b in zip(FIELDS, kept, now) if a != b and a == a and a != ANY]
 
 
 def _number(value: Any) -> float:
+    """Return a field's value as a number: -1 for null, a number below -2 for a word, which its checksum tells apart."""
     if value is None:
         return -1.0
     return -2.0 - zlib.crc32(value.encode()) if isinstance(value, str) else float(value)

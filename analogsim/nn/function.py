@@ -1,4 +1,7 @@
-"""Autograd of the crossbar (design section 3, Gradients): straight through rounding, zero where a converter clipped."""
+"""A crossbar's product as functions of autograd (design section 3, Gradients).
+
+A gradient passes rounding as if nothing were rounded, and is 0 where a converter clipped.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,20 +23,22 @@ from ..kernels.reference import dac_clipped
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What one call of a layer needs.
+    """What one call of a layer needs beside its inputs, its weight and its bias.
 
     Attributes
     ----------
-    programmed : Tensor (N, …)
+    programmed : Tensor (N, K, …)
         ŵ, normalised units.
-    w_eff : Tensor (N, …) or None
-        W as programmed, ŵ·w_max in weight units; None where it is the digital weight.
+    w_eff : Tensor (N, K, …) or None
+        The weights as programmed, ŵ·w_max in weight units, which gradients are computed with; None where they are the
+        digital weights.
     kernel : module, DeviceKernel or observer
-        The backend.
+        The backend that computes.
     read : Read
-        Without the bias, which autograd must see.
+        The scalars of the call, its random numbers and its scale. The bias is added by `reads`, because it has a
+        gradient and so must be an argument of the function.
     differentiable : bool
-        Whether a backward may follow.
+        Whether a backward may follow. Within a function of autograd, torch always says that none does.
     """
 
     programmed: Tensor
@@ -43,7 +48,7 @@ class Plan:
     differentiable: bool = True
 
     def part(self, outputs: slice, seed: int, stream: int) -> "Plan":
-        """Return the plan of some outputs, with random numbers of their own."""
+        """Return the plan of some of the outputs, which draw their noise from a seed and stream of their own."""
         kernel = self.kernel.part(outputs) if isinstance(self.kernel, DeviceKernel) else self.kernel
         scale = None if self.read.scale is None else self.read.scale[outputs]
         w_eff = None if self.w_eff is None else self.w_eff[outputs]
@@ -51,13 +56,13 @@ class Plan:
         return Plan(self.programmed[outputs], w_eff, kernel, read, self.differentiable)
 
     def reads(self, ctx: Any, bias: Tensor | None, alpha: Tensor | None) -> Read:
-        """Return the read with its bias, that records clips where a gradient needs them."""
+        """Return the read with its bias; it records what ADCs clip where a gradient of x, W or α needs that."""
         wanted = self.differentiable and any((*ctx.needs_input_grad[:2], alpha is not None))
         return replace(self.read, bias=bias, record_clips=wanted)
 
 
 ROWS = ConvGeometry((1,), (0,), (1,))
-"""Of a linear layer's rows: a convolution over one position."""
+"""The geometry of a linear layer's rows: they are images of one position, and the kernel is as large."""
 
 
 class CrossbarLinear(torch.autograd.Function):
@@ -67,9 +72,12 @@ class CrossbarLinear(torch.autograd.Function):
 
         ∂x = [x not clipped by the DAC] · Σ_t (g·m_t) W_t        ∂W_t = (g·m_t)ᵀ (α·x̂_t)        ∂b = Σ_m g
 
-    W = ŵ·w_max are the weights as programmed; w_max and noise count as constants. Of an output whose weights are all 0
-    nothing counts as clipped, so that training can fill it. x̂ is computed anew in backward: kept are what a digital
-    layer keeps, and one bit a tile and output. A learned input range keeps y too; its gradient is `range_gradient`.
+    W = ŵ·w_max are the weights as programmed; w_max and noise count as constants. In an output whose weights are all
+    0 nothing counts as clipped, so that training can fill it.
+
+    Between forward and backward, memory holds what it holds for a digital layer (x and the weights), and one bit for
+    each tile and output, which says whether its ADC clipped. x̂ is computed anew. Where the input range is learned, y is
+    held too; the range's gradient is `range_gradient`.
     """
 
     @staticmethod
@@ -81,7 +89,7 @@ class CrossbarLinear(torch.autograd.Function):
         plan: Plan,
         alpha: Tensor | None = None,
     ) -> Tensor:
-        """Run the kernel; keep x, the weights and the ADC's clip bits."""
+        """Compute the product; x, the weights and the bits of what ADCs clipped are held for backward."""
         read = plan.reads(ctx, bias, alpha)
         out, clips = plan.kernel.matmul(x, plan.programmed, read)
         ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
@@ -112,7 +120,10 @@ class CrossbarLinear(torch.autograd.Function):
 def _by_tile(
     kernel: Any, g: Tensor, x: Tensor, w: Tensor, spec: MatmulSpec, clips: Clips | None, needs: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return `CrossbarLinear`'s gradients of x and w as products of each tile."""
+    """Return `CrossbarLinear`'s gradients of x and w, one product for each tile.
+
+    It serves backends that have no backward of their own. Where nothing clipped, all tiles are one.
+    """
     tiles = spec.tiles(x.shape[1])
     if clips is None or not clips.any():
         tiles, clips = [(0, x.shape[1])], None
@@ -133,10 +144,10 @@ def _by_tile(
 
 
 def _of_live_outputs(clips: Clips | None, scale: Tensor | None) -> Clips | None:
-    """Return clips without those of outputs whose gain is 0.
+    """Return what ADCs clipped, but for outputs whose weights are all 0.
 
-    What an empty column gives (noise, an offset) says nothing of the weights that training would put there, and must
-    not keep their gradient from them.
+    The sum of such an output is noise and offsets. That it clips says nothing of weights which training might put
+    there, and so must not set their gradient to 0.
     """
     if clips is None or scale is None or (scale.device.type == "cpu" and bool(scale.all())):
         return clips
@@ -155,16 +166,17 @@ def range_gradient(
 ) -> Tensor:
     r"""Return the gradient of the input range α, straight through rounding.
 
-    y - b = α·S(x̂) with S what the crossbars give, and by the straight-through rule dx̂_k/dα is -x_k/α² where the DAC did
-    not clip and 0 where it did, so that with m_t and g as in `CrossbarLinear`
+    The output is y = α·S(x̂) + b, where S is what the crossbars give for the converted inputs x̂. By the straight-through
+    rule dx̂_k/dα is -x_k/α² where the DAC did not clip, and 0 where it did. So with m_t and g as in `CrossbarLinear`
 
         ∂α = Σ g·(y - b)/α  -  Σ_t Σ (g·m_t)·W_t·x_t·[not clipped]/α  =  (Σ g·(y - b) - Σ x·∂x) / α
 
-    for noise of a constant σ, which is larger in activation units the larger α is. What grows with the inputs does not
-    grow with α, so that `signal_noise` is taken off y: of a noise n of variance V, n·σ_out²/V is left.
+    That holds for noise whose σ is constant in normalised units: in activation units it grows with α. Noise that grows
+    with the inputs does not grow with α, and is taken off y first (`signal_noise`): of a noise n of variance V the part
+    n·σ_out²/V remains.
 
-    For ADCs and noise that do nothing this is LSQ's rule, ∂y/∂α = W·(x̂ - [not clipped]·x/α); without rounding either,
-    it is PACT's, W·[x clipped].
+    Where ADCs and noise do nothing, this is LSQ's rule, ∂y/∂α = W·(x̂ - [not clipped]·x/α). Where nothing is rounded
+    either, it is PACT's, W·[x clipped].
 
     References
     ----------
@@ -175,7 +187,7 @@ def range_gradient(
     if follows_signal(ctx.kernel, spec):
         w = ctx.programmed.view(*ctx.programmed.shape, *[1] * (x.ndim - ctx.programmed.ndim))
         out = out - signal_noise(ctx.kernel, x, w, geometry, mapping, read, ctx.clips)
-    if spec.dac_levels:  # what clipped has no gradient, but may be infinite
+    if spec.dac_levels:  # An input that clipped has no gradient, but it may be infinite, and 0·∞ is NaN.
         x = x.clamp(-spec.input_range, spec.input_range)
     total = (g * out).sum(dtype=torch.float64) - (x * grad_x).sum(dtype=torch.float64)
     if bias is not None:
@@ -184,7 +196,10 @@ def range_gradient(
 
 
 class CrossbarConv(torch.autograd.Function):
-    """A convolution on crossbars, x (B, C, *spatial); its gradients are `CrossbarLinear`'s on the unfolded input."""
+    """A convolution on crossbars, x (B, C, *spatial).
+
+    Its gradients are `CrossbarLinear`'s, with the patches of the image under the kernel as rows.
+    """
 
     @staticmethod
     def forward(
@@ -197,7 +212,7 @@ class CrossbarConv(torch.autograd.Function):
         plan: Plan,
         alpha: Tensor | None = None,
     ) -> Tensor:
-        """Run the kernel; keep x, the weights and the ADC's clip bits."""
+        """Compute the product; x, the weights and the bits of what ADCs clipped are held for backward."""
         read = plan.reads(ctx, bias, alpha)
         out, clips = convolve(plan.kernel, x, plan.programmed, geometry, mapping, read)
         ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
@@ -208,7 +223,7 @@ class CrossbarConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients by the kernels' own backward."""
+        """Return the gradients, which `convolve_backward` computes."""
         (g,) = grads
         x, weight, w_eff, *kept = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
@@ -234,7 +249,9 @@ class CrossbarConv(torch.autograd.Function):
 
 @contextmanager
 def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Any]]:
-    """Leave autocast, and lift half precision to float32: the device model knows float32 and float64.
+    """Yield tensors as the device model computes with them, in float32 or float64, and leave autocast meanwhile.
+
+    Half precision becomes float32. None stays in its place in the list.
 
     Raises
     ------

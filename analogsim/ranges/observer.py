@@ -1,4 +1,4 @@
-"""A kernel that computes exactly and takes notes: the magnitudes of inputs and of partial sums, for calibration."""
+"""What calibration sees of a layer: histograms of its inputs and its partial sums, which an exact backend records."""
 
 import math
 from typing import Any
@@ -12,30 +12,35 @@ from .histogram import Histogram
 
 
 class Observer:
-    """A backend (the functions `matmul`, `dac`, `accumulate`) without converters and noise that records as it computes.
+    """A backend that computes a layer exactly, with neither converters nor noise, and records what passes through it.
 
-    Partial sums are recorded for α = 1: in normalised units they are these divided by α. Those of steps of inputs
-    (`dac.step_bits`) are recorded in normalised units.
+    While it observes, no input range is known yet. So inputs are recorded as they are, and partial sums as products of
+    these inputs with normalised weights; divided by an input range α they are in normalised units. Where inputs are
+    applied some bits at a time (`dac.step_bits`), what is applied in a step is in normalised units already, and so are
+    its sums.
 
     Attributes
     ----------
     inputs : Histogram
-        Activation units.
+        The layer's inputs, activation units.
     sums : list of Histogram
-        Of each tile, of every slice and step; in activation units times normalised weights, or normalised units. Of
-        outputs whose weights are not all 0: the others' are not used.
+        For each tile, the partial sums that an ADC would convert, of all slices of the weights and steps of the inputs:
+        in normalised units where inputs are applied in steps, else in activation units. Sums of outputs whose weights
+        are all 0 are left out, since their ADCs convert nothing that is used.
     norms : list of [float, int]
-        Of each tile: Σ ‖x_t‖² (where the profile has read noise) and of how many.
+        For each tile, the sum of ‖x_t‖² over rows of inputs, and the number of rows. Filled in where the profile has
+        read noise, whose variance is proportional to ‖x_t‖².
     rows : float
-        Of a tile; 0 before a matrix was programmed.
+        The number of inputs that a tile holds; 0 before a matrix was programmed.
     row_power, gain_power : float
-        Means over outputs of ‖W_j‖² and of w_max², weight units.
+        The means over outputs of ‖W_j‖² and of w_max², weight units squared.
     plane_power : float
-        Σ c² of the coefficients that slices (and halves of pairs) are added up with; 1 where there are none.
+        The sum of the squares of the coefficients with which slices, and halves of pairs that are subtracted digitally,
+        are added up. It is 1 where each weight is converted as a whole.
     """
 
-    reads_chips = True  # every plane of cells and step of inputs by itself
-    wants_the_chip = False  # as programmed, not as it was wanted
+    reads_chips = True  # It is asked for every plane of cells and every step of inputs, since an ADC converts each.
+    wants_the_chip = False  # Ranges are found for the chip that was wanted, and not for what a chip became.
 
     def __init__(self, profile: HardwareProfile, binned: bool = True) -> None:
         self.profile, self.binned = profile, binned
@@ -44,10 +49,10 @@ class Observer:
         self.norms: list[list[float]] = []
         self.row_power = self.gain_power = self.plane_power = 1.0
         self.rows = 0.0
-        self._live: Tensor | None = None  # outputs (N,), bool, whose columns hold anything, where not all do
+        self._live: Tensor | None = None  # bool (N,): outputs whose weights are not all 0; None where all are such
 
     def written(self, matrix: ProgrammedMatrix) -> None:
-        """Take note of a matrix."""
+        """Record the sizes of a matrix that was programmed, and which of its outputs have any weights."""
         programmed, w_max, chip = matrix.programmed, matrix.w_max, matrix.chip
         self.rows = min(self.profile.tile.rows or math.inf, programmed[0].numel()) if len(programmed) else 0
         self.row_power = float(matrix.weight.detach().flatten(1).double().square().sum(1).mean())
@@ -56,11 +61,14 @@ class Observer:
         self.plane_power = 1.0 if chip is None else sum(plane.coefficient**2 for plane in chip.planes)
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
-        """Return the scalars to compute with: exact; read noise only asks for ‖x_t‖²."""
+        """Return the scalars to compute with, which are those of exact hardware.
+
+        Read noise is among them because a kernel that knows of it computes ‖x_t‖²; nothing is drawn.
+        """
         return MatmulSpec(rows=self.profile.tile.rows, noise_read=self.profile.noise.read)
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
-        """Multiply tile by tile, exactly."""
+        """Multiply rows (M, K) by ŵ (N, K), tile by tile, and record every tile's sums."""
         x = self.dac(x, read.spec)
         out = x.new_zeros(len(x), len(w))
         for tile, (start, stop) in enumerate(read.spec.tiles(x.shape[1])):
@@ -73,7 +81,7 @@ class Observer:
         return out if read.bias is None else out + read.bias, None
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
-        """Record inputs and pass them on."""
+        """Record inputs, and return them as they are."""
         self.inputs.add(x)
         return x
 
@@ -88,7 +96,7 @@ class Observer:
         bits: Tensor | None = None,
         first: bool = False,
     ) -> int:
-        """Record a tile's partial sums and add them to `out`; `first` overwrites it."""
+        """Record a tile's partial sums and add them to `out`, or write them there where the tile is the `first`."""
         self._record(partial, norm2, tile)
         out.copy_(partial) if first else out.add_(partial)
         return 0

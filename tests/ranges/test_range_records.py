@@ -33,7 +33,15 @@ CHANGES = [
     ({"cells": {"g_min": 0.1}}, "cells.g_min", True),
     ({"adc": {"signed": False}}, "adc.signed", True),
 ]
-KEPT = [{"adc": {"bits": 5}}, {"dac": {"bits": 5}}, {"noise": {"output": 0.1, "read": 0.1}}, {"name": "other"}]
+KEPT = [
+    {"adc": {"bits": 5}},
+    {"dac": {"bits": 5}},
+    {"adc": {"rounding": "down"}},
+    {"adc": {"sum_bits": 12}},
+    {"adc": {"kind": "ramp"}},
+    {"noise": {"output": 0.1, "read": 0.1}},
+    {"name": "other"},
+]
 
 
 class Net(nn.Module):
@@ -121,6 +129,18 @@ def test_ranges_of_least_error_are_for_their_bits(method, change):
         layer.profile = BASE.varied(**change)
     with pytest.raises(CalibrationError, match=r"calibrated for another (adc|dac)\.bits"):
         model(X)
+
+
+@pytest.mark.parametrize("method", ["maximum", "percentile", "mse", "noise-aware"])
+@pytest.mark.parametrize("change", [{"rounding": "down"}, {"sum_bits": 9}, {"kind": "sar"}], ids=str)
+def test_how_the_adc_rounds_and_adds_up_moves_no_range(method, change):
+    """So it is not in the record: sums are seen before they are converted, and taken to be rounded to the nearest."""
+    noisy = BASE.varied(noise={"output": 0.05})
+    plain, other = (calibrated(one, method) for one in (noisy, noisy.varied(adc=change)))
+    for (_, mine), (_, theirs) in zip(an.analog_layers(plain), an.analog_layers(other), strict=True):
+        assert torch.equal(mine.input_range, theirs.input_range)
+        assert torch.equal(mine.adc_full_scale, theirs.adc_full_scale)
+        assert mine.calibrated_for == theirs.calibrated_for
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
