@@ -113,7 +113,7 @@ def check(verb, net):
     first, copys = output(net), output(made)
     state = {key: value.clone() for key, value in net.state_dict().items()}
     parts = tensors(made)
-    assert len(parts) == len(tensors(net)) > 0
+    assert len(parts) >= len(tensors(net)) > 0  # more where a weight was tied to an embedding, and is quantized now
     for name, tensor in parts.items():
         with changed(tensor):
             assert torch.equal(output(net), first), f"the copy's {name} changed the original"
