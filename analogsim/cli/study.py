@@ -186,6 +186,28 @@ def report(folder: Directory) -> None:
     note(f"written: {', '.join(plain(file) for file in files)}")
 
 
+PACK_EPILOG = (
+    "All commands read jobs.jsonl as they read the folders, and a run does none of its jobs again. It is read back "
+    "before anything is removed. Files that say more than a job's line are left where they are, and named: the "
+    "checkpoint of a training that diverged, a log that is not empty, and whatever is not the study's.\n\n"
+    "[bold]Example:[/] analogsim study pack runs/lenet5"
+)
+
+
+@app.command(epilog=PACK_EPILOG)
+def pack(folder: Directory) -> None:
+    """Gather what is finished in one file, jobs.jsonl, a line a job, in place of a folder each."""
+    from ..study.packing import pack_study
+
+    done = pack_study(folder, command=text(shlex.join(["analogsim", *sys.argv[1:]])))
+    if not done.jobs:
+        note(f"{plain(folder)}: no job has finished yet; nothing was done")
+        return
+    note(f"{plain(done.path)}: {done.jobs} jobs, {done.added} of them new")
+    for path in done.left:
+        note(f"left: {plain(path)}")
+
+
 def _counts(states: Counter[str]) -> str:
     from ..study.store import STATES
 

@@ -375,6 +375,11 @@ class RobustnessCurve:
         kept = read_kept(Path(path), CurveFile, DataError)
         if kept is None:
             raise DataError(f"{path}: no such file; RobustnessCurve.save and `analogsim sweep` write them")
+        return cls.of_file(kept)
+
+    @classmethod
+    def of_file(cls, kept: CurveFile) -> Self:
+        """Return the curve that a file holds, wherever that was read from; see `load`."""
         curve = cls(
             np.array(kept.sigmas),
             np.array(kept.accuracies),

@@ -162,17 +162,19 @@ def content(path: Path, most: int | None = MOST) -> bytes:
         return file.read()
 
 
-def refuse_links(*folders: Path) -> None:
-    """Refuse folders that are links: what came from elsewhere must not say where we write.
+def refuse_links(*places: Path) -> None:
+    """Refuse folders and files that are links: what came from elsewhere must not say where we write.
 
     Raises
     ------
     StudyError
         One is a link.
     """
-    for folder in folders:
-        if folder.is_symlink():
-            raise StudyError(f"{folder}: is a link, through which nothing is read or written; put a real folder there")
+    for place in places:
+        if place.is_symlink():
+            raise StudyError(
+                f"{place}: is a link, through which nothing is read or written; put what it leads to there"
+            )
 
 
 def lock(path: Path, seconds: float) -> "BaseFileLock":

@@ -83,8 +83,8 @@ def read_lines(path: Path, kind: type[R]) -> Iterable[R]:
             continue
 
 
-def opened(text: bytes | str) -> dict[str, Any]:
-    """Return what JSON text says, without its checksum, which is compared.
+def opened(text: bytes | str, checked: bool = False) -> dict[str, Any]:
+    """Return what JSON text says, without its checksum, which is compared; `checked`: it must have one.
 
     Raises
     ------
@@ -99,6 +99,8 @@ def opened(text: bytes | str) -> dict[str, Any]:
         now = checksum(values)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if known is None and checked:
+        raise ValueError("it has no checksum")
     if known not in (None, now):
         raise ValueError(f"its checksum is {now}, not {short(known)} as when it was written")
     return values

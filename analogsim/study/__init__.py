@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .file import load_study
+    from .packing import pack_study
     from .report import write_report
     from .results import load_results, summarise
     from .run import run_study
 
-__all__ = ["load_study", "run_study", "load_results", "summarise", "write_report"]
+__all__ = ["load_study", "run_study", "load_results", "summarise", "write_report", "pack_study"]
 
 _HOMES = {
     "load_study": "file",
@@ -20,6 +21,7 @@ _HOMES = {
     "load_results": "results",
     "summarise": "results",
     "write_report": "report",
+    "pack_study": "packing",
 }
 
 

@@ -1,21 +1,22 @@
 """The JSON files of a study's directory, field by field: what is read back must be what was written."""
 
 import hashlib
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
 from ..errors import StudyError
+from ..robustness.curve import CurveFile, RobustnessCurve
 from ..robustness.midpoint import MidpointFit
-from ..storage.files import content
-from ..storage.kept import Record, read_kept
+from ..storage.files import content, refuse_links
+from ..storage.kept import Record, opened, read_kept, why
 from ..training.history import History, numbered
 from ..value import NonNegative, Value
 from .grid import Entry, digest
 
-__all__ = ["Failure", "GroupJobs", "Grouped", "Owner", "Plan", "Result", "Run", "read"]
+__all__ = ["Failure", "GroupJobs", "Grouped", "Owner", "Packed", "Plan", "Result", "Run", "read"]
 
 Crc = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
 JobName = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -108,6 +109,87 @@ def _result(path: Path) -> Result | None:
     if result is not None and (job := digest(result.job)) != path.parent.name:
         raise StudyError(f"{path}: damaged (it is of job {job}, not of its folder's); {Result.remedy}")
     return result
+
+
+def misfit(result: Result, curve: RobustnessCurve | CurveFile) -> bool:
+    """Say whether a curve is over other noise than its job asked for."""
+    asked = result.job["sweep"]
+    found = [float(sigma) for sigma in curve.sigmas], len(curve.trainings), curve.quantity
+    return found != (asked["sigmas"], asked["repeats"], asked["quantity"])
+
+
+class Packed(Record):
+    """A finished job: a line of jobs.jsonl."""
+
+    # A fit has what JSON has not: NaN and infinity, as text.
+    model_config = ConfigDict(allow_inf_nan=True)
+    remedy: ClassVar[str] = (
+        "put a good copy of the file in its place; where there is none, move this line out of it and run the study "
+        "again: that trains the line's job anew"
+    )
+
+    job: JobName
+    result: Result
+    """What the job's result.json said."""
+    curve: CurveFile | None = None
+    """What its sweep.json said; None where the training diverged."""
+
+    @model_validator(mode="after")
+    def _of_one_job(self) -> Self:
+        if (other := digest(self.result.job)) != self.job:
+            raise ValueError(f"its result is of job {other}, not of {self.job}")
+        if (self.curve is None) != (self.result.status == "diverged"):
+            raise ValueError(f"{self.result.status}, but {'without' if self.curve is None else 'with'} a curve")
+        if self.curve is not None and misfit(self.result, self.curve):
+            raise ValueError("its curve is not over the noise of this job")
+        return self
+
+    @cached_property
+    def robustness(self) -> RobustnessCurve | None:
+        """The curve, made once: its fit may take a while."""
+        return None if self.curve is None else RobustnessCurve.of_file(self.curve)
+
+
+def read_packed(path: Path) -> dict[str, Packed]:
+    """Return the finished jobs that jobs.jsonl holds, by their identities; none where there is no such file.
+
+    Raises
+    ------
+    StudyError
+        It cannot be read, is a link, or a line of it is damaged, of another job than it says, or there twice; the
+        message has the line's number.
+    """
+    refuse_links(path)
+    try:
+        return packed_lines(path, content(path))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def packed_lines(path: Path, text: bytes) -> dict[str, Packed]:
+    """Return the finished jobs that the text of a jobs.jsonl holds; raises what `read_packed` does."""
+    found: dict[str, Packed] = {}
+    # The last line has an end, too, so that what is cut off is noticed.
+    *lines, rest = text.split(b"\n")
+    for number, line in enumerate([*lines, rest] if rest or not lines else lines, 1):
+        try:
+            job = _packed(line)
+            if number > len(lines):
+                raise ValueError("its end is missing")
+            if job.job in found:
+                raise ValueError(f"job {job.job} has a line above it already")
+        except ValueError as problem:
+            raise StudyError(f"{path}, line {number}: damaged ({why(problem)}); {Packed.remedy}") from None
+        found[job.job] = job
+    return found
+
+
+@lru_cache(maxsize=10_000)
+def _packed(line: bytes) -> Packed:
+    # By the line's content, as results are by their files'.
+    return Packed.model_validate(opened(line, checked=True))
 
 
 class Fits(Record):

@@ -16,7 +16,7 @@ from ..robustness.midpoint import MidpointFit, crossing_text, midpoint_texts
 from ..storage.files import refuse_links, write_text
 from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
 from .file import study_text
-from .records import Result, read_result
+from .records import Result
 from .results import Variant, load_variants, write_results, write_summary
 from .store import Store
 
@@ -69,7 +69,7 @@ def _page(store: Store, variants: Sequence[Variant]) -> str:
     models = list(dict.fromkeys(variant.cell.model for variant in variants))
     by_model = {model: [variant for variant in variants if variant.cell.model == model] for model in models}
     states = {cell.job: store.state(cell.job) for cell in plan}
-    results = [result for job in states if (result := read_result(store.files(job).result))]
+    results = [result for job in states if (result := store.result(job))]
     template = resources.files("analogsim.study").joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(

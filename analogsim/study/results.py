@@ -1,20 +1,16 @@
 """The results of a study as pandas frames: one row a training, or one row a method over its seeds."""
 
-import hashlib
 import math
 import os
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, FitError, StudyError
+from ..errors import FitError
 from ..robustness.curve import RobustnessCurve
 from ..robustness.midpoint import MidpointFit
-from ..storage.files import content, write_text
+from ..storage.files import write_text
 from ..training.history import Epoch
 from .grid import Entry
-from .records import Result, read_result
 from .store import Store
 
 if TYPE_CHECKING:
@@ -114,13 +110,9 @@ def load_variants(store: Store) -> list[Variant]:
         groups.setdefault((entry.model, entry.method, entry.variant), []).append(entry)
     variants, judges = [], {}
     for (model, method, _), cells in groups.items():
-        results = {cell.seed: read_result(store.files(cell.job).result) for cell in cells}
+        results = {cell.seed: store.result(cell.job) for cell in cells}
         ended = {seed: result for seed, result in results.items() if result}
-        curves = [
-            _curve(store, cell.job, result)
-            for cell in cells
-            if (result := ended.get(cell.seed)) and result.status != "diverged"
-        ]
+        curves = [curve for cell in cells if (curve := store.curve(cell.job))]
         curve = _pooled(store, curves) if curves else None
         if method == study.reference and curve is not None:
             judges[model] = curve
@@ -158,7 +150,7 @@ def _results(store: Store) -> "pd.DataFrame":
     order = {place: number for number, place in enumerate(dict.fromkeys((c.model, c.method, c.variant) for c in plan))}
     rows: list[dict[str, Any]] = []
     for cell in sorted(plan, key=lambda cell: (order[cell.model, cell.method, cell.variant], cell.seed)):
-        result = read_result(store.files(cell.job).result)
+        result = store.result(cell.job)
         status = result.status if result else store.state(cell.job)
         if result is None and status != "failed":
             continue
@@ -166,7 +158,7 @@ def _results(store: Store) -> "pd.DataFrame":
         row = _settings(cell) | {"seed": cell.seed, "job": cell.job, "status": status}
         row |= {"data": result.data if result else "", "epochs": len(history)}
         row["test_accuracy"] = history[-1]["test_accuracy"] if history else math.nan
-        row |= _numbers(None if result is None or status == "diverged" else _curve(store, cell.job, result))
+        row |= _numbers(store.curve(cell.job))
         row["seconds"] = result.seconds.all if result and result.seconds else math.nan
         rows.append(row)
     columns = [*SETTINGS, "seed", "job", "status", "data", "epochs", "test_accuracy", *NUMBERS, "flags", "seconds"]
@@ -209,32 +201,6 @@ def _pooled(store: Store, curves: list[RobustnessCurve]) -> RobustnessCurve:
     curve = RobustnessCurve.pool(curves)
     kept = store.fits.get(curve.digest) if len(curves) > 1 else None
     return curve.fitted_as(kept) if kept else curve
-
-
-@lru_cache(maxsize=10_000)
-def _loaded(path: Path, _: bytes) -> RobustnessCurve:
-    # By the file's content, as results are.
-    return RobustnessCurve.load(path)
-
-
-def _curve(store: Store, job: str, result: Result) -> RobustnessCurve:
-    path = store.files(job).sweep
-    try:
-        try:
-            found = content(path)
-        except OSError:
-            found = b""  # `load` says what it is
-        curve = _loaded(path, hashlib.sha256(found).digest()) if found else RobustnessCurve.load(path)
-    except DataError as error:
-        raise StudyError(str(error)) from None
-    asked = result.job["sweep"]
-    if (curve.sigmas.tolist(), curve.accuracies.shape[1], curve.quantity) != (
-        asked["sigmas"],
-        asked["repeats"],
-        asked["quantity"],
-    ):
-        raise StudyError(f"{path}: damaged (it is not over the noise of this job); put a good copy in its place")
-    return curve
 
 
 def _judged(variant: Variant, judge: RobustnessCurve | None, reference: str | None) -> Variant:

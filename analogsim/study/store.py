@@ -4,8 +4,9 @@
 study.yaml         the study as it was last run
 plan.json          the cells of its grid, and their jobs
 runs.jsonl         every run: when, command, engine, versions, commit
-jobs/ID/           one folder a job: result.json and sweep.json, or error.json, or checkpoint.pt
-groups/ID/         one folder a group of jobs that are trained together; see group_job
+jobs/ID/           one folder a job: result.json and sweep.json, or error.json, or checkpoint.pt; see folder
+jobs.jsonl         finished jobs in one file, a line each, made of their folders by `analogsim study pack`; see packing
+groups/ID/         one folder a group of jobs that are trained together; see folder
 results.csv        one row a training; summary.csv: one row a method, over its seeds. Derived: made anew from
                    the jobs whenever one ends
 fits.json          fits of pooled curves, by what they are of; made anew where it is missing
@@ -13,28 +14,43 @@ lock, lock.json    held while a run is at work, and by whom
 =================  ====================================================================================
 """
 
+import hashlib
 import os
 import platform
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, StudyError
+from ..errors import CheckpointError, DataError, StudyError
+from ..robustness.curve import RobustnessCurve
 from ..robustness.midpoint import MidpointFit
-from ..storage.files import append_line, lock, plain, refuse_links, write_text
+from ..storage.files import append_line, content, lock, plain, refuse_links, write_text
 from ..storage.kept import read_lines, sealed_text
 from .file import load_study, study_text
 from .folder import RUNNING, GroupFolder, JobFolder
 from .grid import Entry, Study
 from .job import now
-from .records import AGAIN, Failure, Fits, Owner, Plan, Run, read, read_result
+from .records import (
+    AGAIN,
+    Failure,
+    Fits,
+    Owner,
+    Packed,
+    Plan,
+    Result,
+    Run,
+    misfit,
+    read,
+    read_packed,
+    read_result,
+)
 
 STUDY, PLAN, RUNS, FITS = "study.yaml", "plan.json", "runs.jsonl", "fits.json"
-JOBS, GROUPS = "jobs", "groups"
+JOBS, PACKED, GROUPS = "jobs", "jobs.jsonl", "groups"
 STATES = ("finished", "collapsed", "diverged", "failed", "running", "interrupted", "waiting")
 DONE = STATES[:3]
 
@@ -64,6 +80,54 @@ class Store:
             values = {key: {name: plain(value) for name, value in asdict(fit).items()} for key, fit in fits.items()}
             write_text(self.root / FITS, sealed_text({"fits": values}, indent=None))
             self.__dict__["fits"] = dict(fits)
+
+    @cached_property
+    def packed(self) -> dict[str, Packed]:
+        """Finished jobs that are packed, by their identities; read when first asked for.
+
+        Raises
+        ------
+        StudyError
+            As `read_packed`.
+        """
+        return read_packed(self.root / PACKED)
+
+    def result(self, job: str) -> Result | None:
+        """Return a finished job's result, wherever it is: in the job's folder, or packed; None where there is none.
+
+        Raises
+        ------
+        StudyError
+            It cannot be read, is damaged or another job's, or is in both places and not the same.
+        """
+        line, own = self.packed.get(job), read_result(self.files(job).result)
+        if line and own and own != line.result:
+            self._refuse_both(self.files(job).result)
+        return own or (line.result if line else None)
+
+    def curve(self, job: str) -> RobustnessCurve | None:
+        """Return a finished job's robustness curve, wherever it is; None where the job has none, or diverged.
+
+        Raises
+        ------
+        StudyError
+            As `result`; or the curve is missing, or not over the noise that the job asked for.
+        """
+        result = self.result(job)
+        if result is None or result.status == "diverged":
+            return None
+        line, files = self.packed.get(job), self.files(job)
+        if not files.finished:
+            return line.robustness if line else None
+        own = _curve(files.sweep, result)
+        if line and line.robustness and own.digest != line.robustness.digest:
+            self._refuse_both(files.sweep)
+        return own
+
+    def _refuse_both(self, path: Path) -> None:
+        raise StudyError(
+            f"{path}: says something else than the line of its job in {self.root / PACKED}; move one of the two away"
+        )
 
     def folder(self, job: str) -> Path:
         """Return a job's folder.
@@ -112,7 +176,7 @@ class Store:
     def state(self, job: str) -> str:
         """Return one of STATES; collapsed and diverged trainings are finished, too."""
         files = self.files(job)
-        if result := read_result(files.result):
+        if result := self.result(job):
             return result.status
         if files.error.exists():
             return "failed"
@@ -230,6 +294,26 @@ class Store:
     def runs(self) -> list[Run]:
         """Return every run that was recorded, the first one first."""
         return list(read_lines(self.root / RUNS, Run))
+
+
+def _curve(path: Path, result: Result) -> RobustnessCurve:
+    try:
+        try:
+            found = content(path)
+        except OSError:
+            found = b""  # `load` says what it is
+        curve = _loaded(path, hashlib.sha256(found).digest()) if found else RobustnessCurve.load(path)
+    except DataError as error:
+        raise StudyError(str(error)) from None
+    if misfit(result, curve):
+        raise StudyError(f"{path}: damaged (it is not over the noise of this job); put a good copy in its place")
+    return curve
+
+
+@lru_cache(maxsize=10_000)
+def _loaded(path: Path, _: bytes) -> RobustnessCurve:
+    # By the file's content, as results are.
+    return RobustnessCurve.load(path)
 
 
 def text_checksum(text: bytes) -> str:
