@@ -534,7 +534,7 @@ def test_a_killed_group_goes_on_and_gives_what_an_unbroken_one_gives(tmp_path):
 
 def test_a_group_that_cannot_be_is_trained_singly(tmp_path, monkeypatch):
     (tmp_path / "mixing_networks.py").write_text(
-        "from tests import test_group\n\n\nclass Mixing(test_group.Mixing):\n    pass\n"
+        "from tests.training import test_group\n\n\nclass Mixing(test_group.Mixing):\n    pass\n"
     )
     root = str(Path(__file__).parents[2])
     monkeypatch.chdir(tmp_path)
