@@ -9,7 +9,6 @@ import pandas as pd
 
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.robustness.midpoint import midpoint_texts
-from analogsim.study.records import read_result
 from analogsim.study.store import Store
 
 from .common import ROOT
@@ -77,7 +76,7 @@ def made(name: str, results: Rows) -> str:
     """Say on what data, how long and with which code a study was run."""
     store = Store(PAPER / name)
     study = store.study()
-    read = (read_result(store.files(r["job"]).result) for r in results if r["status"] != "failed")
+    read = (store.result(r["job"]) for r in results if r["status"] != "failed")
     facts = [fact for fact in read if fact]
     commits = ", ".join(dict.fromkeys(str(fact.commit) for fact in facts))
     epochs = sorted({row["epochs"] for row in results})
@@ -180,9 +179,8 @@ def mismatch() -> str:
     curves: dict[float, list[RobustnessCurve]] = {}
     store = Store(folder)
     for cell in store.plan():
-        path = store.files(cell.job).sweep
-        if cell.bits is None and path.exists():
-            curves.setdefault(cell.sigma, []).append(RobustnessCurve.load(path))
+        if cell.bits is None and (curve := store.curve(cell.job)):
+            curves.setdefault(cell.sigma, []).append(curve)
     sigmas = next(iter(curves.values()))[0].sigmas
     shown = [0, *(place for place, sigma in enumerate(sigmas) if 0.09 < sigma < 6)]
     means = {sigma: np.stack([curve.mean for curve in own]) for sigma, own in sorted(curves.items())}

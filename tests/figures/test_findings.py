@@ -16,13 +16,19 @@ ROOT = Path(__file__).parents[2]
 STUDIES = sorted(path.parent for path in (ROOT / "benchmarks" / "results" / "paper").rglob("summary.csv"))
 
 
+def packed(folder):
+    """A study's finished jobs, by their identities: the lines of its jobs.jsonl, in their order."""
+    lines = [json.loads(line) for line in (folder / "jobs.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {line["job"]: line for line in lines}
+
+
 def curves(folder):
     """(model, method, variant) → σ (S,), mean accuracies (n, S) of n trainings, noise-free (n,), chance, samples."""
     found = {}
+    jobs = packed(folder)
     for cell in json.loads((folder / "plan.json").read_text())["cells"]:
-        path = folder / "jobs" / cell["job"] / "sweep.json"
-        if path.exists():
-            found.setdefault((cell["model"], cell["method"], cell["variant"]), []).append(json.loads(path.read_text()))
+        if (curve := jobs.get(cell["job"], {}).get("curve")) is not None:
+            found.setdefault((cell["model"], cell["method"], cell["variant"]), []).append(curve)
     return {
         key: (
             np.array(own[0]["sigmas"]),
@@ -107,8 +113,9 @@ def test_summary_says_what_the_sweeps_say(folder):
 def test_every_study_of_the_repository_is_whole():
     assert {"lenet5"} <= {path.name for path in STUDIES}
     for folder in STUDIES:
-        jobs = {cell["job"] for cell in json.loads((folder / "plan.json").read_text())["cells"]}
-        assert {path.name for path in (folder / "jobs").iterdir()} == jobs
+        cells = json.loads((folder / "plan.json").read_text())["cells"]
+        assert list(packed(folder)) == list(dict.fromkeys(cell["job"] for cell in cells))
+        assert not (folder / "jobs").exists()  # `analogsim study pack` gathers them
 
 
 def test_the_page_is_as_generated():
