@@ -36,6 +36,8 @@ MOVED = {
     "journal": "analysis.journal",
     "kept": "storage.kept",
     "kernels.compiled": "kernels.backends.numba.compiled",
+    "kernels.conv": "kernels.conv_job",
+    "kernels.conv_backward": "kernels.backward",
     "kernels.conv_cpu": "kernels.backends.numba.conv",
     "kernels.conv_gpu": "kernels.backends.triton.conv",
     "kernels.conv_tiles": "kernels.tiles",

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .errors import ConversionError, NonFiniteError, ProfileError, ShapeError
-from .kernels import add_noise, resolve, uncompiled
+from .kernels import add_noise, uncompiled
+from .kernels.dispatch import find
 from .kernels.memory import refuse_unreal
 from .kernels.philox import seed_of_call
 from .nn.copies import copied, refuse_held_forwards, refuse_script
@@ -470,7 +471,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _draw(x: Tensor, sigma: Sigma, multiplicative: Sigma, seed: int, stream: int) -> Tensor:
-    if resolve(x.device.type, x.dtype) == "triton":  # half precision too: it computes in float32
+    if x.device.type != "cpu" and find(x.device.type, x.dtype).fast:  # in half precision, too: it computes in float32
         return add_noise(x, sigma, multiplicative, seed, stream)
     wide = x.to(_wide(x.dtype))
     if x.device.type == "cpu":

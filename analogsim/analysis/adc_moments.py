@@ -116,7 +116,7 @@ def sampled_moments(
             # Not in strata: in any fixed order of them it would not be independent of the white noise.
             n = n + noise.wander * torch.randn(s.shape, generator=generator, device=s.device, dtype=s.dtype)
         v = s + n
-        converted, clipped = converters.convert(v, full_scale, tile)
+        converted, clipped = converters.converted(v, full_scale, tile)
         within = v if full_scale is None else v.clamp(*converters.limits(full_scale))
         c, r = within - v, converted - within
         for total, value in zip(sums, (c, c.square(), r, r.square(), n * (c + r) + c * r, clipped.to(s.dtype))):

@@ -11,8 +11,7 @@ from ..chip import Layout
 from ..convert import converted
 from ..errors import ConversionError, ShapeError
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
-from ..kernels.backends import reference as plain
-from ..kernels.conv import convolve
+from ..kernels.conv_job import convolve_natively
 from ..kernels.tiles import cut
 from ..nn import Crossbar, called_layers
 from ..nn.matrix import ProgrammedMatrix
@@ -185,17 +184,15 @@ class _Counter(RowsAsImages):
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
         """Return the tiles."""
-        return MatmulSpec(rows=self.profile.tile.rows)
+        return MatmulSpec(rows=self.profile.tile.rows, mapping=self.profile.tile.mapping)
 
-    def convolve(
-        self, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read
-    ) -> tuple[Tensor, Clips | None]:
+    def convolve(self, x: Tensor, w: Tensor, geometry: ConvGeometry, read: Read) -> tuple[Tensor, Clips | None]:
         """Convolve."""
-        out, _ = convolve(plain, x, w, geometry, mapping, read)
+        out = convolve_natively(x, w, geometry, read)
         self.groups = getattr(self.layer, "groups", 1)
         calls = self.groups // geometry.groups  # a transposed convolution multiplies for each group by itself
         self.rows, self.columns = math.prod(w.shape[1:]), len(w) * calls
-        self.tiles = [(tile.start, tile.stop) for tile in cut(w, read.spec, mapping)]
+        self.tiles = [(tile.start, tile.stop) for tile in cut(w, read.spec)]
         self.products += len(x) * math.prod(out.shape[2:]) / calls
         return out, None
 

@@ -1,4 +1,4 @@
-"""A kernel that computes exactly and, beside it, what every stage of the layer's hardware adds at its output."""
+"""A backend that computes exactly and, beside it, what every stage of the layer's hardware adds at its output."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -11,7 +11,7 @@ from ..chip import Chip, DeviceKernel
 from ..chip.adc import Converters, steps
 from ..chip.build import Plane
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose, reference
-from ..kernels.conv import Job, convolve
+from ..kernels.conv_job import Job
 from ..kernels.tiles import Tile, cut
 from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import RowsAsImages
@@ -33,7 +33,7 @@ _PART = 2**19  # outputs computed at a time
 
 
 class Meter(RowsAsImages):
-    """A backend (the functions `matmul` and `convolve`) that is exact, weights included, and keeps sums of squares.
+    """A backend that is exact, weights included, and keeps sums of squares.
 
     With e_clip = clip(x) - x and e_round = α·x̂ - clip(x) of the DAC, W the digital and Ŵ = ŵ·w_max the programmed
     weights, and G = α·w_max, the error at the output is
@@ -73,13 +73,11 @@ class Meter(RowsAsImages):
         """Return the layer's own scalars."""
         return layer.spec(x)
 
-    def convolve(
-        self, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read
-    ) -> tuple[Tensor, Clips | None]:
+    def convolve(self, x: Tensor, w: Tensor, geometry: ConvGeometry, read: Read) -> tuple[Tensor, Clips | None]:
         """Convolve with the digital weights, and add up what the hardware would add; w is ŵ, `scale` (N,) its w_max."""
         assert self.weight is not None  # `written` comes first
         assert read.scale is not None
-        tiles, weight = cut(w, read.spec, mapping), self.weight.reshape(w.shape)
+        tiles, weight = cut(w, read.spec), self.weight.reshape(w.shape)
         if self.chip is not None:
             self.chip = replace(self.chip, planes=[plane.view(w.shape) for plane in self.chip.planes])
         read.spec.check_tiles(len(tiles))
@@ -88,11 +86,11 @@ class Meter(RowsAsImages):
         images = max(1, _PART // max(1, math.prod(whole.shape[1:])))
         for part in x.split(images):
             job = replace(whole, x=part.contiguous())
-            outputs.append(self._measure(job, weight, read.scale, mapping))
+            outputs.append(self._measure(job, weight, read.scale))
         out = torch.cat(outputs) if outputs else x.new_zeros(whole.shape)
         return (out if read.bias is None else out + read.bias.view(-1, *[1] * (x.ndim - 2))), None
 
-    def _measure(self, job: Job, weight: Tensor, w_max: Tensor, mapping: str) -> Tensor:
+    def _measure(self, job: Job, weight: Tensor, w_max: Tensor) -> Tensor:
         spec, x = job.spec, job.x
         columns = (-1, *[1] * (x.ndim - 2))
         alpha, gain = spec.input_range, (w_max * spec.input_range).view(columns)
@@ -121,7 +119,7 @@ class Meter(RowsAsImages):
         for repeat in range(self.repeats):
             key = derive(self.seed, Key.BUDGET_READ, self.number, self.inputs, repeat)
             read = Read(spec, key, Stream.READ, scale=gain.flatten())
-            noisy, _ = convolve(kernel, x, job.w, job.geometry, mapping, read)
+            noisy, _ = kernel.convolve(x, job.w, job.geometry, read)
             self._add("measured", (noisy - exact).square() / self.repeats)
         return exact
 

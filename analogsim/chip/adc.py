@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..kernels import MatmulSpec, Read, philox, reference
-from ..kernels.backends import reference as plain
+from ..kernels import Backend, MatmulSpec, Read, reference
+from ..kernels.backends.reference import Reference
 from ..profile import ADC, DAC, Noise
 from ..seeds import Key, Stream, derive
 from .draw import normals
@@ -55,7 +54,7 @@ def step_coefficients(dac: DAC) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Converters:
+class Converters(Backend):
     """ADCs of a layer on one chip, one for each tile t and column c; a backend for inputs that are converted already.
 
     A sum s becomes Q(s·(1 + gain_tc) + offset_tc·full_scale), Q being the quantizer of the ADC's kind.
@@ -69,14 +68,14 @@ class Converters:
         Seed of what is drawn for the chip.
     line : int
         Which of the bit lines of an output (slices, and halves of pairs) they convert: each has ADCs of its own.
-    base : module
-        The backend that multiplies, and converts where it can; none for `convert` alone.
+    base : Backend
+        Who draws the noise and converts.
     """
 
     adc: ADC
     noise: Noise
     chip: int
-    base: Any = None
+    base: Backend = Reference()
     line: int = 0
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
@@ -120,53 +119,33 @@ class Converters:
         bits: Tensor | None = None,
         first: bool = False,
     ) -> int:
-        """Add one tile's converted sums to `out`; as `plain.accumulate`. A backend with a `convert` does it itself."""
-        norm2 = partial.new_zeros(()) if norm2 is None else norm2
-        full_scale, fast = read.spec.full_scale(tile), hasattr(self.base, "convert")
-        if fast and read.spec.noisy and self.noise.distribution == "gaussian":
+        """Add one tile's converted sums to `out`."""
+        full_scale = read.spec.full_scale(tile)
+        if read.spec.noisy and self.noise.distribution == "gaussian":
             open_ended = replace(read, spec=replace(read.spec, adc_bits=None, adc_full_scale=None))
             noisy = torch.empty_like(partial)
-            self.base.accumulate(noisy, partial, norm2.expand_as(partial), open_ended, tile, offset, first=True)
+            self.base.accumulate(noisy, partial, norm2, open_ended, tile, offset, first=True)
         else:
-            noisy = self.shake(partial, norm2, read, tile, offset)
+            noisy = self.shake(partial, partial.new_zeros(()) if norm2 is None else norm2, read, tile, offset)
         if self.noise.wander:
             noisy = noisy + self.noise.wander * self.wander(noisy, read, tile)
-        if not fast:
-            return plain.add(out, *self.convert(noisy, full_scale, tile), tile, bits, first)
-        gains, offsets = self.errors(full_scale, tile, partial)
-        limits, table, step = (-math.inf, math.inf), None, 0.0
-        if full_scale is not None:
-            limits = self.limits(full_scale)
-            step = full_scale / self.levels if self.levels else 0.0
-            table = self.transfer(full_scale, tile, partial) if self.searches else None
-        return self.base.convert(out, noisy.contiguous(), limits, step, gains, offsets, table, tile, bits, first)
+        converter = self.converter(full_scale, tile, partial)
+        return self.base.convert(out, noisy.contiguous(), *converter, tile, bits, first)
 
-    def convert(self, partial: Tensor, full_scale: float | None, tile: int) -> tuple[Tensor, Tensor]:
-        """Convert noisy sums (M, N, …); return values in normalised units, and where they were out of range.
-
-        This states what the CPU backend's `convert` computes.
-        """
-        column = (1, -1, *[1] * (partial.ndim - 2))
-        n = partial.shape[1]
-        gains, offsets = self.errors(full_scale, tile, partial)
-        partial = partial * gains.view(column) + offsets.view(column)
+    def converter(
+        self, full_scale: float | None, tile: int, like: Tensor
+    ) -> tuple[tuple[float, float], float, Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """Return what one tile's ADCs are: limits, step, gains, offsets and table, as `Backend.convert` takes them."""
+        gains, offsets = self.errors(full_scale, tile, like)
         if full_scale is None:
-            return partial, torch.zeros_like(partial, dtype=torch.bool)
-        low, high = self.limits(full_scale)
-        clipped = (partial > high) | (partial < low)
-        partial = partial.clamp(low, high)
-        if self.adc.bits is None:
-            return partial, clipped
-        if not self.searches:
-            step = full_scale / self.levels
-            return (partial / step).round() * step, clipped
-        thresholds, outputs = self.transfer(full_scale, tile, partial)
-        own = torch.arange(n, device=partial.device).view(column).clamp(max=len(thresholds) - 1)
-        code = torch.zeros_like(partial, dtype=torch.int64)
-        for bit in reversed(range(self.adc.bits)):
-            trial = code + 2**bit
-            code = torch.where(partial >= thresholds[own, trial - 1], trial, code)
-        return torch.where(partial.isnan(), partial, outputs[own, code]), clipped
+            return (-math.inf, math.inf), 0.0, gains, offsets, None
+        step = full_scale / self.levels if self.levels else 0.0
+        table = self.transfer(full_scale, tile, like) if self.searches else None
+        return self.limits(full_scale), step, gains, offsets, table
+
+    def converted(self, partial: Tensor, full_scale: float | None, tile: int) -> tuple[Tensor, Tensor]:
+        """Convert noisy sums (M, N, …); return values in normalised units, and where they were out of range."""
+        return reference.convert(partial, *self.converter(full_scale, tile, partial))
 
     def errors(self, full_scale: float | None, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 + gain_tc, and offset_tc·full_scale in normalised units, of one tile's ADCs (N,)."""
@@ -252,10 +231,8 @@ class Converters:
         return (levels[:, 1:] + levels[:, :-1]) / 2 * step, outputs.gather(1, order)
 
 
-def normals_of(base: Any, like: Tensor, read: Read, tile: int, offset: int = 0) -> Tensor:
-    """Return a read's standard normals in like's shape, by the backend's kernel where it has one that converts."""
-    if not hasattr(base, "convert"):
-        return philox.normals(tuple(like.shape), read.seed, read.stream, tile, offset=offset, device=like.device)
+def normals_of(base: Backend, like: Tensor, read: Read, tile: int, offset: int = 0) -> Tensor:
+    """Return a read's standard normals in like's shape, drawn by the backend."""
     out, nothing = torch.empty_like(like), torch.zeros_like(like)
     base.accumulate(out, nothing, None, replace(read, spec=_STANDARD), tile, offset, first=True)
     return out

@@ -5,15 +5,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
-from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
-from ..kernels.backends import reference as plain
-from ..kernels.conv import CHUNK, Job, convolve, run_generic
-from ..kernels.philox import check_extent
+from ..kernels import Backend, Clips, ConvGeometry, MatmulSpec, Read, reference
+from ..kernels.conv_job import CHUNK, Job, run_in_chunks
+from ..kernels.rows import multiply_by_tile
 from ..kernels.tiles import Tile, cut
 from ..profile import HardwareProfile
 from ..seeds import Key, derive
@@ -22,8 +20,8 @@ from .adc import Converters, steps
 from .build import Chip, Plane
 
 
-class DeviceKernel:
-    """A backend (the functions `matmul`, `convolve`, `dac`) that reads one layer's chip through another backend.
+class DeviceKernel(Backend):
+    """Reads one layer's chip through another backend.
 
         y = scale · Σ_planes Σ_steps c_p d_j · Σ_t ADC(x_j,t ŵ_p,tᵀ + noise) + bias
 
@@ -32,15 +30,15 @@ class DeviceKernel:
 
     Parameters
     ----------
-    base : module or Observer
-        The backend that multiplies.
+    base : Backend
+        Who multiplies.
     chip : Chip
     profile : HardwareProfile
     observer : bool
         `base` takes notes of what the converters would see, for calibration.
     """
 
-    def __init__(self, base: ModuleType | Any, chip: Chip, profile: HardwareProfile, *, observer: bool = False) -> None:
+    def __init__(self, base: Backend | Any, chip: Chip, profile: HardwareProfile, *, observer: bool = False) -> None:
         self.base, self.chip, self.profile, self.observer = base, chip, profile, observer
         ideal = observer or (profile.noise.is_plain and profile.adc.is_plain)
         self.converters = None if ideal else Converters(profile.adc, profile.noise, chip.seed, base)
@@ -63,11 +61,13 @@ class DeviceKernel:
         """Compute as a backend's `matmul`; `w`, the sum of the planes, is not used."""
         return self._sum(x, read, self._rows)
 
-    def convolve(
-        self, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read
-    ) -> tuple[Tensor, Clips | None]:
-        """Compute as `kernels.conv.convolve`; `w`, the sum of the planes, is not used."""
-        return self._sum(x, read, partial(self._images, geometry, mapping))
+    def accumulate(self, *args: Any, **options: Any) -> int:
+        """Convert as the backend beneath: what is a chip's own is in the planes."""
+        return self.base.accumulate(*args, **options)
+
+    def convolve(self, x: Tensor, w: Tensor, geometry: ConvGeometry, read: Read) -> tuple[Tensor, Clips | None]:
+        """Compute as a backend's `convolve`; `w`, the sum of the planes, is not used."""
+        return self._sum(x, read, partial(self._images, geometry))
 
     def _sum(
         self,
@@ -122,8 +122,8 @@ class DeviceKernel:
         alpha = dac.input_range if isinstance(dac.input_range, float) else alpha
         coded = replace(spec, input_range=alpha, dac_bits=dac.bits, dac_signed=dac.signed)
         quiet: Any = copy.copy(self.base)
-        quiet.inputs = copy.deepcopy(self.base.inputs)
-        return quiet, [(d * alpha, step) for d, step in steps(plain.dac(x, coded), coded, dac)]
+        quiet.inputs = copy.deepcopy(quiet.inputs)
+        return quiet, [(d * alpha, step) for d, step in steps(reference.dac(x, coded), coded, dac)]
 
     def _expressible(self, plane: Plane) -> bool:
         """Return whether one call of the plain tiled product reads a plane."""
@@ -133,30 +133,22 @@ class DeviceKernel:
         self, base: Any, adcs: Converters | None, x: Tensor, plane: Plane, read: Read
     ) -> tuple[Tensor, Clips | None]:
         """Read one plane in one step for rows x (M, K)."""
-        w, spec = plane.weight, read.spec
         if self._expressible(plane):
-            return base.matmul(x, w, read)
+            return base.matmul(x, plane.weight, read)
         own, backend = _with_noise_of_cells(read, plane), adcs or base
-        out = x.new_empty(len(x), len(w))
-        check_extent(out.numel())
-        tiles = spec.tiles(x.shape[1])
-        clips, counts = Clips.none(len(tiles), out) if read.records else None, []
-        for tile, (start, stop) in enumerate(tiles):
-            part = x[:, start:stop]
-            squares = part.square()
-            norm2 = squares.sum(1, keepdim=True)
-            if plane.variance is not None:
-                cells = squares @ plane.variance[:, start:stop].T
-                norm2 = cells + spec.noise_read**2 * norm2 if spec.noise_read else cells
-            into = None if clips is None else clips.bits[tile // 8]
-            sums = part @ w[:, start:stop].T
-            counts.append(backend.accumulate(out, sums, norm2, own, tile, 0, into, tile == 0))
-        return (out if tiles else out.zero_()), None if clips is None else Clips(clips.bits, len(tiles), counts)
+
+        def lengths(squares: Tensor, start: int, stop: int) -> Tensor | None:
+            norm2 = squares.sum(1, keepdim=True) if read.spec.noise_read else None
+            if plane.variance is None:
+                return norm2
+            cells = squares @ plane.variance[:, start:stop].T
+            return cells if norm2 is None else cells + read.spec.noise_read**2 * norm2
+
+        return multiply_by_tile(backend, x, plane.weight, own, lengths)
 
     def _images(
         self,
         geometry: ConvGeometry,
-        mapping: str,
         base: Any,
         adcs: Converters | None,
         x: Tensor,
@@ -166,10 +158,10 @@ class DeviceKernel:
         """Read one plane in one step for a convolution's input (B, C, *spatial)."""
         w = plane.weight
         if self._expressible(plane):
-            return convolve(base, x, w, geometry, mapping, read)
-        tiled = adcs or base, x.contiguous(), cut(w, read.spec, mapping), w, geometry
+            return base.convolve(x, w, geometry, read)
+        tiled = adcs or base, x.contiguous(), cut(w, read.spec), w, geometry
         own = _with_noise_of_cells(read, plane)
-        return _DeviceJob(*tiled, own, plane.variance, read.spec.noise_read).run(run_generic)
+        return _DeviceJob(*tiled, own, plane.variance, read.spec.noise_read).run(run_in_chunks)
 
 
 @dataclass(frozen=True)

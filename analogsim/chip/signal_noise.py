@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
-from ..kernels.conv import Job
+from ..kernels import Backend, Clips, ConvGeometry, MatmulSpec, Read
+from ..kernels.conv_job import Job
 from ..kernels.reference import dac_clipped
 from ..kernels.tiles import Tile, cut
 from .adc import normals_of, shaped
@@ -22,7 +22,7 @@ def follows_signal(kernel: Any, spec: MatmulSpec) -> bool:
 
 @torch.no_grad()
 def signal_noise(
-    kernel: Any, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read, clips: Clips | None
+    kernel: Backend, x: Tensor, w: Tensor, geometry: ConvGeometry, read: Read, clips: Clips | None
 ) -> Tensor:
     r"""Return how much of a convolution's output is noise that grows with the inputs which the DAC does not clip.
 
@@ -35,7 +35,7 @@ def signal_noise(
 
     Parameters
     ----------
-    kernel : module or DeviceKernel
+    kernel : Backend
     x : Tensor (B, C, *spatial)
         Activation units.
     w : Tensor (N, C / groups, *kernel)
@@ -49,7 +49,7 @@ def signal_noise(
         scale·Σ n·V_x/V over planes, steps and tiles, each with the coefficient that it is added up with, but for the
         conversions in `clips`; activation units.
     """
-    spec, tiles = read.spec, cut(w, read.spec, mapping)
+    spec, tiles = read.spec, cut(w, read.spec)
     reads, distribution = [(kernel, 1.0, kernel.dac(x.contiguous(), spec), Plane(1.0, w), read)], "gaussian"
     if isinstance(kernel, DeviceKernel):
         distribution = kernel.profile.noise.distribution

@@ -89,6 +89,48 @@ def adc(
     return partial, clipped
 
 
+def convert(
+    sums: Tensor,
+    limits: tuple[float, float],
+    step: float,
+    gains: Tensor,
+    offsets: Tensor,
+    table: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """Convert noisy sums (M, N, …) by ADCs of their own; arguments as `Backend.convert`.
+
+    Returns
+    -------
+    converted, clipped : Tensor
+        As `sums`, normalised units; and bool, where a sum was beyond the limits.
+    """
+    column = (1, -1, *[1] * (sums.ndim - 2))
+    sums = sums * gains.view(column) + offsets.view(column)
+    low, high = limits
+    clipped = (sums > high) | (sums < low)
+    sums = sums.clamp(low, high)
+    if table is None:
+        return ((sums / step).round() * step if step else sums), clipped
+    thresholds, outputs = table
+    own = torch.arange(sums.shape[1], device=sums.device).view(column).clamp(max=len(thresholds) - 1)
+    code = torch.zeros_like(sums, dtype=torch.int64)
+    bit = outputs.shape[1] // 2
+    while bit:  # the search for the last code whose threshold the sum has reached
+        trial = code + bit
+        code = torch.where(sums >= thresholds[own, trial - 1], trial, code)
+        bit //= 2
+    return torch.where(sums.isnan(), sums, outputs[own, code]), clipped
+
+
+def add(out: Tensor, converted: Tensor, clipped: Tensor, tile: int, bits: Tensor | None, first: bool) -> int:
+    """Add converted sums to `out`, mark clips in `bits` and count them; arguments as `Backend.accumulate`."""
+    out.copy_(converted) if first else out.add_(converted)
+    if bits is None:
+        return 0
+    bits |= clipped.to(bits.dtype) << tile % 8
+    return int(clipped.sum())
+
+
 def noise_variance(partial: Tensor, norm2: Tensor, spec: MatmulSpec) -> Tensor:
     """Return σ_out² + σ_r²·‖x̂_t‖² + σ_m²·s² of one tile's partial sums, in normalised units squared.
 

@@ -1,6 +1,7 @@
 """What a kernel needs to know of the hardware, and of one read: plain scalars, checked once, above the kernels."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -32,6 +33,8 @@ class MatmulSpec:
         σ_out (normalised units at the ADC), σ_r (of the largest weight), σ_m (relative).
     precision : {"ieee", "tf32", "tf32x3"}
         How a GPU multiplies float32 (see `precision.py`); nothing to do with the hardware that is simulated.
+    mapping : {"channel", "im2col"}
+        How a convolution's rows are cut into tiles (`tiles.cut`): whole channels, or anywhere.
     """
 
     rows: int | None = None
@@ -44,6 +47,7 @@ class MatmulSpec:
     noise_read: float = 0.0
     noise_multiplicative: float = 0.0
     precision: Precision = "ieee"
+    mapping: Literal["channel", "im2col"] = "channel"
 
     def __post_init__(self) -> None:
         _check_scale("input_range", self.input_range)
@@ -74,6 +78,7 @@ class MatmulSpec:
             profile.noise.read,
             profile.noise.multiplicative,
             precision,
+            profile.tile.mapping,
         )
 
     @property

@@ -1,4 +1,4 @@
-"""How a convolution's rows are cut into tiles."""
+"""How a convolution walks over its input, and how its rows are cut into tiles."""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +7,20 @@ import torch
 from torch import Tensor
 
 from .spec import MatmulSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ConvGeometry:
+    """How a convolution (1 to 3 spatial dimensions) walks over its input, as in torch.nn.functional.conv2d."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+
+
+ROWS = ConvGeometry((1,), (0,), (1,))
+"""Of a linear layer's rows: a convolution over one position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +51,11 @@ class Tile:
         return part if self.mask is None else part * self.mask
 
 
-def cut(w: Tensor, spec: MatmulSpec, mapping: str) -> list[Tile]:
-    """Cut a convolution's rows into tiles: whole channels ("channel"), or anywhere ("im2col")."""
+def cut(w: Tensor, spec: MatmulSpec) -> list[Tile]:
+    """Cut the rows of ŵ (N, C / groups, *kernel) into tiles as `spec.mapping` says."""
     size = math.prod(w.shape[2:])
     rows = size * w.shape[1]
-    if mapping == "channel" and spec.rows is not None:
+    if spec.mapping == "channel" and spec.rows is not None:
         step = max(1, spec.rows // size) * size
         ends = [(start, min(start + step, rows)) for start in range(0, rows, step)]
     else:

@@ -54,8 +54,7 @@ class _AnalogConv(AnalogSpatial):
                     raise ShapeError(f"{self._where()}: input {tuple(x.shape)} is smaller than the kernel")
             geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
             plan = self.plan(inputs, weight)
-            mapping, learned = self.profile.tile.mapping, self.learned_range
-            return CrossbarConv.apply(inputs, weight, bias, geometry, mapping, plan, learned).to(x.dtype)
+            return CrossbarConv.apply(inputs, weight, bias, geometry, plan, self.learned_range).to(x.dtype)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pad here what the kernel's own symmetric zero padding cannot; return the padding left for the kernel."""

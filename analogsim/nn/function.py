@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..chip import DeviceKernel, follows_signal, signal_noise
+from ..chip import follows_signal, signal_noise
 from ..errors import ShapeError
-from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
-from ..kernels.conv import convolve, convolve_backward
+from ..kernels import Backend, Clips, ConvGeometry, Read
 from ..kernels.fork import refuse_lost_threads
 from ..kernels.memory import refuse_unreal
-from ..kernels.reference import dac_clipped
+from ..kernels.tiles import ROWS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,8 +31,7 @@ class Plan:
     w_eff : Tensor (N, K, …) or None
         The weights as programmed, ŵ·w_max in weight units, which gradients are computed with; None where they are the
         digital weights.
-    kernel : module, DeviceKernel or observer
-        The backend that computes.
+    kernel : Backend
     read : Read
         The scalars of the call, its random numbers and its scale. The bias is added by `reads`, because it has a
         gradient and so must be an argument of the function.
@@ -43,26 +41,21 @@ class Plan:
 
     programmed: Tensor
     w_eff: Tensor | None
-    kernel: Any
+    kernel: Backend
     read: Read
     differentiable: bool = True
 
     def part(self, outputs: slice, seed: int, stream: int) -> "Plan":
         """Return the plan of some of the outputs, which draw their noise from a seed and stream of their own."""
-        kernel = self.kernel.part(outputs) if isinstance(self.kernel, DeviceKernel) else self.kernel
         scale = None if self.read.scale is None else self.read.scale[outputs]
         w_eff = None if self.w_eff is None else self.w_eff[outputs]
         read = replace(self.read, seed=seed, stream=stream, scale=scale)
-        return Plan(self.programmed[outputs], w_eff, kernel, read, self.differentiable)
+        return Plan(self.programmed[outputs], w_eff, self.kernel.part(outputs), read, self.differentiable)
 
     def reads(self, ctx: Any, bias: Tensor | None, alpha: Tensor | None) -> Read:
         """Return the read with its bias; it records what ADCs clip where a gradient of x, W or α needs that."""
         wanted = self.differentiable and any((*ctx.needs_input_grad[:2], alpha is not None))
         return replace(self.read, bias=bias, record_clips=wanted)
-
-
-ROWS = ConvGeometry((1,), (0,), (1,))
-"""The geometry of a linear layer's rows: they are images of one position, and the kernel is as large."""
 
 
 class CrossbarLinear(torch.autograd.Function):
@@ -106,41 +99,12 @@ class CrossbarLinear(torch.autograd.Function):
         spec, clips = ctx.read.spec, _of_live_outputs(ctx.clips, ctx.read.scale)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         needs = need_x or bool(kept), need_w
-        if hasattr(ctx.kernel, "matmul_backward"):
-            grad_x, grad_w = ctx.kernel.matmul_backward(g, x, w, spec, clips, needs)
-        else:
-            grad_x, grad_w = _by_tile(ctx.kernel, g, x, w, spec, clips, needs)
+        grad_x, grad_w = ctx.kernel.matmul_backward(g, x, w, spec, clips, needs)
         grad_alpha = None
         if kept and grad_x is not None:
             images = g[..., None], x[..., None], grad_x[..., None]
-            grad_alpha = range_gradient(ctx, *images, kept[0][..., None], kept[1], ROWS, "im2col")
+            grad_alpha = range_gradient(ctx, *images, kept[0][..., None], kept[1], ROWS)
         return (grad_x, grad_w, g.sum(0) if need_b else None, None, grad_alpha)
-
-
-def _by_tile(
-    kernel: Any, g: Tensor, x: Tensor, w: Tensor, spec: MatmulSpec, clips: Clips | None, needs: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return `CrossbarLinear`'s gradients of x and w, one product for each tile.
-
-    It serves backends that have no backward of their own. Where nothing clipped, all tiles are one.
-    """
-    tiles = spec.tiles(x.shape[1])
-    if clips is None or not clips.any():
-        tiles, clips = [(0, x.shape[1])], None
-    grad_x = torch.empty_like(x) if needs[0] else None
-    grad_w = torch.empty_like(w) if needs[1] else None
-    x_hat = kernel.dac(x, spec) if needs[1] else x
-    for tile, (start, stop) in enumerate(tiles):
-        g_t = g.masked_fill(clips.mask(tile), 0) if clips is not None and clips.counts[tile] else g
-        if grad_x is not None:
-            torch.mm(g_t, w[:, start:stop], out=grad_x[:, start:stop])
-        if grad_w is not None:
-            torch.mm(g_t.T, x_hat[:, start:stop], out=grad_w[:, start:stop])
-    if grad_w is not None and spec.input_range != 1:
-        grad_w *= spec.input_range
-    if grad_x is not None and spec.dac_levels:
-        grad_x.masked_fill_(dac_clipped(x, spec), 0)
-    return grad_x, grad_w
 
 
 def _of_live_outputs(clips: Clips | None, scale: Tensor | None) -> Clips | None:
@@ -162,7 +126,6 @@ def range_gradient(
     out: Tensor,
     bias: Tensor | None,
     geometry: ConvGeometry,
-    mapping: str,
 ) -> Tensor:
     r"""Return the gradient of the input range α, straight through rounding.
 
@@ -186,7 +149,7 @@ def range_gradient(
     read, spec = ctx.read, ctx.read.spec
     if follows_signal(ctx.kernel, spec):
         w = ctx.programmed.view(*ctx.programmed.shape, *[1] * (x.ndim - ctx.programmed.ndim))
-        out = out - signal_noise(ctx.kernel, x, w, geometry, mapping, read, ctx.clips)
+        out = out - signal_noise(ctx.kernel, x, w, geometry, read, ctx.clips)
     if spec.dac_levels:  # An input that clipped has no gradient, but it may be infinite, and 0·∞ is NaN.
         x = x.clamp(-spec.input_range, spec.input_range)
     total = (g * out).sum(dtype=torch.float64) - (x * grad_x).sum(dtype=torch.float64)
@@ -208,15 +171,14 @@ class CrossbarConv(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         geometry: ConvGeometry,
-        mapping: str,
         plan: Plan,
         alpha: Tensor | None = None,
     ) -> Tensor:
         """Compute the product; x, the weights and the bits of what ADCs clipped are held for backward."""
         read = plan.reads(ctx, bias, alpha)
-        out, clips = convolve(plan.kernel, x, plan.programmed, geometry, mapping, read)
+        out, clips = plan.kernel.convolve(x, plan.programmed, geometry, read)
         ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
-        ctx.geometry, ctx.mapping, ctx.kernel, ctx.read = geometry, mapping, plan.kernel, read
+        ctx.geometry, ctx.kernel, ctx.read = geometry, plan.kernel, read
         ctx.clips, ctx.programmed = clips, plan.programmed
         return out
 
@@ -228,14 +190,12 @@ class CrossbarConv(torch.autograd.Function):
         x, weight, w_eff, *kept = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         need_x = need_x or bool(kept)
-        grad_x, grad_w = convolve_backward(
-            ctx.kernel,
+        grad_x, grad_w = ctx.kernel.convolve_backward(
             g,
             x,
             weight if w_eff is None else w_eff,
             ctx.read.spec,
             ctx.geometry,
-            ctx.mapping,
             _of_live_outputs(ctx.clips, ctx.read.scale),
             (need_x, need_w),
         )
@@ -243,8 +203,8 @@ class CrossbarConv(torch.autograd.Function):
         grad_alpha = None
         if kept and grad_x is not None:
             out, bias = kept
-            grad_alpha = range_gradient(ctx, g, x, grad_x, out, bias, ctx.geometry, ctx.mapping)
-        return (grad_x, grad_w, grad_b, None, None, None, grad_alpha)
+            grad_alpha = range_gradient(ctx, g, x, grad_x, out, bias, ctx.geometry)
+        return (grad_x, grad_w, grad_b, None, None, grad_alpha)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..errors import (
     ProgrammingError,
     ShapeError,
 )
-from ..kernels import Backend, MatmulSpec, Precision, Read, choose, uncompiled
+from ..kernels import Backend, BackendName, MatmulSpec, Precision, Read, choose, uncompiled
 from ..kernels.philox import seed_of_call
 from ..profile import HardwareProfile
 from ..seeds import Key, Stream, checked, derive, next_call, numbered
@@ -56,7 +56,7 @@ class AnalogLayer(nn.Module):
     calibrated_for : tuple of float, or None
         What `calibrate` found the ranges for (`basis.basis`), which the profile must agree with; None for ranges that
         were set otherwise, of which nothing is known. In the `state_dict`, and no buffer either.
-    backend : {"auto", "reference", "numba", "triton"}
+    backend : {"auto", "reference", "numba", "triton"} or Backend
         Which kernel computes; see `analogsim.kernels`.
     precision : {"ieee", "tf32", "tf32x3"}
         How a GPU multiplies float32; see `analogsim.kernels.precision`.
@@ -82,7 +82,7 @@ class AnalogLayer(nn.Module):
         for name in RANGES:
             self.register_buffer(name, torch.full((), math.nan, device=device))
         self.chip_seed = self.chip_seconds = self.calibrated_for = None
-        self.backend: Backend = "auto"
+        self.backend: BackendName | Backend = "auto"
         self.precision: Precision = "ieee"
         self.layer_name = ""
         self.stream = 0

@@ -89,11 +89,12 @@ def layout(programmed: Tensor, profile: HardwareProfile, groups: int = 1) -> Lay
     groups : int
         Of a convolution's outputs; two groups share no array.
     """
-    tile, spec = profile.tile, MatmulSpec(rows=profile.tile.rows)
+    tile = profile.tile
+    spec = MatmulSpec(rows=tile.rows, mapping=tile.mapping)
     if programmed.ndim == 2:
         tiles = spec.tiles(programmed.shape[1])
     else:
-        tiles = [(part.start, part.stop) for part in cut(programmed, spec, tile.mapping)]
+        tiles = [(part.start, part.stop) for part in cut(programmed, spec)]
     return Layout.of(tiles, len(programmed), groups, tile.cols, profile.lines)
 
 

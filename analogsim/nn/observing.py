@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ConversionError
-from ..kernels import Clips, Read
+from ..kernels import Backend, Clips, MatmulSpec, Read, reference
+from ..kernels.tiles import ROWS
 from ..restore import restored
-from .function import ROWS
 from .layer import AnalogLayer, analog_layers
 
 
@@ -47,11 +47,17 @@ def observed(model: nn.Module, make: Callable[[AnalogLayer], Any]) -> Iterator[l
         yield layers
 
 
-class RowsAsImages:
-    """Mixin of a backend whose `convolve` does all the work: rows are images of one position."""
-
-    convolve: Any
+class RowsAsImages(Backend):
+    """A backend whose `convolve` does all the work: rows are images of one position."""
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Multiply rows (M, K)."""
-        return self.convolve(x[..., None], w[..., None], ROWS, "im2col", read)[0][..., 0], None
+        return self.convolve(x[..., None], w[..., None], ROWS, read)[0][..., 0], None
+
+    def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
+        """Convert inputs, as the reference."""
+        return reference.dac(x, spec)
+
+    def accumulate(self, *args: Any, **options: Any) -> int:
+        """Do what nobody asks for: `convolve` converts by itself."""
+        raise NotImplementedError

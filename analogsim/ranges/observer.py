@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..kernels import Clips, MatmulSpec, Read
+from ..kernels import Backend, MatmulSpec, Read
 from ..nn.matrix import ProgrammedMatrix
 from ..profile import HardwareProfile
 from .histogram import Histogram
 
 
-class Observer:
+class Observer(Backend):
     """A backend that computes a layer exactly, with neither converters nor noise, and records what passes through it.
 
     While it observes, no input range is known yet. So inputs are recorded as they are, and partial sums as products of
@@ -39,6 +39,7 @@ class Observer:
         are added up. It is 1 where each weight is converted as a whole.
     """
 
+    wants_sums = True
     reads_chips = True  # It is asked for every plane of cells and every step of inputs, since an ADC converts each.
     wants_the_chip = False  # Ranges are found for the chip that was wanted, and not for what a chip became.
 
@@ -65,20 +66,8 @@ class Observer:
 
         Read noise is among them because a kernel that knows of it computes ‖x_t‖²; nothing is drawn.
         """
-        return MatmulSpec(rows=self.profile.tile.rows, noise_read=self.profile.noise.read)
-
-    def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
-        """Multiply rows (M, K) by ŵ (N, K), tile by tile, and record every tile's sums."""
-        x = self.dac(x, read.spec)
-        out = x.new_zeros(len(x), len(w))
-        for tile, (start, stop) in enumerate(read.spec.tiles(x.shape[1])):
-            part = x[:, start:stop]
-            partial = part @ w[:, start:stop].T
-            self._record(partial, part.square().sum(1) if read.spec.noise_read else None, tile)
-            out += partial
-        if read.scale is not None:
-            out = out * read.scale
-        return out if read.bias is None else out + read.bias, None
+        tile, noise = self.profile.tile, self.profile.noise
+        return MatmulSpec(rows=tile.rows, noise_read=noise.read, mapping=tile.mapping)
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Record inputs, and return them as they are."""

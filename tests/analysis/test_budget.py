@@ -320,7 +320,7 @@ def test_sampled_moments_are_those_of_many_samples(noise, distribution):
     rows = s.expand(20_000, 24).contiguous()
     many = sampled_moments(rows, torch.full_like(rows, noise**2), converters, 3.0, 0, generator)
     v = rows + noise * shaped(torch.randn(rows.shape, dtype=torch.float64, generator=generator), distribution)
-    converted, clipped = converters.convert(v, 3.0, 0)
+    converted, clipped = converters.converted(v, 3.0, 0)
     within = v.clamp(-3, 3)
     c, r, n = within - v, converted - within, v - rows
     wanted = (c, c.square(), r, r.square(), n * (c + r) + c * r, clipped.double())

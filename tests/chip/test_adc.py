@@ -13,8 +13,8 @@ from scipy import stats
 import analogsim as an
 from analogsim.chip import adc as converters
 from analogsim.kernels import MatmulSpec, Read, philox
-from analogsim.kernels.backends import reference as plain
-from analogsim.kernels.backends.numba import matmul as cpu
+from analogsim.kernels.backends.numba import Numba
+from analogsim.kernels.backends.reference import Reference
 from analogsim.nn import AnalogConv2d, AnalogLinear
 from analogsim.profile import ADC, Noise
 from analogsim.seeds import Key, Stream, derive
@@ -41,8 +41,8 @@ def test_adcs_are_the_oracles(kind, bits, signed, mismatch, error):
         offset_error=error,
     )
     x = torch.linspace(-2.6, 2.6, 301, dtype=torch.float64)[:, None].expand(301, 3).contiguous()
-    chip = converters.Converters(adc, Noise(), 9, cpu)
-    got, clipped = chip.convert(x, 2.0, 4)
+    chip = converters.Converters(adc, Noise(), 9)
+    got, clipped = chip.converted(x, 2.0, 4)
     gains, offsets = (drawn((3,), 9, what, 4) for what in (Stream.ADC_GAIN, Stream.ADC_OFFSET))
     own = 1 if kind == "ramp" else 3
     capacitors = drawn((own, bits - signed + 1), 9, Stream.CAPACITORS, 4)
@@ -85,7 +85,7 @@ def test_both_backends_convert_the_same(shape, kind):
     sums = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     norm2 = torch.rand(shape, generator=torch.Generator().manual_seed(2))
     outs, marks = [], []
-    for base in (plain, cpu):
+    for base in (Reference(), Numba()):
         out, bits = torch.zeros(shape), torch.zeros(shape, dtype=torch.uint8)
         chip = converters.Converters(adc, Noise(), 3, base)
         count = chip.accumulate(out, sums, norm2, Read(spec, 11, 12), 2, 0, bits)

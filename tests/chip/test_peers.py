@@ -342,7 +342,7 @@ def test_capacitive_adcs_are_crosssims(kind, signed, bits, mismatch, monkeypatch
     mine = Converters(
         ADC(bits=bits, full_scale=full_scale, kind=kind, signed=signed, capacitor_mismatch=mismatch), Noise(), 0
     )
-    got, _ = mine.convert(torch.from_numpy(x)[:, None], full_scale, 0)
+    got, _ = mine.converted(torch.from_numpy(x)[:, None], full_scale, 0)
     theirs = np.array([other.convert(np.array([one + shift])) for one in x]) - shift
     np.testing.assert_allclose(got.numpy(), np.maximum(theirs, -full_scale), atol=1e-9)
     ideal = (x / step).round()[:, None] * step

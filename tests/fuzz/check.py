@@ -14,8 +14,9 @@ import analogsim as an
 from analogsim.chip import DeviceKernel
 from analogsim.chip.adc import step_coefficients, steps
 from analogsim.errors import AnalogSimError, AnalogSimWarning
-from analogsim.kernels.backends import reference as plain
-from analogsim.kernels.conv import CONVS, convolve
+from analogsim.kernels import reference
+from analogsim.kernels.backends.reference import Reference
+from analogsim.kernels.conv_job import CONVS
 from analogsim.kernels.tiles import cut
 from analogsim.nn import analog_layers, function
 from tests.fuzz.draw import Case
@@ -212,14 +213,12 @@ def compared(case: Case) -> Iterator[None]:
 
     def of_linear(ctx: Any, x: Tensor, weight: Tensor, bias: Any, plan: Any, alpha: Any = None) -> Tensor:
         out = linear(ctx, x, weight, bias, plan, alpha)
-        _compare(case, out, x, plan, bias, None, "")
+        _compare(case, out, x, plan, bias, None)
         return out
 
-    def of_conv(
-        ctx: Any, x: Tensor, w: Tensor, bias: Any, geometry: Any, mapping: str, plan: Any, alpha: Any = None
-    ) -> Any:
-        out = conv(ctx, x, w, bias, geometry, mapping, plan, alpha)
-        _compare(case, out, x, plan, bias, geometry, mapping)
+    def of_conv(ctx: Any, x: Tensor, w: Tensor, bias: Any, geometry: Any, plan: Any, alpha: Any = None) -> Any:
+        out = conv(ctx, x, w, bias, geometry, plan, alpha)
+        _compare(case, out, x, plan, bias, geometry)
         return out
 
     function.CrossbarLinear.forward, function.CrossbarConv.forward = staticmethod(of_linear), staticmethod(of_conv)
@@ -230,19 +229,19 @@ def compared(case: Case) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _compare(case: Case, out: Tensor, x: Tensor, plan: Any, bias: Tensor | None, geometry: Any, mapping: str) -> None:
+def _compare(case: Case, out: Tensor, x: Tensor, plan: Any, bias: Tensor | None, geometry: Any) -> None:
     kernel = plan.kernel
     deep = isinstance(kernel, DeviceKernel)
     base = kernel.base if deep else kernel
-    if getattr(base, "__name__", "").rsplit(".", 1)[-1] != "cpu":
+    if base.name != "numba":
         return  # the reference itself, or one that takes notes
     read = replace(plan.read, bias=bias, record_clips=False)
-    stated = DeviceKernel(plain, kernel.chip, kernel.profile) if deep else plain
+    stated = DeviceKernel(Reference(), kernel.chip, kernel.profile) if deep else Reference()
     if geometry is None:
         want, _ = stated.matmul(x, plan.programmed, read)
     else:
-        want, _ = convolve(stated, x, plan.programmed, geometry, mapping, read)
-    rounding, flips, small = _bound(case, x, plan, geometry, mapping)
+        want, _ = stated.convolve(x, plan.programmed, geometry, read)
+    rounding, flips, small = _bound(case, x, plan, geometry)
     if not small:
         return
     column = (-1, *[1] * (out.ndim - 2))
@@ -263,7 +262,7 @@ def _compare(case: Case, out: Tensor, x: Tensor, plan: Any, bias: Tensor | None,
         raise Failure(f"Numba is another code than the reference in {int((off > rounding).sum())} of {out.numel()}")
 
 
-def _bound(case: Case, x: Tensor, plan: Any, geometry: Any, mapping: str) -> tuple[Tensor, Tensor, bool]:
+def _bound(case: Case, x: Tensor, plan: Any, geometry: Any) -> tuple[Tensor, Tensor, bool]:
     """Return, in normalised units at the output, what rounding may do and what a step of each conversion is; and
     whether sums are small enough to be compared at all.
     """
@@ -272,7 +271,7 @@ def _bound(case: Case, x: Tensor, plan: Any, geometry: Any, mapping: str) -> tup
     planes = [(1.0, w.double(), None)]
     if isinstance(plan.kernel, DeviceKernel):
         planes = [(p.coefficient, p.weight.double(), p.variance) for p in plan.kernel.chip.planes]
-    inputs = [(1.0, plain.dac(x, spec))]
+    inputs = [(1.0, reference.dac(x, spec))]
     if isinstance(plan.kernel, DeviceKernel) and profile.dac.step_bits is not None:
         inputs = steps(inputs[0][1], spec, profile.dac)
         assert len(inputs) == len(step_coefficients(profile.dac))
@@ -282,7 +281,7 @@ def _bound(case: Case, x: Tensor, plan: Any, geometry: Any, mapping: str) -> tup
             return a @ b.T
         return CONVS[a.ndim - 2](a, b, None, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
-    tiles = len(spec.tiles(x.shape[1])) if geometry is None else len(cut(w, spec, mapping))
+    tiles = len(spec.tiles(x.shape[1])) if geometry is None else len(cut(w, spec))
     k = w[0].numel() if len(w) else 0
     normal = 2e-5 if profile.noise.distribution == "gaussian" else 2e-4
     scale = max(spec.full_scales, default=0.0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from analogsim.kernels import ConvGeometry, MatmulSpec, Read, tiled_conv
 from analogsim.kernels.backends.numba import conv as conv_cpu
-from analogsim.kernels.conv import Job
+from analogsim.kernels.conv_job import Job
 from analogsim.kernels.tiles import cut
 
 SPEC = MatmulSpec(40, 1.5, 6, True, 2.0, None, 0.2, 0.05, 0.1)
@@ -74,7 +74,7 @@ def test_each_way(way, read, threads):
     x, w = operands(batch, channels, outputs, kernel, spatial, groups)
     spec = MatmulSpec(40, 1.5, 6, True, 2.0, None, 0.2, read)
     geometry = ConvGeometry(stride, padding, (1,) * len(kernel), groups)
-    job = Job(None, x, cut(w, spec, "channel"), w, geometry, Read(spec))
+    job = Job(None, x, cut(w, spec), w, geometry, Read(spec))
     assert conv_cpu.fits(job) == (small is not None)
     if small is not None:
         assert conv_cpu.goes_innermost(job, 1) == small

@@ -23,14 +23,15 @@ from analogsim.kernels import (
     add_noise,
     choose,
     conv,
+    reference,
     tiled_conv,
     tiled_matmul,
     triton_installed,
 )
-from analogsim.kernels.backends import reference as plain
 from analogsim.kernels.backends.numba import conv as conv_cpu
 from analogsim.kernels.backends.numba import jit
 from analogsim.kernels.backends.numba import matmul as cpu
+from analogsim.kernels.backends.reference import Reference
 from analogsim.profile import ADC, Noise
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -296,7 +297,7 @@ def test_converted_inputs(backend, small_blocks):
     for count, name in itertools.product(LENGTHS, ("nothing", "α", "DAC", "unsigned DAC")):
         x, spec = numbers(count), MatmulSpec(**READS[name])
         got = choose(x.to(DEVICE[backend]), backend).dac(x.to(DEVICE[backend]), spec).cpu()
-        torch.testing.assert_close(got, plain.dac(x, spec), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(got, reference.dac(x, spec), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -312,7 +313,7 @@ def test_accumulated_sums(backend, small_blocks):
             partial, norm2 = spread(count, 1), spread(count, 1).square()
             marks = torch.zeros(count, 1, dtype=torch.uint8) if "full" in str(READS[name]) else None
             results = []
-            for kernel, where in ((module, device), (plain, "cpu")):
+            for kernel, where in ((module, device), (Reference(), "cpu")):
                 out = torch.full((count, 1), torch.nan, device=where)
                 first, second = (None if marks is None else marks.clone().to(where) for _ in range(2))
                 sums, squares = partial.to(where), norm2.to(where)
@@ -364,10 +365,10 @@ def test_adcs_of_their_own(small_blocks):
     ]
     shapes = [*itertools.product((1, 2, 3, 17), (1, 2, 3), (1, 2, 9)), (1, 1, 1023), (1, 1024, 1), (1025, 1, 1)]
     for number, (shape, adc) in enumerate(itertools.product(shapes, kinds)):
-        converters, sums = Converters(adc, Noise(), 9, cpu), spread(*shape)
+        converters, sums = Converters(adc, Noise(), 9), spread(*shape)
         gains, offsets = converters.errors(0.8, 2, sums)
         table = None if adc.kind == "ideal" else converters.transfer(0.8, 2, sums)
-        want, clipped = converters.convert(sums, 0.8, 2)
+        want, clipped = converters.converted(sums, 0.8, 2)
         step = 0.8 / converters.levels if converters.levels else 0.0
         limits = (-0.8 if adc.signed else 0.0, 0.8)
         out, bits = torch.full(shape, torch.nan), torch.zeros(shape, dtype=torch.uint8)

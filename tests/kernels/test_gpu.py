@@ -271,7 +271,7 @@ def test_gradients_of_a_convolution():
     for backend in ("triton", "reference"):
         inputs, weight = x.clone().requires_grad_(), w.clone().requires_grad_()
         plan = Plan(w, None, kernels.choose(x, backend), Read(FULL, SEED, STREAM, torch.ones(4, device=DEVICE)))
-        CrossbarConv.apply(inputs, weight, None, geometry, "channel", plan).square().sum().backward()
+        CrossbarConv.apply(inputs, weight, None, geometry, plan).square().sum().backward()
         grads.append((inputs.grad, weight.grad))
     for mine, stated in zip(*grads):
         assert (mine - stated).norm() / stated.norm() < 5e-3

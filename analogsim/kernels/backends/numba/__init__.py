@@ -1,1 +1,79 @@
-"""The `numba` backend: float32 on the CPU."""
+"""The `numba` backend: float32 on the CPU. What it computes with is imported, and compiled, when it is first asked."""
+
+import torch
+from torch import Tensor
+
+from ...backend import Backend
+from ...clips import Clips
+from ...conv_job import Job, run_in_chunks
+from ...spec import MatmulSpec, Read
+
+
+class Numba(Backend):
+    """Machine code of Numba's, on torch's own team of threads."""
+
+    name = "numba"
+    dtypes = (torch.float32,)
+
+    def why_not(self, device: str, dtype: torch.dtype) -> str | None:
+        """Name another device or dtype."""
+        fits = device == "cpu" and dtype == torch.float32
+        return None if fits else f"it computes float32 on the CPU, not {dtype} on {device}; use 'reference'"
+
+    def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
+        """Multiply a block of rows at a time."""
+        from .matmul import matmul
+
+        return matmul(x, w, read)
+
+    def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
+        """Convert inputs in one pass."""
+        from .matmul import dac
+
+        return dac(x, spec)
+
+    def accumulate(
+        self,
+        out: Tensor,
+        partial: Tensor,
+        norm2: Tensor | None,
+        read: Read,
+        tile: int,
+        offset: int = 0,
+        bits: Tensor | None = None,
+        first: bool = False,
+    ) -> int:
+        """Add noise, convert and add up in one pass."""
+        from .matmul import accumulate
+
+        return accumulate(out, partial, norm2, read, tile, offset, bits, first)
+
+    def convert(
+        self,
+        out: Tensor,
+        sums: Tensor,
+        limits: tuple[float, float],
+        step: float,
+        gains: Tensor,
+        offsets: Tensor,
+        table: tuple[Tensor, Tensor] | None,
+        tile: int,
+        bits: Tensor | None,
+        first: bool,
+    ) -> int:
+        """Convert and add up in one pass."""
+        from .matmul import convert
+
+        return convert(out, sums, limits, step, gains, offsets, table, tile, bits, first)
+
+    def noisy(self, x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
+        """Add noise in one pass."""
+        from .matmul import noisy
+
+        return noisy(x, sigma, multiplicative, seed, stream)
+
+    def run(self, job: Job, out: Tensor, bits: Tensor | None) -> list[int] | None:
+        """Give each thread its images, where a group has enough outputs for matrix products."""
+        from . import conv
+
+        return conv.run(job, out, bits) if conv.fits(job) else run_in_chunks(job, out, bits)

@@ -12,7 +12,7 @@ from . import jit, openmp
 from .matmul import adc_scalars, dac_scalars, finishing, integers, key_words, team
 
 if TYPE_CHECKING:
-    from ...conv import Job
+    from ...conv_job import Job
 
 COLUMNS = 512  # output positions of a block at most (but for one row of them)
 SUMS = 2**17  # partial sums of a block: half the second-level cache

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import Clips
+from ...clips import Clips
 from ...memory import contiguous, in_rows, room, rows_address
 from ...philox import check_extent
 from ...spec import MatmulSpec, Read
@@ -87,7 +87,7 @@ def accumulate(
     bits: Tensor | None = None,
     first: bool = False,
 ) -> int:
-    """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous."""
+    """Add ADC(partial + noise) to `out` as `reference.adc` states it; `first` overwrites it. All contiguous."""
     count, threads = out.numel(), team(out.numel())
     squares = contiguous(norm2.expand_as(partial)) if read.spec.noise_read and norm2 is not None else None
     clipped = None if bits is None else out.new_zeros(8 * threads, dtype=torch.int64)  # a cache line for each thread

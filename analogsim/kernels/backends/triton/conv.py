@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ...conv import Job
+from ...conv_job import Job
 from ...precision import float32_precision
 from . import matmul as gpu
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from triton import cdiv
 
-from ... import Clips, interpreting
+from ...clips import Clips
 from ...memory import checked, contiguous, in_rows, refuse_bodiless
 from ...philox import PANEL, check_extent
 from ...precision import float32_precision
 from ...spec import MatmulSpec, Read
 from . import jit as gpu_jit
+from .installed import interpreting
 
 # Elements of a convolution's partial sums at a time: 64 MiB. A quarter would stay in an H100's second-level cache, but
 # take it less time, as we estimate, than Python takes to start it (`python -m benchmarks.gpu --tune` measures it).
@@ -230,7 +231,7 @@ def accumulate(
     bits: Tensor | None = None,
     first: bool = False,
 ) -> int:
-    """Add ADC(partial + noise) to `out` as `plain.accumulate` does; `first` overwrites it. All contiguous."""
+    """Add ADC(partial + noise) to `out` as `reference.adc` states it; `first` overwrites it. All contiguous."""
     add_tile(out, partial, norm2, read, tile, offset, bits, first)
     return 0 if bits is None else int((bits >> tile % 8 & 1).sum())
 

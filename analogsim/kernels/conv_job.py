@@ -1,56 +1,55 @@
-"""Convolutions on crossbars: each tile is a native convolution over a slice of channels, a batch chunk at a time."""
+"""One convolution on crossbars as native convolutions: each tile over its channels, a chunk of the batch at a time."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import Clips, ConvGeometry
-from .conv_backward import convolve_backward
-from .memory import contiguous
+from .clips import Clips
 from .philox import check_extent
 from .precision import float32_precision
 from .spec import MatmulSpec, Read
-from .tiles import Tile, cut
+from .tiles import ConvGeometry, Tile
 
-__all__ = ["convolve", "convolve_backward"]
+if TYPE_CHECKING:
+    from .backend import Backend
 
-# Elements of a chunk's partial sums, and of its inputs: 2 MiB, in the caches; and enough work for one oneDNN call.
+# Partial sums of a chunk, and its inputs: 2 MiB of them stay in the processor's caches, and give oneDNN enough to do.
 CHUNK = 2**19
 CONVS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 @torch.no_grad()
-def convolve(
-    kernel: ModuleType | Any, x: Tensor, w: Tensor, geometry: ConvGeometry, mapping: str, read: Read
-) -> tuple[Tensor, Clips | None]:
-    """Compute `tiled_conv` with a backend's `dac` and `accumulate`.
-
-    Noise follows the flat index in the contiguous (B, N, *output spatial) tensor. The result does not depend on how the
-    batch is cut into chunks, but for the order in which oneDNN may add.
-    """
-    if hasattr(kernel, "convolve"):  # it has a way of its own: a chip of several planes, or one that takes notes
-        return kernel.convolve(x, w, geometry, mapping, read)
-    spec = read.spec
-    if spec.exact and isinstance(kernel, ModuleType):  # an observer is no module: it wants the partial sums
-        gain = 1 if read.scale is None else read.scale.view(-1, *[1] * (w.ndim - 1))
-        with float32_precision(x.device, spec.precision):
-            return CONVS[x.ndim - 2](x, w * (gain / spec.input_range), read.bias, *_walk(geometry)), None
-    job = Job(kernel, contiguous(x), cut(w, spec, mapping), w, geometry, read)
-    spec.check_tiles(len(job.tiles))
-    return job.run(_runner(job))
+def convolve_natively(x: Tensor, w: Tensor, geometry: ConvGeometry, read: Read) -> Tensor:
+    """Convolve where no converter and no noise comes between: one digital convolution."""
+    gain = 1 if read.scale is None else read.scale.view(-1, *[1] * (w.ndim - 1))
+    with float32_precision(x.device, read.spec.precision):
+        return CONVS[x.ndim - 2](x, w * (gain / read.spec.input_range), read.bias, *_walk(geometry))
 
 
 @dataclass(frozen=True)
 class Job:
-    """One call of `convolve`; `of` each of the shape's names as there."""
+    """One call of `Backend.convolve`, with all that whoever computes it needs to know.
 
-    kernel: Any
+    Attributes
+    ----------
+    kernel : Backend
+        Converts the inputs and the partial sums.
+    x : Tensor (B, C, *spatial)
+        Activation units, contiguous.
+    tiles : list of Tile
+        The rows of each tile.
+    w : Tensor (N, C / groups, *kernel)
+        ŵ, normalised units.
+    geometry : ConvGeometry
+    read : Read
+    """
+
+    kernel: "Backend | Any"
     x: Tensor
     tiles: list[Tile]
     w: Tensor
@@ -62,12 +61,13 @@ class Job:
         """The hardware."""
         return self.read.spec
 
+    @torch.no_grad()
     def run(self, runner: "Runner") -> tuple[Tensor, Clips | None]:
-        """Have it computed."""
+        """Make the output, have `runner` compute it, and return it with the clips that were noted."""
         check_extent(math.prod(self.shape))
         out = self.x.new_empty(self.shape)
         clips = Clips.none(len(self.tiles), out) if self.read.records else None
-        runner = runner if self.tiles else run_generic
+        runner = runner if self.tiles else run_in_chunks
         counts = runner(self, out, None if clips is None else clips.bits)
         return out, None if clips is None else Clips(clips.bits, clips.tiles, counts)
 
@@ -121,22 +121,8 @@ Runner = Callable[[Job, Tensor, Tensor | None], list[int] | None]
 """Computes a job into `out` and marks clips in bits; returns each tile's clips where it counts them at once."""
 
 
-def _runner(job: Job) -> Runner:
-    """Return who computes: a backend's own way, or native convolutions."""
-    name = getattr(job.kernel, "__name__", "")
-    if name.endswith(".cpu"):
-        from .backends.numba import conv as conv_cpu
-
-        return conv_cpu.run if conv_cpu.fits(job) else run_generic
-    if name.endswith(".gpu"):
-        from .backends.triton import conv as conv_gpu
-
-        return conv_gpu.run
-    return run_generic
-
-
-def run_generic(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
-    """Compute on any device; return the clipped conversions of each tile."""
+def run_in_chunks(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
+    """Compute by torch's convolutions and the backend's `accumulate`; return the clipped conversions of each tile."""
     counts = [0] * len(job.tiles)
     weights = [tile.of(job.w) for tile in job.tiles]
     columns = (-1, *[1] * (out.ndim - 2))

@@ -1,60 +1,75 @@
-"""The gradients of a convolution on crossbars."""
+"""The gradients of products on crossbars, for every backend that has no faster way of its own."""
 
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from . import Clips, ConvGeometry
+from .clips import Clips
 from .precision import float32_precision
 from .reference import dac_clipped
 from .spec import MatmulSpec
-from .tiles import cut
+from .tiles import ConvGeometry, cut
+
+if TYPE_CHECKING:
+    from .backend import Backend
+
+
+@torch.no_grad()
+def matmul_backward(
+    kernel: "Backend", g: Tensor, x: Tensor, w: Tensor, spec: MatmulSpec, clips: Clips | None, needs: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Compute `Backend.matmul_backward` as products of each tile.
+
+    With m_t the mask of outputs that tile t's ADC did not clip, and g the gradient of y,
+
+        ∂x = [x not clipped by the DAC] · Σ_t (g·m_t) W_t        ∂W_t = (g·m_t)ᵀ (α·x̂_t)
+    """
+    tiles = spec.tiles(x.shape[1])
+    if clips is None or not clips.any():
+        tiles, clips = [(0, x.shape[1])], None
+    grad_x = torch.empty_like(x) if needs[0] else None
+    grad_w = torch.empty_like(w) if needs[1] else None
+    x_hat = kernel.dac(x, spec) if needs[1] else x
+    for tile, (start, stop) in enumerate(tiles):
+        g_t = g.masked_fill(clips.mask(tile), 0) if clips is not None and clips.counts[tile] else g
+        if grad_x is not None:
+            torch.mm(g_t, w[:, start:stop], out=grad_x[:, start:stop])
+        if grad_w is not None:
+            torch.mm(g_t.T, x_hat[:, start:stop], out=grad_w[:, start:stop])
+    return _finished(grad_x, grad_w, x, spec)
 
 
 @torch.no_grad()
 def convolve_backward(
-    kernel: ModuleType | Any,
+    kernel: "Backend",
     grad: Tensor,
     x: Tensor,
     w: Tensor,
     spec: MatmulSpec,
     geometry: ConvGeometry,
-    mapping: str,
     clips: Clips | None,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of a convolution on crossbars (design section 3, Gradients).
+    """Compute `Backend.convolve_backward` as native convolutions of each tile.
 
     With g_t the gradient where tile t's ADC did not clip and 0 elsewhere, and y = Σ_t conv(α·x̂_t, W_t) + bias:
 
         ∂x = [x not clipped by the DAC] · Σ_t convᵀ(g_t, W_t)        ∂W_t = correlation of g_t with α·x̂_t
-
-    Parameters
-    ----------
-    grad : Tensor (B, N, *output spatial)
-        Gradient with respect to the layer's output.
-    x : Tensor (B, C, *spatial)
-        Inputs as given to the layer, activation units.
-    w : Tensor (N, C / groups, *kernel)
-        Weights as programmed but in digital weight units: W = ŵ·w_max.
-    clips : Clips or None
-        Where the forward's ADCs clipped.
-    needs : (bool, bool)
-        Whether the gradients of x and of w are wanted.
-
-    Returns
-    -------
-    grad_x, grad_w : Tensor or None
-        With respect to x in activation units and to w in digital weight units (w_max and noise being constants).
     """
     x_hat = kernel.dac(x.contiguous(), spec) if needs[1] else x
     with float32_precision(x.device, spec.precision):
         if clips is None or not clips.any():
             grad_x, grad_w = _digital(grad, x_hat, w, geometry, needs)
         else:
-            grad_x, grad_w = _by_tile(grad, x_hat, w, spec, geometry, mapping, clips, needs)
+            grad_x, grad_w = _by_tile(grad, x_hat, w, spec, geometry, clips, needs)
+    return _finished(grad_x, grad_w, x, spec)
+
+
+def _finished(
+    grad_x: Tensor | None, grad_w: Tensor | None, x: Tensor, spec: MatmulSpec
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients with α in that of the weights, and without that of inputs which the DAC clipped."""
     if grad_w is not None and spec.input_range != 1:
         grad_w *= spec.input_range
     if grad_x is not None and spec.dac_levels:
@@ -79,7 +94,6 @@ def _by_tile(
     w: Tensor,
     spec: MatmulSpec,
     geometry: ConvGeometry,
-    mapping: str,
     clips: Clips,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -88,7 +102,7 @@ def _by_tile(
     grad_x = torch.zeros_like(x_hat) if needs[0] else None
     grad_w = torch.zeros_like(w) if needs[1] else None
     inputs = x_hat.unflatten(1, (groups, -1))
-    for t, tile in enumerate(cut(w, spec, mapping)):
+    for t, tile in enumerate(cut(w, spec)):
         g = grad.masked_fill(clips.mask(t), 0) if clips.counts[t] else grad
         part = inputs[:, :, tile.channels].flatten(1, 2)
         dx, dw = _digital(g, part, tile.of(w).contiguous(), geometry, needs)
