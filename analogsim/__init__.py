@@ -45,6 +45,7 @@ from .analysis.search import Design, DesignSearch, design_search  # isort: skip
 from .robustness.midpoint import MidpointFit, fit_midpoint  # isort: skip
 from .errors import AnalogSimError, AnalogSimWarning, UnreachedWarning  # isort: skip
 from .kernels import MatmulSpec, tiled_matmul  # isort: skip
+from .register import register  # isort: skip
 from .moved import MOVED as _MOVED  # isort: skip
 
 __version__ = "0.1.0"
@@ -105,6 +106,8 @@ __all__ = [
     "AnalogLSTMCell",
     "AnalogGRUCell",
     "analog_layers",
+    # extensions
+    "register",
     # kernels
     "tiled_matmul",
     "MatmulSpec",

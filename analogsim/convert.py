@@ -13,30 +13,10 @@ from .errors import ConversionError, ProfileError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_class
 from .nn.basis import ANY, INPUT, basis
 from .nn.copies import copied, refuse_held_forwards, refuse_script
+from .nn.known import exactly, kinds
 from .nn.reach import Matrix, matrices, some, warn_of_weights, weights_of
 from .noise import replaced_forward
 from .profile import HardwareProfile
-
-ANALOG: dict[type[nn.Module], type[AnalogLayer] | type[AnalogComposite]] = {
-    layer.digital: layer
-    for layer in (
-        layers.AnalogLinear,
-        layers.AnalogOutProjection,
-        layers.AnalogConv1d,
-        layers.AnalogConv2d,
-        layers.AnalogConv3d,
-        layers.AnalogConvTranspose1d,
-        layers.AnalogConvTranspose2d,
-        layers.AnalogConvTranspose3d,
-        layers.AnalogMultiheadAttention,
-        layers.AnalogLSTM,
-        layers.AnalogGRU,
-        layers.AnalogRNN,
-        layers.AnalogLSTMCell,
-        layers.AnalogGRUCell,
-        layers.AnalogRNNCell,
-    )
-}
 
 Rule = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 
@@ -106,7 +86,7 @@ def converted(
     if not chosen:
         weights = f"; its matrices are {some(map(str, every))}" if every else ""
         raise ConversionError(
-            f"{type(model).__name__}: nothing to convert: no layer of {', '.join(kind.__name__ for kind in ANALOG)} "
+            f"{type(model).__name__}: nothing to convert: no layer of {', '.join(kind.__name__ for kind in kinds())} "
             f"outside what keep_digital leaves{weights}"
         )
     refuse_held_forwards(model, map(model.get_submodule, chosen))
@@ -119,7 +99,7 @@ def converted(
         if isinstance(module, AnalogLayer):
             _reprofile(module, profile)
         elif not isinstance(module, AnalogComposite):
-            ANALOG[plain_class(module)].from_digital(module, profile)
+            exactly(plain_class(module)).analog.from_digital(module, profile)  # type: ignore[union-attr]
     for number, (name, layer) in enumerate(analog_layers(model)):
         layer.stream, layer.layer_name = number, name
     layers.forbid_nested(model)
@@ -158,7 +138,7 @@ def _convertible(model: nn.Module, rules: list[Rule]) -> list[str]:
             return
         refuse_script(name, module, ", or name it in keep_digital")
         kept.add(id(module))  # met once is enough
-        if isinstance(module, (AnalogLayer, AnalogComposite, *ANALOG)):
+        if isinstance(module, (AnalogLayer, AnalogComposite, *kinds())):
             _check_kind(name or "the model", module)
             found.append(name)
         for child_name, child in module.named_children():
@@ -177,7 +157,7 @@ def _check_kind(name: str, module: nn.Module) -> None:
         raise ConversionError(
             f"{name}: {kind.__name__} has no weights yet; run one batch through the model, then convert"
         )
-    if kind not in ANALOG:
+    if exactly(kind) is None:
         raise ConversionError(
             f"{name}: {kind.__name__} is a subclass of a torch layer, and conversion would lose what it adds; "
             f"name it in keep_digital"
@@ -226,7 +206,7 @@ def _rules(model: nn.Module, given: Rule | Iterable[Rule], every: list[Matrix]) 
     rules: list[Rule] = [given] if single else list(given)  # type: ignore[list-item]
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
     # A parameter of a layer that is converted cannot stay by itself.
-    bare = [one.name for one in every if not isinstance(one.owner, (AnalogLayer, AnalogComposite, *ANALOG))]
+    bare = [one.name for one in every if not isinstance(one.owner, (AnalogLayer, AnalogComposite, *kinds()))]
     for rule in rules:
         known = issubclass(rule, nn.Module) if isinstance(rule, type) else isinstance(rule, str) or callable(rule)
         if not known or isinstance(rule, nn.Module):

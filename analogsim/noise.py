@@ -24,6 +24,7 @@ from .kernels.dispatch import find
 from .kernels.memory import refuse_unreal
 from .kernels.philox import seed_of_call
 from .nn.copies import copied, refuse_held_forwards, refuse_script
+from .nn.known import its_weight, kinds, like
 from .nn.reach import matrices, warn_of_weights
 from .restore import restored
 from .seeds import Key, Stream, derive, next_call, numbered
@@ -46,11 +47,8 @@ SiteKey = Annotated[
     PlainSerializer(lambda key: f"#{key}" if isinstance(key, int) else key, when_used="json"),
 ]
 
-# MultiheadAttention stands in torch's file of activations; here it counts as a linear layer, its output projection.
-_WEIGHTED: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
 _ACTIVATIONS = tuple(getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__)
 _POOLS = tuple(kind for name, kind in vars(nn).items() if "Pool" in name and isinstance(kind, type))
-_SITES = (*_WEIGHTED, *_ACTIVATIONS, *_POOLS)
 _ATTRIBUTES = {"activations": "noise_site", "weights": "weight_noise_site"}
 _INPUT = "input_noise_site"
 _STREAMS: dict[Target, Stream] = {"activations": Stream.ACTIVATIONS, "weights": Stream.WEIGHTS}
@@ -307,7 +305,9 @@ def _warn(model: nn.Module, spec: NoiseSpec, plan: dict[str, nn.Module], verb: s
         advice = "make them layers of torch (nn.Linear, …, in an nn.ModuleList)"
         warn_of_weights(verb, matrices(model), reached, "are not disturbed", advice)
         return
-    layers = [module for module in plan.values() if module is not model] + [model] * isinstance(model, _SITES)
+    layers = [module for module in plan.values() if module is not model] + [model] * isinstance(
+        model, _sited(spec.target)
+    )
     reached = {id(parameter) for layer in layers for parameter in layer.parameters()}
     advice = "extra=(…) of the NoiseSpec makes their class a site, with a σ of 0 in its `layers` if it shall have none"
     warn_of_weights(verb, matrices(model), reached, "are in layers whose outputs are not disturbed", advice)
@@ -406,7 +406,7 @@ def remove_noise(model: nn.Module, target: Target | None = None) -> None:
 
 def _plan(model: nn.Module, spec: NoiseSpec) -> dict[str, nn.Module]:
     """Return where noise enters, by name and in order; for activations the first is the network's input."""
-    kinds = _WEIGHTED if spec.target == "weights" else _SITES
+    sited = _sited(spec.target)
     # torch's MultiheadAttention reads the weights of `out_proj` without calling it.
     inner = [module.out_proj for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
     found, matched = {}, set()
@@ -414,7 +414,7 @@ def _plan(model: nn.Module, spec: NoiseSpec) -> dict[str, nn.Module]:
         refuse_script(path, module, "")
         extra = {kind.__name__ for kind in type(module).__mro__}.intersection(spec.extra)
         matched |= extra
-        if (isinstance(module, kinds) or extra) and not any(module is one for one in inner):
+        if (isinstance(module, sited) or extra) and not any(module is one for one in inner):
             found[_layer_name(path, module)] = module
     if missing := set(spec.extra) - matched:
         raise ConversionError(f"{type(model).__name__}: extra: no module is a {', '.join(sorted(missing))}")
@@ -425,6 +425,12 @@ def _plan(model: nn.Module, spec: NoiseSpec) -> dict[str, nn.Module]:
             "torch.nn.functional.relu are not seen, use modules such as torch.nn.ReLU"
         )
     return found if spec.target == "weights" else {"input": model, **found}
+
+
+def _sited(target: Target) -> tuple[type[nn.Module], ...]:
+    """Return the classes whose modules are noise sites."""
+    weighted = kinds(lambda row: row.weights)
+    return weighted if target == "weights" else (*weighted, *_ACTIVATIONS, *_POOLS)
 
 
 def _layer_name(path: str, module: nn.Module) -> str:
@@ -446,11 +452,8 @@ def _by_name(layers: Mapping[str | int, Any], names: list[str]) -> dict[str, Any
 
 def _weights(name: str, module: Any) -> list[tuple[nn.Module, str]]:
     """Return whose parameters, and which, are the weights of a layer."""
-    pairs: list[tuple[nn.Module, str]] = [(module, "weight")]
-    if isinstance(module, nn.MultiheadAttention):
-        keys = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-        pairs = [(module, key) for key in keys if getattr(module, key) is not None]
-        pairs.append((module.out_proj, "weight"))
+    row = like(module)
+    pairs = its_weight(module) if row is None or row.weights is None else row.weights(module)
     for owner, key in pairs:
         if owner._parameters.get(key) is None:
             raise ConversionError(

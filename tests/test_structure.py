@@ -17,6 +17,7 @@ FLOORS = {
     "restore": 0,
     "terminal": 0,
     "moved": 0,
+    "register": 7,
     "machine": 1,
     "value": 1,
     "seeds": 2,

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..chip.adc import Converters, shaped
+from ..chip.adc import Converters
+from ..chip.distributions import shaped
 
 _DIRECT = 0.02  # noise below this part of a step moves no mean
 _TERMS = 32

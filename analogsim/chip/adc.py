@@ -9,7 +9,9 @@ from torch import Tensor
 from ..kernels import Backend, MatmulSpec, Read, reference
 from ..kernels.backends.reference import Reference
 from ..profile import ADC, DAC, Noise
+from ..profile.kinds import ADC_KINDS
 from ..seeds import Key, Stream, derive
+from .distributions import shaped
 from .draw import normals
 
 _STANDARD = MatmulSpec(noise_output=1.0)
@@ -188,47 +190,23 @@ class Converters(Backend):
     def transfer(self, full_scale: float, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the ADCs of one tile (one, or one for each of like's columns) make of a sum, normalised units.
 
-        The search for the code u of 2^bits tries u's bits from the highest on: a bit is kept where the sum is at least
-        u's threshold. With k = u, or u - 2^(bits-1) if signed, a DAC of binary capacitors C_i against one of 2^B,
-
-            V(k) = sign(k) · Σ_i<B |k|_i C_i · 2^B/C_B,    C_i = 2^i·(1 + mismatch·N(0, 1)/√2^i),    B = bits - signed
-
-        in LSB. Of `sar`, u begins at V(k) - 1/2; of `ramp`, whose counter stops at the level next to the sum, half way
-        between two neighbours of the levels in their order, which mismatch may change. Of an ideal ADC that rounds
-        down, u begins at k.
-
         Returns
         -------
-        thresholds : Tensor (ADCs, 2^bits - 1)
+        thresholds : Tensor (ADCs or 1, 2^bits - 1)
             Where codes 1, 2, … begin.
-        outputs : Tensor (ADCs, 2^bits)
-            What codes 0, 1, … mean; the lowest of a signed ADC, which an even range does not need, is the next.
-
-        References
-        ----------
-        M. Spear et al., *The impact of analog-to-digital converter architecture and variability on analog neural
-        network accuracy*, IEEE JXCDC 2023.
+        outputs : Tensor (ADCs or 1, 2^bits)
+            What codes 0, 1, … mean.
         """
-        bits, mismatch = self.adc.bits or 1, self.adc.capacitor_mismatch
-        magnitude, step = bits - self.adc.signed, full_scale / self.levels
-        codes = torch.arange(2**bits, device=like.device) - (2**magnitude if self.adc.signed else 0)
-        if self.adc.rounding == "down":
-            levels = codes[None].to(like.dtype) * step
-            return levels[:, 1:], levels
-        sizes = 2.0 ** torch.arange(magnitude + 1, device=like.device, dtype=like.dtype)
-        # The ramp's DAC is that of all of a tile's bit lines.
-        seed, count = (self.chip, 1) if self.adc.kind == "ramp" else (self._seed, like.shape[1])
-        drawn = normals(like, seed, Stream.CAPACITORS, tile, (count, magnitude + 1))
-        capacitors = sizes + mismatch * sizes.sqrt() * drawn
-        used = (codes.abs()[:, None] >> torch.arange(magnitude + 1, device=like.device) & 1).to(like.dtype)
-        levels = codes.sign() * (capacitors @ used.T) * sizes[-1] / capacitors[:, -1:]
-        outputs = codes.clamp(-self.levels, self.levels).to(like.dtype).expand_as(levels) * step
-        if self.adc.kind == "sar":
-            return (levels[:, 1:] - 0.5) * step, outputs
-        middle = 0.0 if self.adc.signed else self.levels / 2
-        bow = 1 - ((codes.to(like.dtype) - middle) / (self.levels - middle)) ** 2
-        levels, order = (levels + self.adc.inl * bow).sort(dim=1)
-        return (levels[:, 1:] + levels[:, :-1]) / 2 * step, outputs.gather(1, order)
+        bits, step = self.adc.bits or 1, full_scale / self.levels
+        codes = torch.arange(2**bits, device=like.device) - (2 ** (bits - 1) if self.adc.signed else 0)
+
+        def draw(count: int, *, shared: bool = False) -> Tensor:
+            # What all share is of the whole tile, whichever line of an output converts.
+            seed, adcs = (self.chip, 1) if shared else (self._seed, like.shape[1])
+            return normals(like, seed, Stream.CAPACITORS, tile, (adcs, count))
+
+        thresholds, outputs = ADC_KINDS[self.adc.kind].transfer(self.adc, codes.to(like.dtype), draw)
+        return thresholds * step, outputs * step
 
 
 def normals_of(base: Backend, like: Tensor, read: Read, tile: int, offset: int = 0) -> Tensor:
@@ -236,14 +214,3 @@ def normals_of(base: Backend, like: Tensor, read: Read, tile: int, offset: int =
     out, nothing = torch.empty_like(like), torch.zeros_like(like)
     base.accumulate(out, nothing, None, replace(read, spec=_STANDARD), tile, offset, first=True)
     return out
-
-
-def shaped(normal: Tensor, distribution: str) -> Tensor:
-    """Turn standard normals into numbers of another distribution with mean 0 and variance 1, by their quantiles."""
-    if distribution == "gaussian":
-        return normal
-    normal = normal.double()  # in float32 Φ(-5.6) is 0, whose logarithm is infinite
-    if distribution == "uniform":
-        return math.sqrt(12) * (torch.special.ndtr(normal) - 0.5)
-    # 1 - |2u - 1| = 2·Φ(-|n|), without cancellation.
-    return -normal.sign() * torch.log(2 * torch.special.ndtr(-normal.abs())) / math.sqrt(2)

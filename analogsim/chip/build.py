@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ..profile import HardwareProfile
 from ..profile.cells import Wires
+from ..profile.kinds import CELL_MODELS
 from ..seeds import Key, derive
-from . import cells, drift, faults
+from . import cells, faults
+from .cell_models import Draws
 from .layout import Layout
-from .programming import program
 from .wires import attenuation
 
 
@@ -155,8 +156,9 @@ def _age(
 ) -> tuple[Tensor, Tensor | None]:
     """Return what conductances became, as their columns' currents show them, and the variance of their read noise."""
     own = profile.cells
-    written = program(target, profile.programming, seed, array, negative=own.mapping == "signed")
-    g = drift.relax(written, target, profile.drift, seconds, seed, array)
+    model, draws = CELL_MODELS[own.model], Draws(seed, array)
+    written = model.program(target, profile, draws)
+    g = model.age(written, target, profile, seconds, draws)
     # What is stuck was never programmed, and stays.
     g, written = (faults.stick(v, profile.faults, own.g_min, seed, array) for v in (g, written))
     factor = faults.connected(g, profile.faults, layout, seed, array)
@@ -164,8 +166,7 @@ def _age(
         alive = g if factor is None else g * factor
         drop = attenuation(alive.abs(), profile.wires, layout)
         factor = drop if factor is None else factor * drop
-    noise = None
-    if profile.flicker.amplitude:
-        noise = drift.flicker_sigma(g, written, profile.flicker, profile.drift.t0 + seconds).square()
-        noise = noise if factor is None else noise * factor**2
+    noise = model.read_noise(g, written, profile, seconds)
+    if noise is not None:
+        noise = noise.square() if factor is None else noise.square() * factor**2
     return g if factor is None else g * factor, noise

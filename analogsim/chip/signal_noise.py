@@ -9,8 +9,9 @@ from ..kernels import Backend, Clips, ConvGeometry, MatmulSpec, Read
 from ..kernels.conv_job import Job
 from ..kernels.reference import dac_clipped
 from ..kernels.tiles import Tile, cut
-from .adc import normals_of, shaped
+from .adc import normals_of
 from .build import Plane
+from .distributions import shaped
 from .read import DeviceKernel
 
 

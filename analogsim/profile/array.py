@@ -6,10 +6,11 @@ conductance, g_max - g_min, so a partial sum of 1 is one full-scale input throug
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from ..value import FullScale, NonNegative, Positive, Value
 from .converters import SignedBits, levels
+from .kinds import DISTRIBUTIONS
 
 
 class Tile(Value):
@@ -52,8 +53,9 @@ class Noise(Value):
     differential pair holds has σ_r = √2·σ_g/(1 - g_min), and one that an offset cell holds whole has twice as much."""
     multiplicative: NonNegative = 0.0
     """σ_m, fraction (no unit): a partial sum s becomes s·(1 + N(0, σ_m²))."""
-    distribution: Literal["gaussian", "uniform", "laplace"] = "gaussian"
-    """Shape of a partial sum's total noise; its variance is that of the contributions, whatever the shape."""
+    distribution: Annotated[str, AfterValidator(DISTRIBUTIONS.check), WithJsonSchema(DISTRIBUTIONS.schema)] = "gaussian"
+    """Shape of a partial sum's total noise; its variance is that of the contributions, whatever the shape.
+    gaussian, uniform, laplace, or one that a program registers (docs/extending.md)."""
     wander: NonNegative = 0.0
     """Standard deviation, normalised units, of an offset at each ADC that changes slowly from one conversion to the
     next: Gaussian, with correlation exp(-n/wander_length) between conversions n apart."""

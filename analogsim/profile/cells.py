@@ -5,9 +5,10 @@ A conductance is a fraction of the largest one, g_max: 1 is g_max.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from ..value import NonNegative, Positive, Value
+from .kinds import CELL_MODELS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -27,6 +28,10 @@ class Cells(Value):
     """Bits a cell holds, so that it has 2^bits levels: the weight.bits - 1 magnitude bits (of an offset mapping the
     weight.bits bits of the weight with its offset) are cut into slices of this many, each in cells of its own and
     converted by itself, which are shifted and added digitally. null: one cell holds them all."""
+
+    model: Annotated[str, AfterValidator(CELL_MODELS.check), WithJsonSchema(CELL_MODELS.schema)] = "standard"
+    """How a cell is programmed, ages and is read: standard: by the laws of `programming`, `drift` and `flicker`; or by
+    a model that a program registers (docs/extending.md), which may use those fields or not."""
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:

@@ -5,9 +5,10 @@ Partial sums are in *normalised units*, as `array.py` defines them.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from ..value import FullScale, NonNegative, Value
+from .kinds import ADC_KINDS
 
 Bits = Annotated[int, Field(ge=1, le=16)]
 SignedBits = Annotated[int, Field(ge=2, le=16)]
@@ -73,9 +74,10 @@ class ADC(Value):
     """Standard deviation between ADCs (one each tile and bit line) of their gain, fraction; drawn once for a chip."""
     offset_error: NonNegative = 0.0
     """Standard deviation between ADCs of their offset, fraction of full scale; drawn once for a chip."""
-    kind: Literal["ideal", "sar", "ramp"] = "ideal"
+    kind: Annotated[str, AfterValidator(ADC_KINDS.check), WithJsonSchema(ADC_KINDS.schema)] = "ideal"
     """Where the thresholds are: ideal: evenly spaced. sar: of a capacitive DAC in each ADC, searched bit by bit.
-    ramp: between the levels of one capacitive DAC a tile, whose ramp all its columns are compared with."""
+    ramp: between the levels of one capacitive DAC a tile, whose ramp all its columns are compared with. Others where a
+    program registers them (docs/extending.md)."""
     capacitor_mismatch: NonNegative = 0.0
     """sar and ramp: standard deviation of a unit capacitor, fraction; a capacitor of n units has this over √n."""
     rounding: Literal["nearest", "down"] = "nearest"
@@ -99,7 +101,7 @@ class ADC(Value):
             raise ValueError("rounding 'down' is of a kind 'ideal' with bits")
         if self.sum_bits is not None and (self.bits is None or self.per == "tile"):
             raise ValueError("sum_bits counts steps of the ADC: it needs bits, and one full_scale a layer (per: layer)")
-        if self.inl and self.kind != "ramp":
+        if self.inl and self.kind in ("ideal", "sar"):
             raise ValueError("inl is of a kind 'ramp'")
         if (self.offset_error or not self.signed) and self.full_scale is None:
             raise ValueError("offset_error and an unsigned range need a full_scale")
@@ -119,4 +121,5 @@ class ADC(Value):
     @property
     def has_errors(self) -> bool:
         """True where ADCs differ from each other."""
-        return bool(self.gain_error or self.offset_error or self.capacitor_mismatch)
+        drawn = self.kind != "ideal" and ADC_KINDS.draws(self.kind)
+        return bool(self.gain_error or self.offset_error or self.capacitor_mismatch or drawn)

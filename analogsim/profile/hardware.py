@@ -18,6 +18,7 @@ from .array import Noise, Tile, Weight
 from .cells import Cells, Drift, Faults, Flicker, Programming, Wires
 from .converters import ADC, DAC
 from .cost import Cost
+from .kinds import ADC_KINDS
 
 
 class HardwareProfile(Value):
@@ -118,9 +119,12 @@ class HardwareProfile(Value):
 
     def without_variation(self) -> "HardwareProfile":
         """Return the profile of a chip that is as it was wanted: nothing drawn, nothing aged, no wire resistance."""
-        adc = self.adc.model_copy(update={"gain_error": 0.0, "offset_error": 0.0, "capacitor_mismatch": 0.0})
+        exact: dict[str, Any] = {"gain_error": 0.0, "offset_error": 0.0, "capacitor_mismatch": 0.0}
+        if ADC_KINDS.draws(self.adc.kind):
+            exact["kind"] = "ideal"
+        adc, cells = self.adc.model_copy(update=exact), self.cells.model_copy(update={"model": "standard"})
         parts = {"programming": Programming(), "drift": Drift(), "flicker": Flicker(), "faults": Faults()}
-        return self.model_copy(update=parts | {"wires": Wires(), "adc": adc})
+        return self.model_copy(update=parts | {"wires": Wires(), "adc": adc, "cells": cells})
 
     def model_copy(self, **options: Any) -> Self:
         """As pydantic's; forgets what was computed from the fields."""
@@ -135,6 +139,7 @@ class HardwareProfile(Value):
         drift = (self.drift.nu, self.drift.nu_sigma) != (0, 0)
         return (
             self.programming.draws
+            or self.cells.model != "standard"
             or drift
             or self.flicker.amplitude != 0
             or self.faults != Faults()

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConversionError
+from ..nn.known import kinds
 
-WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WEIGHTED = kinds(lambda row: row.quantized)
 
 
 class QuantReLU(nn.ReLU):

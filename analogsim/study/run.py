@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import StudyError
-from ..machine import choose_device, commit, usable_cores, versions
+from ..machine import commit, usable_cores, versions
 from ..terminal.progress import bar
+from .engine import Engine, Local, Ray
 from .folder import JobFolder
 from .grid import Entry, Study
 from .grouping import AUTO, GroupTask, assign, left_over, refusal, tasks_of
@@ -20,14 +21,14 @@ from .job import Task
 from .results import write_results, write_summary
 from .store import DONE, Store
 
-ENGINES = ("local", "ray")
+ENGINES = (Local.name, Ray.name)
 
 
 def run_study(
     study: Study,
     out: str | os.PathLike[str],
     *,
-    engine: str = "local",
+    engine: str | Engine = "local",
     workers: int | None = None,
     device: str = "auto",
     retry_failed: bool = False,
@@ -50,8 +51,8 @@ def run_study(
     study : Study
     out : path
         The study's directory; with engine "ray", one that every node sees under this path.
-    engine : {"local", "ray"}
-        Processes of this machine, or a Ray cluster.
+    engine : {"local", "ray"} or Engine
+        Processes of this machine, a Ray cluster, or an engine of your own (docs/extending.md).
     workers : int, optional
         "local": processes at a time; default: one a core. The cores are shared among them.
     device : str
@@ -90,41 +91,35 @@ def run_study(
     BackendError
         Ray is not installed, or there is no cluster at the address.
     """
-    if engine not in ENGINES:
-        raise StudyError(f"engine: no {engine!r}; choose {' or '.join(ENGINES)}")
+    if not isinstance(engine, Engine):
+        if engine not in ENGINES:
+            raise StudyError(f"engine: no {engine!r}; choose {' or '.join(ENGINES)}, or give an Engine")
+        engine = Ray(address, cpus, gpus) if engine == Ray.name else Local()
     if group != "auto" and group < 1:
         raise StudyError(f"group: 'auto', or at least 1 job, got {group}")
     entries, jobs = study.expand(trust)
     store = Store(Path(out).absolute())
     with store.held(command):
         states = {job: store.state(job) for job in jobs}
-        store.begin(study, entries, command=command, engine=engine, commit=commit(), versions=versions())
+        store.begin(study, entries, command=command, engine=engine.name, commit=commit(), versions=versions())
         kept = (*DONE,) if retry_failed else (*DONE, "failed")
         left = [job for job, state in states.items() if state not in kept]
         for job in left:
             store.forget_failure(job)
-        places = _devices(device) if engine == "local" else [device]
-        on_gpu = gpus > 0 if engine == "ray" else choose_device(places[0]).startswith("cuda")
+        places = engine.places(device)
+        on_gpu = engine.on_gpu(places)
         size = (AUTO if on_gpu else 1) if group == "auto" else group
         # Groups fill a GPU; singly, several processes share it.
         workers = workers or (len(places) if on_gpu and size > 1 else usable_cores())
         # Not by what is left to do: a run goes on with as many threads as it began with, to give the same to the bit.
-        threads = max(1, usable_cores() // workers) if engine == "local" else max(1, int(cpus))
+        threads = engine.threads(workers)
         tasks = [Task(jobs[job], store.folder(job), os.getcwd(), device, threads) for job in left]
         units = [
             _placed(unit, places[number % len(places)], compile)
             for number, unit in enumerate(assign(tasks, jobs, store.root, size))
         ]
-        if engine == "ray":
-            from .engine_ray import run_ray
-
-            events = run_ray(units, address=address, cpus=cpus, gpus=gpus)
-        else:
-            from .engine_local import run_local
-
-            events = run_local(units, workers)
         try:
-            with closing(events):
+            with closing(engine.run(units, workers)) as events:
                 _watch(store, entries, units, events, progress)
         finally:
             write_results(store)
@@ -217,10 +212,3 @@ def _placed(unit: Task | GroupTask, device: str, compile: bool) -> Task | GroupT
     if isinstance(unit, Task):
         return replace(unit, device=device)
     return replace(unit, tasks=tuple(replace(task, device=device) for task in unit.tasks), compile=compile)
-
-
-def _devices(device: str) -> list[str]:
-    import torch
-
-    many = device in ("auto", "cuda") and torch.cuda.is_available() and torch.cuda.device_count() > 1
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if many else [device]

@@ -21,7 +21,8 @@ from analogsim import (
 )
 from analogsim.analysis.adc_moments import adc_moments, sampled_moments
 from analogsim.analysis.meter import STAGES
-from analogsim.chip.adc import Converters, shaped
+from analogsim.chip.adc import Converters
+from analogsim.chip.distributions import shaped
 from analogsim.errors import CalibrationError, ConversionError, ProgrammingError
 from analogsim.noise import noise_sites
 from analogsim.training.data import load_data

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import analogsim as an
-from analogsim.convert import ANALOG
+from analogsim.nn.known import kinds
 
 PCM = an.HardwareProfile.load("pcm").varied(dac={"input_range": 4.0}, adc={"full_scale": 8.0})
 
@@ -20,7 +20,7 @@ def modes(model):
 
 @pytest.mark.parametrize("outer", [True, False])
 @pytest.mark.parametrize("inner", [True, False])
-@pytest.mark.parametrize("kind", ANALOG)
+@pytest.mark.parametrize("kind", kinds())
 def test_crossbars_have_their_layers_mode(kind, inner, outer):
     net = nn.Sequential(layer(kind), nn.ReLU(), nn.Linear(4, 4)).train(outer)
     net[0].train(inner)
@@ -30,7 +30,7 @@ def test_crossbars_have_their_layers_mode(kind, inner, outer):
     assert modes(an.to_digital(analog)) == modes(net)
 
 
-@pytest.mark.parametrize("kind", ANALOG)
+@pytest.mark.parametrize("kind", kinds())
 def test_crossbars_are_on_their_layers_device(kind):
     net = nn.Sequential(layer(kind).to("meta"), nn.Linear(4, 4))
     analog = an.convert(net, PCM)

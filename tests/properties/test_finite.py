@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import analogsim as an
-from analogsim.chip.adc import shaped
+from analogsim.chip.distributions import shaped
 from analogsim.errors import AnalogSimError, CalibrationError, ProfileError
 from analogsim.kernels import MatmulSpec
 from analogsim.ranges.full_scale import best_scale

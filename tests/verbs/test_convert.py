@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from analogsim.convert import ANALOG, convert, to_digital
+from analogsim.convert import convert, to_digital
 from analogsim.errors import AnalogSimError, ConversionError, ProfileError
 from analogsim.nn import (
     AnalogConv2d,
@@ -20,6 +20,7 @@ from analogsim.nn import (
     analog_layers,
     set_seed,
 )
+from analogsim.nn.known import kinds, rows
 from analogsim.noise import NoiseSpec, inject_noise
 from analogsim.profile import HardwareProfile
 from analogsim.qat import prepare_qat
@@ -50,10 +51,10 @@ def analog_names(model):
 
 
 def test_every_convertible_layer_is():
-    model = nn.Sequential(*(kind(4, 4, 1) if "Conv" in kind.__name__ else kind(4, 4) for kind in ANALOG))
+    model = nn.Sequential(*(kind(4, 4, 1) if "Conv" in kind.__name__ else kind(4, 4) for kind in kinds()))
     converted = convert(model, COARSE)
-    assert [type(layer) for layer in converted] == list(ANALOG.values())
-    assert [type(layer) for layer in to_digital(converted)] == list(ANALOG)
+    assert [type(layer) for layer in converted] == [row.analog for row in rows()]
+    assert [type(layer) for layer in to_digital(converted)] == list(kinds())
 
 
 def test_the_rest_stays_digital():

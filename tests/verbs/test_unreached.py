@@ -16,8 +16,8 @@ import models.lenet
 import models.resnet
 import models.vgg
 from analogsim.cli.base import Group
-from analogsim.convert import ANALOG
 from analogsim.errors import ConversionError
+from analogsim.nn.known import kinds
 from analogsim.nn.reach import matrices, weights_of
 from tests.support import zoo
 
@@ -224,7 +224,7 @@ def test_torchvisions_classifiers_are_converted_without_a_word():
         with torch.device("meta"):
             net = torchvision.models.get_model(name)
         every = matrices(net)
-        reached = weights_of(m for m in net.modules() if isinstance(m, tuple(ANALOG)))
+        reached = weights_of(m for m in net.modules() if isinstance(m, kinds()))
         assert not [str(one) for one in every if id(one.tensor) not in reached], name
 
 

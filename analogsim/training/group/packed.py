@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ...errors import ConversionError
 from ...nn.copies import copied
+from ...nn.known import exactly, like
 from ...qat import QuantReLU, activation_quantizer, weight_quantizer
 
 Convolve = Literal["grouped", "separate", "unfolded"]
-CONVOLUTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d}
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # What treats every channel, or every element, by itself.
 ALIKE = tuple(
@@ -52,7 +52,10 @@ class PackedConv(nn.Module):
         if first.padding_mode != "zeros":
             raise ConversionError(f"padding_mode={first.padding_mode!r}")
         self.networks, self.how = len(layers), how
-        self.convolve = next(call for kind, call in CONVOLUTIONS.items() if isinstance(first, kind))
+        row = like(first)
+        assert row is not None
+        assert row.packed is not None
+        self.convolve = row.packed
         self.stride, self.padding, self.dilation, self.groups = (
             getattr(first, name) for name in ("stride", "padding", "dilation", "groups")
         )
@@ -219,12 +222,12 @@ def _packed(name: str, modules: Sequence[Any], how: Convolve, done: dict[int, nn
     where = f"{name or kind.__name__}: {kind.__name__}"
     if any(type(other) is not kind for other in modules):
         raise ConversionError(f"{where}: the networks differ")
-    quantized = hasattr(first, "weight_quant")
+    row = like(first) if hasattr(first, "weight_quant") else exactly(kind)
     try:
-        if kind in CONVOLUTIONS or quantized and isinstance(first, tuple(CONVOLUTIONS)):
-            made: nn.Module = PackedConv(_alike(modules), how)
-        elif kind is nn.Linear or quantized and isinstance(first, nn.Linear):
-            made = PackedLinear(_alike(modules))
+        if row is not None and row.packed is F.linear:
+            made: nn.Module = PackedLinear(_alike(modules))
+        elif row is not None and row.packed is not None:
+            made = PackedConv(_alike(modules), how)
         elif kind in NORMS:
             made = _norm(modules)
         elif kind is QuantReLU:

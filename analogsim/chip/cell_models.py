@@ -1,0 +1,76 @@
+"""What a cell does with the conductance that is wanted of it: the profile's laws, and room for models of others."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..profile import HardwareProfile
+from ..profile.kinds import CELL_MODELS
+from ..seeds import Key, Stream, derive
+from . import drift
+from .draw import normals
+from .programming import program
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Whose random numbers an array of cells has: a pure function of the chip's seed.
+
+    Attributes
+    ----------
+    seed, array : int
+        The layer's on this chip, and which of its arrays.
+    """
+
+    seed: int
+    array: int
+
+    def normals(self, like: Tensor, number: int = 0) -> Tensor:
+        """Return standard normals, one for each cell; each `number` has other ones, and the same every time."""
+        return normals(like, derive(self.seed, Key.CELL_MODEL, number), Stream.PROGRAMMING, self.array)
+
+
+class CellModel(ABC):
+    """A device that holds conductances, `cells.model` in a profile.
+
+    Conductances g are fractions of g_max, (bit lines, word lines). Derive a class with a `name`, and give it to
+    `analogsim.register`. Faults, wires and reference columns are the profile's, as for the standard model.
+    """
+
+    name: str
+
+    @abstractmethod
+    def program(self, target: Tensor, profile: HardwareProfile, draws: Draws) -> Tensor:
+        """Return what cells were programmed to whose targets are these."""
+
+    def age(self, written: Tensor, target: Tensor, profile: HardwareProfile, seconds: float, draws: Draws) -> Tensor:
+        """Return what they are `seconds` after the first read; by default what was written."""
+        return written
+
+    def read_noise(self, now: Tensor, written: Tensor, profile: HardwareProfile, seconds: float) -> Tensor | None:
+        """Return σ of each cell at every read, fraction of g_max, drawn anew each time; None where there is none."""
+        return None
+
+
+class Standard(CellModel):
+    """The laws of the profile: `programming`, `drift` and `flicker` (docs/devices.md)."""
+
+    name = "standard"
+
+    def program(self, target: Tensor, profile: HardwareProfile, draws: Draws) -> Tensor:
+        """Return target + σ(target)·N(0, 1)."""
+        return program(target, profile.programming, draws.seed, draws.array, profile.cells.mapping == "signed")
+
+    def age(self, written: Tensor, target: Tensor, profile: HardwareProfile, seconds: float, draws: Draws) -> Tensor:
+        """Return what drift leaves."""
+        return drift.relax(written, target, profile.drift, seconds, draws.seed, draws.array)
+
+    def read_noise(self, now: Tensor, written: Tensor, profile: HardwareProfile, seconds: float) -> Tensor | None:
+        """Return that of 1/f noise."""
+        if not profile.flicker.amplitude:
+            return None
+        return drift.flicker_sigma(now, written, profile.flicker, profile.drift.t0 + seconds)
+
+
+CELL_MODELS.add(Standard())

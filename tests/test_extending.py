@@ -1,0 +1,135 @@
+"""docs/extending.md: every recipe runs as it stands, from outside the package, and what is refused is told."""
+
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import analogsim as an
+from analogsim.chip import ADCKind, CellModel, NoiseDistribution
+from analogsim.errors import ConversionError, ProfileError
+from analogsim.nn import known
+from analogsim.profile import kinds
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+RECIPES = re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+CODE = {title: block for title, text in RECIPES for block in re.findall(r"```python\n(.+?)```", text, re.DOTALL)}
+
+
+@pytest.fixture(autouse=True)
+def _forgotten(monkeypatch):
+    """Let what a test registers end with it."""
+    monkeypatch.setattr(known, "_TABLE", dict(known._TABLE))
+    for table in (kinds.ADC_KINDS, kinds.CELL_MODELS, kinds.DISTRIBUTIONS):
+        monkeypatch.setattr(table, "_made", dict(table._made))
+
+
+def test_every_recipe_has_its_code():
+    titles = [title for title, _ in RECIPES]
+    promised = re.findall(r"^\| (an? .+?) \|", PAGE, re.MULTILINE)
+    assert len(CODE) >= 7
+    for kind in ("layer type", "ADC kind", "cell model", "distribution", "metric", "backend", "engine", "axis"):
+        assert any(kind in title for title in titles), kind
+        assert any(kind in row for row in promised), kind
+
+
+@pytest.mark.parametrize("title", CODE)
+def test_recipes_run_as_they_stand(title, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    torch.manual_seed(0)
+    exec(compile(CODE[title], f"docs/extending.md, {title}", "exec"), {"__name__": "recipe"})
+
+
+@pytest.mark.parametrize("title", [title for title in CODE if "engine" not in title])
+def test_recipes_need_nothing_of_each_other(title):
+    """In a process of their own, where nothing else was registered or imported."""
+    if title not in list(CODE)[:2]:
+        pytest.skip("two of them will do: they are alike")
+    subprocess.run([sys.executable, "-c", CODE[title]], cwd=ROOT, check=True)
+
+
+def test_profiles_name_what_is_registered_and_nothing_else():
+    for field, value in (("adc", {"kind": "odd", "bits": 4}), ("cells", {"model": "odd"})):
+        with pytest.raises(ProfileError, match=r"Input should be .*registered; import the module.*\(got 'odd'\)"):
+            an.HardwareProfile(**{field: value})
+    with pytest.raises(ProfileError, match="'gaussian', 'uniform' or 'laplace'.*got 'odd'"):
+        an.HardwareProfile(noise={"distribution": "odd"})
+
+    @an.register
+    class Odd(NoiseDistribution):
+        name = "odd"
+
+        def shaped(self, normal):
+            return normal.sign()
+
+    profile = an.HardwareProfile(noise={"distribution": "odd", "output": 0.5}, dac={"input_range": 1.0})
+    assert hash(profile) == hash(pickle.loads(pickle.dumps(profile)))
+    assert an.HardwareProfile(**profile.model_dump()) == profile
+
+
+def test_what_cannot_be_registered_is_told():
+    class Nameless(CellModel):
+        def program(self, target, profile, draws):
+            return target
+
+    class Second(ADCKind):
+        name = "sar"
+
+        def transfer(self, adc, codes, draw):
+            return codes[None, 1:], codes[None]
+
+    class Another(an.AnalogLayer, nn.Linear):
+        digital = nn.Linear
+
+    with pytest.raises(ProfileError, match="Nameless has no name"):
+        an.register(Nameless)
+    with pytest.raises(ProfileError, match="'sar' is taken by SAR"):
+        an.register(Second)
+    with pytest.raises(ConversionError, match="AnalogLinear stands for Linear already"):
+        an.register(Another)
+    for other in (nn.Linear, "sar", len):
+        with pytest.raises(ConversionError, match="derives from none of AnalogLayer"):
+            an.register(other)
+    an.register(known.exactly(nn.Linear).analog)  # once more is no error
+
+
+@pytest.mark.parametrize("mapping", ["signed", "differential", "offset"])
+def test_a_cell_model_is_drawn_and_ages_like_the_standard_one(mapping):
+    """One that says what the standard model says, with the same random numbers, gives its chips."""
+    from analogsim.chip.cell_models import Standard
+
+    class Twin(Standard):
+        name = "twin"
+
+    an.register(Twin)
+    base = {"programming": {"sigma": 0.05}, "drift": {"nu": 0.05}, "flicker": {"amplitude": 0.02}}
+    cells = {"mapping": mapping}
+    x, out = torch.randn(6, 12), []
+    digital = nn.Linear(12, 5)
+    for model in ("standard", "twin"):
+        profile = an.HardwareProfile(cells={**cells, "model": model}, dac={"input_range": 3.0}, **base)
+        layer = an.convert(digital, profile).eval()
+        an.program(layer, 3)
+        an.at_time(layer, 1000.0)
+        an.set_seed(layer, 1)
+        out.append(layer(x))
+    assert torch.equal(*out)
+    assert an.HardwareProfile(cells={"model": "twin"}).is_drawn
+    assert not an.HardwareProfile(cells={"model": "twin"}).without_variation().is_drawn
+
+
+def test_the_table_of_layers_is_the_only_one():
+    """What each verb does with a layer is said in its row."""
+    for row in known.rows():
+        assert row.analog.digital is row.digital
+        assert known.exactly(row.digital) is row
+    assert set(known.kinds(lambda row: row.quantized)) == {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d}
+    assert set(known.kinds(lambda row: row.packed)) == {nn.Linear, nn.Conv1d, nn.Conv2d}
+    assert known.like(type("Own", (nn.Conv2d,), {})(1, 1, 1)) is known.exactly(nn.Conv2d)
+    assert known.like(nn.ReLU()) is None
