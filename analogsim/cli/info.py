@@ -53,8 +53,7 @@ def gather() -> dict[str, Any]:
     """
     import torch
 
-    from ..errors import BackendError
-    from ..kernels import Backend, resolve
+    from ..kernels import BACKENDS, resolve
     from ..kernels.backends.numba.compiled import ADVICE, place
 
     folder, reason = place()
@@ -62,16 +61,11 @@ def gather() -> dict[str, Any]:
     versions |= {name: installed(name) for name in LIBRARIES}
     versions["torch"] = torch.__version__
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    backends: dict[Backend, str | None] = {
-        "reference": None,
-        "numba": None,
-        "triton": None if cuda else "torch sees no CUDA GPU here",
-    }
-    for name in backends:
-        try:
-            resolve("cuda" if name == "triton" else "cpu", torch.float32, name)
-        except BackendError as error:
-            backends[name] = str(error)
+    here = ("cpu", "cuda") if cuda else ("cpu",)
+    backends: dict[str, str | None] = {}
+    for backend in BACKENDS:
+        reasons = [backend.why_not(device, torch.float32) for device in here]
+        backends[backend.name] = None if None in reasons else reasons[-1]
     cases = {
         "float32 on the CPU": ("cpu", torch.float32),
         "float64 on the CPU": ("cpu", torch.float64),
