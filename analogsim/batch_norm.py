@@ -1,22 +1,19 @@
 """Batch normalisation on noisy hardware: its statistics, taken anew where the network is to work."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.rnn import PackedSequence
 
+from .batches import Batches, run
 from .errors import ConversionError
 from .nn.reach import warn_of_layers, watched
 from .noise import all_sites
-from .ranges.calibrate import Batch, run
 from .restore import restored
 
 
-def estimate_batch_norm(
-    model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, *, progress: bool = True
-) -> None:
+def estimate_batch_norm(model: nn.Module, batches: Batches, *, progress: bool = True) -> None:
     """Set the running means and variances of all batch normalisation from data, under the noise of evaluation.
 
     Noise adds to the variance in front of a batch normalisation. So statistics that were gathered while training under

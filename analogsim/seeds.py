@@ -6,9 +6,14 @@ A random number is a pure function of a key, a stream and a place. Two things ke
   bits) and which call (32 bits). Byte 0 is left to callers of `tiled_matmul`, who number their own streams.
 * whoever makes another key of a key has a `Key` of its own, which `derive` hashes in with a fixed number of numbers; so
   chains of them are told apart as well.
+
+At the end stand torch's own generators, for what can draw from nothing else, such as dropout: they are lent, and given
+back in the state in which they were.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum, unique
 from typing import Any
 
@@ -19,6 +24,7 @@ from .value import whole
 
 _MASK = 2**64 - 1
 _COUNTING = threading.Lock()
+_GENERATORS = threading.RLock()  # torch's, which all threads share
 
 
 @unique
@@ -113,6 +119,25 @@ def of_rank(seed: int) -> int:
 def distributed() -> bool:
     """Say whether this is one of the processes of torch.distributed."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+@contextmanager
+def forked(device: torch.device) -> Iterator[None]:
+    """Let the block use torch's generators of the CPU and of a device, and set both back to their state before it.
+
+    All threads of a process share these generators. So threads that call this function take turns: the block of one
+    begins when that of another has ended.
+    """
+    with _GENERATORS, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of this device; those of other devices are not touched."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def checked(number: Any, error: type[AnalogSimError] = SeedError, what: str = "seed") -> int:

@@ -22,6 +22,7 @@ FLOORS = {
     "value": 1,
     "seeds": 2,
     "storage": 2,
+    "batches": 3,
     "profile": 3,
     "kernels": 4,
     "chip": 5,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ..batches import Batch, inputs_of, run
 from ..convert import to_digital
 from ..errors import CalibrationError
 from ..nn import set_seed
 from ..nn.copies import copied
 from ..nn.observing import observed
 from ..noise import NoiseSpec, all_sites, injected, remove_noise, set_noise
-from ..ranges.calibrate import Batch, inputs_of, run
 from ..seeds import Key, checked, derive
 from ..storage.files import plain, write_json
 from ..terminal.text import label

@@ -114,9 +114,10 @@ def sweep(
     if stem.suffix != ".json":
         raise typer.BadParameter(f"{stem}: the name must end in .json", param_hint="--out")
 
+    from ..batches import BATCH
     from ..machine import provenance
     from ..program import at_time, program
-    from ..robustness.sweep import BATCH, noise_sweep
+    from ..robustness.sweep import noise_sweep
 
     use_threads(threads)
     where = choose_device(device)

@@ -2,15 +2,14 @@
 
 import math
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch import nn
 
+from ..batches import Batches, run
 from ..chip.adc import step_coefficients
 from ..errors import AnalogSimWarning, CalibrationError
 from ..nn import AnalogLayer
@@ -22,7 +21,6 @@ from .full_scale import best_scale, conversion_error, least, least_error
 from .histogram import Histogram, pooled
 from .observer import Observer
 
-Batch = Tensor | PackedSequence | tuple[Tensor, ...] | list[Tensor]
 Method = Literal["maximum", "percentile", "mse", "noise-aware"]
 Per = Literal["network", "layer", "tile"]
 
@@ -30,7 +28,7 @@ Per = Literal["network", "layer", "tile"]
 @torch.inference_mode(False)  # the ranges must outlive it
 def calibrate(
     model: nn.Module,
-    batches: Iterable[Batch] | Tensor | PackedSequence,
+    batches: Batches,
     method: Method = "maximum",
     *,
     per: Per | None = None,
@@ -152,49 +150,6 @@ def _say_assumed(layers: list["_Layer"]) -> None:
 def _has_constants(layer: AnalogLayer) -> bool:
     """Return whether a range is given, so that data may clip whatever the method."""
     return isinstance(layer.profile.dac.input_range, float) or isinstance(layer.profile.adc.full_scale, float)
-
-
-@torch.no_grad()
-def run(model: nn.Module, batches: Iterable[Batch] | Tensor | PackedSequence, progress: bool, title: str) -> None:
-    """Run a network on batches of inputs.
-
-    Raises
-    ------
-    CalibrationError
-        No batch was given, or one is not a tensor.
-    """
-    from ..terminal.progress import track
-
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    count = 0
-    for batch in track(as_batches(batches), title, progress):
-        inputs = inputs_of(batch)
-        if not isinstance(inputs, Tensor | PackedSequence):
-            raise CalibrationError(
-                f"batches: batch {count} is neither a tensor nor a tuple that starts with one (got "
-                f"{type(batch).__name__})"
-            )
-        model(inputs.to(device))  # type: ignore[arg-type]
-        count += 1
-    if not count:
-        raise CalibrationError("batches: empty; give at least one batch of network inputs")
-
-
-def inputs_of(batch: Batch) -> Any:
-    """Return a batch's network inputs: of a tuple or list the first, else the batch."""
-    # A PackedSequence is a tuple too, but one input.
-    return batch[0] if isinstance(batch, tuple | list) and not isinstance(batch, PackedSequence) else batch
-
-
-def as_batches(batches: Iterable[Batch] | Tensor | PackedSequence) -> Iterable[Batch]:
-    """Return batches: a tensor is one, and so are inputs with their labels, integers (N,)."""
-    if isinstance(batches, Tensor | PackedSequence):
-        return [batches]
-    if isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches):
-        x, y = batches
-        if y.shape == x.shape[:1] and not y.is_floating_point():  # type: ignore[union-attr]
-            return [batches]  # type: ignore[list-item]
-    return batches
 
 
 @dataclass

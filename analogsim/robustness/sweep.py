@@ -1,24 +1,20 @@
 """How much noise a trained network survives: its accuracy over a noise grid, and from it the midpoint noise level µ."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from itertools import count
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from ..batch_norm import estimate_batch_norm
+from ..batches import Batches, Labelled, LabelledData, as_batches, labelled_batches
 from ..errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError
 from ..nn import analog_layers, called_layers, set_seed
 from ..nn.copies import copied
 from ..nn.reach import warn_of_layers, watched
 from ..noise import NoiseSpec, Target, all_sites, injected, noise_sites, sited_layers
-from ..ranges.calibrate import Batch as Inputs
-from ..ranges.calibrate import as_batches
-from ..restore import forked, restored
+from ..restore import restored
 from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
 from ..value import whole
@@ -30,16 +26,12 @@ SIGMAS = np.logspace(-2, 2, 17)
 """The paper's grid: 17 points, log-uniform in [1e-2, 1e2]."""
 SIGMAS.flags.writeable = False
 
-BATCH = 500  # of tensors and data sets; batches that are given stay as they are
-KEEP = 2**30  # bytes of test data kept on the model's device; more is read again for every evaluation
 TARGETS: dict[str, Target] = {"activation": "activations", "weight": "weights"}
-
-Batch = tuple[Tensor, Tensor]
 
 
 def noise_sweep(
     model: nn.Module,
-    data: Iterable[Batch] | Batch | Dataset[Batch],
+    data: LabelledData,
     sigmas: ArrayLike = SIGMAS,
     repeats: int = 5,
     *,
@@ -47,7 +39,7 @@ def noise_sweep(
     chance: float | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    batch_norm: Iterable[Inputs] | Tensor | None = None,
+    batch_norm: Batches | None = None,
     progress: bool = True,
 ) -> RobustnessCurve:
     """Measure one trained network's accuracy at every σ of a grid, with independent noise in every repeat.
@@ -116,7 +108,7 @@ def noise_sweep(
     statistics = None if batch_norm is None else list(as_batches(batch_norm))
     with torch.no_grad(), bar(progress) as shown:
         task = shown.add_task("Sweeping noise", total=1 + len(grid) * repeats)
-        batches = _batches(data, where)
+        batches = labelled_batches(data, where)
         set_noise = _silenced(model, quantity)
 
         def set_level(sigma: float) -> None:
@@ -153,7 +145,7 @@ def _disturbed(model: nn.Module, quantity: str) -> tuple[dict[str, nn.Module], s
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
+def accuracy(model: nn.Module, batches: Iterable[Labelled]) -> float:
     """Return the share of labels that a network names in evaluation mode; NaN names none. Its modes stay as they are.
 
     Raises
@@ -227,65 +219,7 @@ def _bits(sigma: float) -> int:
     return int(np.float64(sigma).view(np.uint64))
 
 
-def _batches(data: Iterable[Batch] | Batch | Dataset[Batch], device: torch.device) -> Iterable[Batch]:
-    """Return batches that can be run through many times: on the device where they fit, else read again each time."""
-    if isinstance(data, Sequence) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        x, y = data
-        if not x.ndim or x.shape[:1] != y.shape[:1]:  # type: ignore[union-attr]
-            raise DataError(f"data: as many inputs as labels are needed, got {tuple(x.shape)} and {tuple(y.shape)}")  # type: ignore[union-attr]
-        source: Iterable[Batch] = list(zip(x.split(BATCH), y.split(BATCH)))  # type: ignore[union-attr]
-    elif isinstance(data, Dataset):
-        source = DataLoader(data, batch_size=BATCH, generator=torch.Generator())
-    else:
-        source = data  # type: ignore[assignment]
-    once = isinstance(source, Iterator)
-    kept, size = [], 0
-    # A loader's own random numbers (order, augmentation) are torch's: they are lent.
-    with nullcontext() if isinstance(source, Sequence) else forked(torch.device("cpu")):
-        for number, batch in enumerate(source):
-            x, y = _pair(number, batch)
-            size += x.nbytes + y.nbytes
-            if size > KEEP and not once:
-                return _Streamed(source, device)
-            kept.append((x, y) if size > KEEP else (x.to(device), y.to(device)))
-    return _Streamed(kept, device) if size > KEEP else kept
-
-
-class _Streamed:
-    """Batches moved to the device each time they are asked for."""
-
-    def __init__(self, source: Iterable[Batch], device: torch.device) -> None:
-        self.source, self.device = source, device
-
-    def __iter__(self) -> Iterator[Batch]:
-        cpu = torch.device("cpu")
-        with forked(cpu):
-            source, state = iter(self.source), torch.get_rng_state()
-        for number in count():
-            with forked(cpu):
-                torch.set_rng_state(state)
-                batch = next(source, None)
-                state = torch.get_rng_state()
-            if batch is None:
-                return
-            x, y = _pair(number, batch)
-            yield x.to(self.device), y.to(self.device)
-
-
-def _pair(number: int, batch: object) -> Batch:
-    """Check that a batch is (inputs, labels)."""
-    if not isinstance(batch, Sequence) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
-        raise DataError(f"data: batch {number} is no pair of tensors (inputs, labels), but {type(batch).__name__}")
-    x, y = batch
-    if y.ndim != 1 or x.shape[:1] != y.shape or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise DataError(
-            f"data: batch {number}: labels must be integers of shape (batch,), one class each; got {y.dtype} "
-            f"{tuple(y.shape)} for inputs {tuple(x.shape)}"
-        )
-    return x, y
-
-
-def _evaluate(model: nn.Module, batches: Iterable[Batch], check: bool = False) -> tuple[float, int, int]:
+def _evaluate(model: nn.Module, batches: Iterable[Labelled], check: bool = False) -> tuple[float, int, int]:
     """Return accuracy, samples, classes; the output is examined only where `check` is true."""
     right: Tensor | int = 0
     samples = classes = 0

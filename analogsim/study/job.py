@@ -20,8 +20,8 @@ from ..batch_norm import batch_norms
 from ..errors import AnalogSimError, DivergenceError, StudyError
 from ..machine import choose_device, provenance
 from ..qat import prepare_qat
-from ..restore import forked, seed_generators
 from ..robustness.sweep import noise_sweep
+from ..seeds import forked, seed_generators
 from ..storage.files import appended, lock, write_text
 from ..storage.kept import sealed_text
 from ..training.data import DataSet, load_data

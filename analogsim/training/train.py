@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ConversionError, DivergenceError
 from ..nn import AnalogLayer, analog_layers
 from ..noise import noise_sites
-from ..restore import forked, seed_generators
 from ..robustness import sweep as robustness
+from ..seeds import forked, seed_generators
 from ..storage.files import first_line, write_text
 from ..terminal.progress import bar
 from ..value import Value

@@ -14,7 +14,6 @@ from analogsim.convert import convert
 from analogsim.errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError, UnreachedWarning
 from analogsim.noise import NoiseSpec, inject_noise, noise_sites
 from analogsim.profile import HardwareProfile
-from analogsim.robustness import sweep as robustness
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.robustness.midpoint import fit_midpoint
 from analogsim.robustness.sweep import SIGMAS, accuracy, noise_sweep
@@ -209,7 +208,7 @@ def test_data_comes_in_any_form(monkeypatch):
     batches = list(zip(x.split(500), y.split(500)))
     forms = [(x, y), [x, y], batches, TensorDataset(x, y), DataLoader(TensorDataset(x, y), 500), iter(batches)]
     results = [rows(sweep(identity(), data)) for data in forms]
-    monkeypatch.setattr(robustness, "KEEP", 1000)
+    monkeypatch.setattr("analogsim.batches.KEEP", 1000)
     results += [
         rows(sweep(identity(), data)) for data in (batches, DataLoader(TensorDataset(x, y), 500), iter(batches))
     ]

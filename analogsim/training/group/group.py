@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...restore import forked, seed_generators
-from ...seeds import Key, derive
+from ...seeds import Key, derive, forked, seed_generators
 from ..augment import cut
 from ..data import DataSet
 from ..epoch import EpochOrder
