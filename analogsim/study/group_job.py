@@ -22,7 +22,8 @@ from ..training.checkpoint import load_checkpoint, save_checkpoint
 from ..training.data import DataSet
 from ..training.group.group import Group, Member
 from ..training.group.noise import site_sigmas
-from ..training.train import describe_data, identity, write_history
+from ..training.history import write_history
+from ..training.train import describe_data, identity
 from .folder import GroupFolder, JobFolder
 from .grouping import GroupTask, left_over
 from .job import PATIENCE, Task, announce, at_work, attempt, job_data, job_network, record_failure

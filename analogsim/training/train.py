@@ -1,17 +1,15 @@
 """One training: a plain loop with Adam and a cosine schedule, under noise if asked, that survives a kill."""
 
-import json
-import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -20,21 +18,21 @@ from ..nn import AnalogLayer, analog_layers
 from ..noise import noise_sites
 from ..robustness import sweep as robustness
 from ..seeds import forked, seed_generators
-from ..storage.files import first_line, write_text
+from ..storage.files import first_line
 from ..terminal.progress import bar
 from ..value import Value
-from .augment import cut
 from .checkpoint import load_checkpoint, save_checkpoint
-from .data import DataSet, guessing_accuracy
+from .data import DataSet
 from .epoch import EpochOrder, epoch_seeds
-from .history import History, numbered
+from .history import History, guessed, has_ended, numbered, record, write_history
 from .noise import TrainingNoise
 from .spec import TrainSpec, VarianceAware
+from .step import adam, differentiate, divergence, losses_and_hits, set_rate, take_batch
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TrainResult", "TrainSpec", "VarianceAware", "accuracy", "is_guessing", "train"]
+__all__ = ["TrainResult", "TrainSpec", "VarianceAware", "accuracy", "train"]
 
 CHECKPOINT, HISTORY = "checkpoint.pt", "history.jsonl"
 RANGES_FASTER = 30  # than weights (docs/budget.md has what other rates gave)
@@ -170,16 +168,6 @@ def accuracy(model: nn.Module, data: DataSet, device: torch.device | str = "cpu"
     return robustness.accuracy(model, data.test_batches(device=device))
 
 
-def is_guessing(accuracy: float, labels: Tensor) -> bool:
-    """Return whether an accuracy over images with these labels (N,) is no better than guessing.
-
-    That is: at most 4 binomial standard deviations above the accuracy of always naming the most frequent class, which
-    a guesser exceeds by luck once in 30,000 epochs (normal approximation).
-    """
-    p = guessing_accuracy(labels)
-    return accuracy <= p + 4 * math.sqrt(p * (1 - p) / len(labels))
-
-
 class TrainingState(Value):
     """What a checkpoint holds of a training, after a whole epoch."""
 
@@ -213,9 +201,7 @@ class _Loop:
         if self.learning:
             self.identity["range_lr"] = self.range_lr
         self.noise = TrainingNoise(model, spec)
-        self.optimiser = torch.optim.Adam(
-            parameter_groups(model, self.range_lr / spec.lr), lr=spec.lr, weight_decay=spec.weight_decay
-        )
+        self.optimiser = adam(parameter_groups(model, self.range_lr / spec.lr), spec)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.images, self.labels = data.train_x.to(device), data.train_y.to(device)
@@ -224,9 +210,7 @@ class _Loop:
     def run_epoch(self, tell: Callable[[str], None]) -> None:
         """Train one epoch and test; `tell` is called after every step with a line on how it goes."""
         started, spec, data = time.perf_counter(), self.spec, self.data
-        rate = learning_rate(spec, self.epoch)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group.get("faster", 1)
+        set_rate(self.optimiser, spec, self.epoch)
         loss_sum, right = torch.zeros(2, device=self.device, dtype=torch.float64)
         title = f"Training: epoch {self.epoch + 1}/{spec.epochs}"
         last = f", test accuracy {self.history[-1]['test_accuracy']:.3f}" if self.history else ""
@@ -238,17 +222,13 @@ class _Loop:
             order, count = order.to(self.device), len(self.labels)
             for step, start in enumerate(range(0, count, spec.batch_size), 1):
                 stop = min(start + spec.batch_size, count)
-                now = order.part(start, stop)
-                images, labels = cut(self.images[now.images], now.crops), self.labels[now.images]
+                images, labels = take_batch(data, self.images, self.labels, order.part(start, stop))
                 self.noise.draw(start, stop)
-                logits = self.model(data.normalise(images))
-                loss = F.cross_entropy(logits, labels)
-                self.optimiser.zero_grad()
-                loss.backward()
+                loss, hits = differentiate(partial(losses_and_hits, self.model), self.optimiser, images, labels)
                 self.optimiser.step()
                 self._check_ranges()
-                loss_sum += loss.detach() * (stop - start)
-                right += (logits.detach().argmax(1) == labels).sum()
+                loss_sum += loss * (stop - start)
+                right += hits
                 if step % LOOK == 0 or step == self.steps:
                     self._check(loss_sum)
                     line = f"{title}, loss {loss_sum.item() / stop:.3f}{last}"
@@ -314,56 +294,6 @@ class _Loop:
         return [*self.own_sites, *(layer for _, layer in analog_layers(self.model))]
 
 
-def learning_rate(spec: TrainSpec, epoch: int) -> float:
-    """Return Adam's learning rate in an epoch (from 0): a cosine from spec.lr towards 0."""
-    return spec.lr * (1 + math.cos(math.pi * epoch / spec.epochs)) / 2
-
-
-def record(
-    spec: TrainSpec, epoch: int, loss: float, train_accuracy: float, test_accuracy: float, seconds: float
-) -> dict[str, float]:
-    """Return what a history says of an epoch (from 0)."""
-    return {
-        "epoch": epoch + 1,
-        "loss": loss,
-        "train_accuracy": train_accuracy,
-        "test_accuracy": test_accuracy,
-        "lr": learning_rate(spec, epoch),
-        "sigma": spec.sigma * spec.ramp(epoch),
-        "seconds": round(seconds, 3),
-    }
-
-
-def guessed(history: list[dict[str, float]], data: DataSet, epochs: int = 1) -> bool:
-    """Return whether so many epochs, the last ones, were all no better than guessing.
-
-    In training, too: under noise batch normalisation may keep statistics that are far from those without it, and a
-    network that has learned then names test images by chance until they are estimated anew (`estimate_batch_norm`).
-    """
-    last = history[-epochs:]
-    return len(last) == epochs and all(
-        is_guessing(epoch[f"{part}_accuracy"], labels)
-        for epoch in last
-        for part, labels in (("train", data.train_y), ("test", data.test_y))
-    )
-
-
-def has_ended(spec: TrainSpec, history: list[dict[str, float]], data: DataSet) -> bool:
-    """Return whether all epochs are done, or the training collapsed and is to stop then."""
-    patience = spec.stop_on_collapse
-    return len(history) >= spec.epochs or bool(patience and guessed(history, data, patience))
-
-
-def divergence(spec: TrainSpec, epoch: int, history: Sequence[Any] = ()) -> DivergenceError:
-    """Return what is to be said of a training that is no longer finite in an epoch (from 0), and of those before."""
-    noise = "" if spec.silent else ", or the noise, or raise it slowly by ramp_epochs"
-    return DivergenceError(
-        f"the training diverged in epoch {epoch + 1}: its loss or weights are no longer finite; lower the "
-        f"learning rate (now {spec.lr:g}){noise}",
-        history,
-    )
-
-
 def identity(model: nn.Module, data: dict[str, Any], spec: TrainSpec) -> dict[str, Any]:
     """Say which training it is, for its checkpoint; `data` is `describe_data`'s."""
     return {"spec": spec.model_dump(mode="json"), "data": data, "model": describe(model)}
@@ -385,8 +315,3 @@ def describe_data(data: DataSet) -> dict[str, Any]:
     """Say what data are trained on."""
     sizes = {"label": data.label, "images": [*data.train_x.shape], "test_images": [*data.test_x.shape]}
     return sizes | {"fingerprint": data.fingerprint, "augmentation": data.augmentation.model_dump()}
-
-
-def write_history(path: Path, history: list[dict[str, float]], durable: bool = True) -> None:
-    """Write one line of JSON an epoch; `durable` as in `write_text`."""
-    write_text(path, "".join(json.dumps(entry) + "\n" for entry in history), durable)

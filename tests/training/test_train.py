@@ -19,8 +19,9 @@ from analogsim.training.augment import Augmentation
 from analogsim.training.checkpoint import load_checkpoint, load_model, read_about, save_checkpoint, save_model
 from analogsim.training.data import load_data
 from analogsim.training.epoch import EpochOrder
+from analogsim.training.history import has_ended, is_guessing
 from analogsim.training.noise import TrainingNoise
-from analogsim.training.train import RANGES_FASTER, TrainSpec, VarianceAware, accuracy, has_ended, is_guessing, train
+from analogsim.training.train import RANGES_FASTER, TrainSpec, VarianceAware, accuracy, train
 from models.lenet import LeNet5
 from tests.training.test_epoch import blank
 

@@ -5,18 +5,18 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...seeds import Key, derive, forked, seed_generators
-from ..augment import cut
 from ..data import DataSet
 from ..epoch import EpochOrder
+from ..history import has_ended, record
 from ..spec import TrainSpec
-from ..train import divergence, has_ended, learning_rate, record
+from ..step import adam, differentiate, divergence, losses_and_hits, set_rate, take_batch
 from .noise import PackedNoise, site_sigmas
 from .packed import Convolve, check_pack, join, pack, split
 
@@ -123,8 +123,7 @@ class Group:
         """
         started, members, spec, data = time.perf_counter(), self.members, self.members[0].spec, self.data
         epoch, count, n = self.epoch, len(self.labels), len(self.members)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(spec, epoch)
+        set_rate(self.optimiser, spec, epoch)
         loss_sum, right = torch.zeros(2, n, device=self.device, dtype=torch.float64)
         order = EpochOrder.together([EpochOrder.draw(member.spec, epoch, data) for member in members]).to(self.device)
         with self._seeded(epoch):
@@ -134,9 +133,9 @@ class Group:
                 stop = min(start + spec.batch_size, count)
                 step = order.part(start, stop)
                 self.noise.draw(step.z)
-                losses, hits = self._differentiated(*self._batch(step))
+                losses, hits = self._differentiated(*take_batch(data, self.images, self.labels, step))
                 self.optimiser.step()
-                loss_sum += losses.detach() * (stop - start)
+                loss_sum += losses * (stop - start)
                 right += hits
                 tell(stop / count)
             finite = (loss_sum.isfinite() & self._finite()).tolist()
@@ -158,15 +157,13 @@ class Group:
         return left
 
     def _differentiated(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute, and set the gradients."""
-        compute = self._compute
+        """Compute losses and hits, and set the gradients; compiled where that is asked for and possible."""
+        compute = self.compute
         # What is compiled is for whole batches.
         if self.compiled is not None and len(labels) == self.members[0].spec.batch_size:
             compute = self.compiled
-        self.optimiser.zero_grad()
         try:
-            losses, hits = compute(images, labels)
-            losses.sum().backward()
+            return differentiate(compute, self.optimiser, images, labels)
         except Exception as error:
             if self.compiled is None or compute is not self.compiled:
                 raise
@@ -174,20 +171,6 @@ class Group:
             print(f"the step cannot be compiled, and is not: {line}", flush=True)
             self.compiled = None
             return self._differentiated(images, labels)
-        return losses, hits
-
-    def _compute(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return every network's mean loss, and how often it is right: (G,) each."""
-        logits = self.packed(images).view(*labels.shape, -1)
-        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-        return losses.mean(0), (logits.detach().argmax(2) == labels).sum(0)
-
-    def _batch(self, step: EpochOrder) -> tuple[Tensor, Tensor]:
-        """Return images (B, G·C, H, W), normalised, and labels (B, G)."""
-        images = self.images[step.images]
-        shape = images.shape
-        cropped = cut(images.flatten(0, 1), step.crops)
-        return self.data.normalise(cropped).view(shape[0], -1, *shape[3:]), self.labels[step.images]
 
     @torch.no_grad()
     def _right(self) -> Tensor:
@@ -222,9 +205,8 @@ class Group:
         spec = members[0].spec
         self.packed = pack([member.network for member in members], self.how).to(self.device)
         parameters = list(self.packed.parameters())
-        self.optimiser = torch.optim.Adam(
-            parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=self.device.type == "cuda" or None
-        )
+        self.compute = partial(losses_and_hits, self.packed)
+        self.optimiser = adam([{"params": parameters}], spec, fused=self.device.type == "cuda" or None)
         if states := [member.state for member in members if member.state]:
             self.packed.load_state_dict(join([state["model"] for state in states]))
             slots = [state["optimiser"]["state"] for state in states]
@@ -232,7 +214,7 @@ class Group:
             self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": whole})
         sigmas = [self.sigmas[member.name] for member in members]
         self.noise = PackedNoise(self.packed, [m.spec for m in members], sigmas, self.device, self.fused)
-        self.compiled = torch.compile(self._compute, mode="reduce-overhead") if self.compile else None
+        self.compiled = torch.compile(self.compute, mode="reduce-overhead") if self.compile else None
 
     def _scatter(self) -> list[dict[str, Any]]:
         """Return each network's weights and its optimiser's state, as if it had been trained singly."""
