@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
@@ -26,13 +26,13 @@ from .kernels.philox import seed_of_call
 from .nn.copies import copied, refuse_held_forwards, refuse_script
 from .nn.known import its_weight, kinds, like
 from .nn.reach import matrices, warn_of_weights
+from .quantities import Target
 from .restore import restored
 from .seeds import Key, Stream, derive, next_call, numbered
 from .value import NonNegative, Value, explain, whole
 
 __all__ = ["NoiseSite", "NoiseSpec", "inject_noise", "noise_sites", "remove_noise", "set_noise"]
 
-Target = Literal["activations", "weights"]
 Sigma = float | Tensor
 
 

@@ -1,6 +1,7 @@
 """The paper's LeNet-5 and ResNet-18 on every shipped profile: accuracy against a chip's age, and against ADC bits."""
 
 import json
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
@@ -94,7 +95,7 @@ def draw(report: dict, path: Path) -> None:
     axes = figure.subplots(len(report["networks"]), 2, sharey="row", squeeze=False)
     for row, (title, found) in zip(axes, report["networks"].items()):
         for ax, what, label in zip(row, ("age", "adc.bits"), ("age of the chip", "ADC, bits")):
-            for color, preset in zip(COLORS, presets()):
+            for color, preset in zip(cycle(COLORS), presets()):
                 points = found[what].get(preset)
                 if not points:
                     continue

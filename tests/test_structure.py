@@ -16,6 +16,7 @@ FLOORS = {
     "errors": 0,
     "restore": 0,
     "terminal": 0,
+    "quantities": 1,
     "moved": 0,
     "register": 7,
     "machine": 1,

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-COLORS = ("#0072b2", "#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7", "#7f5fa8")  # one a stage
+_COLORS = ("#0072b2", "#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7", "#7f5fa8")
+COLORS = dict(zip(STAGES, _COLORS, strict=True))  # a stage without a colour would be missing in pictures
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class NoiseBudget:
             ax = plt.figure(figsize=(1.5 + 1.3 * len(self.layers), 4.4), layout="constrained").subplots()
         bottoms = [0.0] * len(self.layers)
         sums = [sum(layer.stages.values()) or 1.0 for layer in self.layers]
-        for stage, color in zip(STAGES, COLORS):
+        for stage, color in COLORS.items():
             heights = [100 * layer.stages[stage] / whole for layer, whole in zip(self.layers, sums)]
             if any(heights):
                 ax.bar(

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from ..errors import FitError
 from ..machine import choose_device
+from ..quantities import quantity_named
 from ..storage.files import writable
 from .base import EXIT_CODES, note, out, plain
 from .curves import draw, table
@@ -35,13 +37,19 @@ EPILOG = (
     "analogsim sweep runs/plain\n\n"
     "analogsim sweep runs/plain --sigmas 'logspace(-1,1,9)' --repeats 10\n\n"
     "analogsim sweep runs/plain --profile 8bit   (convert, calibrate, then sweep the noise at the ADC)\n\n"
-    "analogsim sweep runs/noisy --quantity weight --out weights.json\n\n"
+    "analogsim sweep runs/noisy --quantity weights --out weights.json\n\n"
     "analogsim sweep runs/resnet --batch-norm 1000   (statistics as they are under each noise)\n\n"
     "A run that was trained with --profile is swept on its own hardware, with the ranges that it was trained with, "
     "unless another --profile is given.\n\n"
     f"{EXIT_CODES}"
 )
-Quantity = Literal["activation", "weight", "noise.output", "noise.read", "noise.multiplicative"]
+
+
+def _named(quantity: str | None) -> str | None:
+    try:
+        return quantity and quantity_named(quantity)
+    except FitError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def sweep(
@@ -56,10 +64,11 @@ def sweep(
         int, typer.Option(metavar="N", min=1, help="Evaluations at each σ, with independent noise.")
     ] = 5,
     quantity: Annotated[
-        Quantity | None,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="What σ is of: activation (the default), weight, or a field of the hardware: noise.output (the "
+            callback=_named,
+            help="What σ is of: activations (the default), weights, or a field of the hardware: noise.output (the "
             "default with --profile), noise.read, noise.multiplicative.",
         ),
     ] = None,
@@ -107,7 +116,7 @@ def sweep(
     file = weights_file(run)
     about = Run.load(file)
     on_chips = profile is not None or about.hardware is not None
-    what: str = quantity or ("noise.output" if on_chips else "activation")
+    what = quantity_named(quantity or ("noise.output" if on_chips else "activations"))
     if what.startswith("noise.") and not on_chips:
         raise typer.BadParameter(f"{what} is a field of the hardware: give --profile too", param_hint="--quantity")
     stem = target or file.parent / default_name(what, profile, batch_norm)
@@ -167,5 +176,5 @@ def sweep(
 def default_name(quantity: str, profile: str | None, batch_norm: int = 0) -> str:
     """Return the file's name: sweep.json for noise on activations; others say what they are."""
     hardware = "" if profile is None else f"-{Path(profile).stem}"
-    what = "" if quantity == "activation" else f"-{quantity}"
+    what = "" if quantity == "activations" else f"-{quantity}"
     return f"sweep{hardware}{what}{'-batch-norm' if batch_norm else ''}.json"

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import DataError, FitError
+from ..quantities import BEFORE, QUANTITIES, quantity_named
 from ..storage.files import plain, write_json
 from ..storage.kept import Record, read_kept, sealed
 from ..value import Fraction, explain, short
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-QUANTITIES = {
-    "activation": "σ of the noise on activations",
-    "weight": "σ of the noise on weights",
-    "noise.output": "σ_out of the noise at the ADC (normalised units)",
-    "noise.read": "σ_r of the read noise (largest conductance = 1)",
-    "noise.multiplicative": "σ_m of the multiplicative noise",
-}
 # Okabe and Ito's, told apart also by the colour-blind.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 SCHEMA = 1
@@ -62,6 +56,8 @@ class CurveFile(Record):
             raise ValueError("no robustness curve; RobustnessCurve.save writes them")
         if values.get("schema") != SCHEMA:
             raise ValueError(f"schema {short(values.get('schema'))}, this version reads {SCHEMA}; update analogsim")
+        if isinstance(word := values.get("quantity"), str):
+            values = {**values, "quantity": BEFORE.get(word, word)}
         fit = values.get("fit")
         if isinstance(fit, dict) and "crossing" not in fit:  # from before fits had one
             return {**values, "fit": {**fit, "crossing": math.nan}, "refit": True}
@@ -121,12 +117,14 @@ class RobustnessCurve:
     accuracies: Array
     noise_free: float
     chance: float
-    quantity: str = "activation"
+    quantity: str = "activations"
     samples: int | None = None
     trainings: Any = None
     about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.quantity in BEFORE:
+            object.__setattr__(self, "quantity", quantity_named(self.quantity))
         accuracies = np.asarray(self.accuracies, dtype=float)
         if accuracies.ndim != 2 or np.shape(self.sigmas) != accuracies.shape[:1] or not accuracies.size:
             shapes = f"{accuracies.shape} for {np.shape(self.sigmas)}"

@@ -13,20 +13,19 @@ from ..errors import ConversionError, DataError, FitError, NonFiniteError, Shape
 from ..nn import analog_layers, called_layers, set_seed
 from ..nn.copies import copied
 from ..nn.reach import warn_of_layers, watched
-from ..noise import NoiseSpec, Target, all_sites, injected, noise_sites, sited_layers
+from ..noise import NoiseSpec, all_sites, injected, noise_sites, sited_layers
+from ..quantities import TARGETS, Quantity, Target, quantity_named
 from ..restore import restored
 from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
 from ..value import whole
-from .curve import QUANTITIES, RobustnessCurve
+from .curve import RobustnessCurve
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
 SIGMAS = np.logspace(-2, 2, 17)
 """The paper's grid: 17 points, log-uniform in [1e-2, 1e2]."""
 SIGMAS.flags.writeable = False
-
-TARGETS: dict[str, Target] = {"activation": "activations", "weight": "weights"}
 
 
 def noise_sweep(
@@ -35,7 +34,7 @@ def noise_sweep(
     sigmas: ArrayLike = SIGMAS,
     repeats: int = 5,
     *,
-    quantity: str = "activation",
+    quantity: Quantity = "activations",
     chance: float | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -56,11 +55,10 @@ def noise_sweep(
         Finite, not negative; unit of the quantity. 0 is the noise-free evaluation, which is made in any case.
     repeats : int
         Evaluations at each σ.
-    quantity : str
-        What is varied. "activation" or "weight": the σ of all noise sites of this kind, the same everywhere; sites are
-        injected into a copy of a model that has none. "noise.output", "noise.read", "noise.multiplicative": this
-        field of the profile of every analog layer of a converted model. Everything else in a profile stays; all other
-        noise of sites is silent.
+    quantity : {"activations", "weights", "noise.output", "noise.read", "noise.multiplicative"}
+        What is varied. "activations" or "weights": the σ of all noise sites of this kind, the same everywhere; sites
+        are injected into a copy of a model that has none. The others: this field of the profile of every analog layer
+        of a converted model. Everything else in a profile stays; all other noise of sites is silent.
     chance : float, optional
         Accuracy of guessing; default: 1 / classes. Give the largest class's share where classes are uneven.
     seed : int
@@ -102,7 +100,7 @@ def noise_sweep(
     Cost: 1 + S·R passes over the data. Outputs that are NaN under noise count as wrong.
     """
     repeats, seed = whole(repeats, "repeats", FitError), checked(seed, FitError)
-    grid = _grid(sigmas, repeats, quantity)
+    grid, quantity = _grid(sigmas, repeats), quantity_named(quantity)
     model = _prepared(model, quantity, device)
     where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))
     statistics = None if batch_norm is None else list(as_batches(batch_norm))
@@ -136,11 +134,17 @@ def noise_sweep(
     return RobustnessCurve(grid, accuracies, noise_free, chance, quantity, samples, about=about)
 
 
-def _disturbed(model: nn.Module, quantity: str) -> tuple[dict[str, nn.Module], str]:
+def _target(quantity: Quantity) -> Target | None:
+    """Return what is disturbed where the quantity is injected noise; None where it is the hardware's."""
+    return next((target for target in TARGETS if target == quantity), None)
+
+
+def _disturbed(model: nn.Module, quantity: Quantity) -> tuple[dict[str, nn.Module], str]:
     """Return the layers that noise is to reach, and what to say where they are never called."""
-    if quantity not in TARGETS:
+    target = _target(quantity)
+    if target is None:
         return called_layers(model), "code that reads a layer's weight past the layer computes without its crossbars"
-    layers = sited_layers(model, TARGETS[quantity])
+    layers = sited_layers(model, target)
     return layers, "code that reads a layer's weight, or calls its forward, past the layer computes without this noise"
 
 
@@ -159,21 +163,19 @@ def accuracy(model: nn.Module, batches: Iterable[Labelled]) -> float:
         return _evaluate(model, ((x.to(device), y.to(device)) for x, y in batches))[0]
 
 
-def _grid(sigmas: ArrayLike, repeats: int, quantity: str) -> np.ndarray:
+def _grid(sigmas: ArrayLike, repeats: int) -> np.ndarray:
     """Return the positive σ, ascending, each once."""
     grid = np.unique(np.asarray(sigmas, dtype=float))
     if not np.isfinite(grid).all() or (grid < 0).any() or not (grid > 0).any():
         raise FitError(f"sigmas: finite and not negative, at least one above 0, is needed, got {grid.tolist()}")
     if repeats < 1:
         raise FitError(f"repeats: at least 1 is needed, got {repeats}")
-    if quantity not in QUANTITIES:
-        raise FitError(f"quantity: no {quantity!r}; there are {', '.join(QUANTITIES)}")
     return grid[grid > 0]
 
 
-def _prepared(model: nn.Module, quantity: str, device: torch.device | str | None) -> nn.Module:
+def _prepared(model: nn.Module, quantity: Quantity, device: torch.device | str | None) -> nn.Module:
     """Return a copy of the model, on the device and with noise sites where they are swept."""
-    target = TARGETS.get(quantity)
+    target = _target(quantity)
     if target is not None and not noise_sites(model, target):
         model = injected(model, NoiseSpec(sigma=0.0, target=target), False, "noise_sweep")
     elif target is None and not any(analog_layers(model)):
@@ -183,14 +185,15 @@ def _prepared(model: nn.Module, quantity: str, device: torch.device | str | None
     return model if device is None else model.to(device)
 
 
-def _silenced(model: nn.Module, quantity: str) -> Callable[[float], None]:
+def _silenced(model: nn.Module, quantity: Quantity) -> Callable[[float], None]:
     """Switch to evaluation without any site's noise, and return the function that sets the swept σ."""
     model.eval()
     for site in all_sites(model):
         site.sigma, site.multiplicative, site.eval = 0.0, 0.0, True
     layers = [layer for _, layer in analog_layers(model)]
-    if quantity in TARGETS:
-        swept = noise_sites(model, TARGETS[quantity]).values()
+    target = _target(quantity)
+    if target is not None:
+        swept = noise_sites(model, target).values()
 
         def set_sites(sigma: float) -> None:
             for site in swept:
@@ -210,7 +213,7 @@ def _silenced(model: nn.Module, quantity: str) -> Callable[[float], None]:
 def _reseed(model: nn.Module, key: int) -> None:
     """Seed whatever draws in one evaluation, and no generator of torch's, which other threads share."""
     set_seed(model, key)
-    for target in TARGETS.values():
+    for target in TARGETS:
         for number, site in enumerate(noise_sites(model, target).values()):
             site.seed, site.index, site.calls = key, number, 0
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..robustness.curve import COLORS, QUANTITIES
+from ..quantities import QUANTITIES
+from ..robustness.curve import COLORS
 from ..robustness.midpoint import MidpointFit
 from ..storage.files import write_aside
 from .results import Variant

@@ -6,13 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from itertools import product
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ..errors import ProfileError, QuantizationError, StudyError
 from ..qat import QATSpec
+from ..quantities import BEFORE, Target
 from ..training.data import identify
 from ..training.spec import TrainSpec
 from ..value import NonNegative, Value, complaint, explain, few
@@ -34,11 +35,17 @@ class Sweep(Value):
     """The noise grid: "logspace(a, b, n)", "geomspace(…)", "linspace(…)", or a list."""
     repeats: Count = 5
     """Evaluations at each σ, with independent noise."""
-    quantity: Literal["activation", "weight"] = "activation"
+    quantity: Target = "activations"
     """What σ is of."""
     batch_norm: Annotated[int, Field(ge=0)] = 0
     """Training images from which the statistics of batch normalisation, where a network has it, are estimated anew at
     every σ; 0: they stay."""
+
+    @field_validator("quantity", mode="before")
+    @classmethod
+    def _known(cls, word: Any) -> Any:
+        # Studies are kept beside their results, and so are the words of version 0.1.
+        return BEFORE.get(word, word) if isinstance(word, str) else word
 
     @field_validator("sigmas")
     @classmethod
@@ -56,6 +63,8 @@ class Sweep(Value):
     def identity(self) -> dict[str, Any]:
         """What decides the result, as plain values."""
         values = self.model_dump(mode="json") | {"sigmas": self.grid.tolist()}
+        # In the word of version 0.1: a job's name is made of its identity.
+        values["quantity"] = next(word for word, now in BEFORE.items() if now == self.quantity)
         # Left out where it is not used: jobs keep the names that they had before there was such a thing.
         return {name: value for name, value in values.items() if name != "batch_norm" or value}
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import ConfigDict, Field, model_validator
 
 from ..errors import StudyError
+from ..quantities import BEFORE
 from ..robustness.curve import CurveFile, RobustnessCurve
 from ..robustness.midpoint import MidpointFit
 from ..storage.files import content, refuse_links
@@ -115,7 +116,7 @@ def misfit(result: Result, curve: RobustnessCurve | CurveFile) -> bool:
     """Say whether a curve is over other noise than its job asked for."""
     asked = result.job["sweep"]
     found = [float(sigma) for sigma in curve.sigmas], len(curve.trainings), curve.quantity
-    return found != (asked["sigmas"], asked["repeats"], asked["quantity"])
+    return found != (asked["sigmas"], asked["repeats"], BEFORE.get(asked["quantity"]))
 
 
 class Packed(Record):

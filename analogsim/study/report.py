@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import StudyError
-from ..robustness.curve import QUANTITIES
+from ..quantities import QUANTITIES
 from ..robustness.midpoint import MidpointFit, crossing_text, midpoint_texts
 from ..storage.files import refuse_links, write_text
 from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ProfileError
 from ..noise import SiteKey
+from ..quantities import Target
 from ..value import NonNegative, Value, explain
 from .augment import Augmentation
 
@@ -55,7 +56,7 @@ class TrainSpec(Value):
     """σ of the noise injected while training, in the units of the tensors it is added to, the same at every site."""
     multiplicative: NonNegative = 0.0
     """σ_m of multiplicative noise, relative (no unit)."""
-    target: Literal["activations", "weights"] = "activations"
+    target: Target = "activations"
     """Where the noise is: on the input and the output of every layer, or on the weights."""
     layers: dict[SiteKey, NonNegative] = {}
     """σ of single sites, by the layer's name ("input" for the network's input) or the site's position (3 or "#3")."""

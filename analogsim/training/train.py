@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ConversionError, DivergenceError
 from ..nn import AnalogLayer, analog_layers
 from ..noise import noise_sites
+from ..quantities import TARGETS
 from ..robustness import sweep as robustness
 from ..seeds import forked, seed_generators
 from ..storage.files import first_line
@@ -192,7 +193,7 @@ class _Loop:
     ) -> None:
         self.model, self.data, self.spec, self.device = model.to(device), data, spec, device
         # Both before anything is injected or learned.
-        self.own_sites = [site for target in ("activations", "weights") for site in noise_sites(model, target).values()]
+        self.own_sites = [site for target in TARGETS for site in noise_sites(model, target).values()]
         self.identity = identity(model, describe_data(data), spec)
         self.learning = learning_layers(model)
         if range_lr is not None and not self.learning:
@@ -304,7 +305,7 @@ def describe(model: nn.Module) -> dict[str, str]:
     parts = {name or type(model).__name__: f"{type(m).__name__}({m.extra_repr()})" for name, m in model.named_modules()}
     parts |= {f"{name}.shape": str(list(value.shape)) for name, value in model.named_parameters()}
     parts |= {f"{name}.profile": layer.profile.model_dump_json() for name, layer in analog_layers(model)}
-    for target in ("activations", "weights"):
+    for target in TARGETS:
         for name, site in noise_sites(model, target).items():
             parts[f"{name}.noise on {target}"] = f"σ={site.sigma}, σ_m={site.multiplicative}, train={site.train}"
     # No addresses of this process.

@@ -399,8 +399,8 @@ def test_sweep_on_hardware(run, tmp_path):
     assert abs(curve.noise_free - RobustnessCurve.load(tmp_path / "digital.json").noise_free) <= 0.01
     assert curve.mean[0] > 0.5 > curve.mean[-1]
     is_picture(run / "sweep-8bit-noise.output.png")
-    done("sweep", run, "--profile", "8bit", "--quantity", "activation", "--percentile", "99.9", *options)
-    assert RobustnessCurve.load(run / "sweep-8bit.json").quantity == "activation"
+    done("sweep", run, "--profile", "8bit", "--quantity", "activations", "--percentile", "99.9", *options)
+    assert RobustnessCurve.load(run / "sweep-8bit.json").quantity == "activations"
 
 
 def test_a_curve_s_file_says_how_it_was_measured(run, swept, tmp_path):
@@ -509,7 +509,7 @@ def test_plot_refuses(swept, tmp_path):
     assert "holds no sweep.json" in refused("plot", tmp_path)
     assert "no such file" in refused("plot", tmp_path / "nothing.json")
     curve = RobustnessCurve.load(swept)
-    other = RobustnessCurve(curve.sigmas, curve.accuracies, curve.noise_free, curve.chance, "weight")
+    other = RobustnessCurve(curve.sigmas, curve.accuracies, curve.noise_free, curve.chance, "weights")
     other.save(tmp_path / "weight.json")
     assert "no axis in common" in refused("plot", swept, tmp_path / "weight.json", "--out", tmp_path / "a.png")
 

@@ -465,7 +465,7 @@ def together(jobs, beside=None):
     return results
 
 
-def sweep_of(net, quantity="activation", seed=0):
+def sweep_of(net, quantity="activations", seed=0):
     x, y = torch.randn(200, 8, generator=torch.Generator().manual_seed(1)), torch.arange(200) % 4
     curve = an.noise_sweep(net, (x, y), [0.3, 1.0], 2, quantity=quantity, seed=seed, progress=False)
     return [curve.noise_free, *curve.accuracies.flatten().tolist()]
@@ -488,7 +488,7 @@ def test_sweeps_in_threads_give_what_they_give_alone():
     calls = [
         (net, quantity, seed)
         for net in nets
-        for quantity in ("activation", "weight", "noise.output")
+        for quantity in ("activations", "weights", "noise.output")
         for seed in (0, 1)
     ]
     alone = [sweep_of(*call) for call in calls]

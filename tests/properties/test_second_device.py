@@ -149,7 +149,7 @@ def calibrated(data, preset="8bit"):
     return model
 
 
-@pytest.mark.parametrize("quantity", ["activation", "weight", "noise.output", "noise.read", "noise.multiplicative"])
+@pytest.mark.parametrize("quantity", ["activations", "weights", "noise.output", "noise.read", "noise.multiplicative"])
 def test_sweeps(quantity, data):
     model = calibrated(data) if quantity.startswith("noise") else LeNet5(channels=1)
     test = data.normalise(data.test_x), data.test_y  # on the CPU: the sweep carries them over

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from analogsim.convert import convert
 from analogsim.errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError, UnreachedWarning
 from analogsim.noise import NoiseSpec, inject_noise, noise_sites
 from analogsim.profile import HardwareProfile
+from analogsim.quantities import QUANTITIES, TARGETS, Quantity
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.robustness.midpoint import fit_midpoint
 from analogsim.robustness.sweep import SIGMAS, accuracy, noise_sweep
+from analogsim.storage.kept import CHECKSUM
 
 GRID = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
 
@@ -59,7 +62,7 @@ def test_activation_noise_gives_the_accuracy_of_theory():
     curve = sweep(identity(), points(20_000), sigmas)
     assert agrees(curve, stats.norm.cdf(1 / (2 * sigmas)))
     assert not agrees(curve, stats.norm.cdf(1 / (2 * 1.05 * sigmas)))
-    assert (curve.noise_free, curve.chance, curve.samples, curve.quantity) == (1.0, 0.5, 20_000, "activation")
+    assert (curve.noise_free, curve.chance, curve.samples, curve.quantity) == (1.0, 0.5, 20_000, "activations")
 
 
 def test_hardware_noise_gives_the_accuracy_of_theory():
@@ -71,10 +74,30 @@ def test_hardware_noise_gives_the_accuracy_of_theory():
     assert not agrees(curve, stats.norm.cdf(1 / (1.05 * sigmas * math.sqrt(2))))
 
 
-@pytest.mark.parametrize("quantity", ["weight", "noise.read", "noise.multiplicative"])
+def test_quantities_are_those_of_the_hardware_and_of_injected_noise():
+    assert set(get_args(Quantity)) == set(QUANTITIES)
+    fields = {f"noise.{name}" for name in HardwareProfile().noise.model_dump()}
+    assert {*TARGETS} < set(QUANTITIES) <= {*TARGETS, *fields}
+
+
+def test_words_of_version_0_1_are_understood(tmp_path):
+    x, y = points(50)
+    for word, now in (("activation", "activations"), ("weight", "weights")):
+        with pytest.warns(DeprecationWarning, match=f"'{word}' is '{now}' now"):
+            old = sweep(identity(), (x, y), quantity=word)
+        assert old.quantity == now
+        assert rows(old) == rows(sweep(identity(), (x, y), quantity=now))
+    path = tmp_path / "curve.json"
+    old.save(path)
+    values = {**json.loads(path.read_text()), "quantity": "weight"}
+    path.write_text(json.dumps({key: value for key, value in values.items() if key != CHECKSUM}))
+    assert RobustnessCurve.load(path).quantity == "weights"
+
+
+@pytest.mark.parametrize("quantity", ["weights", "noise.read", "noise.multiplicative"])
 def test_every_quantity_lowers_accuracy(quantity):
     model = identity(4)
-    if quantity != "weight":
+    if quantity != "weights":
         model = convert(model, HardwareProfile())
     x, y = points(classes=4)
     curve = sweep(model, (x + 0.5, y), quantity=quantity, repeats=5)
@@ -87,7 +110,7 @@ def test_other_noise_is_silent_but_the_rest_of_the_profile_stays():
     assert sweep(analog, quantity="noise.read").noise_free < 0.9
     noisy = inject_noise(convert(identity(), HardwareProfile()), NoiseSpec(sigma=5.0, multiplicative=5.0))
     assert sweep(noisy, quantity="noise.read").noise_free == 1.0
-    assert sweep(noisy, quantity="activation").noise_free == 1.0
+    assert sweep(noisy, quantity="activations").noise_free == 1.0
     assert rows(sweep(noisy)) == rows(sweep(identity())), "sites that exist are used"
 
 
@@ -158,7 +181,7 @@ class Interrupting(nn.Module):
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("quantity", ["activation", "weight", "noise.output"])
+@pytest.mark.parametrize("quantity", ["activations", "weights", "noise.output"])
 def test_model_and_random_state_are_left_as_they_were(error, quantity):
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2), Interrupting(error))
     model = convert(model, HardwareProfile(name="mine", dac={"input_range": 1.0}, noise={"output": 0.25}))
@@ -266,7 +289,7 @@ def test_output_other_than_batch_by_classes_is_refused(function):
         ({"sigmas": [math.nan]}, FitError, "sigmas"),
         ({"repeats": 0}, FitError, "repeats"),
         ({"seed": -1}, FitError, "seed"),
-        ({"quantity": "temperature"}, FitError, "activation, weight, noise.output"),
+        ({"quantity": "temperature"}, FitError, "activations, weights, noise.output"),
         ({"quantity": "noise.output"}, ConversionError, "convert"),
     ],
 )
@@ -352,7 +375,7 @@ def test_pool_keeps_trainings_apart():
     [
         RobustnessCurve(SIGMAS[1:], np.full((16, 1), 0.5), 0.9, 0.1),
         RobustnessCurve(SIGMAS, np.full((17, 1), 0.5), 0.9, 0.5),
-        synthetic(quantity="weight"),
+        synthetic(quantity="weights"),
     ],
 )
 def test_pool_refuses_curves_that_do_not_belong_together(other):

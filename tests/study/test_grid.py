@@ -172,6 +172,7 @@ def test_names_and_spellings_do_not_decide_the_identity(change):
 
 
 def test_a_sweep_that_keeps_statistics_has_the_identity_from_before_it_could_do_otherwise():
+    assert only().identity["sweep"]["quantity"] == "activation", "the word that names of jobs are made of"
     assert only().identity["sweep"].keys() == {"sigmas", "repeats", "quantity"}
 
 

@@ -210,7 +210,7 @@ def test_the_papers_networks_are_reached_by_every_verb(name):
     if name != "LeNet5":
         return  # slower, and no different
     data = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
-    for quantity in ("activation", "weight"):
+    for quantity in ("activations", "weights"):
         assert not said(an.noise_sweep, net, data, [0.1], 1, quantity=quantity, progress=False)
     assert not said(an.noise_sweep, convert(net), data, [0.1], 1, quantity="noise.output", progress=False)
 
@@ -237,7 +237,7 @@ def test_layers_that_are_never_called_are_named():
     assert line.startswith(
         "noise_sweep: 1 of 3 layers (41.2% of the weights) were never called: fc2 (Linear); code that"
     )
-    (line,) = said(an.noise_sweep, Reads(), (X, Y), quantity="weight", **sweep)
+    (line,) = said(an.noise_sweep, Reads(), (X, Y), quantity="weights", **sweep)
     assert line.startswith("noise_sweep: 1 of 2 layers (41.2% of the weights)")
     (line,) = said(an.noise_sweep, convert(Reads()), (X, Y), quantity="noise.read", **sweep)
     assert line.startswith("noise_sweep: 1 of 2 layers (41.2% of the weights) were never called: fc2 (AnalogLinear)")

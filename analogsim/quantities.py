@@ -1,0 +1,41 @@
+"""What noise is on, and what a sweep varies: the one list of these words."""
+
+import warnings
+from typing import Literal, cast, get_args
+
+from .errors import FitError
+
+Target = Literal["activations", "weights"]
+"""What injected noise is added to."""
+HardwareNoise = Literal["noise.output", "noise.read", "noise.multiplicative"]
+"""Fields of a hardware profile that are a σ."""
+Quantity = Literal[Target, HardwareNoise]
+"""What a sweep varies."""
+
+TARGETS: tuple[Target, ...] = get_args(Target)
+QUANTITIES: dict[str, str] = {
+    "activations": "σ of the noise on activations",
+    "weights": "σ of the noise on weights",
+    "noise.output": "σ_out of the noise at the ADC (normalised units)",
+    "noise.read": "σ_r of the read noise (largest conductance = 1)",
+    "noise.multiplicative": "σ_m of the multiplicative noise",
+}
+"""Each with what its σ is of, as the axis of a picture says it."""
+BEFORE: dict[str, Target] = {"activation": "activations", "weight": "weights"}
+"""Words of version 0.1. Files have them, and so have the identities of jobs, which name their folders."""
+
+
+def quantity_named(word: str) -> Quantity:
+    """Return the quantity that a user names; a word of version 0.1 is taken with a `DeprecationWarning`.
+
+    Raises
+    ------
+    FitError
+        There is none of this name.
+    """
+    if word in BEFORE:
+        warnings.warn(f"quantity {word!r} is {BEFORE[word]!r} now", DeprecationWarning, stacklevel=3)
+        return BEFORE[word]
+    if word not in QUANTITIES:
+        raise FitError(f"quantity: no {word!r}; there are {', '.join(QUANTITIES)}")
+    return cast(Quantity, word)
