@@ -5,48 +5,78 @@ Declare the hardware (`HardwareProfile`), put a network on it (`convert`, `calib
 survives (`noise_sweep`).
 """
 
+import sys as _sys
+from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
+from types import ModuleType as _Module
+from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 # First, for the seconds that importing torch takes the program, in which Ctrl-C may come.
 from .terminal import stop as _stop  # isort: skip  # noqa: F401
+from . import moved as _moved  # isort: skip  # noqa: F401
 
+# The names are imported when they are first asked for: what needs no torch, such as a profile, does not wait for it.
 # The order is the order one meets them in.
-from .profile import HardwareProfile, presets  # isort: skip
-from .convert import convert, to_digital  # isort: skip
-from .ranges.calibrate import calibrate  # isort: skip
-from .ranges.learn import learn_ranges  # isort: skip
-from .batch_norm import estimate_batch_norm  # isort: skip
-from .program import at_time, program  # isort: skip
-from .analysis.budget import LayerBudget, NoiseBudget, noise_budget  # isort: skip
-from .nn import (  # isort: skip
-    AnalogConv1d,
-    AnalogConv2d,
-    AnalogConv3d,
-    AnalogConvTranspose1d,
-    AnalogConvTranspose2d,
-    AnalogConvTranspose3d,
-    AnalogGRU,
-    AnalogGRUCell,
-    AnalogLayer,
-    AnalogLinear,
-    AnalogLSTM,
-    AnalogLSTMCell,
-    AnalogMultiheadAttention,
-    AnalogRNN,
-    AnalogRNNCell,
-    analog_layers,
-    set_seed,
-)
-from .noise import NoiseSpec, inject_noise, noise_sites, remove_noise, set_noise  # isort: skip
-from .qat import QATSpec, freeze_quantization, prepare_qat  # isort: skip
-from .analysis.cost import LayerCost, NetworkCost, cost  # isort: skip
-from .robustness.sweep import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
-from .analysis.search import Design, DesignSearch, design_search  # isort: skip
-from .robustness.midpoint import MidpointFit, fit_midpoint  # isort: skip
-from .errors import AnalogSimError, AnalogSimWarning, UnreachedWarning  # isort: skip
-from .kernels import MatmulSpec, tiled_matmul  # isort: skip
-from .register import register  # isort: skip
-from .moved import MOVED as _MOVED  # isort: skip
+if TYPE_CHECKING:
+    from .profile import HardwareProfile, presets  # isort: skip
+    from .convert import convert, to_digital  # isort: skip
+    from .ranges.calibrate import calibrate  # isort: skip
+    from .ranges.learn import learn_ranges  # isort: skip
+    from .batch_norm import estimate_batch_norm  # isort: skip
+    from .program import at_time, program  # isort: skip
+    from .analysis.budget import LayerBudget, NoiseBudget, noise_budget  # isort: skip
+    from .nn import (  # isort: skip
+        AnalogConv1d,
+        AnalogConv2d,
+        AnalogConv3d,
+        AnalogConvTranspose1d,
+        AnalogConvTranspose2d,
+        AnalogConvTranspose3d,
+        AnalogGRU,
+        AnalogGRUCell,
+        AnalogLayer,
+        AnalogLinear,
+        AnalogLSTM,
+        AnalogLSTMCell,
+        AnalogMultiheadAttention,
+        AnalogRNN,
+        AnalogRNNCell,
+        analog_layers,
+        set_seed,
+    )
+    from .noise import NoiseSpec, inject_noise, noise_sites, remove_noise, set_noise  # isort: skip
+    from .qat import QATSpec, freeze_quantization, prepare_qat  # isort: skip
+    from .analysis.cost import LayerCost, NetworkCost, cost  # isort: skip
+    from .robustness.sweep import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
+    from .analysis.search import Design, DesignSearch, design_search  # isort: skip
+    from .robustness.midpoint import MidpointFit, fit_midpoint  # isort: skip
+    from .errors import AnalogSimError, AnalogSimWarning, UnreachedWarning  # isort: skip
+    from .kernels import MatmulSpec, tiled_matmul  # isort: skip
+    from .register import register  # isort: skip
+
+_NAMES = {
+    "profile": "HardwareProfile presets",
+    "convert": "convert to_digital",
+    "ranges.calibrate": "calibrate",
+    "ranges.learn": "learn_ranges",
+    "batch_norm": "estimate_batch_norm",
+    "program": "at_time program",
+    "analysis.budget": "LayerBudget NoiseBudget noise_budget",
+    "nn": "AnalogConv1d AnalogConv2d AnalogConv3d AnalogConvTranspose1d AnalogConvTranspose2d AnalogConvTranspose3d "
+    "AnalogGRU AnalogGRUCell AnalogLayer AnalogLinear AnalogLSTM AnalogLSTMCell AnalogMultiheadAttention AnalogRNN "
+    "AnalogRNNCell analog_layers set_seed",
+    "noise": "NoiseSpec inject_noise noise_sites remove_noise set_noise",
+    "qat": "QATSpec freeze_quantization prepare_qat",
+    "analysis.cost": "LayerCost NetworkCost cost",
+    "robustness.sweep": "SIGMAS RobustnessCurve noise_sweep",
+    "analysis.search": "Design DesignSearch design_search",
+    "robustness.midpoint": "MidpointFit fit_midpoint",
+    "errors": "AnalogSimError AnalogSimWarning UnreachedWarning",
+    "kernels": "MatmulSpec tiled_matmul",
+    "register": "register",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __version__ = "0.1.0"
 
@@ -118,9 +148,27 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _Any:
-    if name not in _MOVED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+class _Face(_Module):
+    """The package itself. Its public names are never hidden by modules: `convert` is the function."""
 
-    return import_module(f"{__name__}.{name}")
+    def __setattr__(self, name: str, value: object) -> None:
+        # Python sets a module that it has imported as an attribute of the package.
+        if not (name in _MODULE_OF and isinstance(value, _Module)):
+            super().__setattr__(name, value)
+
+
+_sys.modules[__name__].__class__ = _Face
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _MODULE_OF:
+        # Two threads may both get here; they find the same.
+        found = globals()[name] = getattr(_import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        return found
+    if not name.startswith("_") and _find_spec(f"{__name__}.{name}") is not None:
+        return _import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -91,12 +91,82 @@ def test_every_part_has_its_floor():
 
 def test_importing_starts_nothing_heavy():
     code = f"""if True:
-        import sys, torch
-        before = set(sys.modules)
+        import sys
         import analogsim
+        assert "torch" not in sys.modules
+        import torch
+        before = set(sys.modules)
+        from analogsim import *
         print([name for name in {HEAVY} if name in sys.modules.keys() - before])"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"
+
+
+def alone(code):
+    """Run code in a fresh process."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+def test_profiles_and_what_is_said_of_commands_need_no_torch():
+    for arguments in (["profile", "show", "sram"], ["--help"], ["sweep", "--help"]):
+        out = alone(f"""if True:
+            import sys
+            from analogsim.cli import app
+            try:
+                app({arguments})
+            except SystemExit as end:
+                assert not end.code
+            assert not {{"torch", "numpy"}} & set(sys.modules)""")
+        assert out
+
+
+def test_the_face_says_the_same_to_people_to_editors_and_to_python():
+    import analogsim
+
+    (block,) = (node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If))
+    shown = {alias.name: node.module for node in block.body for alias in node.names}
+    assert shown == analogsim._MODULE_OF
+    assert sorted(shown) == sorted(analogsim.__all__)
+    assert set(analogsim.__all__) <= set(dir(analogsim))
+
+
+MODULES_OF_THESE_NAMES = [
+    "analogsim.convert",
+    "analogsim.program",
+    "analogsim.calibrate",
+    "analogsim.cost",
+    "analogsim.register",
+]
+
+
+@pytest.mark.parametrize("first", ["names", "names backwards", "modules", "star"])
+def test_public_names_are_never_their_modules(first):
+    """In whatever order names and modules are first asked for; a module that is imported is set on its package."""
+    modules = "; ".join(f"import {name}" for name in MODULES_OF_THESE_NAMES)
+    start = {"names": "", "names backwards": "names.reverse()", "modules": modules, "star": "from analogsim import *"}
+    alone(f"""if True:
+        import importlib, pickle, sys, types
+        import analogsim
+        names = list(analogsim.__all__)
+        {start[first]}
+        for turn in range(2):
+            for name in names:
+                found = getattr(analogsim, name)
+                assert not isinstance(found, types.ModuleType), name
+                assert found is getattr(importlib.import_module("analogsim." + analogsim._MODULE_OF[name]), name)
+                if callable(found):
+                    assert pickle.loads(pickle.dumps(found)) is found, name
+            {modules}
+            from analogsim import calibrate, convert, cost, program, register
+            assert all(isinstance(one, types.FunctionType) for one in (calibrate, convert, cost, program, register))
+        assert isinstance(sys.modules["analogsim.convert"], types.ModuleType)
+        assert {{"nn", "errors", "noise"}} <= set(dir(analogsim))""")
+
+
+def test_modules_are_attributes_of_the_package():
+    assert "0.0" in alone("import analogsim; print(analogsim.profile.Noise().output, analogsim.storage.files.__name__)")
 
 
 def test_brevitas_is_imported_in_one_file():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from ..batches import Labelled
 from ..convert import convert, to_digital
 from ..errors import SearchError, UnreachedWarning
 from ..nn import analog_layers, set_seed
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Objective = Literal["conversion_steps", "energy", "latency", "adc_conversions"]
-Batches = Iterable[tuple[Tensor, Tensor]]
 
 SPACE: dict[str, Sequence[Any]] = {
     "adc.bits": range(3, 11),
@@ -177,7 +177,7 @@ UNITS = {"energy": " (pJ)", "latency": " (ns)"}
 
 def design_search(
     model: nn.Module,
-    data: Batches,
+    data: Iterable[Labelled],
     space: Mapping[str, Sequence[Any]] | None = None,
     objective: Objective | Callable[[NetworkCost], float] = "conversion_steps",
     *,
@@ -390,44 +390,3 @@ def _check(choices: dict[str, list[Any]], max_drop: float, trials: int, repeats:
 
 def _key(values: dict[str, Any]) -> str:
     return json.dumps(values, sort_keys=True, default=str)
-
-
-def read_space(items: Sequence[str]) -> dict[str, list[Any]]:
-    """Read a space as a shell gives it: "adc.bits=4-8", "tile.rows=64,128,256", "calibration=maximum,mse".
-
-    Raises
-    ------
-    SearchError
-        An item is not FIELD=VALUES.
-    """
-    space: dict[str, list[Any]] = {}
-    for item in items:
-        key, equals, text = item.partition("=")
-        first, dash, last = text.partition("-")
-        if not (key and equals and text):
-            raise SearchError(f"{item!r}: FIELD=VALUES is needed, such as adc.bits=4-8 or tile.rows=64,128")
-        if dash and first.isdigit() and last.isdigit():
-            space[key] = list(range(int(first), int(last) + 1))
-        else:
-            space[key] = [_value(part.strip()) for part in text.split(",")]
-        if not space[key]:
-            raise SearchError(f"{item!r}: holds no value")
-    return space
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def write_profile(search: DesignSearch, path: Path) -> None:
-    """Write the best design's profile as YAML, or as JSON where the path ends in `.json`."""
-    design = search.best
-    profile = search.profile(design)
-    assert design is not None  # profile() raises
-    method = design.values.get(METHOD, "maximum")
-    profile.varied(name=path.stem, description=f"Found by a design search; calibrate its ranges by {method}.").save(
-        path
-    )

@@ -5,9 +5,11 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
+from rich.markup import escape
+from rich.table import Column
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import AnalogSimError, DivergenceError
@@ -15,9 +17,6 @@ from ..terminal.progress import Terminal
 from ..terminal.stop import Stops, raised
 from ..terminal.text import is_text, printable
 from .streams import ReaderGone, safe
-
-if TYPE_CHECKING:
-    from rich.table import Column
 
 USER_ERROR, WRONG_USAGE, COLLAPSED, BROKEN_PIPE = 1, 2, 3, 141
 LARGEST = 2**63 - 1  # whole number that torch takes
@@ -124,10 +123,8 @@ def out() -> Terminal:
     return Terminal(width=width)
 
 
-def numbers(*titles: str) -> "list[Column]":
+def numbers(*titles: str) -> list[Column]:
     """Return a table's columns of numbers, set to the right."""
-    from rich.table import Column
-
     return [Column(title, justify="right") for title in titles]
 
 
@@ -155,8 +152,6 @@ def said(error: Exception) -> str:
 
 def plain(value: object) -> str:
     """Return text in which rich sees no markup, and a terminal no control characters."""
-    from rich.markup import escape
-
     return escape(printable(value))
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
+from ..terminal.progress import track
 from .base import EXIT_CODES, note, numbers, out, plain
 from .values import MOST_THREADS
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..bench import Report
 
 EPILOG = f"[bold]Example:[/] analogsim bench --threads 1,2 --out kernels.json\n\n{EXIT_CODES}"
@@ -42,7 +42,6 @@ def bench(
 ) -> None:
     """Measure the kernels against torch.matmul, as ratios interleaved in one process."""
     from ..bench import Report, kernel_jobs, machine
-    from ..terminal.progress import track
 
     jobs = kernel_jobs(thread_counts(threads), quick)
     cases = tuple(job() for job in track(jobs, "Measuring"))
@@ -54,10 +53,8 @@ def bench(
         note(f"written: {plain(target)}")
 
 
-def table(report: "Report") -> "Table":
+def table(report: "Report") -> Table:
     """Return every result with its ratio, and the goal beside it."""
-    from rich.table import Table
-
     columns = "case", "candidate", *numbers("threads", "median", "ratio", "quartiles", "goal")
     result = Table(*columns, title=plain(f"{report.title} · {report.machine['processor']}"))
     for case in report.cases:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Column, Table
 
 from ..storage.files import writable
 from .base import EXIT_CODES, note, numbers, out, plain
@@ -17,17 +18,14 @@ from .options import (
     RunPath,
     Threads,
     check_ranges,
-    draw,
     load_run,
     on_hardware,
     own_profile,
-    write_table,
 )
+from .output import draw, write_table
 from .values import use_threads
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..analysis.budget import NoiseBudget
 
 EPILOG = (
@@ -95,10 +93,8 @@ def budget(
     note(f"written: {plain(stem)}, {plain(csv.name)}, {plain(picture.name)}")
 
 
-def table(budget: "NoiseBudget") -> "Table":
+def table(budget: "NoiseBudget") -> Table:
     """Return a row a layer: the standard deviation that each stage adds, σ predicted and simulated, SNR, clipping."""
-    from rich.table import Column, Table
-
     stages = [stage for stage in budget.layers[0].stages if any(layer.stages[stage] for layer in budget.layers)]
     titles = [stage.replace("noise_", "").replace("_", " ") for stage in stages]
     titles += ["σ", "simulated", "SNR dB", "DAC clips", "ADC clips"]

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Column, Table
 
+from ..profile import HardwareProfile
 from .base import EXIT_CODES, note, numbers, out, plain
-from .options import Data, Model, Profile, RunPath, load_run, own_profile, write_table
+from .options import Data, Model, Profile, RunPath, load_run, own_profile
+from .output import write_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..analysis.cost import NetworkCost
 
 EPILOG = (
@@ -37,7 +38,6 @@ def cost(
         raise typer.BadParameter(f"{target}: the name must end in .csv", param_hint="--out")
 
     from ..analysis.cost import cost as count
-    from ..profile import HardwareProfile
 
     _, network, images = load_run(run, model, data)
     hardware = own_profile(network) if profile is None else HardwareProfile.load(profile)
@@ -49,10 +49,8 @@ def cost(
         note(f"written: {plain(target)}")
 
 
-def table(cost: "NetworkCost") -> "Table":
+def table(cost: "NetworkCost") -> Table:
     """Return a row a layer, and the total."""
-    from rich.table import Column, Table
-
     total = cost.total
     energy, latency = not math.isnan(total.energy), not math.isnan(total.latency)
     titles = ["rows × columns", "tiles", "used", "products", "DAC conv.", "ADC conv.", "MACs"]

@@ -8,10 +8,9 @@ import typer
 from rich.table import Table
 
 from ..errors import DataError
-from ..robustness.midpoint import crossing_text, midpoint_texts
 from ..terminal.text import label as as_label
 from .base import numbers, plain
-from .options import write_picture, write_table
+from .output import write_picture, write_table
 
 if TYPE_CHECKING:
     from ..robustness.curve import RobustnessCurve
@@ -21,6 +20,8 @@ FORMATS = ("png", "svg", "pdf")
 
 def table(curves: Mapping[str, "RobustnessCurve"]) -> Table:
     """Return peak, noise-free accuracy, µ with its interval and flags, and the half-height crossing of each curve."""
+    from ..robustness.midpoint import crossing_text, midpoint_texts
+
     result = Table("network", *numbers("peak", "noise-free", "µ", "95 % interval", "half height"), "flags")
     for name, curve in curves.items():
         fit = curve.fitted

@@ -6,6 +6,7 @@ import platform
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from .. import __version__
 from ..machine import installed, processor, usable_cores
@@ -22,7 +23,6 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
-    from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")

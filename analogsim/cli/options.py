@@ -1,18 +1,17 @@
-"""What the commands share that put a trained network on hardware: options, conversion and calibration, pictures."""
+"""What the commands share that put a trained network on hardware: options, conversion and calibration."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..storage.files import replaced, writable
+from ..profile import HardwareProfile
 from .run_file import Run, weights_file
 from .values import MOST_THREADS
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..profile import HardwareProfile
     from ..training.data import DataSet
 
 Ranges = Literal["maximum", "percentile", "mse", "noise-aware"]
@@ -93,7 +92,7 @@ def check_ranges(ranges: str | None, percentile: float | None, profile: str | No
         raise typer.BadParameter(f"{ranges} takes no percentile; leave one out", param_hint="--percentile")
 
 
-def own_profile(network: "nn.Module") -> "HardwareProfile":
+def own_profile(network: "nn.Module") -> HardwareProfile:
     """Return the hardware that a run was trained on.
 
     Raises
@@ -110,7 +109,7 @@ def own_profile(network: "nn.Module") -> "HardwareProfile":
 
 def on_hardware(
     network: "nn.Module",
-    profile: "str | HardwareProfile",
+    profile: str | HardwareProfile,
     images: "DataSet",
     calibration: int,
     percentile: float | None = None,
@@ -119,7 +118,6 @@ def on_hardware(
     """Convert the network and calibrate its ranges on training images."""
     from ..convert import convert, to_digital
     from ..nn import analog_layers
-    from ..profile import HardwareProfile
     from ..ranges.calibrate import calibrate
 
     if any(analog_layers(network)):  # trained on other hardware
@@ -133,43 +131,3 @@ def on_hardware(
 def method_of(ranges: Ranges | None, percentile: float | None) -> Ranges:
     """Return the method of calibration that two options name."""
     return ranges or ("maximum" if percentile is None else "percentile")
-
-
-def draw(result: Any, path: Path, size: tuple[float, float]) -> None:
-    """Write the picture that a result's `plot` draws, of so many inches.
-
-    Raises
-    ------
-    DataError
-        The file cannot be written.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    result.plot(figure.subplots())
-    write_picture(figure, path)
-
-
-def write_picture(figure: Any, path: Path) -> None:
-    """Write a matplotlib figure; aside, then renamed.
-
-    Raises
-    ------
-    DataError
-        The file cannot be written.
-    """
-    kind = path.suffix[1:].lower()
-    with writable(path), replaced(path) as aside:
-        figure.savefig(aside, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind))
-
-
-def write_table(frame: Any, path: Path, numbers: str | None = "%.6g") -> None:
-    """Write a pandas frame as CSV, numbers in this format (None: unrounded); aside, then renamed.
-
-    Raises
-    ------
-    DataError
-        The file cannot be written.
-    """
-    with writable(path), replaced(path) as aside:
-        frame.to_csv(aside, index=False, float_format=numbers)

@@ -5,8 +5,11 @@ import sys
 from typing import Annotated
 
 import typer
+import yaml
+from rich.table import Table
 
 from ..errors import ProfileError
+from ..profile import HardwareProfile, presets
 from .base import EXIT_CODES, USER_ERROR, Program, fail, out, plain
 
 app = Program(
@@ -20,10 +23,6 @@ app = Program(
 @app.command("list", epilog="[bold]Example:[/] analogsim profile list")
 def list_() -> None:
     """Name the shipped profiles, with a line on each."""
-    from rich.table import Table
-
-    from ..profile import HardwareProfile, presets
-
     table = Table(box=None, pad_edge=False)
     table.add_column("name", style="bold")
     table.add_column("description")
@@ -38,10 +37,6 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")] = False,
 ) -> None:
     """Print a profile whole: every field, also those left at their default."""
-    import yaml
-
-    from ..profile import HardwareProfile
-
     values = HardwareProfile.load(name).model_dump()
     # An encoding without all of its signs gets YAML's escapes, so that what is printed is this profile everywhere.
     signs = sys.stdout.encoding.lower().startswith("utf")
@@ -56,8 +51,6 @@ def validate(
     ],
 ) -> None:
     """Check profiles; for a bad one say which field is wrong. Exit code 1 if any is."""
-    from ..profile import HardwareProfile
-
     bad = 0
     for name in files:
         try:
@@ -74,6 +67,4 @@ def validate(
 @app.command(epilog="[bold]Example:[/] analogsim profile schema > profile.schema.json (editors complete from it)")
 def schema() -> None:
     """Print the JSON schema of a profile: every field with its unit, range and default."""
-    from ..profile import HardwareProfile
-
     typer.echo(json.dumps(HardwareProfile.model_json_schema(), indent=2))

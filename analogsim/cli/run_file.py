@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import ValidationError
 
 from ..errors import CheckpointError
+from ..profile import HardwareProfile
 from ..storage.kept import Record, read_kept, sealed_text
 from ..value import Fraction, Value, explain
 
@@ -154,7 +155,6 @@ class Run(Record):
         model = build(factory, self.args)
         if self.hardware is not None:
             from ..convert import convert
-            from ..profile import HardwareProfile
 
             model = convert(model, HardwareProfile(**self.hardware.profile), inplace=True)
         self.weights.load(model)

@@ -1,18 +1,21 @@
 """`analogsim search`: the cheapest hardware on which a trained network stays accurate."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
-from ..errors import DataError
+from ..errors import DataError, SearchError
+from ..profile import HardwareProfile
 from .base import EXIT_CODES, note, numbers, out, plain
-from .options import Calibration, Data, Model, RunPath, Threads, draw, load_run, own_profile, write_table
+from .options import Calibration, Data, Model, RunPath, Threads, load_run, own_profile
+from .output import draw, write_table
 from .values import use_threads
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..analysis.search import DesignSearch
 
 EPILOG = (
@@ -77,9 +80,8 @@ def search(
     ] = None,
 ) -> None:
     """Find the cheapest hardware (converter bits, tile rows, ranges) on which the network stays accurate."""
-    from ..analysis.search import design_search, read_space, write_profile
+    from ..analysis.search import design_search
     from ..nn import analog_layers
-    from ..profile import HardwareProfile
 
     use_threads(threads)
     choices = read_space(space) if space else None
@@ -115,10 +117,8 @@ def search(
     note(f"written: {plain(folder)}: {best}designs.csv, pareto.png, search.journal")
 
 
-def table(search: "DesignSearch") -> "Table":
+def table(search: "DesignSearch") -> Table:
     """Return the Pareto front by rising cost, the cheapest allowed design marked."""
-    from rich.table import Table
-
     titles = *map(plain, search.designs[0].values), plain(search.objective.replace("_", " ")), "accuracy"
     caption = f"digital network: {search.accuracy:.4f}; {len(search.designs)} designs; ✓ the one to take"
     result = Table("", *numbers(*titles), caption=caption)
@@ -127,3 +127,44 @@ def table(search: "DesignSearch") -> "Table":
         values = (plain(value) for value in design.values.values())
         result.add_row(mark, *values, f"{design.cost:,.6g}", f"{design.accuracy:.4f}")
     return result
+
+
+def read_space(items: Sequence[str]) -> dict[str, list[Any]]:
+    """Read a space as a shell gives it: "adc.bits=4-8", "tile.rows=64,128,256", "calibration=maximum,mse".
+
+    Raises
+    ------
+    SearchError
+        An item is not FIELD=VALUES.
+    """
+    space: dict[str, list[Any]] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        first, dash, last = text.partition("-")
+        if not (key and equals and text):
+            raise SearchError(f"{item!r}: FIELD=VALUES is needed, such as adc.bits=4-8 or tile.rows=64,128")
+        if dash and first.isdigit() and last.isdigit():
+            space[key] = list(range(int(first), int(last) + 1))
+        else:
+            space[key] = [_value(part.strip()) for part in text.split(",")]
+        if not space[key]:
+            raise SearchError(f"{item!r}: holds no value")
+    return space
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def write_profile(search: "DesignSearch", path: Path) -> None:
+    """Write the best design's profile as YAML, or as JSON where the path ends in `.json`."""
+    design = search.best
+    profile = search.profile(design)
+    assert design is not None  # profile() raises
+    method = design.values.get("calibration", "maximum")
+    profile.varied(name=path.stem, description=f"Found by a design search; calibrate its ranges by {method}.").save(
+        path
+    )

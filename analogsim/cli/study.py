@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
 from ..errors import StudyError
 from ..terminal.text import text
@@ -17,8 +18,6 @@ from .base import EXIT_CODES, USER_ERROR, Program, note, numbers, out, plain
 from .options import Device
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..study.grid import Entry
     from ..study.store import Store
 
@@ -217,8 +216,7 @@ def _counts(states: Counter[str]) -> str:
     return ", ".join(known)
 
 
-def _jobs_table(entries: Iterable["Entry"], store: "Store") -> "Table":
-    from rich.table import Table
+def _jobs_table(entries: Iterable["Entry"], store: "Store") -> Table:
 
     result = Table("job", "network", "method", *numbers("seed"), "state", *numbers("epochs"))
     for entry in entries:
@@ -230,8 +228,7 @@ def _jobs_table(entries: Iterable["Entry"], store: "Store") -> "Table":
     return result
 
 
-def _summary_table(frame: Any) -> "Table":
-    from rich.table import Table
+def _summary_table(frame: Any) -> Table:
 
     from ..robustness.midpoint import crossing_text, midpoint_texts
 

@@ -27,8 +27,8 @@ from .options import (
     method_of,
     on_hardware,
     own_profile,
-    write_table,
 )
+from .output import write_table
 from .run_file import Run, weights_file
 from .values import sigma_grid, use_threads
 

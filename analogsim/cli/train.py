@@ -10,6 +10,7 @@ import typer
 from .. import __version__
 from ..errors import CheckpointError, DataError
 from ..machine import choose_device
+from ..profile import HardwareProfile
 from ..storage.files import lock
 from .base import COLLAPSED, EXIT_CODES, note, out, plain
 from .options import Device, Percentile, RangesOption, TestSubset, Threads, check_ranges, method_of, on_hardware
@@ -116,7 +117,6 @@ def train(
     import torch
 
     from ..convert import to_digital
-    from ..profile import HardwareProfile
     from ..program import program
     from ..ranges.learn import learn_ranges as learn
     from ..storage.files import write_text
