@@ -88,7 +88,7 @@ class AnalogLayer(nn.Module):
         self.stream = 0
         self.seed: int | None = None
         self.calls = 0
-        self._observer: Any = None  # a backend that takes notes (see `observer.py`)
+        self._observer: Any = None  # a backend that takes notes (see `observing.py`)
         self._built: tuple[Any, Tensor, Chip] | None = None
         self._basis: tuple[HardwareProfile, tuple[float, ...]] | None = None
         self._asked: dict[str, tuple[Tensor, int, Any]] = {}
