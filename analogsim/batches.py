@@ -66,7 +66,7 @@ def as_batches(batches: Batches) -> Iterable[Batch]:
     return batches
 
 
-def labelled_batches(data: LabelledData, device: torch.device) -> Iterable[Labelled]:
+def labelled_batches(data: LabelledData, device: torch.device, classes: bool = True) -> Iterable[Labelled]:
     """Return batches that can be run through many times: on the device where they fit, else read again each time.
 
     Parameters
@@ -74,11 +74,13 @@ def labelled_batches(data: LabelledData, device: torch.device) -> Iterable[Label
     data : iterable of (Tensor, Tensor), (Tensor, Tensor), or Dataset
         Batches (inputs, labels), or all inputs (N, …) and labels (N,) int, or a torch data set.
     device : torch.device
+    classes : bool
+        Labels must be integers, one class each; else they may be any tensors of as many samples.
 
     Raises
     ------
     DataError
-        A batch is no pair of inputs and integer labels of one class each.
+        A batch is no pair of inputs and such labels.
     """
     if isinstance(data, Sequence) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
         x, y = cast(Labelled, data)
@@ -94,19 +96,19 @@ def labelled_batches(data: LabelledData, device: torch.device) -> Iterable[Label
     # A loader's own random numbers (order, augmentation) are torch's: they are lent.
     with nullcontext() if isinstance(source, Sequence) else forked(torch.device("cpu")):
         for number, batch in enumerate(source):
-            x, y = _pair(number, batch)
+            x, y = _pair(number, batch, classes)
             size += x.nbytes + y.nbytes
             if size > KEEP and not once:
-                return _Streamed(source, device)
+                return _Streamed(source, device, classes)
             kept.append((x, y) if size > KEEP else (x.to(device), y.to(device)))
-    return _Streamed(kept, device) if size > KEEP else kept
+    return _Streamed(kept, device, classes) if size > KEEP else kept
 
 
 class _Streamed:
     """Batches moved to the device each time they are asked for."""
 
-    def __init__(self, source: Iterable[Labelled], device: torch.device) -> None:
-        self.source, self.device = source, device
+    def __init__(self, source: Iterable[Labelled], device: torch.device, classes: bool) -> None:
+        self.source, self.device, self.classes = source, device, classes
 
     def __iter__(self) -> Iterator[Labelled]:
         cpu = torch.device("cpu")
@@ -119,15 +121,21 @@ class _Streamed:
                 state = torch.get_rng_state()
             if batch is None:
                 return
-            x, y = _pair(number, batch)
+            x, y = _pair(number, batch, self.classes)
             yield x.to(self.device), y.to(self.device)
 
 
-def _pair(number: int, batch: object) -> Labelled:
+def _pair(number: int, batch: object, classes: bool) -> Labelled:
     """Check that a batch is (inputs, labels)."""
     if not isinstance(batch, Sequence) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
         raise DataError(f"data: batch {number} is no pair of tensors (inputs, labels), but {type(batch).__name__}")
     x, y = batch
+    if not classes:
+        if not x.ndim or x.shape[:1] != y.shape[:1]:
+            raise DataError(
+                f"data: batch {number}: {tuple(x.shape)} inputs and {tuple(y.shape)} labels differ in number"
+            )
+        return x, y
     if y.ndim != 1 or x.shape[:1] != y.shape or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise DataError(
             f"data: batch {number}: labels must be integers of shape (batch,), one class each; got {y.dtype} "

@@ -20,6 +20,7 @@ from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
 from ..value import whole
 from .curve import RobustnessCurve
+from .metric import Metric, measured
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
@@ -36,6 +37,7 @@ def noise_sweep(
     *,
     quantity: Quantity = "activations",
     chance: float | None = None,
+    metric: Metric | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     batch_norm: Batches | None = None,
@@ -59,6 +61,10 @@ def noise_sweep(
         What is varied. "activations" or "weights": the σ of all noise sites of this kind, the same everywhere; sites
         are injected into a copy of a model that has none. The others: this field of the profile of every analog layer
         of a converted model. Everything else in a profile stays; all other noise of sites is silent.
+    metric : Metric, optional
+        What is measured in place of accuracy: an object with `reset`, `update(output, labels)` and `compute`, as all of
+        torchmetrics', with values in [0, 1] that grow with the network's quality. Then output and labels may be what
+        the metric takes, and `chance` must be given.
     chance : float, optional
         Accuracy of guessing; default: 1 / classes. Give the largest class's share where classes are uneven.
     seed : int
@@ -100,13 +106,18 @@ def noise_sweep(
     Cost: 1 + S·R passes over the data. Outputs that are NaN under noise count as wrong.
     """
     repeats, seed = whole(repeats, "repeats", FitError), checked(seed, FitError)
+    if metric is not None and (chance is None or not isinstance(metric, Metric)):
+        what = (
+            "an object with reset, update and compute" if chance is not None else "chance=, what guessing scores, too"
+        )
+        raise FitError(f"metric: give {what} (got {type(metric).__name__})")
     grid, quantity = _grid(sigmas, repeats), quantity_named(quantity)
     model = _prepared(model, quantity, device)
     where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))
     statistics = None if batch_norm is None else list(as_batches(batch_norm))
     with torch.no_grad(), bar(progress) as shown:
         task = shown.add_task("Sweeping noise", total=1 + len(grid) * repeats)
-        batches = labelled_batches(data, where)
+        batches = labelled_batches(data, where, classes=metric is None)
         set_noise = _silenced(model, quantity)
 
         def set_level(sigma: float) -> None:
@@ -119,7 +130,11 @@ def noise_sweep(
         _reseed(model, derive(seed, Key.SWEEP, _bits(0.0), 0))
         layers, advice = _disturbed(model, quantity)
         with watched(layers) as called:
-            noise_free, samples, classes = _evaluate(model, batches, check=True)
+            if metric is None:
+                noise_free, samples, classes = _evaluate(model, batches, check=True)
+                chance = 1 / classes if chance is None else float(chance)
+            else:
+                noise_free, samples = measured(model, batches, metric, "without noise")
         warn_of_layers("noise_sweep", layers, called, advice)
         shown.advance(task)
         accuracies = np.full((len(grid), repeats), np.nan)
@@ -127,11 +142,16 @@ def noise_sweep(
             set_level(float(sigma))
             for repeat in range(repeats):
                 _reseed(model, derive(seed, Key.SWEEP, _bits(float(sigma)), repeat))
-                accuracies[row, repeat] = _evaluate(model, batches)[0]
+                if metric is None:
+                    accuracies[row, repeat] = _evaluate(model, batches)[0]
+                else:
+                    accuracies[row, repeat] = measured(model, batches, metric, f"at σ = {sigma:g}")[0]
                 shown.advance(task)
-    chance = 1 / classes if chance is None else float(chance)
+    assert chance is not None
     about = {"seed": seed, "batch_norm": "as trained" if statistics is None else "estimated at every σ"}
-    return RobustnessCurve(grid, accuracies, noise_free, chance, quantity, samples, about=about)
+    if metric is not None:
+        about["metric"] = type(metric).__name__
+    return RobustnessCurve(grid, accuracies, noise_free, float(chance), quantity, samples, about=about)
 
 
 def _target(quantity: Quantity) -> Target | None:

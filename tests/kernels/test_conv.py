@@ -9,6 +9,8 @@ from analogsim.kernels import ConvGeometry, MatmulSpec, Read, tiled_conv
 from analogsim.kernels.backends.numba import conv as conv_cpu
 from analogsim.kernels.conv_job import Job
 from analogsim.kernels.tiles import cut
+from analogsim.nn import AnalogConv2d
+from analogsim.profile import HardwareProfile
 
 SPEC = MatmulSpec(40, 1.5, 6, True, 2.0, None, 0.2, 0.05, 0.1)
 
@@ -66,6 +68,9 @@ WAYS = {
 }
 
 
+PROFILE = HardwareProfile(dac={"bits": 8, "input_range": 1.0}, adc={"bits": 8, "full_scale": 4.0})
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("read", [0.0, 0.05])
 @pytest.mark.parametrize("threads", [1, 2])
@@ -100,3 +105,15 @@ def test_a_level_flips_only_where_rounding_decides():
     levels = ((out - want) / (2.0 / 15)).round()
     torch.testing.assert_close(out, want + levels * (2.0 / 15), atol=1e-5, rtol=0)
     assert int((levels != 0).sum()) <= 1e-3 * out.numel()
+
+
+def test_convolutions_go_the_fast_way(monkeypatch):
+    """What computes is the backend's own way, and not the plain one that gives the same numbers more slowly."""
+    went = []
+    for name in ("_run_large", "_run_small"):
+        own = getattr(conv_cpu, name)
+        monkeypatch.setattr(conv_cpu, name, lambda *args, name=name, own=own: (went.append(name), own(*args))[1])
+    layer = AnalogConv2d(8, 16, 3, padding=1, profile=PROFILE)
+    layer.eval()(torch.rand(40, 8, 6, 6))
+    layer(torch.rand(1, 8, 40, 40))
+    assert went == ["_run_small", "_run_large"]
