@@ -62,10 +62,10 @@ def modules():
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def imported(path):
+def imported(path, tree=None):
     """Names under analogsim that a file imports, at whatever depth of the code."""
     package = ("analogsim", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree or ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -82,6 +82,41 @@ def test_imports_point_downwards(path):
         assert top not in {"models", "benchmarks", "tests"}, f"the library imports {name}"
         if top == "analogsim" and own != "__init__" and rest and rest[0] in FLOORS:
             assert FLOORS[rest[0]] <= FLOORS[own], f"{own} imports {name}, which stands above it"
+
+
+def test_no_files_import_each_other_in_a_loop():
+    """At whatever depth of the code, but for types alone."""
+    names = {path: ".".join(("analogsim", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in modules()}
+    known = {name.removesuffix(".__init__"): path for path, name in names.items()}
+    below = {}
+    for path in modules():
+        tree = ast.parse(path.read_text())
+        typed = [
+            node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ]
+        for node in typed:
+            node.body = [ast.Pass()]
+        found = set()
+        for name in imported(path, tree):
+            found |= {known[part] for part in (name, name.rpartition(".")[0]) if part in known}
+            if name in known:  # a module itself, and not a name of its folder's
+                found.discard(known.get(name.rpartition(".")[0]))
+        below[path] = found - {path}
+    done, doing = set(), []
+
+    def walk(path):
+        assert path not in doing, " imports ".join(str(p.relative_to(PACKAGE)) for p in [*doing, path])
+        if path not in done:
+            doing.append(path)
+            for other in below[path]:
+                walk(other)
+            doing.pop()
+            done.add(path)
+
+    for path in modules():
+        if path != PACKAGE / "__init__.py":  # the face asks for what is behind it when it is asked
+            below[path].discard(PACKAGE / "__init__.py")
+            walk(path)
 
 
 def test_every_part_has_its_floor():

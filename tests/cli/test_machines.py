@@ -45,12 +45,12 @@ def test_another_user_without_a_home_computes_the_same(run):
     readable = subprocess.run([*nobody, sys.executable, "-c", "import torch"], cwd=ROOT, env=env, capture_output=True)
     if readable.returncode:
         pytest.skip("this installation is not readable for others")
-    for folder in (run, *run.parents):
-        if str(folder).startswith(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
-            folder.chmod(0o755)
-    with tempfile.TemporaryDirectory() as theirs:
+    with tempfile.TemporaryDirectory() as theirs, tempfile.TemporaryDirectory() as ours:
+        # Not in pytest's own folders, which it closes to others whenever it is started.
+        Path(ours).chmod(0o755)
+        copied = shutil.copytree(run, Path(ours) / "run")
         os.chown(theirs, 65534, 65534)
-        command = [sys.executable, "-m", "analogsim", "sweep", str(run), "--sigmas", "0.1,1", "--repeats", "2"]
+        command = [sys.executable, "-m", "analogsim", "sweep", str(copied), "--sigmas", "0.1,1", "--repeats", "2"]
         result = subprocess.run(
             [*nobody, *command, "--out", f"{theirs}/curve.json"], cwd=ROOT, env=env, capture_output=True, text=True
         )

@@ -158,6 +158,17 @@ def test_no_change_of_a_byte_is_believed(kept, kind):
     refused_or_the_same(path, reader, [*changed(whole, 1500, seed=2), *cuts(whole, 200)])
 
 
+def test_a_record_that_is_said_to_be_a_folder_is_read_all_the_same(kept):
+    """torch reads nothing of it and hands out what was in memory: no checksum is wrong then."""
+    path, reader = kept["checkpoint"]
+    whole, at, bad = path.read_bytes(), 0, []
+    while (at := whole.find(b"PK\x01\x02", at)) >= 0:  # an entry of the archive's directory; byte 38: attributes
+        bad.append(whole[: at + 38] + b"\xff" + whole[at + 39 :])
+        at += 4
+    assert len(bad) > 3
+    refused_or_the_same(path, reader, bad)
+
+
 @pytest.mark.parametrize("kind", ["result", "curve", "plan", "owner", "group", "run", "journal"])
 def test_json_that_is_not_what_it_should_be(kept, kind):
     """Without a checksum, as files are from before there was one: no traceback, whatever parses."""

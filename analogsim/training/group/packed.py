@@ -350,7 +350,11 @@ def _norm(layers: Sequence[Any]) -> nn.Module:
     made = type(first)(
         first.num_features * len(layers), first.eps, first.momentum, first.affine, first.track_running_stats
     )
-    made.load_state_dict(join([layer.state_dict() for layer in layers]))
+    state = join([layer.state_dict() for layer in layers])
+    like = next((value for value in state.values() if value.is_floating_point()), None)
+    if like is not None:  # else its numbers would be rounded to float32, which torch refuses to mix with float64
+        made.to(like)
+    made.load_state_dict(state)
     return made
 
 
