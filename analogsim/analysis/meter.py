@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..chip import Chip, DeviceKernel
-from ..chip.adc import Converters, steps
+from ..chip.adc import Converters
 from ..chip.build import Plane
+from ..chip.dac_steps import steps
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose, reference
 from ..kernels.conv_job import Job
 from ..kernels.tiles import Tile, cut

@@ -1,4 +1,4 @@
-"""DACs that apply their bits in steps, and ADCs that are no ideal quantizers."""
+"""The ADCs of a layer on one chip: their errors, and their kinds' tables."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,51 +8,12 @@ from torch import Tensor
 
 from ..kernels import Backend, MatmulSpec, Read, reference
 from ..kernels.backends.reference import Reference
-from ..profile import ADC, DAC, Noise
+from ..profile import ADC, Noise
 from ..profile.kinds import ADC_KINDS
 from ..seeds import Key, Stream, derive
 from .distributions import shaped
 from .draw import normals
-
-_STANDARD = MatmulSpec(noise_output=1.0)
-
-
-def steps(x: Tensor, spec: MatmulSpec, dac: DAC) -> list[tuple[float, Tensor]]:
-    """Cut converted inputs into slices of b = `step_bits` bits, the lowest first; whole ones without.
-
-    With L the DAC's levels and C = |x̂|·L, step j applies c_j = (C >> b·j) mod 2^b, and
-
-        x̂ = Σ_j [2^(b·j)·(2^b - 1)/L] · sign(x̂)·c_j/(2^b - 1)
-
-    Parameters
-    ----------
-    x : Tensor
-        x̂, converted: multiples of 1/L in [-1, 1].
-
-    Returns
-    -------
-    list of (coefficient, Tensor)
-        Inputs of each step, in [-1, 1].
-    """
-    if dac.step_bits is None:
-        return [(1.0, x)]
-    base, found = 2**dac.step_bits, []
-    codes = x.abs().mul_(spec.dac_levels).round_()
-    for coefficient in step_coefficients(dac):
-        # In place, since memory that is asked for anew takes longer than what is computed in it.
-        rest = (codes / base).floor_()
-        digit = codes.sub_(rest, alpha=base).copysign_(x).div_(base - 1)
-        found.append((coefficient, digit))
-        codes = rest
-    return found
-
-
-def step_coefficients(dac: DAC) -> list[float]:
-    """Return what the steps of inputs are added up with, 2^(b·j)·(2^b - 1)/L; 1 without steps."""
-    if dac.bits is None or dac.step_bits is None:
-        return [1.0]
-    base = 2**dac.step_bits
-    return [base**j * (base - 1) / dac.levels for j in range(dac.steps)]
+from .read_noise import normals_of, wandering
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +52,6 @@ class Converters(Backend):
         n = shaped(normals_of(self.base, partial, read, tile, offset), self.noise.distribution)
         return partial + reference.noise_variance(partial, norm2, read.spec).sqrt() * n.to(partial.dtype)
 
-    def wander(self, like: Tensor, read: Read, tile: int) -> Tensor:
-        """Draw each column's slow offset over a call's conversions, variance 1: the stationary Gauss-Markov process.
-
-            o_0 = n_0,   o_i = ρ·o_(i-1) + √(1 - ρ²)·n_i,   ρ = exp(-1/length)
-
-        A column's conversions follow one another along the batch, and of an image along its positions. (Calls are
-        independent: between them there is time.) On the CPU, whose filter it is.
-        """
-        from scipy.signal import lfilter
-
-        moved = like.movedim(1, -1)  # (M, …, N): time first
-        white = like.new_empty(moved[..., 0].numel(), like.shape[1])
-        own = replace(read, stream=read.stream | Stream.WANDER)
-        n = normals_of(self.base, white, own, tile).double().cpu().numpy()
-        rho = math.exp(-1 / self.noise.wander_length)
-        n[1:] *= math.sqrt(1 - rho**2)
-        slow = torch.from_numpy(lfilter([1.0], [1.0, -rho], n, axis=0)) if len(n) else torch.from_numpy(n)
-        return slow.view(moved.shape).movedim(-1, 1).to(like)
-
     def accumulate(
         self,
         out: Tensor,
@@ -130,7 +72,7 @@ class Converters(Backend):
         else:
             noisy = self.shake(partial, partial.new_zeros(()) if norm2 is None else norm2, read, tile, offset)
         if self.noise.wander:
-            noisy = noisy + self.noise.wander * self.wander(noisy, read, tile)
+            noisy = noisy + self.noise.wander * wandering(self.base, noisy, read, tile, self.noise.wander_length)
         converter = self.converter(full_scale, tile, partial)
         return self.base.convert(out, noisy.contiguous(), *converter, tile, bits, first)
 
@@ -207,10 +149,3 @@ class Converters(Backend):
 
         thresholds, outputs = ADC_KINDS[self.adc.kind].transfer(self.adc, codes.to(like.dtype), draw)
         return thresholds * step, outputs * step
-
-
-def normals_of(base: Backend, like: Tensor, read: Read, tile: int, offset: int = 0) -> Tensor:
-    """Return a read's standard normals in like's shape, drawn by the backend."""
-    out, nothing = torch.empty_like(like), torch.zeros_like(like)
-    base.accumulate(out, nothing, None, replace(read, spec=_STANDARD), tile, offset, first=True)
-    return out

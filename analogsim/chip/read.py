@@ -16,8 +16,9 @@ from ..kernels.tiles import Tile, cut
 from ..profile import HardwareProfile
 from ..seeds import Key, derive
 from ..value import LEAST_SCALE
-from .adc import Converters, steps
+from .adc import Converters
 from .build import Chip, Plane
+from .dac_steps import steps
 
 
 class DeviceKernel(Backend):

@@ -9,10 +9,10 @@ from ..kernels import Backend, Clips, ConvGeometry, MatmulSpec, Read
 from ..kernels.conv_job import Job
 from ..kernels.reference import dac_clipped
 from ..kernels.tiles import Tile, cut
-from .adc import normals_of
 from .build import Plane
 from .distributions import shaped
 from .read import DeviceKernel
+from .read_noise import normals_of
 
 
 def follows_signal(kernel: Any, spec: MatmulSpec) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..batches import Batches, run
-from ..chip.adc import step_coefficients
+from ..chip.dac_steps import step_coefficients
 from ..errors import AnalogSimWarning, CalibrationError
 from ..nn import AnalogLayer
 from ..nn.basis import basis

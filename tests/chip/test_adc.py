@@ -12,6 +12,7 @@ from scipy import stats
 
 import analogsim as an
 from analogsim.chip import adc as converters
+from analogsim.chip.read_noise import wandering
 from analogsim.kernels import MatmulSpec, Read, philox
 from analogsim.kernels.backends.numba import Numba
 from analogsim.kernels.backends.reference import Reference
@@ -171,7 +172,7 @@ def test_noise_has_its_shape_and_the_same_variance(kind, distribution):
 def test_wander_is_a_slow_gauss_markov_process():
     like = torch.zeros(50, 3, dtype=torch.float64)
     noise = IDEAL.varied(noise={"wander": 0.5, "wander_length": 20.0}).noise
-    got = converters.Converters(IDEAL.adc, noise, 0).wander(like, Read(MatmulSpec(), 7, 5), 2).numpy()
+    got = wandering(Reference(), like, Read(MatmulSpec(), 7, 5), 2, noise.wander_length).numpy()
     n = philox.normals((50, 3), 7, Stream.WANDER + 5, 2).numpy()
     rho, slow = math.exp(-1 / 20), n[0]
     for i in range(50):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import analogsim as an
 from analogsim.chip import DeviceKernel
-from analogsim.chip.adc import step_coefficients, steps
+from analogsim.chip.dac_steps import step_coefficients, steps
 from analogsim.errors import AnalogSimError, AnalogSimWarning
 from analogsim.kernels import reference
 from analogsim.kernels.backends.reference import Reference

@@ -22,7 +22,7 @@ from analogsim.kernels import (
     Read,
     add_noise,
     choose,
-    conv,
+    conv_job,
     reference,
     tiled_conv,
     tiled_matmul,
@@ -63,7 +63,7 @@ def small_blocks(request, monkeypatch):
     torch.set_num_threads(request.param)
     changes = [
         *((cpu, "SLAB", 1), (cpu, "BLOCK", 1), (cpu, "ROWS", 4), (cpu, "INPUTS", 32), (cpu, "FEW_OUTPUTS", 4)),
-        *((jit, "CHUNK", 6), (conv, "CHUNK", 64)),
+        *((jit, "CHUNK", 6), (conv_job, "CHUNK", 64)),
         *((conv_cpu, "COLUMNS", 8), (conv_cpu, "SUMS", 16), (conv_cpu, "FEW", 2), (conv_cpu, "SMALL_SUMS", 1)),
         *((conv_cpu, "SLOTS", 16), (conv_cpu, "SMALL", 9)),
     ]

@@ -264,7 +264,7 @@ def test_damage_in_any_byte_of_any_line_is_said(whole, tmp_path):
     before = values_of(packed_lines(small / "jobs.jsonl", text))
     rng = np.random.default_rng(0)
     first = text.index(b"\n")
-    spaces = 0
+    unnoticed = 0
     for at in range(0, len(text), 3):
         bad = text[:at] + bytes([text[at] ^ int(rng.integers(1, 256))]) + text[at + 1 :]
         found = message = None
@@ -276,10 +276,10 @@ def test_damage_in_any_byte_of_any_line_is_said(whole, tmp_path):
             # A line that lost its end is one with the next.
             assert f"jobs.jsonl, line {1 if at <= first else 2}: damaged (" in message
             continue
-        spaces += 1
-        assert text[at : at + 1] == b" "
+        unnoticed += 1
         assert values_of(found) == before
-    assert spaces < 0.01 * len(text)  # of white space into other white space
+    # White space into other white space, and a last digit of more than a float has.
+    assert unnoticed < 0.01 * len(text)
 
 
 def values_of(found):

@@ -101,6 +101,7 @@ def ran(tmp_path_factory):
 # Running
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_gives_the_table_of_an_unbroken_one(tmp_path):
     file = written(
         tmp_path,

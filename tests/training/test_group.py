@@ -503,6 +503,7 @@ def test_a_job_s_folder_is_as_always(grouped, tmp_path):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_killed_group_goes_on_and_gives_what_an_unbroken_one_gives(tmp_path):
     methods = [{"name": "noisy", "grid": {"train.sigma": [0.2, 0.4]}}]
     settings = {"methods": methods, "train": {"epochs": 25, "batch_size": 16, "lr": 2e-3}, "sweep": TINY["sweep"]}
