@@ -1,5 +1,7 @@
 """The `numba` backend: float32 on the CPU. What it computes with is imported, and compiled, when it is first asked."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,39 +34,17 @@ class Numba(Backend):
 
         return dac(x, spec)
 
-    def accumulate(
-        self,
-        out: Tensor,
-        partial: Tensor,
-        norm2: Tensor | None,
-        read: Read,
-        tile: int,
-        offset: int = 0,
-        bits: Tensor | None = None,
-        first: bool = False,
-    ) -> int:
+    def accumulate(self, *args: Any, **options: Any) -> int:
         """Add noise, convert and add up in one pass."""
         from .matmul import accumulate
 
-        return accumulate(out, partial, norm2, read, tile, offset, bits, first)
+        return accumulate(*args, **options)
 
-    def convert(
-        self,
-        out: Tensor,
-        sums: Tensor,
-        limits: tuple[float, float],
-        step: float,
-        gains: Tensor,
-        offsets: Tensor,
-        table: tuple[Tensor, Tensor] | None,
-        tile: int,
-        bits: Tensor | None,
-        first: bool,
-    ) -> int:
+    def convert(self, *args: Any) -> int:
         """Convert and add up in one pass."""
         from .matmul import convert
 
-        return convert(out, sums, limits, step, gains, offsets, table, tile, bits, first)
+        return convert(*args)
 
     def noisy(self, x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
         """Add noise in one pass."""

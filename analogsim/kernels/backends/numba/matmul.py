@@ -115,21 +115,7 @@ def convert(
     bits: Tensor | None,
     first: bool,
 ) -> int:
-    """Add what ADCs of their own make of one tile's noisy sums to `out`; mark and count clips as `accumulate`.
-
-    Parameters
-    ----------
-    out, sums, bits : Tensor (M, N, …)
-        All contiguous.
-    limits : (float, float)
-        Least and largest sum, normalised units.
-    step : float
-        Of an ideal quantizer; 0 does not round.
-    gains, offsets : Tensor (N,)
-        A sum s becomes s·gain + offset.
-    table : (Tensor, Tensor) or None
-        Thresholds (ADCs, 2^b - 1) and outputs (ADCs, 2^b) of a search, of one ADC or of N.
-    """
+    """Compute `Backend.convert`; all contiguous."""
     count, columns, threads = out.numel(), out.shape[1], team(out.numel())
     clipped = None if bits is None else out.new_zeros(8 * threads, dtype=torch.int64)
     thresholds = outputs = None

@@ -1,5 +1,7 @@
 """The `triton` backend: CUDA devices (docs/gpu.md). Triton is imported when it is first asked to compute."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -41,21 +43,11 @@ class Triton(Backend):
 
         return dac(x, spec)
 
-    def accumulate(
-        self,
-        out: Tensor,
-        partial: Tensor,
-        norm2: Tensor | None,
-        read: Read,
-        tile: int,
-        offset: int = 0,
-        bits: Tensor | None = None,
-        first: bool = False,
-    ) -> int:
+    def accumulate(self, *args: Any, **options: Any) -> int:
         """Add noise, convert and add up in one kernel; waits for the GPU to count where `bits` are given."""
         from .matmul import accumulate
 
-        return accumulate(out, partial, norm2, read, tile, offset, bits, first)
+        return accumulate(*args, **options)
 
     def noisy(self, x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
         """Add noise in one kernel, computed in float32."""

@@ -114,24 +114,9 @@ def matmul_backward(
     clips: Clips | None,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of x and of w, with each tile's clipped outputs left out (design section 3, Gradients).
+    """Compute `Backend.matmul_backward`.
 
-    Parameters
-    ----------
-    grad : Tensor (M, N)
-        Gradient with respect to the output, its scale divided out: w is in digital weight units.
-    x : Tensor (M, K)
-        Inputs as given to the layer, activation units.
-    w : Tensor (N, K)
-        Weights as programmed, in digital weight units.
-    clips : Clips or None
-        Where the forward's ADCs clipped.
-    needs : (bool, bool)
-        Whether the gradients of x and of w are wanted.
-
-    Notes
-    -----
-    Masks are applied as the gradient is loaded: a tile's masked gradient is never written.
+    Masks are applied as the gradient is loaded: a tile's masked gradient is not written anywhere.
     """
     (m, n), k = grad.shape, x.shape[1]
     if clips is None or not m * n * k:
