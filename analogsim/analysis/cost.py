@@ -14,7 +14,6 @@ from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
 from ..kernels.conv_job import convolve_natively
 from ..kernels.tiles import cut
 from ..nn import Crossbar, called_layers
-from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import RowsAsImages, observed
 from ..nn.reach import warn_of_layers
 from ..noise import without_noise
@@ -171,16 +170,11 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
 class _Counter(RowsAsImages):
     """A backend that computes digitally and counts."""
 
-    reads_chips, wants_the_chip = False, False
-
     def __init__(self, layer: Any) -> None:
         self.layer, self.profile = layer, layer.profile
         self.rows = self.columns = self.groups = 1
         self.tiles: list[tuple[int, int]] = []
         self.products = 0.0
-
-    def written(self, matrix: ProgrammedMatrix) -> None:
-        """Do nothing."""
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
         """Return the tiles."""

@@ -55,7 +55,7 @@ class Meter(RowsAsImages):
     outputs : int
     """
 
-    reads_chips, wants_the_chip = False, True
+    wants_the_chip = True
 
     def __init__(self, layer: Any, number: int, repeats: int, seed: int) -> None:
         self.layer, self.number, self.repeats, self.seed = layer, number, repeats, seed

@@ -1,5 +1,6 @@
 """Backends that take notes, put into a network's layers for a while."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from ..kernels import Backend, Clips, MatmulSpec, Read, reference
 from ..kernels.tiles import ROWS
 from ..restore import restored
 from .layer import AnalogLayer, analog_layers
+from .matrix import ProgrammedMatrix
 
 
 @contextmanager
@@ -47,8 +49,30 @@ def observed(model: nn.Module, make: Callable[[AnalogLayer], Any]) -> Iterator[l
         yield layers
 
 
-class RowsAsImages(Backend):
-    """A backend whose `convolve` does all the work: rows are images of one position."""
+class Observing(Backend):
+    """A backend that takes notes: what a layer asks of it beside what it asks of every backend.
+
+    Attributes
+    ----------
+    reads_chips : bool
+        Whether it gets every plane of a chip's cells, and every step of inputs, by itself, since ADCs convert each.
+    wants_the_chip : bool
+        Whether cells are as they were programmed and have aged; else as they were wanted.
+    """
+
+    reads_chips: bool = False
+    wants_the_chip: bool = False
+
+    def written(self, matrix: ProgrammedMatrix) -> None:
+        """Take note of the matrix that is read next."""
+
+    @abstractmethod
+    def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
+        """Return the scalars that an input x of a layer is to be computed with."""
+
+
+class RowsAsImages(Observing):
+    """One whose `convolve` does all the work: rows are images of one position."""
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Multiply rows (M, K)."""

@@ -5,13 +5,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ..kernels import Backend, MatmulSpec, Read
+from ..kernels import MatmulSpec, Read
 from ..nn.matrix import ProgrammedMatrix
+from ..nn.observing import Observing
 from ..profile import HardwareProfile
 from .histogram import Histogram
 
 
-class Observer(Backend):
+class Observer(Observing):
     """A backend that computes a layer exactly, with neither converters nor noise, and records what passes through it.
 
     While it observes, no input range is known yet. So inputs are recorded as they are, and partial sums as products of
@@ -40,8 +41,7 @@ class Observer(Backend):
     """
 
     wants_sums = True
-    reads_chips = True  # It is asked for every plane of cells and every step of inputs, since an ADC converts each.
-    wants_the_chip = False  # Ranges are found for the chip that was wanted, and not for what a chip became.
+    reads_chips = True
 
     def __init__(self, profile: HardwareProfile, binned: bool = True) -> None:
         self.profile, self.binned = profile, binned
