@@ -176,7 +176,9 @@ MODULES_OF_THESE_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("first", ["names", "names backwards", "modules", "star"])
+@pytest.mark.parametrize(
+    "first", ["names", *(pytest.param(one, marks=pytest.mark.slow) for one in ("names backwards", "modules", "star"))]
+)
 def test_public_names_are_never_their_modules(first):
     """In whatever order names and modules are first asked for; a module that is imported is set on its package."""
     modules = "; ".join(f"import {name}" for name in MODULES_OF_THESE_NAMES)

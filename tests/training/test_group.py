@@ -412,6 +412,7 @@ def test_a_group_is_repeatable_and_its_networks_are_apart(digits):
             member.state, member.diverged = {}, ""
 
 
+@pytest.mark.slow
 def test_noisy_results_lie_within_the_spread_of_seeds(digits):
     spec = TrainSpec(epochs=6, batch_size=32, lr=2e-3, sigma=0.1)
     specs = [spec.varied(seed=seed) for seed in range(6)]
@@ -533,6 +534,7 @@ def test_a_killed_group_goes_on_and_gives_what_an_unbroken_one_gives(tmp_path):
     assert not list(broken.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_group_that_cannot_be_is_trained_singly(tmp_path, monkeypatch):
     (tmp_path / "mixing_networks.py").write_text(
         "from tests.training import test_group\n\n\nclass Mixing(test_group.Mixing):\n    pass\n"
