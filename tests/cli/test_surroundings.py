@@ -191,7 +191,14 @@ def test_the_program_with_such_streams(args, shell, env, code, said):
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_while_the_program_is_imported(number):
     command = [sys.executable, "-X", "importtime", "-m", "analogsim", "info"]
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # under nohup SIGHUP is ignored, rightly
+    )
     for line in process.stderr:
         if "analogsim.terminal.stop" in line:
             break
