@@ -52,10 +52,7 @@ def register(extension: T, *, weights: Weights | None = its_weight) -> T:
         if isinstance(made, base):
             if not isinstance(getattr(made, "name", None), str):
                 raise ProfileError(f"register: {type(made).__name__} has no name; give its class one")
-            try:
-                table.add(made)
-            except ValueError as error:
-                raise ProfileError(f"register: {error}") from None
+            table.add(made)
             return extension
     raise ConversionError(
         f"register: {getattr(extension, '__name__', extension)!r} derives from none of AnalogLayer, AnalogComposite, "

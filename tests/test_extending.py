@@ -53,7 +53,7 @@ def test_a_recipe_needs_nothing_but_itself():
 
 def test_profiles_name_what_is_registered_and_nothing_else():
     for field, value in (("adc", {"kind": "odd", "bits": 4}), ("cells", {"model": "odd"})):
-        with pytest.raises(ProfileError, match=r"Input should be .*registered; import the module.*\(got 'odd'\)"):
+        with pytest.raises(ProfileError, match=r"Input should be .*registered.*import the module.*\(got 'odd'\)"):
             an.HardwareProfile(**{field: value})
     with pytest.raises(ProfileError, match="'gaussian', 'uniform' or 'laplace'.*got 'odd'"):
         an.HardwareProfile(noise={"distribution": "odd"})
@@ -94,6 +94,37 @@ def test_what_cannot_be_registered_is_told():
         with pytest.raises(ConversionError, match="derives from none of AnalogLayer"):
             an.register(other)
     an.register(known.exactly(nn.Linear).analog)  # once more is no error
+
+
+def test_a_definition_that_is_run_again_takes_the_place_of_the_last():
+    def define(scale):
+        class Cell(NoiseDistribution):
+            name = "again"
+
+            def shaped(self, normal):
+                return scale * normal.sign()
+
+        return Cell
+
+    for scale in (1.0, 2.0):
+        an.register(define(scale))
+        assert kinds.DISTRIBUTIONS["again"].shaped(torch.ones(1)).item() == scale
+
+
+def test_a_profile_of_a_process_that_knew_more_is_refused_where_it_is_used(monkeypatch):
+    class Only(NoiseDistribution):
+        name = "only there"
+
+        def shaped(self, normal):
+            return normal
+
+    an.register(Only)
+    profile = an.HardwareProfile(noise={"distribution": "only there", "output": 0.5}, dac={"input_range": 1.0})
+    layer = an.convert(nn.Linear(2, 2), profile).eval()
+    layer(torch.ones(1, 2))
+    monkeypatch.setattr(kinds.DISTRIBUTIONS, "_made", {})
+    with pytest.raises(ProfileError, match="nothing is registered here as 'only there'; import the module"):
+        layer(torch.ones(1, 2))
 
 
 @pytest.mark.parametrize("mapping", ["signed", "differential", "offset"])

@@ -162,17 +162,18 @@ class Meter(RowsAsImages):
         spec, gain2, noise = job.spec, gain.square(), self.layer.profile.noise
         s = job.convolve(part, tile.of(plane.weight))
         norm2 = job.squared_lengths(part, tile)
-        read = s.new_zeros(()) if norm2 is None else spec.noise_read**2 * norm2
+        nothing = torch.zeros_like(s)
+        read = nothing if norm2 is None else spec.noise_read**2 * norm2
         if plane.variance is not None:
             read = read + job.convolve(part.square(), tile.of(plane.variance).contiguous())
         variances = {
             "noise_read": read,
-            "noise_output": s.new_zeros(()) + spec.noise_output**2 + noise.wander**2,
-            "noise_multiplicative": spec.noise_multiplicative**2 * s.square(),
+            "noise_output": nothing + spec.noise_output**2 + noise.wander**2,
+            "noise_multiplicative": spec.noise_multiplicative**2 * s.square() if spec.noise_multiplicative else nothing,
         }
         for stage, added in variances.items():
             self._add(stage, (gain2 * added).expand_as(s))
-        total = sum(variances.values(), s.new_zeros(()))
+        total = sum(variances.values(), nothing)
         scale = spec.full_scale(number)
         sums.variance += gain2 * total
         self.conversions += s.numel()

@@ -83,7 +83,7 @@ class Converters(Backend):
         gains, offsets = self.errors(full_scale, tile, like)
         if full_scale is None:
             return (-math.inf, math.inf), 0.0, gains, offsets, None
-        step = full_scale / self.levels if self.levels else 0.0
+        step = full_scale / self.adc.levels if self.adc.levels else 0.0
         table = self.transfer(full_scale, tile, like) if self.searches else None
         return self.limits(full_scale), step, gains, offsets, table
 
@@ -106,11 +106,6 @@ class Converters(Backend):
         return derive(self.chip, Key.LINE, self.line) if self.line else self.chip
 
     @property
-    def levels(self) -> int:
-        """Steps from 0 to the full scale; 0 for an ADC that does not round."""
-        return self.adc.levels
-
-    @property
     def searches(self) -> bool:
         """True where codes begin at thresholds of a table, and not half way between evenly spaced levels."""
         return self.adc.kind != "ideal" or self.adc.rounding == "down"
@@ -119,14 +114,14 @@ class Converters(Backend):
         """Return the least and the largest sum that is not clipped, normalised units."""
         if self.adc.rounding == "nearest":
             return -full_scale if self.adc.signed else 0.0, full_scale
-        step = full_scale / self.levels
-        return -(self.levels + 1) * step if self.adc.signed else 0.0, full_scale + step
+        step = full_scale / self.adc.levels
+        return -(self.adc.levels + 1) * step if self.adc.signed else 0.0, full_scale + step
 
     def register(self, full_scale: float | None) -> tuple[float, float]:
         """Return the least and the largest sum over tiles that `sum_bits` hold, normalised units."""
         assert self.adc.sum_bits is not None
         assert full_scale is not None  # the profile says so
-        step, most = full_scale / self.levels, 2 ** (self.adc.sum_bits - 1)
+        step, most = full_scale / self.adc.levels, 2 ** (self.adc.sum_bits - 1)
         return -most * step, (most - 1) * step
 
     def transfer(self, full_scale: float, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +134,7 @@ class Converters(Backend):
         outputs : Tensor (ADCs or 1, 2^bits)
             What codes 0, 1, … mean.
         """
-        bits, step = self.adc.bits or 1, full_scale / self.levels
+        bits, step = self.adc.bits or 1, full_scale / self.adc.levels
         codes = torch.arange(2**bits, device=like.device) - (2 ** (bits - 1) if self.adc.signed else 0)
 
         def draw(count: int, *, shared: bool = False) -> Tensor:

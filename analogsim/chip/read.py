@@ -136,16 +136,15 @@ class DeviceKernel(Backend):
         """Read one plane in one step for rows x (M, K)."""
         if self._expressible(plane):
             return base.matmul(x, plane.weight, read)
-        own, backend = _with_noise_of_cells(read, plane), adcs or base
+        backend, variance = adcs or base, plane.variance
+        if variance is None:
+            return multiply_by_tile(backend, x, plane.weight, read)
 
-        def lengths(squares: Tensor, start: int, stop: int) -> Tensor | None:
-            norm2 = squares.sum(1, keepdim=True) if read.spec.noise_read else None
-            if plane.variance is None:
-                return norm2
-            cells = squares @ plane.variance[:, start:stop].T
-            return cells if norm2 is None else cells + read.spec.noise_read**2 * norm2
+        def lengths(squares: Tensor, start: int, stop: int) -> Tensor:
+            cells = squares @ variance[:, start:stop].T
+            return cells + read.spec.noise_read**2 * squares.sum(1, keepdim=True) if read.spec.noise_read else cells
 
-        return multiply_by_tile(backend, x, plane.weight, own, lengths)
+        return multiply_by_tile(backend, x, plane.weight, _with_noise_of_cells(read, plane), lengths)
 
     def _images(
         self,

@@ -76,6 +76,9 @@ def signal_noise(
 
 def _variance(job: Job, inputs: Tensor, tile: Tile, square: Tensor, cells: Tensor | None) -> Tensor:
     """Return σ_r²·‖x̂‖² + Σ x̂²v + σ_m²·s² of a tile."""
-    lengths, found = job.squared_lengths(inputs, tile), job.spec.noise_multiplicative**2 * square
-    found = found if lengths is None else found + job.spec.noise_read**2 * lengths
+    found, spec = torch.zeros_like(square), job.spec
+    if spec.noise_multiplicative:  # what has no σ is left out, as in `reference.noise_variance`
+        found = found + spec.noise_multiplicative**2 * square
+    if (lengths := job.squared_lengths(inputs, tile)) is not None:
+        found = found + spec.noise_read**2 * lengths
     return found if cells is None else found + job.convolve(inputs.square(), cells)

@@ -20,7 +20,7 @@ def multiply_by_tile(
     x: Tensor,
     w: Tensor,
     read: Read,
-    lengths: Callable[[Tensor, int, int], Tensor | None] | None = None,
+    lengths: Callable[[Tensor, int, int], Tensor] | None = None,
 ) -> tuple[Tensor, Clips | None]:
     """Compute `Backend.matmul` with torch's products and the backend's `dac` and `accumulate`.
 

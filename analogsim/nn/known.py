@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConversionError
+from ..profile.kinds import same_class
 from .attention import AnalogMultiheadAttention, AnalogOutProjection
 from .conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
 from .crossbar import AnalogComposite
@@ -90,7 +91,7 @@ def add(row: Known) -> None:
         Another class stands for the same layer.
     """
     known = _TABLE.get(row.digital)
-    if known is not None and known.analog is not row.analog:
+    if known is not None and not same_class(known.analog, row.analog):
         raise ConversionError(f"register: {known.analog.__name__} stands for {row.digital.__name__} already")
     _TABLE[row.digital] = row
 

@@ -8,6 +8,13 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from ..errors import ProfileError
+
+
+def same_class(known: type, other: type) -> bool:
+    """Return whether two classes are one, or one and its next definition, as when a notebook's cell is run again."""
+    return (known.__module__, known.__qualname__) == (other.__module__, other.__qualname__)
+
 
 class Kinds:
     """The names that one field may have, each with what computes it.
@@ -25,13 +32,21 @@ class Kinds:
         self._made: dict[str, Any] = {}
 
     def add(self, kind: Any) -> None:
-        """Put what computes beside its name; a name that is taken is refused with a ValueError."""
+        """Put what computes beside its name.
+
+        Raises
+        ------
+        ProfileError
+            The name is taken by another class.
+        """
         known = self._made.get(kind.name)
-        if known is not None and type(known) is not type(kind):
-            raise ValueError(f"{self.field}: {kind.name!r} is taken by {type(known).__name__}")
+        if known is not None and not same_class(type(known), type(kind)):
+            raise ProfileError(f"{self.field}: {kind.name!r} is taken by {type(known).__name__}")
         self._made[kind.name] = kind
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._made:  # of a profile that came pickled from a process that knew more
+            raise ProfileError(f"{self.field}: nothing is registered here as {name!r}; import the module that does so")
         return self._made[name]
 
     def draws(self, name: str) -> bool:
@@ -44,11 +59,10 @@ class Kinds:
         if name not in known:
             *first, last = map(repr, known)
             wanted = f"{', '.join(first)} or {last}" if first else last
-            hint = "import the module that registers it" if name.isidentifier() else "see analogsim.register"
             raise PydanticCustomError(
                 "unknown_kind",
-                "Input should be {wanted}, or of a kind that was registered; {hint}",
-                {"wanted": wanted, "hint": hint},
+                "Input should be {wanted}, or what was registered (analogsim.register): import the module that does so",
+                {"wanted": wanted},
             )
         return name
 

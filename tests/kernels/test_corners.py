@@ -369,7 +369,7 @@ def test_adcs_of_their_own(small_blocks):
         gains, offsets = converters.errors(0.8, 2, sums)
         table = None if adc.kind == "ideal" else converters.transfer(0.8, 2, sums)
         want, clipped = converters.converted(sums, 0.8, 2)
-        step = 0.8 / converters.levels if converters.levels else 0.0
+        step = 0.8 / adc.levels if adc.levels else 0.0
         limits = (-0.8 if adc.signed else 0.0, 0.8)
         out, bits = torch.full(shape, torch.nan), torch.zeros(shape, dtype=torch.uint8)
         record = bits if number % 2 else None

@@ -227,3 +227,28 @@ def test_what_has_no_sigma_needs_no_finite_square(cells, kind, backend, noise):
     if cells:
         an.program(layer, 0)
     assert not layer(torch.full(shape, 1e30)).isfinite().all()
+
+
+@pytest.mark.parametrize("noise", [{"read": 0.1}, {"read": 0.1, "distribution": "laplace"}])
+def test_the_gradient_of_a_range_asks_for_no_square_that_has_no_sigma(noise):
+    """Squares of the inputs fit into float32; those of their sum do not, and only σ_m would ask for them."""
+    layer = an.convert(nn.Linear(10_000, 1), an.HardwareProfile(tile={"rows": None}, noise=noise))
+    torch.nn.init.ones_(layer.weight)
+    layer.input_range.fill_(1.0)
+    (alpha,) = an.learn_ranges(layer)
+    x = torch.full((2, 10_000), 1e17)
+    out = layer(x)
+    assert not out.square().isfinite().any()
+    out.sum().backward()
+    # All noise grows with the inputs, and nothing clips or rounds: α has no part in the output, but for float32's own
+    # rounding of 1e21.
+    assert alpha.grad.abs() < 0.05 * (out.detach() - 1e21).abs().max()
+
+
+def test_a_budget_asks_for_no_square_that_has_no_sigma():
+    layer = an.convert(nn.Linear(10_000, 1), an.HardwareProfile(tile={"rows": None}, noise={"output": 1e-3}))
+    torch.nn.init.ones_(layer.weight)
+    layer.input_range.fill_(1e-8)
+    (line,) = an.noise_budget(layer, torch.full((2, 10_000), 1e12), repeats=0, progress=False).layers
+    assert line.stages["noise_multiplicative"] == 0
+    assert math.isfinite(line.total)
