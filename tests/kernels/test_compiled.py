@@ -1,6 +1,7 @@
 """Machine code that cannot be kept, or was damaged where it is: compiled anew, said once, never an error."""
 
 import ctypes
+import gc
 import importlib.util
 import os
 import shutil
@@ -41,12 +42,14 @@ def source(tmp_path):
     path = tmp_path / "package" / "kernels_here.py"
     path.parent.mkdir()
     path.write_text(SOURCE)
-    return path
+    yield path
+    sys.modules.pop(path.stem, None)
 
 
 def load(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as an import does: Numba finds a function's globals by its module's name
     spec.loader.exec_module(module)
     return module
 
@@ -87,6 +90,7 @@ def test_no_byte_of_what_is_kept_can_change_unseen(source):
     (path,) = kept(source, "one")
     file, key = kernel._cache._cache_file, kernel._cache._index_key(kernel._sig, kernel._library.codegen)
     whole = path.read_bytes()
+    gc.collect()  # what Numba still holds of the compilation would stand in for what was read
     assert file.load(key) is not None
     for place in [*range(200), *range(200, len(whole), 97), len(whole) - 1]:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x15]) + whole[place + 1 :])
