@@ -6,6 +6,7 @@ survives (`noise_sweep`).
 """
 
 import sys as _sys
+import threading as _threading
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 from types import ModuleType as _Module
@@ -158,16 +159,20 @@ class _Face(_Module):
 
 
 _sys.modules[__name__].__class__ = _Face
+_IMPORTING = _threading.RLock()
 
 
-def __getattr__(name: str) -> _Any:
-    if name in _MODULE_OF:
-        # Two threads may both get here; they find the same.
-        found = globals()[name] = getattr(_import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-        return found
-    if not name.startswith("_") and _find_spec(f"{__name__}.{name}") is not None:
-        return _import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker is to know the names above, and no others
+
+    def __getattr__(name: str) -> _Any:
+        # One thread at a time: two that import a folder and what is in it wait for each other.
+        with _IMPORTING:
+            if name in _MODULE_OF:
+                found = globals()[name] = getattr(_import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+                return found
+            if "." not in name and not name.startswith("_") and _find_spec(f"{__name__}.{name}") is not None:
+                return _import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -63,6 +63,7 @@ MOVED = {
     "study.augment": "training.augment",
     "study.checkpoint": "training.checkpoint",
     "study.data": "training.data",
+    "study.group": "training.group.group",
     "study.history": "training.history",
     "study.network": "training.network",
     "study.order": "training.epoch",

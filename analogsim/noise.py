@@ -24,7 +24,7 @@ from .kernels.dispatch import find
 from .kernels.memory import refuse_unreal
 from .kernels.philox import seed_of_call
 from .nn.copies import copied, refuse_held_forwards, refuse_script
-from .nn.known import its_weight, kinds, like
+from .nn.known import its_weight, like
 from .nn.reach import matrices, warn_of_weights
 from .quantities import Target
 from .restore import restored
@@ -305,9 +305,7 @@ def _warn(model: nn.Module, spec: NoiseSpec, plan: dict[str, nn.Module], verb: s
         advice = "make them layers of torch (nn.Linear, …, in an nn.ModuleList)"
         warn_of_weights(verb, matrices(model), reached, "are not disturbed", advice)
         return
-    layers = [module for module in plan.values() if module is not model] + [model] * isinstance(
-        model, _sited(spec.target)
-    )
+    layers = [module for module in plan.values() if module is not model or _is_site(model, spec.target)]
     reached = {id(parameter) for layer in layers for parameter in layer.parameters()}
     advice = "extra=(…) of the NoiseSpec makes their class a site, with a σ of 0 in its `layers` if it shall have none"
     warn_of_weights(verb, matrices(model), reached, "are in layers whose outputs are not disturbed", advice)
@@ -406,7 +404,6 @@ def remove_noise(model: nn.Module, target: Target | None = None) -> None:
 
 def _plan(model: nn.Module, spec: NoiseSpec) -> dict[str, nn.Module]:
     """Return where noise enters, by name and in order; for activations the first is the network's input."""
-    sited = _sited(spec.target)
     # torch's MultiheadAttention reads the weights of `out_proj` without calling it.
     inner = [module.out_proj for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
     found, matched = {}, set()
@@ -414,7 +411,7 @@ def _plan(model: nn.Module, spec: NoiseSpec) -> dict[str, nn.Module]:
         refuse_script(path, module, "")
         extra = {kind.__name__ for kind in type(module).__mro__}.intersection(spec.extra)
         matched |= extra
-        if (isinstance(module, sited) or extra) and not any(module is one for one in inner):
+        if (_is_site(module, spec.target) or extra) and not any(module is one for one in inner):
             found[_layer_name(path, module)] = module
     if missing := set(spec.extra) - matched:
         raise ConversionError(f"{type(model).__name__}: extra: no module is a {', '.join(sorted(missing))}")
@@ -427,10 +424,11 @@ def _plan(model: nn.Module, spec: NoiseSpec) -> dict[str, nn.Module]:
     return found if spec.target == "weights" else {"input": model, **found}
 
 
-def _sited(target: Target) -> tuple[type[nn.Module], ...]:
-    """Return the classes whose modules are noise sites."""
-    weighted = kinds(lambda row: row.weights)
-    return weighted if target == "weights" else (*weighted, *_ACTIVATIONS, *_POOLS)
+def _is_site(module: nn.Module, target: Target) -> bool:
+    """Return whether noise enters at a module's output, or on its weights."""
+    row = like(module)
+    weighted = row is not None and row.weights is not None
+    return weighted or (target == "activations" and isinstance(module, (*_ACTIVATIONS, *_POOLS)))
 
 
 def _layer_name(path: str, module: nn.Module) -> str:

@@ -36,7 +36,8 @@ def register(extension: T, *, weights: Weights | None = its_weight) -> T:
     ConversionError
         It is none of these, or another class stands for the same layer.
     ProfileError
-        Its name is missing, or taken.
+        Its name is missing, or taken; no object can be made of the class; or a distribution's mean is not 0 or its
+        variance not 1.
 
     Notes
     -----
@@ -45,13 +46,21 @@ def register(extension: T, *, weights: Weights | None = its_weight) -> T:
     """
     given: Any = extension
     if isinstance(given, type) and issubclass(given, AnalogLayer | AnalogComposite):
+        digital = getattr(given, "digital", None)
+        if not isinstance(digital, type) or not issubclass(given, digital):
+            raise ConversionError(f"register: {given.__name__} must derive from the layer that its `digital` names")
         add(Known(given, weights))
         return extension
     for base, table in _TABLES.items():
-        made = given() if isinstance(given, type) and issubclass(given, base) else given
+        try:
+            made = given() if isinstance(given, type) and issubclass(given, base) else given
+        except TypeError as error:
+            raise ProfileError(f"register: {given.__name__}: {error}; give an object of a finished class") from None
         if isinstance(made, base):
-            if not isinstance(getattr(made, "name", None), str):
+            if not isinstance(getattr(made, "name", None), str) or not made.name:
                 raise ProfileError(f"register: {type(made).__name__} has no name; give its class one")
+            if isinstance(made, NoiseDistribution):
+                made.check()
             table.add(made)
             return extension
     raise ConversionError(

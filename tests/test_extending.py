@@ -1,5 +1,6 @@
 """docs/extending.md: every recipe runs as it stands, from outside the package, and what is refused is told."""
 
+import math
 import pickle
 import re
 import subprocess
@@ -12,7 +13,7 @@ from torch import nn
 
 import analogsim as an
 from analogsim.chip import ADCKind, CellModel, NoiseDistribution
-from analogsim.errors import ConversionError, ProfileError
+from analogsim.errors import ConversionError, ProfileError, ProgrammingError, ShapeError, UnreachedWarning
 from analogsim.nn import known
 from analogsim.profile import kinds
 
@@ -97,18 +98,18 @@ def test_what_cannot_be_registered_is_told():
 
 
 def test_a_definition_that_is_run_again_takes_the_place_of_the_last():
-    def define(scale):
+    def define(sign):
         class Cell(NoiseDistribution):
             name = "again"
 
             def shaped(self, normal):
-                return scale * normal.sign()
+                return sign * normal
 
         return Cell
 
-    for scale in (1.0, 2.0):
-        an.register(define(scale))
-        assert kinds.DISTRIBUTIONS["again"].shaped(torch.ones(1)).item() == scale
+    for sign in (1.0, -1.0):
+        an.register(define(sign))
+        assert kinds.DISTRIBUTIONS["again"].shaped(torch.ones(1)).item() == sign
 
 
 def test_a_profile_of_a_process_that_knew_more_is_refused_where_it_is_used(monkeypatch):
@@ -161,3 +162,140 @@ def test_the_table_of_layers_is_the_only_one():
     assert set(known.kinds(lambda row: row.packed)) == {nn.Linear, nn.Conv1d, nn.Conv2d}
     assert known.like(type("Own", (nn.Conv2d,), {})(1, 1, 1)) is known.exactly(nn.Conv2d)
     assert known.like(nn.ReLU()) is None
+
+
+def adc(name, transfer, **fields):
+    kind = type("Kind", (ADCKind,), {"name": name, "transfer": lambda self, *args: transfer(*args), **fields})
+    an.register(kind)
+    profile = an.HardwareProfile(adc={"bits": 3, "full_scale": 3.0, "kind": name}, dac={"input_range": 1.0})
+    return an.convert(nn.Linear(2, 4), profile).eval()
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_tables_of_adcs_have_the_shapes_that_machine_code_reads(backend):
+    def cut(rows, thresholds, outputs):
+        return lambda adc, codes, draw: (
+            codes[None, 1 : 1 + thresholds].repeat(rows, 1),
+            codes[None, :outputs].repeat(rows, 1),
+        )
+
+    for number, shapes in enumerate([(2, 7, 8), (4, 6, 8), (4, 7, 7), (3, 7, 8)]):
+        layer = adc(f"odd {number}", cut(*shapes))
+        layer.backend = backend
+        with pytest.raises(ShapeError, match=r"adc.kind 'odd .': a table of shape \(4, .\) or \(1, .\) is needed"):
+            layer(torch.ones(3, 2))
+    wanted = adc("whole", lambda adc, codes, draw: (codes[None, 1:] - 0.5, codes[None]))
+    mixed = adc("mixed", lambda adc, codes, draw: (codes[None, 1:].double() - 0.5, codes[None].repeat(4, 1)))
+    mixed.load_state_dict(wanted.state_dict())
+    mixed.backend = wanted.backend = backend
+    x = torch.randn(5, 2)
+    assert torch.equal(mixed(x), wanted(x))
+
+
+def test_an_adc_that_draws_is_one_chip_s_and_says_so():
+    def shaky(adc, codes, draw):
+        return codes[None, 1:] - 0.5 + 0.3 * draw(7), codes.expand(4, -1)
+
+    layer, x = adc("shaky", shaky, draws=True), torch.randn(50, 2)
+    with pytest.raises(ProgrammingError, match="run program"):
+        layer(x)
+    outputs = [an.program(layer, seed) and layer(x) for seed in (1, 1, 2)]
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+    assert layer.profile.without_variation().adc.kind == "ideal"
+    forgetful = adc("forgetful", shaky)
+    with pytest.raises(ProfileError, match="'forgetful': it draws, so its class must say `draws = True`"):
+        forgetful(x)
+
+
+BAD = {
+    "another shape": lambda target: target.T,
+    "another dtype": lambda target: target.double(),
+    "no tensor": lambda target: 0.5,
+    "nothing": lambda target: None,
+    "NaN": lambda target: target * math.nan,
+    "negative": lambda target: target - 2,
+}
+
+
+@pytest.mark.parametrize("method", ["program", "age", "read_noise"])
+@pytest.mark.parametrize("bad", BAD)
+def test_what_a_cell_model_returns_is_looked_at(bad, method):
+    if (bad, method) == ("nothing", "read_noise"):
+        pytest.skip("no noise")
+
+    class Bad(CellModel):
+        name = "bad"
+
+        def program(self, target, profile, draws):
+            return BAD[bad](target) if method == "program" else target
+
+        def age(self, written, target, profile, seconds, draws):
+            return BAD[bad](written) if method == "age" else written
+
+        def read_noise(self, now, written, profile, seconds):
+            return BAD[bad](now) if method == "read_noise" else None
+
+    an.register(Bad)
+    layer = an.convert(nn.Linear(6, 4), an.HardwareProfile(cells={"mapping": "differential", "model": "bad"}))
+    layer.input_range.fill_(1.0)
+    an.program(layer, 0)
+    with pytest.raises((ProgrammingError, AttributeError), match=f"cells.model 'bad': {method}"):
+        layer.eval()(torch.ones(1, 6))
+
+
+def test_a_distribution_has_mean_0_and_variance_1():
+    for shape in (lambda n: 3 * n, lambda n: n + 0.2, lambda n: n[:1], lambda n: n * math.nan, lambda n: 0 * n):
+        kind = type("Off", (NoiseDistribution,), {"name": "off", "shaped": lambda self, n, shape=shape: shape(n)})
+        with pytest.raises(ProfileError, match="'off'.*mean 0 and variance 1"):
+            an.register(kind)
+    for name in kinds.DISTRIBUTIONS.names:
+        kinds.DISTRIBUTIONS[name].check()
+
+
+def test_a_layer_without_weights_is_no_noise_site():
+    class Own(nn.Linear):
+        pass
+
+    class AnalogOwn(an.AnalogLayer, Own):
+        digital = Own
+
+    an.register(AnalogOwn, weights=None)
+    model = nn.Sequential(Own(3, 3), nn.Linear(3, 3))
+    with pytest.warns(UnreachedWarning, match="0.weight"):
+        noisy = an.inject_noise(model, an.NoiseSpec(sigma=1.0))
+    assert list(an.noise_sites(noisy)) == ["input", "1"]
+    with pytest.warns(UnreachedWarning, match="0.weight"):
+        noisy = an.inject_noise(model, an.NoiseSpec(sigma=1.0, target="weights"))
+    assert list(an.noise_sites(noisy, "weights")) == ["1"]
+
+
+def test_classes_that_cannot_work_are_not_registered():
+    class NoTwin(an.AnalogLayer):
+        pass
+
+    class Another(an.AnalogLayer, nn.Linear):
+        digital = nn.Bilinear
+
+    class Unfinished(ADCKind):
+        name = "unfinished"
+
+    class Wanting(NoiseDistribution):
+        name = "wanting"
+
+        def __init__(self, scale):
+            self.scale = scale
+
+        def shaped(self, normal):
+            return normal
+
+    for kind in (NoTwin, Another):
+        with pytest.raises(ConversionError, match="must derive from the layer that its `digital` names"):
+            an.register(kind)
+    for kind in (Unfinished, Wanting):
+        with pytest.raises(ProfileError, match="give an object of a finished class"):
+            an.register(kind)
+    an.register(Wanting(1))
+    an.register(Wanting(1))
+    with pytest.raises(ProfileError, match="is taken by"):
+        an.register(Wanting(2))

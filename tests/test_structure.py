@@ -160,7 +160,7 @@ def test_profiles_and_what_is_said_of_commands_need_no_torch():
 def test_the_face_says_the_same_to_people_to_editors_and_to_python():
     import analogsim
 
-    (block,) = (node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If))
+    block, *_ = (node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If))
     shown = {alias.name: node.module for node in block.body for alias in node.names}
     assert shown == analogsim._MODULE_OF
     assert sorted(shown) == sorted(analogsim.__all__)
@@ -255,6 +255,27 @@ def test_the_top_level_holds_what_the_layout_names():
     assert {name.split("/")[0] for name in listed.stdout.splitlines()} == wanted
 
 
+def test_threads_that_first_use_names_at_once_all_get_them():
+    program = (
+        "import analogsim, random, sys, threading\n"
+        "sys.setswitchinterval(1e-5)\n"
+        "gate, failed = threading.Barrier(12), []\n"
+        "def use(number):\n"
+        "    names = list(analogsim.__all__)\n"
+        "    random.Random(number).shuffle(names)\n"
+        "    gate.wait()\n"
+        "    try:\n"
+        "        [getattr(analogsim, name) for name in names]\n"
+        "    except BaseException as error:\n"
+        "        failed.append(repr(error))\n"
+        "threads = [threading.Thread(target=use, args=(number,)) for number in range(12)]\n"
+        "[thread.start() for thread in threads], [thread.join() for thread in threads]\n"
+        "assert not failed, failed\n"
+        "assert not hasattr(analogsim, 'a.b')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
 @pytest.mark.parametrize("before", ["midpoint", "budget", "device", "device.cells", "study.train", "kernels.cpu"])
 def test_modules_are_found_by_the_names_they_had(before):
     import analogsim
@@ -269,8 +290,22 @@ def test_modules_are_found_by_the_names_they_had(before):
         _ = analogsim.nothing
 
 
+# The modules of version 0.1, but for those that are where they were.
+BEFORE = """
+budget calibrate copies cost crossing curve device device.cells device.chip device.converters device.draw device.drift
+device.faults device.layout device.programming device.read device.signal_noise device.wires device_profile files
+interval journal kept kernels.compiled kernels.conv kernels.conv_backward kernels.conv_cpu kernels.conv_gpu
+kernels.conv_tiles kernels.cpu kernels.gpu kernels.gpu_jit kernels.jit kernels.openmp kernels.plain law learned
+midpoint nn.conversion nn.histogram nn.meter nn.observer plain_yaml progress qat.mended reach search stop
+study.augment study.checkpoint study.data study.group study.history study.network study.order study.pack
+study.pack_noise study.readers study.schedule study.spec study.train text cli.hardware cli.network
+"""
+
+
 def test_what_moved_is_where_it_is_said_to_be():
     from analogsim.moved import MOVED
+
+    assert set(MOVED) == set(BEFORE.split())
 
     known = {".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") for path in modules()}
     assert set(MOVED.values()) <= known

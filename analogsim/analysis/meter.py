@@ -43,9 +43,9 @@ class Meter(RowsAsImages):
 
     n_t the noise of one conversion, c_t and r_t what a tile's ADC clips and then makes of the rest; p are the planes of
     weights and j the steps of inputs that are converted by themselves (`DeviceKernel`). The first three are computed as
-    they are; the moments of the last three follow from the noise's variance (`conversion.adc_moments`: nothing is
+    they are; the moments of the last three follow from the noise's variance (`adc_moments.adc_moments`: nothing is
     drawn), or, for an ADC that is no ideal quantizer and noise that is not white and Gaussian, from 16 samples of each
-    conversion's noise (`conversion.sampled_moments`).
+    conversion's noise (`adc_moments.sampled_moments`).
 
     Attributes
     ----------

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..errors import ProfileError, ShapeError
 from ..kernels import Backend, MatmulSpec, Read, reference
 from ..kernels.backends.reference import Reference
 from ..profile import ADC, Noise
@@ -140,7 +141,19 @@ class Converters(Backend):
         def draw(count: int, *, shared: bool = False) -> Tensor:
             # What all share is of the whole tile, whichever line of an output converts.
             seed, adcs = (self.chip, 1) if shared else (self._seed, like.shape[1])
-            return normals(like, seed, Stream.CAPACITORS, tile, (adcs, count))
+            if self.adc.has_errors:
+                return normals(like, seed, Stream.CAPACITORS, tile, (adcs, count))
+            if name not in ADC_KINDS.names:
+                raise ProfileError(f"adc.kind {name!r}: it draws, so its class must say `draws = True`")
+            return like.new_zeros(adcs, count)  # mismatch is 0, and what is drawn is multiplied with it
 
-        thresholds, outputs = ADC_KINDS[self.adc.kind].transfer(self.adc, codes.to(like.dtype), draw)
-        return thresholds * step, outputs * step
+        name = self.adc.kind
+        tables = ADC_KINDS[name].transfer(self.adc, codes.to(like.dtype), draw)
+        # Machine code reads them by their addresses.
+        for table, width in zip(tables, (len(codes) - 1, len(codes)), strict=True):
+            if table.shape not in ((1, width), (like.shape[1], width)):
+                wanted = f"({like.shape[1]}, {width}) or (1, {width})"
+                raise ShapeError(f"adc.kind {name!r}: a table of shape {wanted} is needed, got {tuple(table.shape)}")
+        adcs = max(map(len, tables))
+        thresholds, outputs = (table.to(like.dtype).expand(adcs, -1) * step for table in tables)
+        return thresholds, outputs

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..errors import ProgrammingError
 from ..profile import HardwareProfile
 from ..profile.cells import Wires
 from ..profile.kinds import CELL_MODELS
@@ -159,6 +160,8 @@ def _age(
     model, draws = CELL_MODELS[own.model], Draws(seed, array)
     written = model.program(target, profile, draws)
     g = model.age(written, target, profile, seconds, draws)
+    if own.model not in CELL_MODELS.names:
+        _check(own.model, target, own.mapping != "signed", program=written, age=g)
     # What is stuck was never programmed, and stays.
     g, written = (faults.stick(v, profile.faults, own.g_min, seed, array) for v in (g, written))
     factor = faults.connected(g, profile.faults, layout, seed, array)
@@ -168,5 +171,20 @@ def _age(
         factor = drop if factor is None else factor * drop
     noise = model.read_noise(g, written, profile, seconds)
     if noise is not None:
+        if own.model not in CELL_MODELS.names:
+            _check(own.model, target, True, read_noise=noise)
         noise = noise.square() if factor is None else noise.square() * factor**2
     return g if factor is None else g * factor, noise
+
+
+def _check(model: str, target: Tensor, magnitudes: bool, **returned: object) -> None:
+    """Refuse what somebody's cell model returned, if it is none of these cells' conductances or σ."""
+    for method, found in returned.items():
+        kind = (target.shape, target.dtype, target.device)
+        if not isinstance(found, Tensor) or (found.shape, found.dtype, found.device) != kind:
+            raise ProgrammingError(
+                f"cells.model {model!r}: {method} must return a tensor {tuple(target.shape)} of {target.dtype} on "
+                f"{target.device}, one number a cell"
+            )
+        if not found.isfinite().all() or (magnitudes and bool((found < 0).any())):
+            raise ProgrammingError(f"cells.model {model!r}: {method} must return finite numbers, not negative ones")

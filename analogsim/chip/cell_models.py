@@ -34,8 +34,10 @@ class Draws:
 class CellModel(ABC):
     """A device that holds conductances, `cells.model` in a profile.
 
-    Conductances g are fractions of g_max, (bit lines, word lines). Derive a class with a `name`, and give it to
-    `analogsim.register`. Faults, wires and reference columns are the profile's, as for the standard model.
+    Conductances g are fractions of g_max, (bit lines, word lines), finite and not negative; but of the mapping `signed`
+    g is a weight's magnitude, which noise may make negative. More than 1 is taken as it is. Derive a class with a
+    `name`, and give it to `analogsim.register`. Faults, wires and reference columns are the profile's, as for the
+    standard model.
     """
 
     name: str

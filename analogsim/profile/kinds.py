@@ -40,7 +40,7 @@ class Kinds:
             The name is taken by another class.
         """
         known = self._made.get(kind.name)
-        if known is not None and not same_class(type(known), type(kind)):
+        if known is not None and not (same_class(type(known), type(kind)) and vars(known) == vars(kind)):
             raise ProfileError(f"{self.field}: {kind.name!r} is taken by {type(known).__name__}")
         self._made[kind.name] = kind
 
@@ -51,7 +51,7 @@ class Kinds:
 
     def draws(self, name: str) -> bool:
         """Return whether what computes a name says that it draws random numbers for each chip."""
-        return bool(getattr(self._made.get(name), "draws", False))
+        return name not in self.names and bool(getattr(self[name], "draws", False))
 
     def check(self, name: str) -> str:
         """Return the name, if there is such a one."""

@@ -1,20 +1,26 @@
 """How much noise a network survives: the sweep, its curve, and the midpoint noise level µ."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .curve import RobustnessCurve
-from .midpoint import MidpointFit, fit_midpoint
-
 if TYPE_CHECKING:
+    from .curve import RobustnessCurve
+    from .midpoint import MidpointFit, fit_midpoint
     from .sweep import SIGMAS, noise_sweep
 
 __all__ = ["SIGMAS", "MidpointFit", "RobustnessCurve", "fit_midpoint", "noise_sweep"]
 
+_HOMES = {
+    "MidpointFit": "midpoint",
+    "RobustnessCurve": "curve",
+    "SIGMAS": "sweep",
+    "fit_midpoint": "midpoint",
+    "noise_sweep": "sweep",
+}
+
 
 def __getattr__(name: str) -> Any:
     # Imported when first asked for: curves and their fits need no torch.
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import sweep
-
-    return getattr(sweep, name)
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

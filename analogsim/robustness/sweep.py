@@ -1,5 +1,6 @@
 """How much noise a trained network survives: its accuracy over a noise grid, and from it the midpoint noise level µ."""
 
+import copy
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
 from ..value import whole
 from .curve import RobustnessCurve
-from .metric import Metric, measured
+from .metric import Accuracy, Metric, measured
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
@@ -85,7 +86,7 @@ def noise_sweep(
     Raises
     ------
     FitError
-        An impossible σ, number of repeats, seed or quantity.
+        An impossible σ, number of repeats, seed or quantity; a metric outside [0, 1].
     ConversionError
         A hardware field is to be swept, but no layer is analog; or there is no batch normalisation to estimate; or the
         model cannot be copied.
@@ -94,7 +95,7 @@ def noise_sweep(
     ShapeError
         The model's output is not (batch, classes).
     NonFiniteError
-        The network's output is not finite without noise.
+        The network's output is not finite without noise, or a metric is not.
 
     Warns
     -----
@@ -103,14 +104,15 @@ def noise_sweep(
 
     Notes
     -----
-    Cost: 1 + S·R passes over the data. Outputs that are NaN under noise count as wrong.
+    Cost: 1 + S·R passes over the data. Of accuracy, outputs that are NaN under noise count as wrong. A metric
+    of your own is copied, and must be finite at every σ.
     """
     repeats, seed = whole(repeats, "repeats", FitError), checked(seed, FitError)
-    if metric is not None and (chance is None or not isinstance(metric, Metric)):
-        what = (
-            "an object with reset, update and compute" if chance is not None else "chance=, what guessing scores, too"
-        )
-        raise FitError(f"metric: give {what} (got {type(metric).__name__})")
+    if metric is not None and (isinstance(metric, type) or not isinstance(metric, Metric)):
+        raise FitError(f"metric: give an object with reset, update and compute (got {metric!r})")
+    if metric is not None and chance is None:
+        raise FitError("metric: give chance=, what guessing scores, too")
+    score = Accuracy() if metric is None else copy.deepcopy(metric)
     grid, quantity = _grid(sigmas, repeats), quantity_named(quantity)
     model = _prepared(model, quantity, device)
     where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))
@@ -126,15 +128,19 @@ def noise_sweep(
                 _reseed(model, derive(seed, Key.SWEEP_STATISTICS, _bits(sigma)))
                 estimate_batch_norm(model, statistics, progress=False)
 
+        classes = 0
+
+        def examine(out: object, x: Tensor, y: Tensor) -> None:
+            nonlocal classes
+            classes = _check_output(out, x, y)
+
         set_level(0.0)
         _reseed(model, derive(seed, Key.SWEEP, _bits(0.0), 0))
         layers, advice = _disturbed(model, quantity)
         with watched(layers) as called:
-            if metric is None:
-                noise_free, samples, classes = _evaluate(model, batches, check=True)
-                chance = 1 / classes if chance is None else float(chance)
-            else:
-                noise_free, samples = measured(model, batches, metric, "without noise")
+            noise_free, samples = measured(model, batches, score, "without noise", examine if metric is None else None)
+        if chance is None:
+            chance = 1 / classes
         warn_of_layers("noise_sweep", layers, called, advice)
         shown.advance(task)
         accuracies = np.full((len(grid), repeats), np.nan)
@@ -142,12 +148,8 @@ def noise_sweep(
             set_level(float(sigma))
             for repeat in range(repeats):
                 _reseed(model, derive(seed, Key.SWEEP, _bits(float(sigma)), repeat))
-                if metric is None:
-                    accuracies[row, repeat] = _evaluate(model, batches)[0]
-                else:
-                    accuracies[row, repeat] = measured(model, batches, metric, f"at σ = {sigma:g}")[0]
+                accuracies[row, repeat] = measured(model, batches, score, f"at σ = {sigma:g}")[0]
                 shown.advance(task)
-    assert chance is not None
     about = {"seed": seed, "batch_norm": "as trained" if statistics is None else "estimated at every σ"}
     if metric is not None:
         about["metric"] = type(metric).__name__
@@ -180,7 +182,7 @@ def accuracy(model: nn.Module, batches: Iterable[Labelled]) -> float:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with restored(model.modules(), "training"):
         model.eval()
-        return _evaluate(model, ((x.to(device), y.to(device)) for x, y in batches))[0]
+        return measured(model, ((x.to(device), y.to(device)) for x, y in batches), Accuracy())[0]
 
 
 def _grid(sigmas: ArrayLike, repeats: int) -> np.ndarray:
@@ -242,27 +244,8 @@ def _bits(sigma: float) -> int:
     return int(np.float64(sigma).view(np.uint64))
 
 
-def _evaluate(model: nn.Module, batches: Iterable[Labelled], check: bool = False) -> tuple[float, int, int]:
-    """Return accuracy, samples, classes; the output is examined only where `check` is true."""
-    right: Tensor | int = 0
-    samples = classes = 0
-    for x, y in batches:
-        if not len(y):
-            continue
-        out = model(x)
-        if check:
-            _check_output(out, x, y)
-            classes = out.shape[1]
-        best, guess = out.max(1)
-        # NaN beats every number in max: such a row knows nothing.
-        right = right + ((guess == y) & ~best.isnan()).sum()
-        samples += len(y)
-    if not samples:
-        raise DataError("data: empty; give at least one test sample with its label")
-    return int(right) / samples, samples, classes
-
-
-def _check_output(out: object, x: Tensor, y: Tensor) -> None:
+def _check_output(out: object, x: Tensor, y: Tensor) -> int:
+    """Refuse what are no logits of these labels; return how many classes there are."""
     if not isinstance(out, Tensor):
         raise ShapeError(f"model: its output must be a tensor (batch, classes), got {type(out).__name__}")
     if out.ndim != 2 or len(out) != len(y) or out.shape[1] < 2:
@@ -275,3 +258,4 @@ def _check_output(out: object, x: Tensor, y: Tensor) -> None:
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= out.shape[1]:
         raise DataError(f"data: labels must lie in 0 … {out.shape[1] - 1} (the model's classes), got {low} … {high}")
+    return out.shape[1]

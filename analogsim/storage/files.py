@@ -141,6 +141,12 @@ def write_aside(path: Path, write: Callable[[Path], Any], durable: bool = True) 
                 with aside.open("rb") as file:
                     # On the disk before it has its name, so that a power failure leaves no empty file.
                     os.fsync(file.fileno())
+        if durable and fcntl is not None:  # and the name, before anyone removes what it stands for
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: cannot be written: {first_line(error)}") from error
 

@@ -75,7 +75,7 @@ def pack_study(directory: str | os.PathLike[str], *, command: str | None = None)
     with store.held(command):
         refuse_links(store.root / JOBS)
         # `packed` has found them sound, and has their order.
-        lines = dict(zip(store.packed, map(opened, content(path).splitlines()))) if store.packed else {}
+        lines = dict(zip(store.packed, map(opened, content(path).split(b"\n")))) if store.packed else {}
         before = len(lines)
         folders = [place for place in sorted((store.root / JOBS).glob("*")) if re.fullmatch("[0-9a-f]{16}", place.name)]
         for folder in folders:
@@ -132,13 +132,13 @@ def _remove(files: JobFolder, line: Mapping[str, Any]) -> list[Path]:
         SWEEP: line["curve"],
         ABOUT: result["job"],
         GROUPED: result.get("grouped"),
-        HISTORY: result["history"],
+        HISTORY: result["history"] or "",
         LOG: "",
         LOCK: "",
     }
     left = []
     try:
-        for path in sorted(files.path.iterdir(), key=lambda path: (path != files.result, path.name)):
+        for path in sorted(files.path.iterdir()):
             says = None if path.is_symlink() else _says(path)
             if says is not None and says == said.get(path.name):
                 path.unlink()
@@ -160,5 +160,5 @@ def _says(path: Path) -> Any:
         if not text:
             return ""
         return [json.loads(line) for line in text.splitlines()] if path.name == HISTORY else opened(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -185,8 +185,9 @@ class Store:
         return "interrupted" if files.about.exists() else "waiting"
 
     def epochs(self, job: str) -> int:
-        """Return how many epochs of an unfinished job are done."""
-        return self.files(job).epochs()
+        """Return how many epochs of a job are done."""
+        result = self.result(job)
+        return len(result.history) if result else self.files(job).epochs()
 
     def error(self, job: str) -> str:
         """Return a failed job's message; where that is damaged, that it is."""
@@ -263,7 +264,7 @@ class Store:
             write_text(owner, sealed_text(who, None))
             # Those of a run that was killed.
             for left in (self.root / JOBS).glob(f"*/{RUNNING}"):
-                left.unlink(missing_ok=True)
+                self.files(left.parent.name).running.unlink(missing_ok=True)  # which refuses links first
             yield
         finally:
             with suppress(OSError):

@@ -200,7 +200,8 @@ def test_the_kernels_themselves_without_any_folder(tmp_path):
 
     package = tmp_path / "there" / "analogsim"
     shutil.copytree(os.path.dirname(analogsim.__file__), package, ignore=shutil.ignore_patterns("__pycache__"))
-    own = os.environ | unwritable(package / "kernels" / "x", tmp_path) | {"PYTHONPATH": str(package.parent)}
+    numba = package / "kernels" / "backends" / "numba"
+    own = os.environ | unwritable(numba / "x", tmp_path) | {"PYTHONPATH": str(package.parent)}
     program = (
         "import torch, analogsim as an\n"
         "l = an.AnalogLinear(4, 3, profile=an.HardwareProfile(dac={'bits': 8, 'input_range': 4.0}))\n"

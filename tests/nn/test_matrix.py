@@ -6,6 +6,7 @@ from torch import nn
 
 import analogsim as an
 from analogsim import AnalogConv2d, AnalogLinear, HardwareProfile
+from analogsim.ranges.observer import Observer
 
 EIGHT_BITS = HardwareProfile(weight={"bits": 8})
 CHIP = EIGHT_BITS.varied(
@@ -63,6 +64,10 @@ def test_observers_are_told_of_the_matrix():
     """`calibrate` sees a layer whose weights are half as large through the same fields."""
     x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     layer = an.convert(nn.Linear(6, 4), HardwareProfile(adc={"bits": 6}, dac={"bits": 6}))
+    observer = Observer(layer.profile)
+    observer.written(layer.eval().write(layer.weight))
+    assert observer.row_power == pytest.approx(float(layer.weight.detach().square().sum(1).mean()))
+    assert observer.gain_power == pytest.approx(float(layer.weight.detach().abs().amax(1).square().mean()))
     first = an.calibrate(layer, x, progress=False)
     with torch.no_grad():
         layer.weight.mul_(0.5)

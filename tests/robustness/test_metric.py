@@ -65,8 +65,11 @@ def test_labels_and_outputs_are_what_the_metric_takes():
 def test_what_is_no_score_is_refused():
     with pytest.raises(FitError, match="metric: give chance="):
         an.noise_sweep(network(), DATA, metric=Right(), progress=False)
-    with pytest.raises(FitError, match="an object with reset, update and compute .got builtin_function"):
-        an.noise_sweep(network(), DATA, metric=len, chance=0.1, progress=False)
+    for other in (len, Right):
+        with pytest.raises(FitError, match="give an object with reset, update and compute"):
+            an.noise_sweep(network(), DATA, metric=other, chance=0.1, progress=False)
+    with pytest.raises(FitError, match="Right gave Tensor without noise, no single number"):
+        an.noise_sweep(network(), DATA, metric=Right([0.1, 0.2]), chance=0.1, progress=False)
     with pytest.raises(NonFiniteError, match="Right is nan without noise"):
         an.noise_sweep(network(), DATA, metric=Right(float("nan")), chance=0.1, progress=False)
     with pytest.raises(FitError, match=r"Right is 3 without noise.*\[0, 1\]"):
@@ -76,3 +79,11 @@ def test_what_is_no_score_is_refused():
     with pytest.raises(DataError, match="empty"):
         an.noise_sweep(network(), [], metric=Right(), chance=0.1, progress=False)
     assert isinstance(Right(), Metric)
+
+
+def test_the_metric_that_is_given_stays_as_it_is_and_may_round():
+    metric = Right(1 + 1e-7)
+    metric.right = 17
+    curve = an.noise_sweep(network(), DATA, [0.1, 1.0], metric=metric, chance=0.1, progress=False)
+    assert metric.right == 17
+    assert curve.noise_free == curve.accuracies.max() == 1

@@ -59,13 +59,13 @@ def values(store):
     return found
 
 
-def diverge(store, job):
+def diverge(store, job, history=()):
     """Make a finished job one whose training diverged, with its last good checkpoint."""
     made = store.study().expand()[1][job]
     files = store.files(job)
     files.sweep.unlink()
     files.checkpoint.write_bytes(b"the last good epoch")
-    write_result(files.path, made, status="diverged", message="loss is nan", history=[])
+    write_result(files.path, made, status="diverged", message="loss is nan", history=list(history))
 
 
 def test_packing_changes_no_number(whole, store):
@@ -205,18 +205,26 @@ def test_a_run_after_packing_trains_nothing(packed, monkeypatch):
     assert not (packed.root / "jobs").exists()
 
 
-def test_every_command_reads_what_is_packed(whole, store):
+def test_every_command_reads_what_is_packed(whole, store, tmp_path):
+    whole = Store(shutil.copytree(whole.root, tmp_path / "whole"))
+
     def said(root, *verb):
         result = call(*verb, root)
         assert result.exit_code == 0, result.output
         return result.stdout.replace(str(root), "")
 
+    job = jobs_of(whole)[0]
+    for one in (whole, store):  # a training that diverged in its second epoch
+        history = one.result(job).history[:1]
+        diverge(one, job, history)
+        one.files(job).checkpoint.unlink()
+        one.files(job).history.write_text(json.dumps(history[0]) + "\n")
     verbs = [("status",), ("status", "--json"), ("list",), ("report",)]
     before = [said(whole.root, *verb) for verb in verbs]
     result = call("pack", store.root)
     assert "6 jobs, 6 of them new" in " ".join(result.stderr.split())
     assert [said(store.root, *verb) for verb in verbs] == before
-    assert "6 jobs (6 finished)" in " ".join(
+    assert "6 jobs (5 finished" in " ".join(
         call("run", store.root / "study.yaml", "--dry-run", "--out", store.root).stderr.split()
     )
 
@@ -445,11 +453,44 @@ def test_a_folder_that_is_a_link_is_not_packed(store, tmp_path):
     folder = store.folder(jobs_of(store)[0])
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "running.json").write_text("{}")  # such as a run that was killed leaves
     before = sorted((tmp_path / "elsewhere").iterdir())
     with pytest.raises(StudyError, match="is a link"):
         pack_study(store.root)
     assert sorted((tmp_path / "elsewhere").iterdir()) == before
     assert not (store.root / "jobs.jsonl").exists()
+
+
+def test_nothing_is_removed_through_a_link_to_all_jobs(store, tmp_path):
+    (store.root / "jobs").rename(tmp_path / "elsewhere")
+    (store.root / "jobs").symlink_to(tmp_path / "elsewhere")
+    left = tmp_path / "elsewhere" / jobs_of(store)[0] / "running.json"
+    left.write_text("{}")
+    with pytest.raises(StudyError, match="is a link"):
+        pack_study(store.root)
+    assert left.exists()
+
+
+def test_a_link_in_a_folder_stays(store, tmp_path):
+    files = store.files(jobs_of(store)[0])
+    files.sweep.rename(tmp_path / "sweep.json")
+    files.sweep.symlink_to(tmp_path / "sweep.json")
+    done = pack_study(store.root)
+    assert done.left == (files.sweep,)
+    assert (tmp_path / "sweep.json").exists()
+
+
+def test_what_a_stranger_s_history_may_hold_is_left_and_named(store):
+    files = store.files(jobs_of(store)[0])
+    files.history.write_text("[" * 20_000)
+    assert pack_study(store.root).left == (files.history,)
+
+
+def test_lines_end_where_they_were_checked_to_end(packed):
+    """White space of JSON may be a carriage return, which ends no line here."""
+    path = packed.root / "jobs.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'": ', b'":\r', 3))
+    assert pack_study(packed.root).jobs == 6
 
 
 def test_what_would_be_too_large_to_read_is_not_written(whole, store, monkeypatch):
