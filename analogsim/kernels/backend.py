@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..profile import Weight
 from . import backward, reference
 from .clips import Clips
 from .conv_job import Job, convolve_natively, run_in_chunks
@@ -21,6 +22,7 @@ from .memory import contiguous
 from .rows import multiply_by_tile
 from .spec import MatmulSpec, Read
 from .tiles import ConvGeometry, cut
+from .weights import Copy, normalised, weight_scale
 
 BackendName = Literal["auto", "reference", "numba", "triton"]
 HALF = (torch.bfloat16, torch.float16)
@@ -114,6 +116,19 @@ class Backend(ABC):
         int
             How many were marked in `bits`.
         """
+
+    def program(self, weight: Tensor, part: Weight) -> tuple[Tensor, Tensor]:
+        """Return ŵ (N, K, …) and w_max (N,) of a matrix or kernel W (N, K, …), as the profile's `weight` says."""
+        w_max = weight_scale(weight, part)
+        return normalised(weight, w_max, part), w_max
+
+    def fingerprint(self, weight: Tensor) -> object:
+        """Return what is equal for equal weights alone: layers keep by it what they programmed."""
+        return Copy(weight)
+
+    def programs(self, rows: int, outputs: int) -> bool:
+        """Return whether `matmul` of so many rows by so many outputs takes W itself, too (`Read.w_max`)."""
+        return False
 
     def convolve(self, x: Tensor, w: Tensor, geometry: ConvGeometry, read: Read) -> tuple[Tensor, Clips | None]:
         """Convolve x (B, C, *spatial) with ŵ (N, C / groups, *kernel); means `matmul` on the unfolded input.

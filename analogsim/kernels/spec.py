@@ -146,6 +146,9 @@ class Read:
         Digital gain of each output (usually α·w_max) and offset, activation units.
     record_clips : bool
         Take note of where each tile's ADC clipped.
+    w_max : Tensor (N,) or None
+        Where given, what is read is the digital matrix W in weight units, and a backend with `programs` computes what
+        ŵ gives as it reads: it writes each output's largest magnitude here, and its scale is α·w_max.
     """
 
     spec: MatmulSpec
@@ -154,6 +157,7 @@ class Read:
     scale: Tensor | None = None
     bias: Tensor | None = None
     record_clips: bool = False
+    w_max: Tensor | None = None
 
     @property
     def records(self) -> bool:

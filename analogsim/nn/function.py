@@ -96,7 +96,8 @@ class CrossbarLinear(torch.autograd.Function):
         (g,) = grads
         x, weight, w_eff, *kept = ctx.saved_tensors
         w = weight if w_eff is None else w_eff
-        spec, clips = ctx.read.spec, _of_live_outputs(ctx.clips, ctx.read.scale)
+        read = ctx.read
+        spec, clips = read.spec, _of_live_outputs(ctx.clips, read.scale if read.w_max is None else read.w_max)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         needs = need_x or bool(kept), need_w
         grad_x, grad_w = ctx.kernel.matmul_backward(g, x, w, spec, clips, needs)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any, Literal, Self
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..chip import Chip, DeviceKernel
+from ..chip import DeviceKernel
 from ..errors import (
     CalibrationError,
     ConversionError,
@@ -25,7 +26,7 @@ from ..seeds import Key, Stream, checked, derive, next_call, numbered
 from ..value import LEAST_SCALE
 from .basis import INPUT, basis, changed
 from .function import CrossbarLinear, Plan, exact_dtype
-from .matrix import ProgrammedMatrix, cells_of, normalised, scaled, weight_scale
+from .matrix import ProgrammedMatrix, cells_of
 from .surgery import _forbid_fused_inference, allow_fused_inference, twin  # noqa: F401  # pickles name the hook here
 
 RANGES = ("input_range", "adc_full_scale")
@@ -62,6 +63,9 @@ class AnalogLayer(nn.Module):
         How a GPU multiplies float32; see `analogsim.kernels.precision`.
     layer_name : str
         The layer's name in the model that `convert` found it in, for messages.
+    keep_programmed : bool
+        In evaluation, keep the weights as they were programmed (one more copy of them, and a chip's cells) until the
+        weights, the profile or the chip are others; `train()` gives the memory back. By default True.
     """
 
     digital: type[nn.Module]
@@ -89,7 +93,8 @@ class AnalogLayer(nn.Module):
         self.seed: int | None = None
         self.calls = 0
         self._observer: Any = None  # a backend that takes notes (see `observing.py`)
-        self._built: tuple[Any, Tensor, Chip] | None = None
+        self.keep_programmed = True
+        self._kept: tuple[Any, ProgrammedMatrix] | None = None
         self._basis: tuple[HardwareProfile, tuple[float, ...]] | None = None
         self._asked: dict[str, tuple[Tensor, int, Any]] = {}
 
@@ -112,8 +117,8 @@ class AnalogLayer(nn.Module):
         """Turn this layer, itself, back into its digital twin; parameters, hooks and parametrisations stay."""
         for name in (*RANGES, *CHIP, RECORD):
             delattr(self, name)
-        own = "profile", "backend", "precision", "layer_name", "stream", "seed", "calls"
-        for name in (*own, "_observer", "_built", "_asked", "_basis"):
+        own = "profile", "backend", "precision", "layer_name", "stream", "seed", "calls", "keep_programmed"
+        for name in (*own, "_observer", "_kept", "_asked", "_basis"):
             delattr(self, name)
         allow_fused_inference(self)
         self.__class__ = twin(self, self.digital)  # type: ignore[assignment]
@@ -180,49 +185,78 @@ class AnalogLayer(nn.Module):
 
     def plan(self, x: Tensor, weight: Tensor) -> Plan:
         """Return what one call needs."""
-        return self.read(x, self.write(weight))
+        return self._plan_unprogrammed(x, weight) or self.read(x, self.write(weight))
+
+    def _plan_unprogrammed(self, x: Tensor, weight: Tensor) -> Plan | None:
+        """Return the plan of a call that programs as it reads, where reading the weights once is all the cost."""
+        rule = self.profile.weight.w_max
+        if x.ndim != 2 or self._observer is not None or rule != "column" or not self.programs_exactly:
+            return None
+        kernel = choose(x, self.backend)
+        if not kernel.programs(len(x), len(weight)) or self.learned_range is not None:
+            return None
+        spec = self.spec(x)
+        read = Read(spec, *self.draw(spec), w_max=weight.new_empty(len(weight)))
+        return Plan(weight.detach(), None, kernel, read, torch.is_grad_enabled())
 
     def write(self, weight: Tensor) -> ProgrammedMatrix:
-        """Program a matrix of weights (N, K, …), weight units, onto this layer's crossbars."""
-        w_max = weight_scale(weight, self.profile.weight)
-        programmed = normalised(weight, w_max, self.profile.weight)
-        chip = self.chip(programmed) if self.profile.needs_chip else None
+        """Program a matrix of weights (N, K, …), weight units, onto this layer's crossbars.
+
+        In evaluation that is done once, and anew where the weights, the profile or the chip are others.
+        """
+        chip = self._wanted_chip() if self.profile.needs_chip else None
+        if self.training or self._observer is not None or not self.keep_programmed:
+            return self._written(weight, chip)
+        mark = choose(weight, self.backend).fingerprint(weight)
+        key, kept = (mark, weight.shape, weight.dtype, weight.device, self.profile, chip), self._kept
+        if kept is None or kept[0] != key:  # once: another thread may write meanwhile
+            matrix = self._written(weight, chip)
+            self._kept = kept = key, replace(matrix, weight=matrix.programmed)  # not to hold weights that are replaced
+        return replace(kept[1], weight=weight)
+
+    def _written(self, weight: Tensor, which: tuple[HardwareProfile, int, float] | None) -> ProgrammedMatrix:
+        programmed, w_max = choose(weight, self.backend).program(weight, self.profile.weight)
+        chip = None if which is None else cells_of(programmed, which[0], getattr(self, "groups", 1), *which[1:])
         if chip is not None:
             programmed, w_max = chip.weight, w_max * chip.gain
-        exact = (self.programs_exactly and chip is None) or self._observer is not None
-        matrix = ProgrammedMatrix(weight, programmed, w_max, None if exact else scaled(programmed, w_max), chip)
+        exact = self.programs_exactly or self._observer is not None
+        matrix = ProgrammedMatrix(weight, programmed, w_max, exact, chip)
         if self._observer is not None:
             self._observer.written(matrix)
         return matrix
 
-    def chip(self, programmed: Tensor) -> Chip:
-        """Return the cells that ŵ (N, K, …) is on: as programmed; in training, on a new chip at every call.
+    def _wanted_chip(self) -> tuple[HardwareProfile, int, float]:
+        """Return which chip weights are on, as its profile, seed and age: in training, a new one at every call.
 
         Raises
         ------
         ProgrammingError
             In evaluation, the profile has something that differs between chips, and the layer was never programmed.
         """
-        profile, seed, seconds = self.profile, 0, 0.0
+        profile = self.profile
         if self._observer is not None and not self._observer.wants_the_chip:
-            profile = profile.without_variation()  # ranges are found for the chip that was wanted
-        elif profile.is_drawn and self.training:
-            seed = self._training_chip()
-        elif profile.is_drawn:
-            if self.chip_seed is None or self.chip_seconds is None:
-                raise ProgrammingError(
-                    f"{self._where()}: its profile has programming noise, ageing, faults or converter errors, drawn "
-                    "once for a chip: run program(model, seed) before evaluating (in training they are drawn anew at "
-                    "each call)"
-                )
-            seed, seconds = self.chip_seed, self.chip_seconds
-        key, built = (profile, seed, seconds), self._built  # once: another thread may build meanwhile
-        if built is not None and built[0] == key and torch.equal(built[1], programmed):
-            return built[2]
-        chip = cells_of(programmed, profile, getattr(self, "groups", 1), seed, seconds)
-        keeps = not self.training and self._observer is None
-        self._built = (key, programmed, chip) if keeps else None
-        return chip
+            return profile.without_variation(), 0, 0.0  # ranges are found for the chip that was wanted
+        if not profile.is_drawn:
+            return profile, 0, 0.0
+        if self.training:
+            return profile, self._training_chip(), 0.0
+        if self.chip_seed is None or self.chip_seconds is None:
+            raise ProgrammingError(
+                f"{self._where()}: its profile has programming noise, ageing, faults or converter errors, drawn "
+                "once for a chip: run program(model, seed) before evaluating (in training they are drawn anew at "
+                "each call)"
+            )
+        return profile, self.chip_seed, self.chip_seconds
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, as every module; training gives back the memory of what was programmed."""
+        if mode:
+            self._kept = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what was programmed to whoever programs again: copies and files hold weights once."""
+        return self.__dict__ | {"_kept": None}
 
     def read(self, x: Tensor, matrix: ProgrammedMatrix) -> Plan:
         """Return what one call needs on a matrix that `write` programmed; as `plan`."""
@@ -239,7 +273,8 @@ class AnalogLayer(nn.Module):
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
         read = Read(spec, *self.draw(spec), matrix.w_max * spec.input_range)
-        return Plan(matrix.programmed, matrix.effective, kernel, read, differentiable)
+        w_eff = matrix.effective if differentiable and not matrix.exact else None
+        return Plan(matrix.programmed, w_eff, kernel, read, differentiable)
 
     @property
     def learned_range(self) -> Tensor | None:
@@ -339,7 +374,7 @@ class AnalogLayer(nn.Module):
                 getattr(self, name).data = value
             else:
                 setattr(self, name, value)
-        self._built = None
+        self._kept = None
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -360,7 +395,7 @@ class AnalogLayer(nn.Module):
         record = state_dict.pop(prefix + RECORD, None)
         if record is not None and not record.is_meta:
             self.calibrated_for = tuple(record.tolist())
-        self._built = None
+        self._kept = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -388,6 +423,9 @@ class AnalogLayer(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.__dict__.pop("_built", None)  # what once was kept, and by what
+        self.__dict__.setdefault("_kept", None)
+        self.__dict__.setdefault("keep_programmed", True)
         for name in CHIP:  # they once were buffers
             held = self._buffers.pop(name, None)
             self.__dict__.setdefault(name, None if held is None else held.item())

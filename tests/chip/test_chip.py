@@ -136,13 +136,12 @@ def test_what_a_profile_does_not_use_costs_nothing():
     layer = AnalogLinear(5, 3, profile=HardwareProfile.load("8bit"))
     written = layer.write(layer.weight.detach())
     assert written.chip is None
-    assert layer._built is None
     profile = IDEAL.varied(cells={"mapping": "differential"}, programming={"sigma": 0.02}, drift={"nu": 0.05})
     layer = AnalogLinear(5, 3, profile=profile).eval()
     an.program(layer, 1)
     kernel = layer.plan(torch.zeros(1, 5), layer.weight.detach()).kernel
     assert kernel.name == "numba"
-    assert layer.chip(layer._built[1]) is layer._built[2]  # built once
+    assert layer.write(layer.weight).chip is layer.write(layer.weight).chip  # built once
 
 
 def test_backend_by_name():

@@ -51,6 +51,7 @@ def load(path):
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # as an import does: Numba finds a function's globals by its module's name
     spec.loader.exec_module(module)
+    module.one.ready()
     return module
 
 
@@ -124,6 +125,7 @@ def elsewhere(source, tmp_path, *, full=False, **environment):
         + ("resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n" if full else "")
         + "sys.path.insert(0, sys.argv[1])\n"
         "import kernels_here as k\n"
+        "k.one.ready(), k.two.ready()\n"
         "def answer(kernel):\n"
         "    block = (ctypes.c_int64 * 2)(14, 0)\n"
         "    kernel.ctypes(ctypes.addressof(block))\n"

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....profile import Weight
 from ...backend import Backend
 from ...clips import Clips
 from ...conv_job import Job, run_in_chunks
@@ -27,6 +28,24 @@ class Numba(Backend):
         from .matmul import matmul
 
         return matmul(x, w, read)
+
+    def program(self, weight: Tensor, part: Weight) -> tuple[Tensor, Tensor]:
+        """Find scales and divide in one pass."""
+        from .matmul import program
+
+        return program(weight, part)
+
+    def fingerprint(self, weight: Tensor) -> object:
+        """Hash."""
+        from .matmul import fingerprint
+
+        return fingerprint(weight)
+
+    def programs(self, rows: int, outputs: int) -> bool:
+        """Take W where memory is all that counts."""
+        from .matmul import few_rows
+
+        return few_rows(rows, outputs)
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Convert inputs in one pass."""

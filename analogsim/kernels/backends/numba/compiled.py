@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from numba.core import sigutils
@@ -26,15 +27,33 @@ ADVICE = "set NUMBA_CACHE_DIR to a folder that this user can write, with 10 MB f
 _said: list[str] = []  # why code could not be kept, once it was said
 
 
-def compiled(function: Callable[..., Any]) -> CFunc:
-    """Decorate a kernel, a function of one address: compile it, or take its machine code from the disk."""
-    kernel = CFunc(function, sigutils.normalize_signature(SIGNATURE), locals={}, options={})
-    try:
-        kernel._cache = _Cache(function)  # type: ignore[attr-defined]
-    except (RuntimeError, OSError) as error:  # no folder that can be written
-        _say(error)
-    kernel.compile()
-    return kernel
+_lock = RLock()
+
+
+class Kernel(CFunc):
+    """A kernel, compiled (or taken from the disk) by whoever first needs its address: most programs need few."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function, sigutils.normalize_signature(SIGNATURE), locals={}, options={})
+        self._ready = False
+
+    def ready(self) -> "Kernel":
+        """Compile now, if nobody has; return itself."""
+        if not self._ready:
+            with _lock:  # two threads may need it at once
+                if not self._ready:
+                    try:
+                        self._cache = _Cache(self.__wrapped__)
+                    except (RuntimeError, OSError) as error:  # no folder that can be written
+                        _say(error)
+                    self.compile()
+                    self._ready = True
+        return self
+
+
+def compiled(function: Callable[..., Any]) -> Kernel:
+    """Decorate a kernel, a function of one address."""
+    return Kernel(function)
 
 
 def place(of: Callable[..., Any] | None = None) -> tuple[Path | None, str | None]:

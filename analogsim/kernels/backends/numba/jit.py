@@ -20,6 +20,7 @@ from ...philox import ANGLE_MULTIPLIER, MULTIPLIERS, PANEL, ROUNDS, WEYL
 from .compiled import compiled
 from .openmp import sgemm, team_size, thread_number
 
+BLOCK_KEYS = 1024  # 64-bit words that are hashed together
 CHUNK = 1024  # elements whose words, normals and sums stay in the first-level cache together
 _WORDS = CHUNK // 2
 _LOW = np.uint64(0xFFFFFFFF)
@@ -353,6 +354,15 @@ def convert_kernel(arguments):
         _integers(a[15], 0, 8 * (thread_number() + 1))[8 * thread_number()] = clipped
 
 
+@njit
+def _any(levels):
+    """Return whether one of them is not 0; NumPy's takes seconds to compile."""
+    for i in range(levels.shape[0]):
+        if levels[i] != 0:
+            return True
+    return False
+
+
 @njit(**_options)
 def noise(x, out, sigma, multiplicative, per_sample, offset, key):
     """Out = x·(1 + σ_m·n₁) + σ·n₂; each σ holds one value, or one a sample of `per_sample` elements.
@@ -363,8 +373,8 @@ def noise(x, out, sigma, multiplicative, per_sample, offset, key):
     words = np.empty(_WORDS, np.uint32)
     one = np.empty(CHUNK, np.float32)
     two = np.empty(CHUNK, np.float32)
-    relative = np.any(multiplicative != 0)
-    additive = np.any(sigma != 0)
+    relative = _any(multiplicative)
+    additive = _any(sigma)
     n = x.shape[0]
     start = 0
     while start < n:
@@ -518,6 +528,281 @@ def matmul_kernel(arguments):
                 counts[tile] += clipped
         if period:
             scale_rows(into, scale, bias)
+
+
+# Weights as they are programmed: W over the largest magnitude of its row (an output).
+
+_MAGNITUDE = np.int32(0x7FFFFFFF)  # all bits but the sign's
+_USUAL = _F(2.0**-64), _F(2.0**64)  # scales by which sums of weights can be divided in place of the weights
+
+
+@njit
+def _largest(address, count):
+    """Return the largest magnitude of `count` numbers; NaN where one is (its bits are above those of infinity)."""
+    bits = carray(_pointer(address), (count,), np.int32)
+    most = np.int32(0)
+    for i in range(count):
+        magnitude = np.int32(bits[i] & _MAGNITUDE)
+        most = magnitude if magnitude > most else most
+    return np.int32(most).view(np.float32)
+
+
+@njit(**_options)
+def _programmed(w, out, scale, clips, levels):
+    """Out = w / scale (where that is 0: w), clipped to ±1 if `clips`, rounded to `levels` steps if there are any."""
+    divisor = _F(1) if scale == 0 else scale
+    for i in range(w.shape[0]):
+        v = w[i] / divisor
+        if clips:
+            v = _F(1) if v > _F(1) else v
+            v = _F(-1) if v < _F(-1) else v
+        if levels > 0:
+            v = np.rint(v * levels) / levels
+        out[i] = v
+
+
+@compiled
+def program_kernel(arguments):
+    """ŵ of W (n, k): arrays W, ŵ, w_max (n); n, k, whether w_max is to be found, levels and whether to clip (floats).
+
+    A row is in the first-level cache when it is read the second time.
+    """
+    a = carray(arguments, (7,), np.int64)
+    n, k, finds = a[3], a[4], a[5] != 0
+    scales, options = _floats(a[2], 0, n), _floats(a[6], 0, 2)
+    first, last = _share(n, 1)
+    for row in range(first, last):
+        if finds:
+            scales[row] = _largest(a[0] + 4 * row * k, k)
+        w, out = _floats(a[0], row * k, (row + 1) * k), _floats(a[1], row * k, (row + 1) * k)
+        _programmed(w, out, scales[row], options[1] > 0, options[0])
+
+
+@njit
+def _hashed(words, one, two, found):
+    """Add hashes of 64-bit words by two keys to `found`: Σ (low half)·(high half) of each word plus its key.
+
+    The universal hash NH (J. Black et al., *UMAC: fast and secure message authentication*, CRYPTO 1999): for a key
+    drawn at random, two arrays that differ have the same hash once in 2^32 times at most.
+    """
+    first = second = np.uint64(0)
+    for i in range(words.shape[0]):
+        u, v = words[i] + one[i], words[i] + two[i]
+        first += (u & _LOW) * (u >> _HALF)
+        second += (v & _LOW) * (v >> _HALF)
+    found[0] = (found[0] + first) * np.uint64(0x9E3779B97F4A7C15)
+    found[1] = (found[1] + second) * np.uint64(0x9E3779B97F4A7C15)
+
+
+@compiled
+def fingerprint_kernel(arguments):
+    """Two hashes of this thread's share of an array: address, bytes (a multiple of 8), keys, hashes (threads, 2)."""
+    a = carray(arguments, (4,), np.int64)
+    number = np.int64(thread_number())
+    first, last = _share(a[1] // 8, BLOCK_KEYS)
+    keys = carray(_pointer(a[2]), (2 * BLOCK_KEYS,), np.uint64)
+    found = carray(_pointer(a[3] + 16 * number), (2,), np.uint64)
+    found[0] = found[1] = 0
+    for begin in range(first, last, BLOCK_KEYS):
+        count = min(BLOCK_KEYS, last - begin)
+        words = carray(_pointer(a[0] + 8 * begin), (count,), np.uint64)
+        _hashed(words, keys[:count], keys[BLOCK_KEYS : BLOCK_KEYS + count], found)
+
+
+# Few rows of inputs: the weights are read once, and everything else is small. Threads share the outputs.
+
+
+@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+def _dot(x, w):
+    total = _F(0)
+    for i in range(w.shape[0]):
+        total += x[i] * w[i]
+    return total
+
+
+@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+def _dots(rows, apart, other, target, step):
+    """Multiply four rows, `apart` apart, by one other, into numbers `step` apart."""
+    n = other.shape[0]
+    p, q = rows[:n], rows[apart : apart + n]
+    r, s = rows[2 * apart : 2 * apart + n], rows[3 * apart : 3 * apart + n]
+    a = b = c = d = _F(0)
+    for i in range(n):
+        v = other[i]
+        a += p[i] * v
+        b += q[i] * v
+        c += r[i] * v
+        d += s[i] * v
+    target[0], target[step], target[2 * step], target[3 * step] = a, b, c, d
+
+
+@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+def _dots_and_largest(rows, apart, other, target, found):
+    """Multiply four rows by one other, and raise `found` to their largest magnitudes: memory is read only once."""
+    n = other.shape[0]
+    p, q = rows[:n], rows[apart : apart + n]
+    r, s = rows[2 * apart : 2 * apart + n], rows[3 * apart : 3 * apart + n]
+    a = b = c = d = _F(0)
+    e, f = np.float32(found[0]).view(np.int32), np.float32(found[1]).view(np.int32)
+    g, h = np.float32(found[2]).view(np.int32), np.float32(found[3]).view(np.int32)
+    for i in range(n):
+        v = other[i]
+        a += p[i] * v
+        b += q[i] * v
+        c += r[i] * v
+        d += s[i] * v
+        top = np.int32(np.float32(p[i]).view(np.int32) & _MAGNITUDE)
+        e = top if top > e else e
+        top = np.int32(np.float32(q[i]).view(np.int32) & _MAGNITUDE)
+        f = top if top > f else f
+        top = np.int32(np.float32(r[i]).view(np.int32) & _MAGNITUDE)
+        g = top if top > g else g
+        top = np.int32(np.float32(s[i]).view(np.int32) & _MAGNITUDE)
+        h = top if top > h else h
+    target[0], target[1], target[2], target[3] = a, b, c, d
+    found[0], found[1] = np.int32(e).view(np.float32), np.int32(f).view(np.float32)
+    found[2], found[3] = np.int32(g).view(np.float32), np.int32(h).view(np.float32)
+
+
+@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+def _dots_of_two(x, x_apart, w, w_apart, n, target, apart):
+    """Multiply four rows of inputs by two of weights, n numbers each: as many sums as AVX2's registers hold."""
+    x0, x1 = x[:n], x[x_apart : x_apart + n]
+    x2, x3 = x[2 * x_apart : 2 * x_apart + n], x[3 * x_apart : 3 * x_apart + n]
+    w0, w1 = w[:n], w[w_apart : w_apart + n]
+    a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = _F(0)
+    for i in range(n):
+        v, u = w0[i], w1[i]
+        p, q, r, s = x0[i], x1[i], x2[i], x3[i]
+        a0 += p * v
+        a1 += p * u
+        b0 += q * v
+        b1 += q * u
+        c0 += r * v
+        c1 += r * u
+        d0 += s * v
+        d1 += s * u
+    target[0], target[1], target[apart], target[apart + 1] = a0, a1, b0, b1
+    into = target[2 * apart :]
+    into[0], into[1], into[apart], into[apart + 1] = c0, c1, d0, d1
+
+
+@njit
+def _own_product(x, x_apart, m, w, w_apart, outputs, n, target, apart):
+    """Multiply m rows of inputs by some rows of weights, n numbers each: what BLAS has no fast way for."""
+    for output in range(0, outputs - 3, 4):
+        weights = w[output * w_apart :]
+        for row in range(0, m - 3, 4):
+            rows, into = x[row * x_apart :], target[row * apart + output :]
+            _dots_of_two(rows, x_apart, weights, w_apart, n, into, apart)
+            _dots_of_two(rows, x_apart, weights[2 * w_apart :], w_apart, n, into[2:], apart)
+        for row in range(m // 4 * 4, m):
+            _dots(weights, w_apart, x[row * x_apart : row * x_apart + n], target[row * apart + output :], 1)
+    for output in range(outputs // 4 * 4, outputs):
+        weights = w[output * w_apart : output * w_apart + n]
+        for row in range(0, m - 3, 4):
+            _dots(x[row * x_apart :], x_apart, weights, target[row * apart + output :], apart)
+        for row in range(m // 4 * 4, m):
+            target[row * apart + output] = _dot(x[row * x_apart : row * x_apart + n], weights)
+
+
+@njit
+def _few_sums(inputs, m, k, w, w_stride, first, last, width, w_max, inverse, sums, apart, block):
+    """Write sums of all tiles, (tiles, m, outputs first … last), `apart` between rows, on ŵ; return usual scales.
+
+    Where w_max is an address, w is W: the largest magnitude of each output is written there, and sums are divided by
+    it. That is as good as dividing the weights while it is within `_USUAL`, or 0.
+    """
+    tiles = (k + width - 1) // width
+    usual = True
+    for begin in range(first, last, block):
+        stop = min(last, begin + block)
+        count, found = stop - begin, _floats(w_max, begin, stop)
+        found[:] = 0
+        for tile in range(tiles):
+            left, right = tile * width, min(k, tile * width + width)
+            here, into = inputs + 4 * left, sums + 4 * (tile * m * apart + begin - first)
+            weight = w + 4 * (begin * w_stride + left)
+            rows, target = _floats(here, 0, m * k - left), _floats(into, 0, m * apart)
+            weights = _floats(weight, 0, (count - 1) * w_stride + right - left)
+            if found.shape[0] == 4 and m == 1:
+                _dots_and_largest(weights, w_stride, rows[: right - left], target, found)
+            else:
+                for output in range(found.shape[0]):
+                    top = _largest(weight + 4 * output * w_stride, right - left)
+                    found[output] = found[output] if top <= found[output] else top
+                _own_product(rows, k, m, weights, w_stride, count, right - left, target, apart)
+        if w_max:
+            factors = _floats(inverse, 0, count)
+            for i in range(count):
+                factors[i] = _F(1) if found[i] == 0 else _F(1) / found[i]
+                usual = usual and (found[i] == 0 or _USUAL[0] < found[i] < _USUAL[1])
+            for line in range(tiles * m):
+                into = _floats(sums, line * apart + begin - first, line * apart + stop - first)
+                for i in range(count):
+                    into[i] *= factors[i]
+    return usual
+
+
+@compiled
+def few_rows_kernel(arguments):
+    """`tiled_matmul` of few rows, of this thread's outputs; on ŵ, or on W, which it programs as it reads.
+
+    x, stride, w, stride, out, m, k, n; rows of a tile, outputs whose sums are held together and outputs of a block of
+    weights, whether inputs are converted; room for each thread's inputs, sums, factors, squared lengths or 0; scalars
+    of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); scale or 0, bias or 0 (n); rows of
+    `accumulate`'s scalars; w_max (n) or 0 (then w is ŵ); α, whose product with w_max is the scale; for each thread,
+    whether it met unusual scales.
+    """
+    a = carray(arguments, (27,), np.int64)
+    x, x_stride, w, w_stride, out, m, k, n = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+    width, most, block, converts = a[8], a[9], a[10], a[11] != 0
+    number = np.int64(thread_number())
+    tiles = (k + width - 1) // width
+    inputs, sums = a[12] + 4 * number * m * k, a[13] + 4 * number * tiles * m * most
+    inverse, squares = a[14] + 4 * number * block, a[15] + 4 * number * most if a[15] else 0
+    dac_scalars, key = _floats(a[16], 0, 4), carray(_pointer(a[18]), (4,), np.uint64)
+    bits, counts = a[19], _integers(a[20], number * tiles, (number + 1) * tiles)
+    scale, bias, w_max, alpha = _floats(a[21], 0, n), _floats(a[22], 0, n), a[24], _floats(a[25], 0, 1)
+    for row in range(m):
+        line, place = _floats(inputs, row * k, (row + 1) * k), row * x_stride
+        if converts:
+            dac(_floats(x, place, place + k), line, dac_scalars)
+        else:
+            line[:] = _floats(x, place, place + k)
+    first_output, last_output = _share(n, PANEL)
+    for first in range(first_output, last_output, most):
+        last = min(last_output, first + most)
+        usual = _few_sums(inputs, m, k, w, w_stride, first, last, width, w_max, inverse, sums, most, block)
+        if not usual:
+            _integers(a[26], number, number + 1)[0] = 1
+        for row in range(m):
+            at = row * n + first
+            into = _floats(out, at, at + last - first)
+            for tile in range(tiles):
+                total = _floats(sums, (tile * m + row) * most, (tile * m + row) * most + last - first)
+                norm2 = _floats(squares, 0, last - first)
+                if squares:
+                    left, right = tile * width, min(k, tile * width + width)
+                    norm2[:] = _square_sum(_floats(inputs, row * k + left, row * k + right))
+                marks = _bytes(bits + m * n * (tile // 8) if bits else 0, at, at + last - first)
+                own = min(tile, a[23] - 1)
+                adc_scalars = _floats(a[17], 6 * own, 6 * own + 6)
+                clipped = accumulate(into, total, norm2, marks, at, adc_scalars, key, tile, tile == 0)
+                if bits:
+                    counts[tile] += clipped
+            if w_max:
+                found = _floats(w_max, first, last)
+                for i in range(last - first):
+                    into[i] *= alpha[0] * found[i]
+            elif a[21]:
+                gains = scale[first:last]
+                for i in range(last - first):
+                    into[i] *= gains[i]
+            if a[22]:
+                offsets = bias[first:last]
+                for i in range(last - first):
+                    into[i] += offsets[i]
 
 
 # Convolutions: each tile's inputs are unfolded, so that its partial sums are one matrix product, (outputs, rows) times

@@ -1,23 +1,29 @@
 """The `numba` backend: each thread its own rows, a BLAS call per tile and one fused pass over its partial sums."""
 
 import math
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ....profile import Weight
 from ...clips import Clips
 from ...memory import contiguous, in_rows, room, rows_address
-from ...philox import check_extent
+from ...philox import PANEL, check_extent
 from ...spec import MatmulSpec, Read
+from ...weights import weight_scale
 from . import jit, openmp
 
 BLOCK = 2**17  # elements of one tile's inputs, or of a partial sum, of a block of rows: half the second-level cache
 ROWS = 256  # of a block at least: BLAS packs the weights anew for each
 INPUTS = 2**20  # elements of a block of converted inputs
 SLAB = 2**13  # elements below which another thread does not pay
+FEW_ROWS = 16  # of inputs, up to which threads share the outputs, and weights are read once
+OUTPUTS = 4  # of a block there
 FEW_OUTPUTS = 16  # below, BLAS computes the transposed product, over twice as fast
 
 # glibc gives freed memory beyond twice the largest block freed so far back to the system, and the page faults to get it
@@ -35,6 +41,8 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     if not m * k * n:
         out = x.new_zeros(m, n)
         return out if read.bias is None else out + read.bias, Clips.none(tiles, out) if read.records else None
+    if few_rows(m, n):
+        return _of_few_rows(x, w, read, tiles)
     width = min(spec.rows or k, k)
     x, w, out = in_rows(x), in_rows(w), x.new_empty(m, n)
     clips = Clips.none(tiles, out) if read.records else None
@@ -65,6 +73,83 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         *(period, (gains, period), (offsets, period), len(adc)),
     )
     return out, None if clips is None else Clips(clips.bits, tiles, counts.sum(0).tolist())
+
+
+def few_rows(m: int, n: int) -> bool:
+    """Return whether m rows by n outputs are computed as few rows are, also on W itself."""
+    return 0 < m <= FEW_ROWS and n >= FEW_OUTPUTS
+
+
+def _of_few_rows(x: Tensor, w: Tensor, read: Read, tiles: int) -> tuple[Tensor, Clips | None]:
+    """Compute `tiled_matmul` of few rows: threads share the outputs, and each reads its weights once."""
+    spec, (m, k), n = read.spec, x.shape, len(w)
+    x, w, out = in_rows(x), in_rows(w), x.new_empty(m, n)
+    threads = max(1, min(team(n * k), n // PANEL))
+    width, planes = min(spec.rows or k, k), -(-tiles // 8)
+    clips = Clips.none(tiles, out) if read.records else None
+    counts = torch.zeros(threads * (tiles + 1), dtype=torch.int64, device="cpu")  # the last ones: unusual scales
+    most = min(n, max(PANEL, BLOCK // (tiles * m) // PANEL * PANEL))
+    lengths = m * k, tiles * m * most, OUTPUTS, most * (spec.noise_read > 0)
+    kept, starts = room(x, *(threads * length for length in lengths))
+    adc, w_max = adc_scalars(spec), read.w_max
+    scale, bias = (None if part is None else contiguous(part) for part in (read.scale, read.bias))
+    openmp.run(
+        jit.few_rows_kernel,
+        threads,
+        *(*rows_address(x, m, k), *rows_address(w, n, k), (out, m * n), m, k, n),
+        *(width, most, OUTPUTS, spec.dac_levels > 0 or spec.input_range != 1, *starts),
+        *((dac_scalars(spec), 4), (adc, 6 * len(adc)), (key_words(read.seed, read.stream), 4, torch.int64)),
+        *((None if clips is None else clips.bits, planes * m * n, torch.uint8),),
+        *((counts[: threads * tiles], threads * tiles, torch.int64), (scale, n), (bias, n), len(adc)),
+        *((w_max, n), (number(spec.input_range), 1), (counts[threads * tiles :], threads, torch.int64)),
+    )
+    if w_max is not None and counts[threads * tiles :].any():
+        programmed, w_max = program(w, Weight())  # where a sum might overflow that quotients' does not
+        return matmul(x, programmed, replace(read, scale=w_max * spec.input_range, w_max=None))
+    found = counts[: threads * tiles].view(threads, tiles).sum(0).tolist() if clips is not None else []
+    return out, None if clips is None else Clips(clips.bits, tiles, found)
+
+
+@torch.no_grad()
+def program(weight: Tensor, part: Weight) -> tuple[Tensor, Tensor]:
+    """Compute `Backend.program`."""
+    w, n = contiguous(weight.detach()), len(weight)
+    out, w_max = torch.empty_like(w), w.new_zeros(n)
+    if not w.numel():
+        return out, w_max
+    finds = part.w_max == "column"
+    if not finds:
+        w_max = weight_scale(w, part)
+    options = floats([part.levels, isinstance(part.w_max, float)])
+    count = w.numel()
+    openmp.run(
+        jit.program_kernel,
+        min(team(count), n),
+        *((w, count), (out, count), (w_max, n), n, count // n, finds, (options, 2)),
+    )
+    return out, w_max
+
+
+def fingerprint(array: Tensor) -> bytes:
+    """Return what tells an array's bits from others': two of this process's arrays that differ have the same one in
+    2^64 times at most, by the keys that the process has drawn.
+    """
+    words = contiguous(array.detach()).view(-1).view(torch.uint8)
+    whole = words.numel() // 8 * 8
+    threads = team(words.numel() // 4)
+    found, keys = torch.empty(2 * threads, dtype=torch.int64, device="cpu"), _keys()
+    openmp.run(
+        jit.fingerprint_kernel,
+        threads,
+        *((words[:whole], whole, torch.uint8), whole),
+        *((keys, 2 * jit.BLOCK_KEYS, torch.int64), (found, 2 * threads, torch.int64)),
+    )
+    return found.numpy().tobytes() + words[whole:].numpy().tobytes()
+
+
+@lru_cache(maxsize=1)
+def _keys() -> Tensor:
+    return torch.frombuffer(bytearray(os.urandom(16 * jit.BLOCK_KEYS)), dtype=torch.int64)
 
 
 @torch.no_grad()

@@ -75,6 +75,7 @@ def run(kernel: Any, threads: int, *values: int | tuple[Any, ...]) -> None:
         A fork lost the threads.
     """
     fork.refuse_lost_threads()
+    kernel.ready()
     block = (ctypes.c_int64 * len(values))(*[address(*v) if type(v) is tuple else v for v in values])
     if threads > 1 and _parallel is not None:
         fork.team_ran = True
