@@ -58,6 +58,19 @@ def _bytes(address, first, stop):
     return carray(_pointer(address + first), (stop - first if address else 0,), np.uint8)
 
 
+@intrinsic
+def _copy16(typing, source, target):
+    """Copy 16 float32 numbers between addresses: one load and one store, where a loop would count and test."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = ir.VectorType(ir.FloatType(), 16).as_pointer()
+        source, target = (builder.inttoptr(address, pointer) for address in arguments)
+        builder.store(builder.load(source, align=4), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(int64, int64), generate
+
+
 @njit
 def _share(count, unit):
     """Return the range of 0 … count that is this thread's: whole units, but for the end."""
@@ -96,41 +109,48 @@ def philox_words(words, first_block, k0, k1, s0, s1, tile):
 
 @njit(**_options)
 def box_muller(words, out):
-    """Two normals from each word, 16 cosines then their 16 sines; minimax polynomials, error below 1e-6."""
-    for group in range(words.shape[0] // 16):
-        w = words[group * 16 : group * 16 + 16]
-        o = out[group * 32 : group * 32 + 32]
-        for lane in range(16):
-            word = w[lane]
-            u = (_F(np.int32(word >> np.uint32(1))) + _F(0.5)) * _F(2.0**-31)
-            # ln u = e·ln 2 + ln(1 + f), with 1 + f in [sqrt(1/2), sqrt(2))
-            bits = np.float32(u).view(np.int32)
-            e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
-            f = np.int32(bits - np.int32(e << np.int32(23))).view(np.float32) - _F(1)
-            p = _F(-0.10106763988733292)
-            p = p * f + _F(0.16222524642944336)
-            p = p * f + _F(-0.17250847816467285)
-            p = p * f + _F(0.1990017294883728)
-            p = p * f + _F(-0.24969908595085144)
-            p = p * f + _F(0.33335059881210327)
-            p = p * f + _F(-0.5000036358833313)
-            p = p * f + _F(0.9999999403953552)
-            r = np.sqrt(_F(-2) * p * f - _F(e) * _F(1.3862943611198906))
-            x = _F(np.int32(np.uint32(word * _ANGLE))) * _F(2.0**-32)
-            y = x * x
-            s = _F(0.07756038755178452)
-            s = s * y + _F(-0.5982421040534973)
-            s = s * y + _F(2.550069808959961)
-            s = s * y + _F(-5.167709827423096)
-            s = s * y + _F(3.1415927410125732)
-            c = _F(0.2196967899799347)
-            c = c * y + _F(-1.3318802118301392)
-            c = c * y + _F(4.058412075042725)
-            c = c * y + _F(-4.934792995452881)
-            c = c * y + _F(0.9999999403953552)
-            sign = np.int32(np.uint32(word << np.uint32(31)))
-            o[lane] = np.int32(np.float32(r).view(np.int32) ^ sign).view(np.float32) * c
-            o[lane + 16] = r * (s * x)
+    """Two normals from each word, 16 cosines then their 16 sines; minimax polynomials, error below 1e-6.
+
+    One loop over all words, so that its constants are loaded once: cosines take the place of the words, and sines the
+    second half of `out`, from where both are put in order. (A loop for each 16 words takes 1.6 times as long.)
+    """
+    n = words.shape[0]
+    cosines, sines = words.view(np.float32), out[n:]
+    for i in range(n):
+        word = words[i]
+        u = (_F(np.int32(word >> np.uint32(1))) + _F(0.5)) * _F(2.0**-31)
+        # ln u = e·ln 2 + ln(1 + f), with 1 + f in [sqrt(1/2), sqrt(2))
+        bits = np.float32(u).view(np.int32)
+        e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
+        f = np.int32(bits - np.int32(e << np.int32(23))).view(np.float32) - _F(1)
+        p = _F(-0.10106763988733292)
+        p = p * f + _F(0.16222524642944336)
+        p = p * f + _F(-0.17250847816467285)
+        p = p * f + _F(0.1990017294883728)
+        p = p * f + _F(-0.24969908595085144)
+        p = p * f + _F(0.33335059881210327)
+        p = p * f + _F(-0.5000036358833313)
+        p = p * f + _F(0.9999999403953552)
+        r = np.sqrt(_F(-2) * p * f - _F(e) * _F(1.3862943611198906))
+        x = _F(np.int32(np.uint32(word * _ANGLE))) * _F(2.0**-32)
+        y = x * x
+        s = _F(0.07756038755178452)
+        s = s * y + _F(-0.5982421040534973)
+        s = s * y + _F(2.550069808959961)
+        s = s * y + _F(-5.167709827423096)
+        s = s * y + _F(3.1415927410125732)
+        c = _F(0.2196967899799347)
+        c = c * y + _F(-1.3318802118301392)
+        c = c * y + _F(4.058412075042725)
+        c = c * y + _F(-4.934792995452881)
+        c = c * y + _F(0.9999999403953552)
+        sign = np.int32(np.uint32(word << np.uint32(31)))
+        cosines[i] = np.int32(np.float32(r).view(np.int32) ^ sign).view(np.float32) * c
+        sines[i] = r * (s * x)
+    source, target = cosines.ctypes.data, out.ctypes.data
+    for group in range(n // 16):  # the sines that are still needed lie behind what is written
+        _copy16(source + 64 * group, target + 128 * group)
+        _copy16(target + 4 * n + 64 * group, target + 128 * group + 64)
 
 
 @njit(**_options)
@@ -190,10 +210,11 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
         lead = (offset + start) % PANEL
         m = min(CHUNK - lead, n - start)
         if noisy:
-            normals(scratch, words, offset + start - lead, k0, k1, s0, s1, number)
-        v = scratch[lead : lead + m]
+            drawn = (lead + m + PANEL - 1) // PANEL * PANEL
+            normals(scratch[:drawn], words[: drawn // 2], offset + start - lead, k0, k1, s0, s1, number)
         p = partial[start : start + m]
         o = out[start : start + m]
+        v = scratch[lead : lead + m] if noisy else p
         if noisy and plain:
             for i in range(m):
                 v[i] = p[i] + sigma * v[i]
@@ -208,9 +229,6 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
                 for i in range(m):
                     s = p[i] * multiplicative
                     v[i] = p[i] + np.sqrt(variance + s * s) * v[i]
-        else:
-            for i in range(m):
-                v[i] = p[i]
         if bits.shape[0]:
             b = bits[start : start + m]
             count = np.int32(0)
@@ -219,16 +237,23 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
                 b[i] |= mark if over else np.uint8(0)
                 count += np.int32(over)
             clipped += count
-        if first:
-            for i in range(m):
-                o[i] = 0
         if step > 0:
-            for i in range(m):
-                s = v[i] * gain
-                s = top if s > top else s
-                s = -top if s < -top else s
-                o[i] += np.rint(s) * step
+            if first:
+                for i in range(m):
+                    s = v[i] * gain
+                    s = top if s > top else s
+                    s = -top if s < -top else s
+                    o[i] = np.rint(s) * step
+            else:
+                for i in range(m):
+                    s = v[i] * gain
+                    s = top if s > top else s
+                    s = -top if s < -top else s
+                    o[i] += np.rint(s) * step
         else:
+            if first:
+                for i in range(m):
+                    o[i] = 0
             for i in range(m):
                 s = v[i]
                 s = full_scale if s > full_scale else s
@@ -807,19 +832,6 @@ def few_rows_kernel(arguments):
 
 # Convolutions: each tile's inputs are unfolded, so that its partial sums are one matrix product, (outputs, rows) times
 # (rows, columns), a column for each output position of some images.
-
-
-@intrinsic
-def _copy16(typing, source, target):
-    """Copy 16 float32 numbers between addresses: one load and one store, where a loop would count and test."""
-
-    def generate(context, builder, signature, arguments):
-        pointer = ir.VectorType(ir.FloatType(), 16).as_pointer()
-        source, target = (builder.inttoptr(address, pointer) for address in arguments)
-        builder.store(builder.load(source, align=4), target, align=4)
-        return context.get_dummy_value()
-
-    return types.void(int64, int64), generate
 
 
 @njit
