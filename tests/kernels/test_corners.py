@@ -64,8 +64,8 @@ def small_blocks(request, monkeypatch):
     changes = [
         *((cpu, "SLAB", 1), (cpu, "BLOCK", 1), (cpu, "ROWS", 4), (cpu, "INPUTS", 32), (cpu, "FEW_OUTPUTS", 4)),
         *((jit, "CHUNK", 6), (conv_job, "CHUNK", 64)),
-        *((conv_cpu, "COLUMNS", 8), (conv_cpu, "SUMS", 16), (conv_cpu, "FEW", 2), (conv_cpu, "SMALL_SUMS", 1)),
-        *((conv_cpu, "SLOTS", 16), (conv_cpu, "SMALL", 9)),
+        *((conv_cpu, "SUMS", 1), (conv_cpu, "OUTPUTS", 4), (conv_cpu, "FEW", 2), (conv_cpu, "SMALL", 9)),
+        (conv_cpu, "SMALL_COLUMNS", 32),
     ]
     for where, name, value in changes:
         monkeypatch.setattr(where, name, value)

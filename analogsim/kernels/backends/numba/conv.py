@@ -1,26 +1,30 @@
-"""Convolutions by the numba backend: each thread its images, BLAS calls for a tile and one fused pass over its sums."""
+"""Convolutions by the numba backend: each thread its output positions, a block of 16 at a time, unfolded in cache."""
 
 import math
-from itertools import groupby
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ...memory import contiguous, room
+from ...tiles import ConvGeometry
 from . import jit, openmp
 from .matmul import adc_scalars, dac_scalars, finishing, integers, key_words, team
 
 if TYPE_CHECKING:
     from ...conv_job import Job
 
-COLUMNS = 512  # output positions of a block at most (but for one row of them)
-SUMS = 2**17  # partial sums of a block: half the second-level cache
-SLACK = 16  # numbers that `jit._copy16` may write too far
+SUMS = 2**16  # partial sums that a thread holds: half the second-level cache
+COLUMNS = 1024  # output positions whose sums a thread holds at most
+OUTPUTS = 128  # outputs likewise: the weights of a tile of 256 rows fill a quarter of the second-level cache
+SLACK = 16  # numbers that `jit._copy16` may read or write too far
 FEW = 8  # outputs of a group below which a native convolution is faster than matrix products
-SMALL = 256  # output positions up to which images go innermost
-SLOTS = 32  # images of a block of small ones, a multiple of 16; half as many of more than 64 positions
-SMALL_SUMS = 2**19  # partial sums of a block of them
+SMALL = 64  # output positions up to which images go innermost
+SMALL_COLUMNS = 512  # output positions, of all images, that one reading of the weights serves there
+TABLE = 2**20  # rows that the tables for these may have
 
 
 def fits(job: "Job") -> bool:
@@ -32,8 +36,7 @@ def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
     """Compute a convolution; return the clipped conversions of each tile."""
     if not out.numel() or not job.tiles:
         return [0] * len(job.tiles)
-    threads = min(len(job.x), team(max(job.x.numel(), out.numel())))
-    runs = _runs(job) if goes_innermost(job, threads) else None
+    threads = team(max(job.x.numel(), out.numel()))
     counts = out.new_zeros(threads, len(job.tiles), dtype=torch.int64)
     adc, planes, n = adc_scalars(job.spec), -(-len(job.tiles) // 8), len(job.w)
     gains, offsets = finishing(n, job.read)
@@ -42,132 +45,249 @@ def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
         *((bits, planes * out.numel(), torch.uint8), (counts, counts.numel(), torch.int64)),
         *((gains, n), (offsets, n), len(adc)),
     )
-    if runs is None:
-        _run_large(job, out, threads, last)
-    else:
-        _run_small(job, out, threads, runs, last)
+    way = _run_small if goes_innermost(job, threads) else _run_large
+    way(job, out, threads, last)
     return counts.sum(0).tolist()
 
 
 def _run_large(job: "Job", out: Tensor, threads: int, last: tuple[Any, ...]) -> None:
-    """Unfold some images, or some rows of one, at a time."""
-    tiles, share = job.tiles, len(job.w) // job.geometry.groups
-    sizes, extents, padding = _sizes(job, out)
-    positions, width, taps = math.prod(out.shape[2:]), out.shape[-1], math.prod(job.w.shape[2:])
-    ends = integers([0, *(tile.stop for tile in tiles)])
-    most = max(1, min(COLUMNS // positions, SUMS // (positions * share), -(-len(job.x) // threads)))
-    rows = positions // width if most > 1 else max(1, min(COLUMNS // width, positions // width))
-    depth = max(tile.channels.stop - tile.channels.start for tile in tiles)
-    lengths = (
-        depth * most * math.prod(extent + 2 * pad for extent, pad in zip(extents, padding, strict=True)) + SLACK,
-        depth * math.prod(extents),
-        max(tile.stop - tile.start for tile in tiles) * most * rows * width + SLACK,
-        share * most * rows * width + SLACK,
-    )
-    squared = lengths[3] * (job.spec.noise_read > 0)
-    kept, starts = room(out, *(threads * length for length in (*lengths, lengths[3], squared)))
+    """Compute blocks of 16 positions of an image."""
+    walk, share = Walk.of(job, out), len(job.w) // job.geometry.groups
+    outputs = _outputs(share)
+    plan = walk.large(max(jit.PANEL, min(COLUMNS, SUMS // outputs) // jit.PANEL * jit.PANEL))
+    units = len(job.x) * -(-walk.positions // jit.PANEL)
+    parts = _parts(units, threads, len(job.w))
+    width, depth = max(tile.stop - tile.start for tile in job.tiles), max(map(_depth, job.tiles))
+    sums = (outputs + jit.OUTPUTS) * plan.columns + SLACK
+    lengths = depth * plan.volume + SLACK, walk.inputs[2] + SLACK, width * jit.LANES + SLACK, sums
+    squared = sums * (job.spec.noise_read > 0)
+    kept, starts = room(out, *(threads * length for length in (*lengths, squared)))
     weight, x = contiguous(job.w), contiguous(job.x)
     openmp.run(
         jit.conv_kernel,
         threads,
-        *((x, x.numel()), (weight, share * job.x.shape[1] * taps), (out, out.numel()), (sizes, 22, torch.int64)),
-        *((ends, len(tiles) + 1, torch.int64), len(tiles), most, rows),
-        *(*starts, *lengths, *last),
+        *((x, x.numel()), (weight, weight.numel()), (out, out.numel()), (walk.sizes, 22, torch.int64)),
+        *((_ends(job), len(job.tiles) + 1, torch.int64), len(job.tiles)),
+        *((plan.index, walk.height, torch.int32), (plan.source, walk.height, torch.int64)),
+        *((plan.window, 3, torch.int64), parts, plan.columns, outputs, *starts, *lengths, *last),
     )
 
 
-def _run_small(job: "Job", out: Tensor, threads: int, runs: list[tuple[int, ...]], last: tuple[Any, ...]) -> None:
-    """Compute each run of output positions with the weights that it meets."""
-    tiles, n = job.tiles, len(job.w)
-    sizes, extents, _ = _sizes(job, out)
-    kernel_rows, kernel_columns = _two(job.w.shape[2:], 1)
-    taps = kernel_rows * kernel_columns
-    height = taps * job.x.shape[1]
-    table = integers(runs)
-    sets = {run[7]: (run[5], run[6]) for run in runs}
-    rows = torch.arange(job.w[0].numel(), device=job.w.device).view(-1, kernel_rows, kernel_columns)
-    order, places = [], [0]
-    for tile in tiles:
-        for number in range(len(sets)):
-            first, stop = sets[number]
-            order.append(rows[tile.channels, :, first:stop].permute(1, 2, 0).flatten())
-            places.append(places[-1] + len(order[-1]))
-    chosen, begin = torch.cat(order), integers(places)
-    weight, gathered = contiguous(job.w), torch.empty(n, len(chosen), dtype=torch.float32, device="cpu")
-    openmp.run(
-        jit.gather_kernel,
-        team(gathered.numel()),
-        *((weight, n * height), (gathered, gathered.numel()), n, height),
-        *((chosen, len(chosen), torch.int64), len(chosen)),
+def _run_small(job: "Job", out: Tensor, threads: int, last: tuple[Any, ...]) -> None:
+    """Compute blocks of one position of 16 images, each with the weights that it meets."""
+    walk, share, n = Walk.of(job, out), len(job.w) // job.geometry.groups, len(job.w)
+    plan = walk.small(_rows(job))
+    positions, lanes = walk.positions, jit.LANES
+    outputs = min(_outputs(share), max(2, SUMS // (positions * lanes)))
+    stacks = -(-len(job.x) // lanes)
+    parts = _parts(stacks, threads, n)
+    together = max(1, min(SMALL_COLUMNS // (positions * lanes), -(-stacks // threads)))
+    images = max(map(_depth, job.tiles)) * math.prod(walk.inputs) * lanes
+    width, ordered = max(tile.stop - tile.start for tile in job.tiles), lanes * (outputs * positions + lanes)
+    lengths = (
+        *(images * together, images, width * lanes, (outputs + jit.OUTPUTS) * positions * lanes, ordered),
+        *(2 * positions * lanes + ordered, 2 * -(-n // parts) * positions),
     )
-    positions = math.prod(out.shape[2:])
-    slots = min(SLOTS if positions <= 64 else SLOTS // 2, -(-len(job.x) // threads // 16) * 16)
-    block = max(16, min(n, SMALL_SUMS // (positions * slots)))
-    depth = max(tile.channels.stop - tile.channels.start for tile in tiles)
-    longest = max(run[2] - run[1] for run in runs)
-    lengths = depth * math.prod(extents) * slots, depth * taps * longest * slots, block * positions * slots
-    counts = (lengths[0], lengths[0], lengths[1], lengths[2], lengths[2])
-    squared = 2 * lengths[2] * (job.spec.noise_read > 0)
-    kept, starts = room(out, *(threads * length for length in (*counts, squared)))
-    ends, x = integers([0, *(tile.channels.stop for tile in tiles)]), contiguous(job.x)
+    needed = [*lengths]
+    needed[5] *= job.spec.noise_read > 0
+    kept, starts = room(out, *(threads * length for length in needed))
+    weight, x = contiguous(job.w), contiguous(job.x)
     openmp.run(
         jit.conv_small_kernel,
         threads,
-        *((x, x.numel()), (out, out.numel()), (gathered, gathered.numel()), len(chosen), (sizes, 22, torch.int64)),
-        *((ends, len(tiles) + 1, torch.int64), len(tiles), (table, table.numel(), torch.int64), len(runs)),
-        *((begin, len(places), torch.int64), len(sets), slots, block),
-        *(*starts, *lengths, *last),
+        *((x, x.numel()), (weight, weight.numel()), (out, out.numel()), (walk.sizes, 22, torch.int64)),
+        *((_ends(job), len(job.tiles) + 1, torch.int64), len(job.tiles), (plan.kinds, len(job.tiles), torch.int64)),
+        *((plan.met, positions, torch.int64), (plan.bases, positions, torch.int64)),
+        *((plan.places, len(plan.places), torch.int64), plan.sets),
+        *((plan.index, len(plan.index), torch.int32), (plan.source, len(plan.source), torch.int64)),
+        *(parts, together, outputs, *starts, *lengths, *last),
     )
 
 
 def goes_innermost(job: "Job", threads: int) -> bool:
     """Return whether images go innermost: few positions each, and at least 16 of them for every thread."""
-    plain = job.geometry.groups == 1 and job.x.ndim < 5 and all(tile.mask is None for tile in job.tiles)
-    return plain and math.prod(job.shape[2:]) <= SMALL and len(job.x) >= 16 * threads
+    few = math.prod(job.shape[2:]) <= SMALL and len(job.x) >= jit.LANES * threads
+    return few and Walk.of(job).rows_of_small(_rows(job)) <= TABLE
 
 
-def _runs(job: "Job") -> list[tuple[int, ...]] | None:
-    """Cut the output into runs of positions in a row that meet the same kernel columns (`jit.conv_small_kernel`).
+def _outputs(share: int) -> int:
+    """Return how many outputs' sums are held: all of a group's, or about equal parts of them."""
+    return -(-share // -(-share // OUTPUTS) // 2) * 2
 
-    None where a position meets nothing but padding.
-    """
-    geometry = job.geometry
-    walk = zip(
-        *(_two(part, 1) for part in (job.x.shape[2:], job.shape[2:], job.w.shape[2:], geometry.stride)),
-        _two(geometry.padding, 0),
-        _two(geometry.dilation, 1),
-        strict=True,
-    )
-    met = [[_met(at * s - p, d, k, extent) for at in range(result)] for extent, result, k, s, p, d in walk]
-    if any(first >= stop for meetings in met for first, stop in meetings):
-        return None
-    sets: dict[tuple[int, int], int] = {}
-    runs = []
-    for row, kernel_rows in enumerate(met[0]):
-        at = 0
-        for kernel_columns, same in groupby(met[1]):
-            stop = at + len(list(same))
-            runs.append((row, at, stop, *kernel_rows, *kernel_columns, sets.setdefault(kernel_columns, len(sets))))
-            at = stop
-    return runs
+
+def _parts(units: int, threads: int, outputs: int) -> int:
+    """Return into how many parts outputs are cut, so that no thread has much more to do than another."""
+    return 1 if units % threads == 0 or units >= 8 * threads else min(threads, outputs)
+
+
+def _depth(tile: Any) -> int:
+    return tile.channels.stop - tile.channels.start
+
+
+def _rows(job: "Job") -> tuple[tuple[int, int], ...]:
+    return tuple((tile.start, tile.stop) for tile in job.tiles)
+
+
+def _ends(job: "Job") -> Tensor:
+    return _kept((0, *(tile.stop for tile in job.tiles)))
+
+
+@lru_cache(maxsize=256)
+def _kept(values: tuple[int, ...]) -> Tensor:
+    return integers(values)
+
+
+@dataclass(frozen=True)
+class _Large:
+    """How blocks of positions of an image are unfolded; see `jit.conv_kernel`."""
+
+    columns: int
+    window: Tensor
+    volume: int
+    index: Tensor
+    source: Tensor
+
+
+@dataclass(frozen=True)
+class _Small:
+    """How positions of 16 images are unfolded; see `jit.conv_small_kernel`."""
+
+    kinds: Tensor
+    met: Tensor
+    bases: Tensor
+    places: Tensor
+    sets: int
+    index: Tensor
+    source: Tensor
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a kernel walks over images, in three dimensions: extents, and per dimension what `ConvGeometry` has."""
+
+    batch: tuple[int, int, int]  # images, channels, outputs
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    @staticmethod
+    def of(job: "Job", out: Tensor | None = None) -> "Walk":
+        """Return a job's."""
+        return _walk(tuple(job.x.shape), tuple(job.w.shape), job.shape, job.geometry)
+
+    @property
+    def positions(self) -> int:
+        """Output positions of an image."""
+        return math.prod(self.outputs)
+
+    @property
+    def taps(self) -> int:
+        """Numbers of a kernel's channel."""
+        return math.prod(self.kernel)
+
+    @property
+    def height(self) -> int:
+        """Rows of the weights."""
+        return self.batch[1] // self.groups * self.taps
+
+    @property
+    def sizes(self) -> Tensor:
+        """The kernels' `sizes`."""
+        extents = *self.inputs, *self.outputs, *self.kernel, *self.stride, *self.padding, *self.dilation
+        return _kept((*self.batch, *extents, self.groups))
+
+    def large(self, most: int) -> _Large:
+        """Return the plan for at most so many positions at a time."""
+        return _large(self, min(most, -(-self.positions // jit.PANEL) * jit.PANEL))
+
+    def small(self, rows: tuple[tuple[int, int], ...]) -> _Small:
+        """Return the plan for tiles of these rows."""
+        return _small(self, rows)
+
+    def met(self) -> list[list[tuple[int, int]]]:
+        """Return which taps (first, last + 1) fall on the image, of each dimension and output position in it."""
+        walk = zip(self.inputs, self.outputs, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return [[_met(at * s - p, d, k, extent) for at in range(result)] for extent, result, k, s, p, d in walk]
+
+    def rows_of_small(self, rows: tuple[tuple[int, int], ...]) -> int:
+        """Return how many rows the tables of `small` have at most."""
+        sets = math.prod(len(set(meetings)) for meetings in self.met())
+        return sets * sum(stop - start for start, stop in _kinds(rows, self.taps))
+
+
+def _kinds(rows: tuple[tuple[int, int], ...], taps: int) -> dict[tuple[int, int], int]:
+    """Return the kinds of tiles, rows (start, stop) counted from their first channel on, each with its number."""
+    kinds: dict[tuple[int, int], int] = {}
+    for start, stop in rows:
+        kinds.setdefault((start % taps, stop - start + start % taps), len(kinds))
+    return kinds
+
+
+@lru_cache(maxsize=256)
+def _walk(x: tuple[int, ...], w: tuple[int, ...], out: tuple[int, ...], geometry: ConvGeometry) -> Walk:
+    def three(values: tuple[int, ...], front: int) -> tuple[int, ...]:
+        return (front,) * (3 - len(values)) + tuple(values)
+
+    inputs, outputs, kernel, stride = (three(values, 1) for values in (x[2:], out[2:], w[2:], geometry.stride))
+    padding, dilation, batch = three(geometry.padding, 0), three(geometry.dilation, 1), (x[0], x[1], w[0])
+    return Walk(batch, inputs, outputs, kernel, stride, padding, dilation, geometry.groups)
+
+
+@lru_cache(maxsize=256)
+def _large(walk: Walk, columns: int) -> _Large:
+    deep, high, wide = walk.outputs
+    if deep == 1:
+        spans = 1, min(high, (columns + wide - 2) // wide + 1)
+    else:
+        spans = min(deep, (columns + high * wide - 2) // (high * wide) + 1), high
+    met = zip(spans, walk.stride, walk.kernel, walk.dilation)
+    planes, rows = ((span - 1) * s + (k - 1) * d + 1 for span, s, k, d in met)
+    stride = walk.stride[2]
+    own = -(-(walk.inputs[2] + 2 * walk.padding[2]) // stride)
+    length = own * stride
+    taps = []
+    for z, y, x in product(*(range(0, k * d, d) for k, d in zip(walk.kernel, walk.dilation, strict=True))):
+        taps.append((z * rows + y) * length + x % stride * own + x // stride)
+    volume = planes * rows * length
+    channels = torch.arange(walk.height // walk.taps, device="cpu") * volume
+    source = (channels[:, None] + integers(taps)).flatten()
+    index = torch.arange(walk.height, dtype=torch.int32, device="cpu")
+    return _Large(columns, integers((planes, rows, own)), volume, index, source)
+
+
+@lru_cache(maxsize=64)
+def _small(walk: Walk, rows: tuple[tuple[int, int], ...]) -> _Small:
+    """Tables of the rows that each output position meets, for tiles of these rows."""
+    kinds, taps = _kinds(rows, walk.taps), walk.taps
+    deep, high, wide = walk.inputs
+    sets: dict[tuple[tuple[int, int], ...], int] = {}
+    met = [sets.setdefault(meeting, len(sets)) for meeting in product(*walk.met())]
+    corner = zip(walk.outputs, walk.stride, walk.padding, strict=True)
+    corners = product(*([at * s - p for at in range(result)] for result, s, p in corner))
+    bases = [(z * high + y) * wide + x for z, y, x in corners]
+    places, index, source = [0], [], []
+    for first, last in kinds:
+        tap = torch.arange(first, last, device="cpu") % taps
+        channel = torch.arange(first, last, device="cpu") // taps
+        where = [tap // (walk.kernel[1] * walk.kernel[2]), tap // walk.kernel[2] % walk.kernel[1], tap % walk.kernel[2]]
+        z, y, x = (part * d for part, d in zip(where, walk.dilation, strict=True))
+        begin = ((channel * deep + z) * high + y) * wide + x
+        for meeting in sets:
+            hits = [(part >= low) & (part < stop) for part, (low, stop) in zip(where, meeting, strict=True)]
+            chosen = (hits[0] & hits[1] & hits[2]).nonzero().flatten()
+            index.append(chosen.int())
+            source.append(begin[chosen])
+            places.append(places[-1] + len(chosen))
+    own = integers([kinds[start % taps, stop - start + start % taps] for start, stop in rows])
+    tables = own, integers(met), integers(bases), integers(places), len(sets), torch.cat(index), torch.cat(source)
+    return _Small(*tables)
 
 
 def _met(start: int, dilation: int, kernel: int, extent: int) -> tuple[int, int]:
     """Return which of a kernel's taps (first, last + 1) fall on the image, the first being at `start`."""
-    return max(0, -(start // dilation)), min(kernel, -((start - extent) // dilation))
-
-
-def _two(values: tuple[int, ...] | torch.Size, front: int) -> tuple[int, ...]:
-    """Return two spatial dimensions' values for one or two."""
-    return (front,) * (2 - len(values)) + tuple(values)
-
-
-def _sizes(job: "Job", out: Tensor) -> tuple[Tensor, tuple[int, ...], tuple[int, ...]]:
-    """Return the kernels' `sizes` (see `jit.conv_kernel`), and of those the input extents and the padding."""
-    geometry, missing = job.geometry, 5 - out.ndim
-    ones = (1,) * missing
-    extents, padding = ones + tuple(job.x.shape[2:]), (0,) * missing + tuple(geometry.padding)
-    parts = (out.shape[2:], job.w.shape[2:], geometry.stride)
-    walk = [*(v for part in parts for v in (*ones, *part)), *padding, *ones, *geometry.dilation]
-    values = *job.x.shape[:2], len(job.w), *extents, *walk, geometry.groups
-    return integers(values), extents, padding
+    first, last = max(0, -(start // dilation)), min(kernel, -((start - extent) // dilation))
+    return (first, last) if first < last else (0, 0)

@@ -12,6 +12,7 @@ wrapped. Slices are taken before each inner loop: indexing with an offset keeps 
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import carray, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -830,181 +831,294 @@ def few_rows_kernel(arguments):
                     into[i] += offsets[i]
 
 
-# Convolutions: each tile's inputs are unfolded, so that its partial sums are one matrix product, (outputs, rows) times
-# (rows, columns), a column for each output position of some images.
+# Convolutions. Of 16 output positions (of one image, or one position of 16 images) a tile's inputs are unfolded into a
+# block that the first-level cache holds, (rows, 16), and multiplied by all outputs' weights, a few outputs at a time,
+# whose sums stay in registers. Weights are read where they lie.
 
 
-@njit
-def _unfold_row(source, target, count, stride):
-    """Copy `count` numbers, `stride` apart; may write up to 15 numbers more, which the next row writes over."""
-    if stride == 1:
-        for i in range(0, count, 16):
-            _copy16(source + 4 * i, target + 4 * i)
-    else:
-        s, t = _floats(source, 0, stride * count), _floats(target, 0, count)
-        for i in range(count):
-            t[i] = s[i * stride]
+def _multiplier(outputs):
+    """Return a function that multiplies a block (count, 16) by some outputs' weights: `target` (outputs, 16).
 
-
-@njit
-def _pad_channels(x, image, first, stop, padded, scratch, slot, slots, sizes, scalars):
-    """Convert channels first … stop of an image by the DAC into `padded` (channels, slots, *padded extents), at `slot`.
-
-    sizes: see `conv_kernel`. What surrounds the image stays as it is, zero.
+    Outputs' weights are `apart`, and of each those that `index` names are taken. Of outputs there are `left` at most;
+    the last stands in for those beyond, too.
     """
-    channels, d, h, w = sizes[1], sizes[3], sizes[4], sizes[5]
-    pd, ph, pw = sizes[15], sizes[16], sizes[17]
-    deep, high, wide = d + 2 * pd, h + 2 * ph, w + 2 * pw
-    volume, run = d * h * w, (stop - first) * d * h * w
-    begin = (image * channels + first) * volume
-    dac(_floats(x, begin, begin + run), _floats(scratch, 0, run), scalars)
-    for channel in range(stop - first):
-        for plane in range(d):
-            for row in range(h):
-                place = (((channel * slots + slot) * deep + plane + pd) * high + row + ph) * wide + pw
-                source = _floats(scratch, channel * volume + (plane * h + row) * w, run)
-                target = _floats(padded, place, place + w)
-                for i in range(w):
-                    target[i] = source[i]
+
+    @intrinsic
+    def multiply(typing, weights, apart, left, index, count, block, target, step):
+        def generate(context, builder, signature, arguments):
+            weights, apart, left, index, count, block, target, step = arguments
+            number, wide, lane = ir.FloatType(), ir.IntType(64), ir.IntType(32)
+            row_type, no_row = ir.VectorType(number, LANES), ir.Constant(ir.VectorType(number, LANES), ir.Undefined)
+            zeros = ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
+            pointer = builder.inttoptr(weights, number.as_pointer())
+            indices, rows = builder.inttoptr(index, lane.as_pointer()), builder.inttoptr(block, row_type.as_pointer())
+            starts = []
+            for k in range(outputs):
+                there = builder.icmp_signed("<", ir.Constant(wide, k), left)
+                own = builder.select(there, ir.Constant(wide, k), builder.sub(left, ir.Constant(wide, 1)))
+                starts.append(builder.gep(pointer, [builder.mul(apart, own)]))
+            before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(wide)
+            sums = [builder.phi(row_type) for _ in range(outputs)]
+            row = builder.load(builder.gep(rows, [k]), align=4)
+            place = builder.zext(builder.load(builder.gep(indices, [k])), wide)
+            following = builder.add(k, ir.Constant(wide, 1))
+            k.add_incoming(ir.Constant(wide, 0), before)
+            k.add_incoming(following, loop)
+            totals = []
+            for total, start in zip(sums, starts, strict=True):
+                weight = builder.load(builder.gep(start, [place]))
+                weight = builder.insert_element(no_row, weight, ir.Constant(lane, 0))
+                product = builder.fmul(builder.shuffle_vector(weight, no_row, zeros), row, flags=("contract",))
+                totals.append(builder.fadd(total, product, flags=("contract",)))
+                total.add_incoming(ir.Constant(row_type, [0.0] * LANES), before)
+                total.add_incoming(totals[-1], loop)
+            builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+            builder.position_at_end(after)
+            pointer = builder.inttoptr(target, number.as_pointer())
+            for k, total in enumerate(totals):
+                place = builder.gep(pointer, [builder.mul(step, ir.Constant(wide, k))])
+                builder.store(total, builder.bitcast(place, row_type.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 8), generate
+
+    return multiply
+
+
+LANES = 16  # numbers of a row of a block
+# Outputs whose sums of 16 positions fill the processor's registers; the others' number leaves few of them idle.
+OUTPUTS = 12 if get_host_cpu_features().get("avx512f") else 6
+_multiply_many, _multiply_four = _multiplier(OUTPUTS), _multiplier(4)
 
 
 @njit
-def _unfold(padded, columns, first, start, stop, images, slots, row_start, row_stop, sizes):
-    """Unfold rows start … stop of the weight matrix: `columns` (rows, images, output rows, output width).
+def _multiply(weights, apart, index, count, block, target, step, n):
+    """Multiply a block (count, 16) by n outputs' weights: `target` (n, 16), rows `step` apart.
 
-    `first` is the channel that `padded` begins with; output rows count over planes and rows.
+    Up to OUTPUTS - 1 rows more are written.
+    """
+    if count == 0:
+        for k in range(n):
+            _floats(target, k * step, k * step + LANES)[:] = 0
+        return
+    k = 0
+    while k < n:
+        left = n - k
+        own, into = weights + 4 * k * apart, target + 4 * k * step
+        if left < 5 or (left < 9 and (left > 6 or OUTPUTS > 6)):
+            _multiply_four(own, apart, left, index, count, block, into, step)
+            k += 4
+        else:
+            _multiply_many(own, apart, left, index, count, block, into, step)
+            k += OUTPUTS
+
+
+@njit(**_options)
+def _squared_lengths(block, count, target):
+    """Write the squared length of each column of a block (count, 16)."""
+    total = _floats(target, 0, LANES)
+    total[:] = 0
+    for k in range(count):
+        row = _floats(block, k * LANES, k * LANES + LANES)
+        for i in range(LANES):
+            total[i] += row[i] * row[i]
+
+
+@njit
+def _hand_over(sums, squares, out, bits, all_outputs, at, count, scalars, own, key, tile):
+    """Convert `count` partial sums of a tile, which follow one another in the output from `at` on, and add them up.
+
+    Return how many clipped.
+    """
+    row = min(tile, own - 1)
+    return accumulate(
+        _floats(out, at, at + count),
+        _floats(sums, 0, count),
+        _floats(squares, 0, count),
+        _bytes(bits + all_outputs * (tile // 8) if bits else 0, at, at + count),
+        at,
+        _floats(scalars, 6 * row, 6 * row + 6),
+        key,
+        tile,
+        tile == 0,
+    )
+
+
+@njit
+def _pad_row(source, target, w, padding, stride, wide, scratch, scalars):
+    """Convert a row of an image by the DAC, with zeros on both sides: every `stride`-th number after the other."""
+    t = _floats(target, 0, stride * wide)
+    if stride == 1:
+        t[:padding] = 0
+        dac(_floats(source, 0, w), t[padding : padding + w], scalars)
+        t[padding + w :] = 0
+    else:
+        s = _floats(scratch, 0, w)
+        dac(_floats(source, 0, w), s, scalars)
+        t[:] = 0
+        for i in range(w):
+            column = i + padding
+            t[column % stride * wide + column // stride] = s[i]
+
+
+@njit
+def _pad_channels(x, first, stop, z, y, padded, scratch, sizes, window, scalars):
+    """Convert channels first … stop (of all images') by the DAC into `padded` (channels, planes, rows, stride · wide).
+
+    It holds the rows of the padded image that a block of output positions meets, those of planes from z and of rows
+    from y on; window: planes, rows, wide.
+    """
+    d, h, w = sizes[3], sizes[4], sizes[5]
+    pd, ph, pw, stride = sizes[15], sizes[16], sizes[17], sizes[14]
+    planes, rows, wide = window[0], window[1], window[2]
+    length = stride * wide
+    for channel in range(first, stop):
+        for plane in range(z - pd, z - pd + planes):
+            target = padded + 4 * ((channel - first) * planes + plane - (z - pd)) * rows * length
+            low, high = max(0, y - ph), min(h, y - ph + rows)
+            if plane < 0 or plane >= d or low >= high:
+                _floats(target, 0, rows * length)[:] = 0
+                continue
+            _floats(target, 0, (low - (y - ph)) * length)[:] = 0
+            _floats(target, (high - (y - ph)) * length, rows * length)[:] = 0
+            source = x + 4 * ((channel * d + plane) * h + low) * w
+            target += 4 * (low - (y - ph)) * length
+            if stride == 1 and w == length:  # rows follow one another
+                dac(_floats(source, 0, (high - low) * w), _floats(target, 0, (high - low) * w), scalars)
+            else:
+                for row in range(high - low):
+                    own = target + 4 * row * length
+                    _pad_row(source + 4 * row * w, own, w, pw, stride, wide, scratch, scalars)
+
+
+@njit
+def _unfold(padded, rows, width, position, count, z, y, block, pieces, sizes, window):
+    """Unfold up to 16 output positions into a block (width, 16); 15 numbers behind it may be written.
+
+    `rows`: where in `padded` each row of the weights begins. pieces (32): room.
     """
     high_out, wide_out = sizes[7], sizes[8]
-    kd, kh, kw = sizes[9], sizes[10], sizes[11]
-    sd, sh, sw = sizes[12], sizes[13], sizes[14]
-    deep, high, wide = sizes[3] + 2 * sizes[15], sizes[4] + 2 * sizes[16], sizes[5] + 2 * sizes[17]
-    dd, dh, dw = sizes[18], sizes[19], sizes[20]
-    into = columns
-    for row in range(start, stop):
-        channel, tap = row // (kd * kh * kw) - first, row % (kd * kh * kw)
-        plane, line, place = tap // (kh * kw) * dd, tap // kw % kh * dh, tap % kw * dw
-        for image in range(images):
-            base = padded + 4 * ((((channel * slots + image) * deep + plane) * high + line) * wide + place)
-            z, y = row_start // high_out, row_start % high_out
-            for _ in range(row_start, row_stop):
-                _unfold_row(base + 4 * (z * sd * high + y * sh) * wide, into, wide_out, sw)
-                into += 4 * wide_out
-                y += 1
-                if y == high_out:
-                    z, y = z + 1, 0
-
-
-@njit
-def _images_first(source, target, n, images, positions):
-    """Reorder (n, images, positions) → (images, n, positions); `target` may be written 15 numbers too far."""
-    into = target
-    for image in range(images):
-        for k in range(n):
-            begin = source + 4 * (k * images + image) * positions
-            for i in range(0, positions, 16):
-                _copy16(begin + 4 * i, into + 4 * i)
-            into += 4 * positions
+    length = sizes[14] * window[2]
+    lane, number = 0, 0
+    while lane < count:
+        row, column = (position + lane) // wide_out, (position + lane) % wide_out
+        line = (row // high_out - z) * sizes[12] * window[1] + (row % high_out - y) * sizes[13]
+        pieces[2 * number], pieces[2 * number + 1] = padded + 4 * (line * length + column), 4 * lane
+        lane += wide_out - column
+        number += 1
+    if number == 1:
+        begin = pieces[0]
+        for k in range(width):
+            _copy16(begin + 4 * rows[k], block + 4 * LANES * k)
+    else:  # what a piece writes too far, the next one or the next row writes over
+        for k in range(width):
+            for piece in range(number):
+                begin, into = pieces[2 * piece], block + pieces[2 * piece + 1]
+                _copy16(begin + 4 * rows[k], into + 4 * LANES * k)
 
 
 @njit(**_options)
-def _squared_lengths(columns, target, width, count, images, n, positions):
-    """Write ‖x̂_t‖² of each column of `columns` (width, count) for every one of n outputs: (images, n, positions)."""
-    total = _floats(target, 0, count)
-    total[:] = 0
-    for k in range(width):
-        row = _floats(columns, k * count, (k + 1) * count)
-        for i in range(count):
-            total[i] += row[i] * row[i]
-    # From the last image on: the first output of the first image lies where the totals are.
-    for image in range(images - 1, -1, -1):
-        source = _floats(target, image * positions, (image + 1) * positions)
-        for k in range(n - 1, -1, -1):
-            begin = (image * n + k) * positions
-            _floats(target, begin, begin + positions)[:] = source
-
-
-@njit(**_options)
-def _scale_outputs(out, scale, bias, first, stop, n, positions):
-    """Out · scale + bias in place, for rows first … stop of out (images · n, positions)."""
+def _scale_outputs(out, scale, bias, first, stop, n, positions, begin, end):
+    """Out · scale + bias in place, for positions begin … end of rows first … stop of out (images · n, positions)."""
     gains, offsets = _floats(scale, 0, n), _floats(bias, 0, n)
     for row in range(first, stop):
-        o, s, b = _floats(out, row * positions, (row + 1) * positions), gains[row % n], offsets[row % n]
-        for i in range(positions):
+        o, s, b = _floats(out, row * positions + begin, row * positions + end), gains[row % n], offsets[row % n]
+        for i in range(end - begin):
             o[i] = o[i] * s + b
 
 
 @compiled
 def conv_kernel(arguments):
-    """`tiled_conv` of this thread's images.
+    """`tiled_conv`, a thread's share of output positions: blocks of 16 positions of one image.
 
-    x, w, out; sizes; ends of the tiles' rows (tiles + 1), how many; images of a block, output rows of a block; room for
-    each thread's padded channels, converted channels, columns, sums, sums with images first, squared lengths or 0, and
-    the length of each; scalars of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); scale
-    and bias (outputs) or 0; rows of `accumulate`'s scalars: one for all tiles, or each's own.
+    x, w, out; sizes; ends of the tiles' rows (tiles + 1), how many; index (rows), and where in the padded channels of a
+    group each row begins; window (see `_pad_channels`); parts that outputs are cut into; positions and outputs whose
+    sums are held, a multiple of 128 positions; room for each thread's padded channels, row, block, sums, squared
+    lengths or 0, and the length of each; scalars of `dac` and `accumulate`, key; clip bits or 0, counts of clips
+    (threads, tiles); scale and bias (outputs) or 0; rows of `accumulate`'s scalars: one for all tiles, or each's own.
 
     sizes: images, channels, outputs; input extents (3), output extents, kernel, stride, padding, dilation (3 each),
     groups. A convolution of fewer dimensions has extents of 1 in front.
     """
-    a = carray(arguments, (26,), np.int64)
-    x, w, out, sizes = a[0], a[1], a[2], _integers(a[3], 0, 22)
-    tiles = a[5]
+    a = carray(arguments, (29,), np.int64)
+    x, w, out, sizes, tiles = a[0], a[1], a[2], _integers(a[3], 0, 22), a[5]
     ends = _integers(a[4], 0, tiles + 1)
-    most, most_rows = a[6], a[7]
-    number = np.int64(thread_number())
-    padded, scratch = a[8] + 4 * number * a[14], a[9] + 4 * number * a[15]
-    columns, sums = a[10] + 4 * number * a[16], a[11] + 4 * number * a[17]
-    ordered, squares = a[12] + 4 * number * a[17], a[13] + 4 * number * a[17] if a[13] else 0
-    dac_scalars, key = _floats(a[18], 0, 4), carray(_pointer(a[20]), (4,), np.uint64)
-    bits, scale, bias = a[21], a[23], a[24]
-    counts = _integers(a[22], number * tiles, (number + 1) * tiles)
     images, channels, n, groups = sizes[0], sizes[1], sizes[2], sizes[21]
-    wide_out, rows_out = sizes[8], sizes[6] * sizes[7]
-    positions, taps = rows_out * wide_out, sizes[9] * sizes[10] * sizes[11]
+    wide_out, high_out = sizes[8], sizes[7]
+    positions, taps = sizes[6] * high_out * wide_out, sizes[9] * sizes[10] * sizes[11]
     depth, share = channels // groups, n // groups  # channels and outputs of a group
     height = depth * taps
-    first_image, last_image = _share(images, 1)
-    _floats(padded, 0, a[14])[:] = 0
-    for begin in range(first_image, last_image, most):
-        m = min(most, last_image - begin)
+    index, source, window = a[6], _integers(a[7], 0, height), _integers(a[8], 0, 3)
+    volume = window[0] * window[1] * window[2] * sizes[14]
+    parts, most, most_outputs = a[9], a[10], a[11]
+    number = np.int64(thread_number())
+    padded, scratch, block = a[12] + 4 * number * a[17], a[13] + 4 * number * a[18], a[14] + 4 * number * a[19]
+    sums, squares = a[15] + 4 * number * a[20], a[16] + 4 * number * a[20] if a[16] else 0
+    dac_scalars, key = _floats(a[21], 0, 4), carray(_pointer(a[23]), (4,), np.uint64)
+    bits, scale, bias = a[24], a[26], a[27]
+    counts = _integers(a[25], number * tiles, (number + 1) * tiles)
+    pieces = np.empty(2 * LANES, np.int64)
+    panels = (positions + PANEL - 1) // PANEL
+    unit, last_unit = _share(parts * images * panels, 1)
+    while unit < last_unit:
+        part, image = unit // (images * panels), unit // panels % images
+        start = unit % panels * PANEL
+        stop = min(positions, start + min(most, (last_unit - unit) * PANEL))
+        unit += (stop - start + PANEL - 1) // PANEL
+        count = stop - start
+        lowest, highest = n * part // parts, n * (part + 1) // parts
+        # What of the image these positions meet: some rows of one plane, or whole planes.
+        z = start // (high_out * wide_out)
+        y = start // wide_out % high_out if sizes[6] == 1 else 0
         for tile in range(tiles):
-            start, stop = ends[tile], ends[tile + 1]
-            first, last = start // taps, (stop + taps - 1) // taps
-            for row_start in range(0, rows_out, most_rows):
-                row_stop = min(rows_out, row_start + most_rows)
-                count = (row_stop - row_start) * wide_out
-                for group in range(groups):
-                    if row_start == 0 or groups > 1:
-                        for image in range(m):
-                            low, high = group * depth + first, group * depth + last
-                            _pad_channels(x, begin + image, low, high, padded, scratch, image, most, sizes, dac_scalars)
-                    _unfold(padded, columns, first, start, stop, m, most, row_start, row_stop, sizes)
-                    matrix = w + 4 * (group * share * height + start)
-                    target, wide = sums if m > 1 else ordered, m * count
-                    _product(columns, wide, False, matrix, height, target, wide, share, wide, stop - start)
-                    if m > 1:
-                        _images_first(sums, ordered, share, m, count)
+            begin, end = ends[tile], ends[tile + 1]
+            first, last = begin // taps, (end + taps - 1) // taps
+            rows = source[begin:end]
+            for group in range(lowest // share, (highest + share - 1) // share):
+                low, high = (image * groups + group) * depth + first, (image * groups + group) * depth + last
+                planes, lines = z * sizes[12], y * sizes[13]
+                _pad_channels(x, low, high, planes, lines, padded, scratch, sizes, window, dac_scalars)
+                bottom, top = max(lowest, group * share), min(highest, (group + 1) * share)
+                for output in range(bottom, top, most_outputs):
+                    m = min(most_outputs, top - output)
+                    matrix, step = w + 4 * (output * height + begin), max(LANES, count)
+                    for at in range(0, count, LANES):
+                        # The last block ends with the positions, so that it writes nothing behind them.
+                        place = min(at, max(0, count - LANES))
+                        have = min(LANES, count)
+                        base = padded - 4 * first * volume
+                        _unfold(base, rows, end - begin, start + place, have, z, y, block, pieces, sizes, window)
+                        _multiply(matrix, height, index, end - begin, block, sums + 4 * place, step, m)
+                        if squares:
+                            _squared_lengths(block, end - begin, squares + 4 * place)
+                    if count < LANES:
+                        for k in range(1, m):
+                            row = _floats(sums, k * LANES, k * LANES + count)
+                            into = _floats(sums, k * count, k * count + count)
+                            for i in range(count):
+                                into[i] = row[i]
                     if squares:
-                        _squared_lengths(columns, squares, stop - start, m * count, m, share, count)
+                        for k in range(1, m):
+                            _floats(squares, k * count, k * count + count)[:] = _floats(squares, 0, count)
                     # Long runs where one follows the other in the output.
-                    whole = count == positions and groups == 1
-                    step = m * n * count if whole else share * count if count == positions else count
-                    for run in range(0, m * share * count, step):
-                        image, output = run // (share * count), run // count % share
-                        at = ((begin + image) * n + group * share + output) * positions + row_start * wide_out
-                        total, norm2 = _floats(ordered, run, run + step), _floats(squares, run, run + step)
-                        marks = _bytes(bits + images * n * positions * (tile // 8) if bits else 0, at, at + step)
-                        into = _floats(out, at, at + step)
-                        own = min(tile, a[25] - 1)
-                        adc_scalars = _floats(a[19], 6 * own, 6 * own + 6)
-                        clipped = accumulate(into, total, norm2, marks, at, adc_scalars, key, tile, tile == 0)
+                    run = m * count if count == positions else count
+                    for k in range(0, m * count, run):
+                        at = (image * n + output + k // count) * positions + start
+                        own, norm2 = sums + 4 * k, squares + 4 * k if squares else 0
+                        clipped = _hand_over(
+                            own, norm2, out, bits, images * n * positions, at, run, a[22], a[28], key, tile
+                        )
                         if bits:
                             counts[tile] += clipped
         if scale:
-            _scale_outputs(out, scale, bias, begin * n, (begin + m) * n, n, positions)
+            _scale_outputs(out, scale, bias, image * n + lowest, image * n + highest, n, positions, start, stop)
 
 
-# Small images with much padding: images innermost, so that every output position is a product of its own, without the
-# rows that meet the padding (of a 3×3 kernel on 2×2 images five of nine), and copies are long.
+# Small images: 16 of them innermost, so that every output position is a product of its own, without the rows that meet
+# the padding (of a 3×3 kernel on 2×2 images five of nine).
 
 
 def _transposer(size):
@@ -1067,113 +1181,123 @@ def _transpose(source, source_stride, target, target_stride, rows, columns):
             t[k * target_stride + i] = s[i * source_stride + k]
 
 
-@compiled
-def gather_kernel(arguments):
-    """Source (rows, columns), target (rows, count), rows, columns, order (count), count: the columns in that order."""
-    a = carray(arguments, (6,), np.int64)
-    columns, count = a[3], a[5]
-    order = _integers(a[4], 0, count)
-    first, last = _share(a[2], 1)
-    for row in range(first, last):
-        s, t = _floats(a[0], row * columns, (row + 1) * columns), _floats(a[1], row * count, (row + 1) * count)
-        for k in range(count):
-            t[k] = s[order[k]]
-
-
 @njit
-def _images_last(x, inputs, first, stop, begin, m, scratch, slots, sizes, scalars):
-    """Convert channels first … stop of m images by the DAC: `inputs` (channels, positions, slots)."""
-    channels, volume = sizes[1], sizes[4] * sizes[5]
+def _images_last(x, inputs, first, stop, begin, m, scratch, sizes, scalars):
+    """Convert channels first … stop of m images by the DAC: `inputs` (channels, positions, 16)."""
+    channels, volume = sizes[1], sizes[3] * sizes[4] * sizes[5]
     run = (stop - first) * volume
     for image in range(m):
         place = ((begin + image) * channels + first) * volume
         dac(_floats(x, place, place + run), _floats(scratch, image * run, (image + 1) * run), scalars)
-    _transpose(scratch, run, inputs, slots, m, run)
+    _transpose(scratch, run, inputs, LANES, m, run)
 
 
 @njit
-def _unfold_run(inputs, columns, depth, run, slots, sizes):
-    """Unfold a run of output positions without what meets the padding: (kernel rows, columns, channels; run; slots)."""
-    high, wide, stride, pad_h, pad_w = sizes[4], sizes[5], sizes[14], sizes[16], sizes[17]
-    into = columns
-    for line in range(run[3], run[4]):
-        y = run[0] * sizes[13] - pad_h + line * sizes[19]
-        for place in range(run[5], run[6]):
-            left = run[1] * stride - pad_w + place * sizes[20]
-            for channel in range(depth):
-                source = inputs + 4 * ((channel * high + y) * wide + left) * slots
-                for _ in range(run[1], run[2]):
-                    for i in range(0, slots, 16):
-                        _copy16(source + 4 * i, into + 4 * i)
-                    source += 4 * stride * slots
-                    into += 4 * slots
+def _repeat(source, target, first, n, positions):
+    """Write numbers first … first + n, each `positions` times."""
+    values = _floats(source, first, first + n)
+    for k in range(n):
+        _floats(target, k * positions, (k + 1) * positions)[:] = values[k]
+
+
+@njit
+def _spread_squares(squares, target, spare, apart, n, positions):
+    """Write what `squares` (positions, 16) holds for every one of n outputs: `target` (16, n, positions), `apart`."""
+    _transpose(squares, LANES, spare, positions, positions, LANES)
+    for image in range(LANES):
+        source = _floats(spare, image * positions, (image + 1) * positions)
+        for k in range(n):
+            begin = image * apart + k * positions
+            _floats(target, begin, begin + positions)[:] = source
 
 
 @compiled
 def conv_small_kernel(arguments):
-    """`tiled_conv` of this thread's images, in one or two dimensions, ungrouped, whole channels a tile.
+    """`tiled_conv`, a thread's share of 16 images each: blocks of one position of 16 images.
 
-    x, out; weights gathered (outputs, their length), their length; sizes as in `conv_kernel`; ends of the tiles'
-    channels (tiles + 1), how many; runs of output positions that meet the same kernel columns (runs, 8), how many;
-    where in the gathered weights those of a tile and of a set of kernel columns begin (tiles, sets), how many sets;
-    slots for images, a multiple of 16, outputs of a block; room for each thread's converted inputs, columns, sums and
-    sums with images first, squared lengths or 0, and the length of each; scalars of `dac` and `accumulate`, key; clip
-    bits or 0, counts of clips (threads, tiles); scale and bias (outputs) or 0; rows of
-    `accumulate`'s scalars: one for all tiles, or each's own.
-
-    A run: output row, first and last + 1 output column, kernel rows and kernel columns (first, last + 1), its set.
+    x, w, out; sizes as in `conv_kernel`; ends of the tiles' rows (tiles + 1), how many; kinds of tiles (tiles); what of
+    the kernel each output position meets (positions), and where in an image it begins (positions); where the rows of a
+    kind of tile and a part of the kernel begin (kinds · parts + 1), how many parts of the kernel; index and source: for
+    each such row, its number in the tile, and where in the images its numbers begin; parts that outputs are cut into;
+    groups of 16 images that are converted together, outputs whose sums are held; room for each thread's converted
+    images, scratch, block, sums, sums with images first, squared lengths or 0, gains, and the length of each; scalars
+    of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); scale and bias (outputs) or 0;
+    rows of `accumulate`'s scalars: one for all tiles, or each's own.
     """
-    a = carray(arguments, (30,), np.int64)
-    x, out, w, length, sizes, tiles = a[0], a[1], a[2], a[3], _integers(a[4], 0, 22), a[6]
-    ends = _integers(a[5], 0, tiles + 1)
-    runs, sets = carray(_pointer(a[7]), (a[8], 8), np.int64), a[10]
-    places = _integers(a[9], 0, tiles * sets)
-    slots, block = a[11], a[12]
+    a = carray(arguments, (38,), np.int64)
+    x, w, out, sizes, tiles = a[0], a[1], a[2], _integers(a[3], 0, 22), a[5]
+    ends, kinds = _integers(a[4], 0, tiles + 1), _integers(a[6], 0, tiles)
+    images, channels, n, groups = sizes[0], sizes[1], sizes[2], sizes[21]
+    positions, taps = sizes[6] * sizes[7] * sizes[8], sizes[9] * sizes[10] * sizes[11]
+    depth, share = channels // groups, n // groups  # channels and outputs of a group
+    height, volume = depth * taps, sizes[3] * sizes[4] * sizes[5]
+    met, bases, places, sets = _integers(a[7], 0, positions), _integers(a[8], 0, positions), a[9], a[10]
+    index, source, parts, most, most_outputs = a[11], a[12], a[13], a[14], a[15]
     number = np.int64(thread_number())
-    inputs, scratch, columns = a[13] + 4 * number * a[19], a[14] + 4 * number * a[19], a[15] + 4 * number * a[20]
-    sums, ordered = a[16] + 4 * number * a[21], a[17] + 4 * number * a[21]
-    squares = a[18] + 8 * number * a[21] if a[18] else 0
-    dac_scalars, key = _floats(a[22], 0, 4), carray(_pointer(a[24]), (4,), np.uint64)
-    bits, scale, bias = a[25], a[27], a[28]
-    counts = _integers(a[26], number * tiles, (number + 1) * tiles)
-    images, n, wide_out = sizes[0], sizes[2], sizes[8]
-    positions = sizes[7] * wide_out
-    first_image, last_image = _share(images, 1)
-    for begin in range(first_image, last_image, slots):
-        m = min(slots, last_image - begin)
-        for output in range(0, n, block):
-            share = min(block, n - output)
-            for tile in range(tiles):
-                depth = ends[tile + 1] - ends[tile]
-                _images_last(x, inputs, ends[tile], ends[tile + 1], begin, m, scratch, slots, sizes, dac_scalars)
-                for r in range(runs.shape[0]):
-                    run = runs[r]
-                    _unfold_run(inputs, columns, depth, run, slots, sizes)
-                    taps = run[6] - run[5]
-                    matrix = w + 4 * (output * length + places[tile * sets + run[7]] + run[3] * taps * depth)
-                    width, count = (run[4] - run[3]) * taps * depth, (run[2] - run[1]) * slots
-                    at = (run[0] * wide_out + run[1]) * slots
-                    target, apart = sums + 4 * at, positions * slots
-                    _product(columns, count, False, matrix, length, target, apart, share, count, width)
-                    if squares:
-                        _squared_lengths(columns, squares + 4 * at, width, count, 1, 1, count)
-                for k in range(share):
-                    plane = sums + 4 * k * positions * slots
-                    _transpose(plane, slots, ordered + 4 * k * positions, share * positions, positions, slots)
-                lengths = squares + 4 * a[21] if squares else 0
-                if squares:
-                    for k in range(share):
-                        _transpose(squares, slots, lengths + 4 * k * positions, share * positions, positions, slots)
-                step = m * n * positions if share == n else share * positions
-                for start in range(0, m * share * positions, step):
-                    at = ((begin + start // (share * positions)) * n + output) * positions
-                    total, norm2 = _floats(ordered, start, start + step), _floats(lengths, start, start + step)
-                    marks = _bytes(bits + images * n * positions * (tile // 8) if bits else 0, at, at + step)
-                    into = _floats(out, at, at + step)
-                    own = min(tile, a[29] - 1)
-                    adc_scalars = _floats(a[23], 6 * own, 6 * own + 6)
-                    clipped = accumulate(into, total, norm2, marks, at, adc_scalars, key, tile, tile == 0)
-                    if bits:
-                        counts[tile] += clipped
+    inputs, scratch, block = a[16] + 4 * number * a[23], a[17] + 4 * number * a[24], a[18] + 4 * number * a[25]
+    sums, ordered = a[19] + 4 * number * a[26], a[20] + 4 * number * a[27]
+    squares = a[21] + 4 * number * a[28] if a[21] else 0
+    gains = a[22] + 4 * number * a[29]
+    dac_scalars, key = _floats(a[30], 0, 4), carray(_pointer(a[32]), (4,), np.uint64)
+    bits, scale, bias = a[33], a[35], a[36]
+    counts = _integers(a[34], number * tiles, (number + 1) * tiles)
+    stacks = (images + LANES - 1) // LANES
+    unit, last_unit = _share(parts * stacks, 1)
+    while unit < last_unit:
+        part, stack = unit // stacks, unit % stacks
+        together = min(most, last_unit - unit, stacks - stack)
+        unit += together
+        lowest, highest = n * part // parts, n * (part + 1) // parts
+        for tile in range(tiles):
+            begin, end = ends[tile], ends[tile + 1]
+            first, last = begin // taps, (end + taps - 1) // taps
+            chosen = _integers(places, kinds[tile] * sets, kinds[tile] * sets + sets + 1)
+            for group in range(lowest // share, (highest + share - 1) // share):
+                stride = 4 * (last - first) * volume * LANES  # of 16 images
+                for k in range(together):
+                    m = min(LANES, images - (stack + k) * LANES)
+                    low, high, place = group * depth + first, group * depth + last, (stack + k) * LANES
+                    _images_last(x, inputs + k * stride, low, high, place, m, scratch, sizes, dac_scalars)
+                bottom, top = max(lowest, group * share), min(highest, (group + 1) * share)
+                for output in range(bottom, top, most_outputs):
+                    m = min(most_outputs, top - output)
+                    matrix = w + 4 * (output * height + begin)
+                    # Of all outputs those of one image follow those of another; else their distance is no power of two.
+                    apart = m * positions if m == n else m * positions + LANES
+                    for k in range(together):
+                        image = (stack + k) * LANES
+                        have = min(LANES, images - image)
+                        for position in range(positions):
+                            start, stop = chosen[met[position]], chosen[met[position] + 1]
+                            base = inputs + k * stride + 4 * LANES * bases[position]
+                            rows = _integers(source, start, stop)
+                            for i in range(stop - start):
+                                _copy16(base + 4 * LANES * rows[i], block + 4 * LANES * i)
+                            target = sums + 4 * LANES * position
+                            _multiply(
+                                matrix, height, index + 4 * start, stop - start, block, target, positions * LANES, m
+                            )
+                            if squares:
+                                _squared_lengths(block, stop - start, squares + 4 * LANES * position)
+                        norm2 = 0
+                        if squares:
+                            norm2, spare = squares + 8 * LANES * positions, squares + 4 * LANES * positions
+                            _spread_squares(squares, norm2, spare, apart, m, positions)
+                        _transpose(sums, LANES, ordered, apart, m * positions, LANES)
+                        run = have * m * positions if m == n else m * positions
+                        for i in range(0, have * m * positions, run):
+                            row = i // (m * positions)
+                            at = ((image + row) * n + output) * positions
+                            total, lengths = ordered + 4 * row * apart, norm2 + 4 * row * apart if squares else 0
+                            clipped = _hand_over(
+                                total, lengths, out, bits, images * n * positions, at, run, a[31], a[37], key, tile
+                            )
+                            if bits:
+                                counts[tile] += clipped
         if scale:
-            _scale_outputs(out, scale, bias, begin * n, (begin + m) * n, n, positions)
+            run = (highest - lowest) * positions
+            _repeat(scale, gains, lowest, highest - lowest, positions)
+            _repeat(bias, gains + 4 * run, lowest, highest - lowest, positions)
+            for image in range(stack * LANES, min(images, (stack + together) * LANES)):
+                at = (image * n + lowest) * positions
+                scale_rows(_floats(out, at, at + run), _floats(gains, 0, run), _floats(gains, run, 2 * run))
