@@ -1,7 +1,7 @@
 """The ADCs of a layer on one chip: their errors, and their kinds' tables."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -9,11 +9,13 @@ from torch import Tensor
 from ..errors import ProfileError, ShapeError
 from ..kernels import Backend, MatmulSpec, Read, reference
 from ..kernels.backends.reference import Reference
+from ..kernels.conversion import Conversion
 from ..profile import ADC, Noise
 from ..profile.kinds import ADC_KINDS
 from ..seeds import Key, Stream, derive
 from .distributions import shaped
 from .draw import normals
+from .kept import Kept
 from .read_noise import normals_of, wandering
 
 
@@ -34,6 +36,8 @@ class Converters(Backend):
         Which of the bit lines of an output (slices, and halves of pairs) they convert: each has ADCs of its own.
     base : Backend
         Who draws the noise and converts.
+    kept : Kept
+        ADCs that were drawn already, of the same chip.
     """
 
     adc: ADC
@@ -41,6 +45,7 @@ class Converters(Backend):
     chip: int
     base: Backend = Reference()
     line: int = 0
+    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Pass inputs on."""
@@ -65,32 +70,48 @@ class Converters(Backend):
         first: bool = False,
     ) -> int:
         """Add one tile's converted sums to `out`."""
-        full_scale = read.spec.full_scale(tile)
-        if read.spec.noisy and self.noise.distribution == "gaussian":
+        noise, slow = self.noise, None
+        if noise.wander:
+            slow = noise.wander * wandering(self.base, partial, read, tile, noise.wander_length)
+        adcs = self.conversion(read.spec.full_scale(tile), tile, partial)
+        where = tile, offset, bits, first
+        count = self.base.convert_noisy(out, partial, norm2, read, adcs, noise.distribution, slow, *where)
+        if count is not None:
+            return count
+        if read.spec.noisy and noise.distribution == "gaussian":
             open_ended = replace(read, spec=replace(read.spec, adc_bits=None, adc_full_scale=None))
             noisy = torch.empty_like(partial)
             self.base.accumulate(noisy, partial, norm2, open_ended, tile, offset, first=True)
         else:
             noisy = self.shake(partial, partial.new_zeros(()) if norm2 is None else norm2, read, tile, offset)
-        if self.noise.wander:
-            noisy = noisy + self.noise.wander * wandering(self.base, noisy, read, tile, self.noise.wander_length)
-        converter = self.converter(full_scale, tile, partial)
-        return self.base.convert(out, noisy.contiguous(), *converter, tile, bits, first)
+        if slow is not None:
+            noisy = noisy + slow
+        return self.base.convert(out, noisy.contiguous(), *adcs.arguments, tile, bits, first)
 
-    def converter(
-        self, full_scale: float | None, tile: int, like: Tensor
-    ) -> tuple[tuple[float, float], float, Tensor, Tensor, tuple[Tensor, Tensor] | None]:
-        """Return what one tile's ADCs are: limits, step, gains, offsets and table, as `Backend.convert` takes them."""
+    def conversion(self, full_scale: float | None, tile: int, like: Tensor) -> Conversion:
+        """Return one tile's ADCs, for sums like these (M, N, …); drawn when they are first asked for.
+
+        All that they follow from is in the key, or, as the chip's seed is, the same for all that is kept. A kind that
+        holds anything may change, so that it is asked every time.
+        """
+        kind, about = ADC_KINDS[self.adc.kind], (like.shape[1], like.dtype, like.device)
+        if vars(kind):
+            return self._conversion(full_scale, tile, like)
+        key = self.adc, kind, self.chip, full_scale, about
+        return self.kept.get((self.line, tile), key, lambda: self._conversion(full_scale, tile, like))
+
+    def _conversion(self, full_scale: float | None, tile: int, like: Tensor) -> Conversion:
         gains, offsets = self.errors(full_scale, tile, like)
+        differs = bool(self.adc.gain_error or self.adc.offset_error)
         if full_scale is None:
-            return (-math.inf, math.inf), 0.0, gains, offsets, None
+            return Conversion((-math.inf, math.inf), 0.0, gains, offsets, None, differs)
         step = full_scale / self.adc.levels if self.adc.levels else 0.0
         table = self.transfer(full_scale, tile, like) if self.searches else None
-        return self.limits(full_scale), step, gains, offsets, table
+        return Conversion(self.limits(full_scale), step, gains, offsets, table, differs)
 
     def converted(self, partial: Tensor, full_scale: float | None, tile: int) -> tuple[Tensor, Tensor]:
         """Convert noisy sums (M, N, …); return values in normalised units, and where they were out of range."""
-        return reference.convert(partial, *self.converter(full_scale, tile, partial))
+        return reference.convert(partial, *self.conversion(full_scale, tile, partial).arguments)
 
     def errors(self, full_scale: float | None, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 + gain_tc, and offset_tc·full_scale in normalised units, of one tile's ADCs (N,)."""

@@ -1,7 +1,7 @@
 """One layer's cells on one chip at one time: what the crossbars really multiply by."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..profile.kinds import CELL_MODELS
 from ..seeds import Key, derive
 from . import cells, faults
 from .cell_models import Draws
+from .kept import Kept
 from .layout import Layout
 from .wires import attenuation
 
@@ -56,11 +57,14 @@ class Chip:
         Digital factor that compensates the drift.
     seed : int
         What the layer's ADCs are drawn from.
+    kept : Kept
+        The ADCs that were drawn already.
     """
 
     planes: list[Plane]
     gain: float = 1.0
     seed: int = 0
+    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
     @property
     def weight(self) -> Tensor:
@@ -72,7 +76,7 @@ class Chip:
     def part(self, outputs: slice) -> "Chip":
         """Return the cells of some outputs, whose ADCs are others."""
         seed = derive(self.seed, Key.PART, outputs.start) if outputs.start else self.seed
-        return Chip([plane.part(outputs) for plane in self.planes], self.gain, seed)
+        return Chip([plane.part(outputs) for plane in self.planes], self.gain, seed, self.kept.part(outputs))
 
 
 @torch.no_grad()

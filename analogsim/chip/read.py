@@ -42,7 +42,7 @@ class DeviceKernel(Backend):
     def __init__(self, base: Backend | Any, chip: Chip, profile: HardwareProfile, *, observer: bool = False) -> None:
         self.base, self.chip, self.profile, self.observer = base, chip, profile, observer
         ideal = observer or (profile.noise.is_plain and profile.adc.is_plain)
-        self.converters = None if ideal else Converters(profile.adc, profile.noise, chip.seed, base)
+        self.converters = None if ideal else Converters(profile.adc, profile.noise, chip.seed, base, kept=chip.kept)
 
     @staticmethod
     def needed(chip: Chip, profile: HardwareProfile) -> bool:

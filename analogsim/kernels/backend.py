@@ -18,6 +18,7 @@ from ..profile import Weight
 from . import backward, reference
 from .clips import Clips
 from .conv_job import Job, convolve_natively, run_in_chunks
+from .conversion import Conversion, Lines
 from .memory import contiguous
 from .rows import multiply_by_tile
 from .spec import MatmulSpec, Read
@@ -177,6 +178,43 @@ class Backend(ABC):
         """
         converted, clipped = reference.convert(sums, limits, step, gains, offsets, table)
         return reference.add(out, converted, clipped, tile, bits, first)
+
+    def convert_noisy(
+        self,
+        out: Tensor,
+        partial: Tensor,
+        norm2: Tensor | None,
+        read: Read,
+        conversion: Conversion,
+        distribution: str,
+        slow: Tensor | None,
+        tile: int,
+        offset: int = 0,
+        bits: Tensor | None = None,
+        first: bool = False,
+    ) -> int | None:
+        """Add noise of a distribution and `convert`, in one pass; None where there is no such pass, as by default.
+
+        Parameters
+        ----------
+        out, partial, norm2, read, tile, offset, bits, first
+            As of `accumulate`.
+        conversion : Conversion
+            The ADCs, in place of the read's own.
+        distribution : str
+            Of the noise: a name of the profile's `noise.distribution`.
+        slow : Tensor (M, N, …) or None
+            Added to sums besides, normalised units.
+        """
+        return None
+
+    def read_lines(self, x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | None] | None:
+        """Multiply rows x (M, K), activation units, by all bit lines of a chip in one pass over the rows.
+
+        Returns what `matmul` returns, clips being those of any line and step; or None where there is no such pass, as
+        by default, and each line and step is read by itself.
+        """
+        return None
 
     def noisy(self, x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
         """Compute `reference.add_noise`; σ are numbers or broadcast over x."""

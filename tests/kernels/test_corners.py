@@ -29,6 +29,7 @@ from analogsim.kernels import (
     triton_installed,
 )
 from analogsim.kernels.backends.numba import conv as conv_cpu
+from analogsim.kernels.backends.numba import device as device_cpu
 from analogsim.kernels.backends.numba import jit
 from analogsim.kernels.backends.numba import matmul as cpu
 from analogsim.kernels.backends.reference import Reference
@@ -373,7 +374,7 @@ def test_adcs_of_their_own(small_blocks):
         limits = (-0.8 if adc.signed else 0.0, 0.8)
         out, bits = torch.full(shape, torch.nan), torch.zeros(shape, dtype=torch.uint8)
         record = bits if number % 2 else None
-        count = cpu.convert(out, sums, limits, step, gains, offsets, table, 2, record, True)
+        count = device_cpu.convert(out, sums, limits, step, gains, offsets, table, 2, record, True)
         off = ((out - want).abs() > 1e-6) | out.isnan()
         assert int(off.sum()) <= 1, (shape, adc)
         if record is not None:
@@ -400,6 +401,8 @@ def as_python(monkeypatch):
     key = np.arange(1, 5, dtype=np.uint64)
     with np.errstate(all="ignore"):
         jit.normals(np.zeros(128, np.float32), np.zeros(64, np.uint32), 0, *key, np.uint64(0))  # compiled before
+    for name in ("reshape_noise", "_shake", "_correct", "_rows_of_tables", "_gather", "_look_up"):
+        monkeypatch.setattr(jit, name, getattr(jit, name).py_func)
     monkeypatch.setattr(jit, "np", _Filled())
     monkeypatch.setattr(jit, "CHUNK", 128)
     monkeypatch.setattr(jit, "_WORDS", 64)
@@ -430,16 +433,19 @@ def test_accumulate_and_convert_read_only_what_they_have_written(as_python):
         bits = np.zeros(count * ("clips" in name), np.uint8)
         as_python["accumulate"](out, spread(count).numpy(), norm2, bits, offset, scalars, KEY, 0, first)
         assert np.isfinite(out).all(), (count, offset, name, first)
-    nothing, scalars = np.zeros(0, np.float32), np.array([-0.8, 0.8, 10, 0.1], np.float32)
-    table, values = np.arange(-4, 4, dtype=np.float32) / 5, np.arange(8, dtype=np.float32)
-    for count, depth, first in itertools.product(COUNTS, (0, 3), (True, False)):
+    nothing, ones = np.zeros(0, np.float32), np.ones(1, np.float32)
+    starts, no_starts = np.zeros(1, np.uint32), np.zeros(0, np.uint32)
+    levels = np.array([-0.8, 0.8, 10, 0.1, 5, 4, 4, -4], np.float32)
+    table, values = np.arange(-4, 6, dtype=np.float32) / 5, np.arange(10, dtype=np.float32)
+    table[8:] = np.nan
+    for count, comparisons, search, first in itertools.product(COUNTS, (0, 1, 2), (0, 1, 2), (True, False)):
         out = np.full(count, np.nan if first else 1.0, np.float32)
-        searched = (table, values) if depth else (nothing, nothing)
-        ones = np.ones(1, np.float32)
-        ends = 1, 1, depth, np.uint8(1), first
-        bits = np.zeros(count, np.uint8)
-        as_python["convert"](out, spread(count).numpy(), bits, 0, ones, ones, *searched, scalars, *ends)
-        assert np.isfinite(out).all(), (count, depth, first)
+        searched = [(nothing, nothing, no_starts), (table, values, starts), (table, nothing, no_starts)][search]
+        sizes = np.array([1, 1 + count % 2, 3 if search else 0, 10, comparisons, count % 3])
+        arrays = spread(count).numpy(), spread(count).square().numpy(), nothing, np.zeros(count, np.uint8)
+        ends = KEY, 1, ones, ones, *searched, levels, sizes, first
+        as_python["convert"](out, *arrays, 0, 0, np.array([0.1, 0.2 * comparisons, 0.3], np.float32), *ends)
+        assert np.isfinite(out).all(), (count, comparisons, search, first)
 
 
 def test_the_tests_would_notice_memory_that_nobody_has_written():

@@ -9,6 +9,7 @@ from ....profile import Weight
 from ...backend import Backend
 from ...clips import Clips
 from ...conv_job import Job, run_in_chunks
+from ...conversion import Lines
 from ...spec import MatmulSpec, Read
 
 
@@ -61,9 +62,21 @@ class Numba(Backend):
 
     def convert(self, *args: Any) -> int:
         """Convert and add up in one pass."""
-        from .matmul import convert
+        from .device import convert
 
         return convert(*args)
+
+    def convert_noisy(self, *args: Any, **options: Any) -> int | None:
+        """Add noise, convert and add up in one pass, but for distributions of others."""
+        from .device import convert_noisy
+
+        return convert_noisy(*args, **options)
+
+    def read_lines(self, x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | None] | None:
+        """Multiply a block of rows at a time by all lines, in all steps."""
+        from .device import read_lines
+
+        return read_lines(x, lines, read)
 
     def noisy(self, x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
         """Add noise in one pass."""

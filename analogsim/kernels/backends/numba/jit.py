@@ -73,6 +73,12 @@ def _copy16(typing, source, target):
 
 
 @njit
+def _words_at(address, count):
+    """Return so many 32-bit words; nothing where there is none (address 0)."""
+    return carray(_pointer(address), (count if address else 0,), np.uint32)
+
+
+@njit
 def _share(count, unit):
     """Return the range of 0 … count that is this thread's: whole units, but for the end."""
     team = np.int64(team_size())
@@ -288,36 +294,251 @@ def accumulate_kernel(arguments):
         _integers(a[10], 0, 8 * (thread_number() + 1))[8 * thread_number()] = clipped
 
 
-@njit(**_options)
-def convert(out, sums, bits, start, gains, offsets, table, values, scalars, columns, positions, depth, mark, first):
-    """Add what ADCs of their own make of a tile's sums to `out`; return how many clipped.
+# ADCs that are no ideal quantizers: of a gain and an offset each, or that search a table; and noise of other shapes.
 
-    Element i belongs to column (start + i) // positions % columns. `gains` and `offsets` hold a number a column.
-    scalars: least and largest sum, gain = levels / full scale, step (0: no rounding).
-    table, values: 2^depth thresholds (the first is not used) and outputs an ADC (one, or one a column); depth 0: an
-    ideal quantizer. `bits` may be empty, else clips are marked. `first` overwrites `out` instead.
+
+@njit(**_options)
+def reshape_noise(v, distribution):
+    """Turn standard normals into numbers of another distribution, in place: 1 uniform, 2 Laplace; minimax polynomials.
+
+    They are √12·(Φ(n) - 1/2), within 1e-6, and -sign(n)·ln(2·Φ(-|n|))/√2, within 5e-7 of itself.
     """
-    low, high, gain, step = scalars[0], scalars[1], scalars[2], scalars[3]
-    v = np.empty(CHUNK, np.float32)
-    column = np.empty(CHUNK, np.uint32)
-    code = np.empty(CHUNK, np.uint32)
-    shared = values.shape[0] == 1 << depth
-    clipped = 0
-    n = out.shape[0]
-    for begin in range(0, n, CHUNK):
-        m = min(CHUNK, n - begin)
-        p, o = sums[begin : begin + m], out[begin : begin + m]
-        c = (start + begin) // positions % columns
-        left = positions - (start + begin) % positions
-        i = 0
+    if distribution == 1:
+        for i in range(v.shape[0]):
+            a = np.abs(v[i])
+            a = a if a < _F(5.5) else _F(5.5)
+            u = a * _F(2 / 5.5) - _F(1)
+            p = _F(-0.003204931039363146)
+            p = p * u + _F(0.023910347372293472)
+            p = p * u + _F(-0.009951930493116379)
+            p = p * u + _F(-0.11837965250015259)
+            p = p * u + _F(0.14293734729290009)
+            p = p * u + _F(0.18670381605625153)
+            p = p * u + _F(-0.4591405987739563)
+            p = p * u + _F(0.11116623133420944)
+            p = p * u + _F(0.5653982758522034)
+            p = p * u + _F(-0.7537255883216858)
+            p = p * u + _F(0.17759142816066742)
+            p = p * u + _F(0.6132916808128357)
+            p = p * u + _F(-0.9417698383331299)
+            p = p * u + _F(0.7164285182952881)
+            p = p * u + _F(-0.32756298780441284)
+            p = p * u + _F(0.08663015067577362)
+            p = p * u + _F(1.7217285633087158)
+            v[i] = p if v[i] > 0 else -p
+    elif distribution == 2:
+        for i in range(v.shape[0]):
+            a = np.abs(v[i])
+            u = a * _F(2 / 6.75) - _F(1)
+            p = _F(-0.00017435592599213123)
+            p = p * u + _F(0.0003416147665120661)
+            p = p * u + _F(-2.8726342861773446e-05)
+            p = p * u + _F(-0.0005327019607648253)
+            p = p * u + _F(0.0016542688244953752)
+            p = p * u + _F(-0.004991345573216677)
+            p = p * u + _F(0.012813691049814224)
+            p = p * u + _F(-0.029270607978105545)
+            p = p * u + _F(0.06313686817884445)
+            p = p * u + _F(1.0585384368896484)
+            p = p * u + _F(1.5108733177185059)
+            v[i] = p * v[i]
+
+
+@njit(**_options)
+def _shake(v, p, q, sigma, read, multiplicative):
+    """Write v = p + √V·v, with V as `accumulate` has it; q (where there is read noise) holds ‖x̂‖²."""
+    variance = sigma * sigma
+    if read > 0:
+        for i in range(v.shape[0]):
+            s = p[i] * multiplicative
+            v[i] = p[i] + np.sqrt(variance + read * read * q[i] + s * s) * v[i]
+    elif multiplicative > 0:
+        for i in range(v.shape[0]):
+            s = p[i] * multiplicative
+            v[i] = p[i] + np.sqrt(variance + s * s) * v[i]
+    else:
+        for i in range(v.shape[0]):
+            v[i] = p[i] + sigma * v[i]
+
+
+@njit(**_options)
+def _correct(v, place, gains, offsets, columns, positions):
+    """Multiply by the gains of ADCs and add their offsets; v begins at element `place` of the output."""
+    m = v.shape[0]
+    i = 0
+    if positions == 1:
+        # They repeat every so many columns: several rows' worth, for long loops.
+        period = gains.shape[0]
+        at = place % period
         while i < m:
-            stop = min(m, i + left)
-            column[i:stop] = np.uint32(c)
+            run = min(period - at, m - i)
+            s, g, o = v[i : i + run], gains[at : at + run], offsets[at : at + run]
+            for k in range(run):
+                s[k] = s[k] * g[k] + o[k]
+            i += run
+            at = 0
+    else:
+        c = place // positions % columns
+        left = positions - place % positions
+        while i < m:
+            run = min(left, m - i)
+            s = v[i : i + run]
+            gain, shift = gains[c], offsets[c]
+            for k in range(run):
+                s[k] = s[k] * gain + shift
             c = c + 1 if c + 1 < columns else 0
             left = positions
-            i = stop
+            i += run
+
+
+@njit(**_options)
+def _rows_of_tables(rows, place, starts, columns, positions, stride):
+    """Write where the table of each element's ADC begins; `starts` repeats as gains do in `_correct`."""
+    m = rows.shape[0]
+    i = 0
+    if positions == 1:
+        period = starts.shape[0]
+        at = place % period
+        while i < m:
+            run = min(period - at, m - i)
+            rows[i : i + run] = starts[at : at + run]
+            i += run
+            at = 0
+    else:
+        c = place // positions % columns
+        left = positions - place % positions
+        while i < m:
+            run = min(left, m - i)
+            rows[i : i + run] = np.uint32(c * stride)
+            c = c + 1 if c + 1 < columns else 0
+            left = positions
+            i += run
+
+
+@njit(**_options)
+def _gather(source, places, target):
+    """Target = source[places]. By itself: a loop that also computes takes longer."""
+    for i in range(target.shape[0]):
+        target[i] = source[places[i]]
+
+
+@njit(**_options)
+def _look_up(v, rows, code, near, table, values, levels, depth, comparisons):
+    """Replace sums within the limits by what ADCs' tables make of them; NaN stays NaN.
+
+    A table has 2^depth thresholds in order (the first is not used) and then as many NaN as there are comparisons. Where
+    there are any, codes begin so evenly that a code is one of so many after the first guess: slope·v + shift, rounded
+    down. Where there are none, thresholds may be in any order, and are searched bit by bit.
+    """
+    step, slope, shift, zero, least = levels[3], levels[4], levels[5], levels[6], levels[7]
+    m = v.shape[0]
+    if comparisons:
+        last = _F((1 << depth) - 1)
         for i in range(m):
-            v[i] = p[i] * gains[column[i]] + offsets[column[i]]
+            s = v[i] * slope + shift
+            s = s if s > 0 else _F(0)  # NaN, too
+            s = s if s < last else last
+            code[i] = np.uint32(np.uint32(rows[i] + np.uint32(np.int32(s))) + np.uint32(1))
+        _gather(table, code, near)
+        if comparisons == 1 and not values.shape[0]:
+            for i in range(m):
+                s = v[i] * slope + shift
+                s = s if s > 0 else _F(0)
+                s = s if s < last else last
+                s = np.floor(s) - zero
+                s = s + _F(1) if v[i] >= near[i] else s
+                s = s if s > least else least
+                v[i] = s * step if v[i] == v[i] else v[i]
+            return
+        for _ in range(comparisons - 1):
+            for i in range(m):
+                code[i] = np.uint32(code[i] + np.uint32(1)) if v[i] >= near[i] else code[i]
+            _gather(table, code, near)
+        for i in range(m):
+            code[i] = code[i] if v[i] >= near[i] else np.uint32(code[i] - np.uint32(1))
+    else:
+        code[:] = rows
+        for bit in range(depth - 1, -1, -1):
+            half = np.uint32(1 << bit)
+            for i in range(m):
+                trial = np.uint32(code[i] + half)
+                code[i] = trial if v[i] >= table[trial] else code[i]
+    if values.shape[0]:
+        _gather(values, code, near)
+        for i in range(m):
+            v[i] = near[i] if v[i] == v[i] else v[i]
+    else:
+        # Outputs are as evenly spaced as they should be.
+        for i in range(m):
+            s = _F(np.int32(np.uint32(code[i] - rows[i]))) - zero
+            s = s if s > least else least
+            v[i] = s * step if v[i] == v[i] else v[i]
+
+
+@njit(**_options)
+def convert(
+    out,
+    sums,
+    norm2,
+    slow,
+    bits,
+    offset,
+    start,
+    noise,
+    key,
+    tile,
+    gains,
+    offsets,
+    table,
+    values,
+    starts,
+    levels,
+    sizes,
+    first,
+):
+    """Add what ADCs of their own make of a tile's sums, with noise, to `out`; return how many clipped.
+
+    Element i has the random number offset + i, and belongs to column (start + i) // positions % columns. norm2
+    (σ_r > 0), slow (added) and bits (to be marked with 1 << tile % 8) may be empty. `first` overwrites `out` instead.
+
+    noise: σ_out, σ_r, σ_m. gains, offsets (nothing: all 1 and 0) and starts, where each column's table begins (nothing:
+    one for all): a number a column, in one dimension repeated for several rows.
+    levels: least and largest sum, levels / full scale, step (0: no rounding); what `_look_up` needs.
+    sizes: columns, positions, depth of the tables (0: an ideal quantizer), their length, comparisons, distribution.
+    """
+    sigma, read, multiplicative = noise[0], noise[1], noise[2]
+    k0, k1, s0, s1, number = key[0], key[1], key[2], key[3], np.uint64(tile)
+    low, high, gain, step = levels[0], levels[1], levels[2], levels[3]
+    columns, positions, depth, stride = sizes[0], sizes[1], sizes[2], sizes[3]
+    comparisons, distribution = sizes[4], sizes[5]
+    words = np.empty(_WORDS, np.uint32)
+    scratch = np.empty(CHUNK, np.float32)
+    near = np.empty(CHUNK, np.float32)
+    code = np.empty(CHUNK, np.uint32)
+    rows = np.zeros(CHUNK, np.uint32)
+    known, since = 0, -1  # how many rows are those of this place in the period
+    noisy = sigma > 0 or read > 0 or multiplicative > 0
+    mark = np.uint8(1 << (tile & 7))
+    clipped = 0
+    n = out.shape[0]
+    begin = 0
+    while begin < n:
+        lead = (offset + begin) % PANEL
+        m = min(CHUNK - lead, n - begin)
+        v, p, o = scratch[lead : lead + m], sums[begin : begin + m], out[begin : begin + m]
+        if noisy:
+            normals(scratch, words, offset + begin - lead, k0, k1, s0, s1, number)
+            reshape_noise(v, distribution)
+            _shake(v, p, norm2[begin : begin + m] if read > 0 else p, sigma, read, multiplicative)
+        else:
+            for i in range(m):
+                v[i] = p[i]
+        if slow.shape[0]:
+            q = slow[begin : begin + m]
+            for i in range(m):
+                v[i] += q[i]
+        if gains.shape[0]:
+            _correct(v, start + begin, gains, offsets, columns, positions)
         if bits.shape[0]:
             b = bits[begin : begin + m]
             count = np.int32(0)
@@ -331,15 +552,12 @@ def convert(out, sums, bits, start, gains, offsets, table, values, scalars, colu
             s = high if s > high else s
             v[i] = low if s < low else s
         if depth:
-            for i in range(m):
-                code[i] = np.uint32(0) if shared else np.uint32(column[i] << np.uint32(depth))
-            for bit in range(depth - 1, -1, -1):
-                half = np.uint32(1 << bit)
-                for i in range(m):
-                    trial = np.uint32(code[i] + half)
-                    code[i] = trial if v[i] >= table[trial] else code[i]
-            for i in range(m):
-                v[i] = values[code[i]] if v[i] == v[i] else v[i]  # NaN stays NaN
+            if starts.shape[0]:
+                phase = (start + begin) % (columns * positions)
+                if phase != since or known < m:  # where columns divide a chunk, it is the same every time
+                    _rows_of_tables(rows[:m], start + begin, starts, columns, positions, stride)
+                    known, since = m, phase
+            _look_up(v, rows[:m], code[:m], near[:m], table, values, levels, depth, comparisons)
         elif step > 0:
             for i in range(m):
                 v[i] = np.rint(v[i] * gain) * step
@@ -349,35 +567,43 @@ def convert(out, sums, bits, start, gains, offsets, table, values, scalars, colu
         else:
             for i in range(m):
                 o[i] += v[i]
+        begin += m
     return clipped
 
 
 @compiled
 def convert_kernel(arguments):
-    """Arrays out, sums, bits or 0, gains, offsets, table, values, their length, scalars (4); sizes.
+    """Arrays out, sums, norm2 or 0, slow or 0, bits or 0; count, offset, noise (3), key (4), tile; ADCs, levels (8),
+    sizes (6); first, clipped or 0 (as `accumulate_kernel`).
 
-    The sizes: count, columns, positions, depth, tile, first, clipped or 0 (as `accumulate_kernel`).
+    ADCs: gains, offsets, table, values, starts, an array or 0 and how many numbers it has each (10).
     """
-    a = carray(arguments, (16,), np.int64)
-    start, stop = _share(a[9], CHUNK)
+    a = carray(arguments, (15,), np.int64)
+    count = a[5]
+    begin, stop = _share(count, CHUNK)
+    sizes, adcs = _integers(a[12], 0, 6), _integers(a[10], 0, 10)
     clipped = convert(
-        _floats(a[0], start, stop),
-        _floats(a[1], start, stop),
-        _bytes(a[2], start, stop),
-        start,
-        _floats(a[3], 0, a[10]),
-        _floats(a[4], 0, a[10]),
-        _floats(a[5], 0, a[7]),
-        _floats(a[6], 0, a[7]),
-        _floats(a[8], 0, 4),
-        a[10],
-        a[11],
-        a[12],
-        np.uint8(1 << (a[13] & 7)),
-        a[14] != 0,
+        _floats(a[0], begin, stop),
+        _floats(a[1], begin, stop),
+        _floats(a[2], begin, stop),
+        _floats(a[3], begin, stop),
+        _bytes(a[4], begin, stop),
+        a[6] + begin,
+        begin,
+        _floats(a[7], 0, 3),
+        carray(_pointer(a[8]), (4,), np.uint64),
+        a[9],
+        _floats(adcs[0], 0, adcs[1]),
+        _floats(adcs[2], 0, adcs[3]),
+        _floats(adcs[4], 0, adcs[5]),
+        _floats(adcs[6], 0, adcs[7]),
+        _words_at(adcs[8], adcs[9]),
+        _floats(a[11], 0, 8),
+        sizes,
+        a[13] != 0,
     )
-    if a[15]:
-        _integers(a[15], 0, 8 * (thread_number() + 1))[8 * thread_number()] = clipped
+    if a[14]:
+        _integers(a[14], 0, 8 * (thread_number() + 1))[8 * thread_number()] = clipped
 
 
 @njit

@@ -188,40 +188,6 @@ def accumulate(
 
 
 @torch.no_grad()
-def convert(
-    out: Tensor,
-    sums: Tensor,
-    limits: tuple[float, float],
-    step: float,
-    gains: Tensor,
-    offsets: Tensor,
-    table: tuple[Tensor, Tensor] | None,
-    tile: int,
-    bits: Tensor | None,
-    first: bool,
-) -> int:
-    """Compute `Backend.convert`; all contiguous."""
-    count, columns, threads = out.numel(), out.shape[1], team(out.numel())
-    clipped = None if bits is None else out.new_zeros(8 * threads, dtype=torch.int64)
-    thresholds = outputs = None
-    depth = length = 0
-    if table is not None:
-        thresholds, outputs = table
-        thresholds = torch.cat([thresholds.new_zeros(len(thresholds), 1), thresholds], 1)
-        outputs, length = contiguous(outputs), outputs.numel()
-        depth = outputs.shape[1].bit_length() - 1
-    scalars = floats([*limits, 1 / step if step else 0.0, step])
-    openmp.run(
-        jit.convert_kernel,
-        threads,
-        *((out, count), (sums, count), (bits, count, torch.uint8), (gains, columns), (offsets, columns)),
-        *((thresholds, length), (outputs, length), length, (scalars, 4)),
-        *(count, columns, math.prod(out.shape[2:]), depth, tile, first, (clipped, 8 * threads, torch.int64)),
-    )
-    return 0 if clipped is None else int(clipped.sum())
-
-
-@torch.no_grad()
 def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
     """Compute `reference.add_noise` in one pass."""
     x, count = contiguous(x), x.numel()
