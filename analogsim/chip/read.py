@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..kernels import Backend, Clips, ConvGeometry, MatmulSpec, Read, reference
 from ..kernels.conv_job import CHUNK, Job, run_in_chunks
+from ..kernels.conversion import Conversion, Lines, of_spec
 from ..kernels.rows import multiply_by_tile
 from ..kernels.tiles import Tile, cut
 from ..profile import HardwareProfile
@@ -18,7 +19,7 @@ from ..seeds import Key, derive
 from ..value import LEAST_SCALE
 from .adc import Converters
 from .build import Chip, Plane
-from .dac_steps import steps
+from .dac_steps import step_coefficients, steps
 
 
 class DeviceKernel(Backend):
@@ -60,6 +61,10 @@ class DeviceKernel(Backend):
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Compute as a backend's `matmul`; `w`, the sum of the planes, is not used."""
+        if not self.observer and not self.profile.noise.wander:
+            found = self.base.read_lines(x, self._lines(x, read), read)
+            if found is not None:
+                return found
         return self._sum(x, read, self._rows)
 
     def accumulate(self, *args: Any, **options: Any) -> int:
@@ -96,6 +101,30 @@ class DeviceKernel(Backend):
             out = out * read.scale.view(columns)
         return out if read.bias is None else out + read.bias.view(columns), masks
 
+    def _lines(self, x: Tensor, read: Read) -> Lines:
+        """Return what `reads` yields, for a backend that reads all of it in one pass."""
+        planes, dac = self.chip.planes, self.profile.dac
+        parts = step_coefficients(dac)
+        adcs = [None if self.converters is None else replace(self.converters, line=i) for i in range(len(planes))]
+        like = x.new_empty(0, len(planes[0].weight))
+
+        def conversion(line: int, tile: int) -> Conversion:
+            own = adcs[line]
+            return of_spec(read.spec, tile) if own is None else own.conversion(read.spec.full_scale(tile), tile, like)
+
+        saturates = self.converters is not None and self.profile.adc.sum_bits is not None
+        return Lines(
+            [plane.weight for plane in planes],
+            [plane.variance for plane in planes],
+            [plane.coefficient for plane in planes],
+            parts,
+            dac.step_bits,
+            [_own_seed(read.seed, i, j) for i in range(len(planes)) for j in range(len(parts))],
+            conversion,
+            self.profile.noise.distribution,
+            self.converters.register(read.spec.full_scale(0)) if self.converters is not None and saturates else None,
+        )
+
     def reads(self, x: Tensor, read: Read) -> Iterator[tuple[Any, Converters | None, float, Tensor, Plane, Read]]:
         """Yield, for every plane and step, the backend, the ADCs where they are no ideal quantizers, what the result is
         multiplied by, the step's inputs in normalised units, the plane, and its own read.
@@ -105,7 +134,7 @@ class DeviceKernel(Backend):
         for i, plane in enumerate(self.chip.planes):
             adcs = None if self.converters is None else replace(self.converters, line=i)
             for j, (weight, step) in enumerate(inputs):
-                own = replace(inner, seed=derive(read.seed, Key.PLANE, i, j)) if i or j else inner
+                own = replace(inner, seed=_own_seed(read.seed, i, j))
                 yield base, adcs, plane.coefficient * weight, step, plane, own
 
     def _inputs(self, x: Tensor, spec: MatmulSpec) -> tuple[Any, list[tuple[float, Tensor]]]:
@@ -183,6 +212,11 @@ class _DeviceJob(Job):
             return norm2
         own = self.convolve(x.square(), tile.of(self.variance).contiguous())
         return own if norm2 is None else own + self.noise_read**2 * norm2
+
+
+def _own_seed(seed: int, plane: int, step: int) -> int:
+    """Return the key of the random numbers of one plane in one step."""
+    return derive(seed, Key.PLANE, plane, step) if plane or step else seed
 
 
 def _with_noise_of_cells(read: Read, plane: Plane) -> Read:

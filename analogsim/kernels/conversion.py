@@ -1,10 +1,15 @@
 """What the ADCs of one tile make of a sum, and a chip's bit lines as whoever reads them at once needs them."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from .spec import MatmulSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +46,18 @@ class Conversion:
         return self.limits, self.step, self.gains, self.offsets, self.table
 
 
+def of_spec(spec: MatmulSpec, tile: int) -> Conversion:
+    """Return the ideal quantizers that `Backend.accumulate` takes from a spec."""
+    return _ideal(spec.full_scale(tile), spec.adc_levels)
+
+
+@lru_cache(maxsize=256)
+def _ideal(full_scale: float | None, levels: int) -> Conversion:
+    most, none = math.inf if full_scale is None else full_scale, torch.empty(0, device="cpu")
+    step = full_scale / levels if full_scale is not None and levels else 0.0
+    return Conversion((-most, most), step, none, none, differs=False)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lines:
     """All the bit lines of a matrix, and the steps in which inputs are applied: what `Backend.read_lines` adds up.
@@ -61,8 +78,8 @@ class Lines:
         Bits of the inputs' codes that a step applies, the lowest first; None: all at once.
     seeds : sequence of int
         Of each line's steps: line by line, the key of their random numbers.
-    conversions : sequence of Conversion
-        Line by line, those of its tiles.
+    conversion : callable
+        Gives the ADCs of a line and a tile, by their numbers.
     distribution : str
         Of the noise.
     register : (float, float) or None
@@ -75,6 +92,6 @@ class Lines:
     steps: Sequence[float]
     step_bits: int | None
     seeds: Sequence[int]
-    conversions: Sequence[Conversion]
+    conversion: Callable[[int, int], Conversion]
     distribution: str = "gaussian"
     register: tuple[float, float] | None = None

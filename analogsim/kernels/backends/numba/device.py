@@ -8,11 +8,24 @@ from torch import Tensor
 
 from ...clips import Clips
 from ...conversion import Conversion, Lines
-from ...memory import contiguous
+from ...memory import contiguous, in_rows, room, rows_address
+from ...philox import check_extent
 from ...spec import MatmulSpec, Read
 from . import jit, openmp
 from .adcs import ADCs, adcs
-from .matmul import adc_scalars, integers, key_words, team
+from .matmul import (
+    BLOCK,
+    FEW_OUTPUTS,
+    INPUTS,
+    ROWS,
+    adc_scalars,
+    dac_scalars,
+    finishing,
+    floats,
+    integers,
+    key_words,
+    team,
+)
 
 DISTRIBUTIONS = ("gaussian", "uniform", "laplace")  # numbers of `jit.reshape_noise`
 _QUIET = Read(MatmulSpec())
@@ -81,6 +94,78 @@ def _kept_integers(*values: int) -> Tensor:
     return integers(values)
 
 
+@torch.no_grad()
 def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | None] | None:
     """Compute `Backend.read_lines`."""
-    return None
+    spec, (m, k), n = read.spec, x.shape, len(lines.weights[0])
+    if lines.distribution not in DISTRIBUTIONS or not m * k * n:
+        return None
+    check_extent(m * n)
+    tiles, threads, steps = len(spec.tiles(k)), team(m * max(k, n)), len(lines.steps)
+    spec.check_tiles(tiles)
+    width, count = min(spec.rows or k, k), len(lines.weights)
+    x, out = in_rows(x), x.new_empty(m, n)
+    weights = [in_rows(w) for w in lines.weights]
+    variances = [None if v is None else in_rows(v) for v in lines.variances]
+    of_cells = any(v is not None for v in variances)
+    clips = Clips.none(tiles, out) if read.records else None
+    counts = x.new_zeros(threads, tiles, dtype=torch.int64)
+    most = min(max(ROWS, BLOCK // max(n, width)), -(-m // threads) + 16)
+    group = min(k, max(1, INPUTS // (most * width * steps)) * width)
+    several_reads = count * steps > 1
+    apart = several_reads or lines.register is not None or lines.coefficients[0] * lines.steps[0] != 1
+    converts = spec.dac_levels > 0 or spec.input_range != 1
+    outputs = threads * most * n
+    kept, starts = room(
+        x,
+        threads * steps * most * group * converts,
+        threads * most * width * of_cells,
+        threads * most * (spec.noise_read > 0),
+        outputs,
+        outputs * (of_cells or spec.noise_read > 0),
+        outputs * (n < FEW_OUTPUTS),
+        outputs * count * steps * apart,
+    )
+    several = max(1, min(m, jit.CHUNK // n))
+    gains, offsets = (
+        part if part is None or several == 1 else part.expand(several, -1).contiguous().view(-1)
+        for part in finishing(n, read)
+    )
+    period = 0 if gains is None else n * several
+    own = [adcs(lines.conversion(line, tile), n, True) for line in range(count) for tile in range(tiles)]
+    noise = [
+        (spec.noise_output, 1.0 if spec.noise_read or v is not None else 0.0, spec.noise_multiplicative)
+        for v in variances
+    ]
+    matrices = [
+        (*rows_address(w, n, k), *((0, 0) if v is None else rows_address(v, n, k)))
+        for w, v in zip(weights, variances, strict=True)
+    ]
+    keys = [_words(seed, read.stream) for seed in lines.seeds]
+    factors = [c * d for c in lines.coefficients for d in lines.steps]
+    base = 0 if lines.step_bits is None else 2**lines.step_bits
+    register = None if lines.register is None else floats(lines.register)
+    planes = -(-tiles // 8)
+    openmp.run(
+        jit.lines_kernel,
+        threads,
+        *(*rows_address(x, m, k), (out, m * n), m, k, n, width, most, group, converts, count, steps, base, *starts),
+        *((dac_scalars(spec), 4), (integers(matrices), 4 * count, torch.int64), (floats(noise), 3 * count)),
+        (integers(keys), 4 * len(keys), torch.int64),
+        (integers([adc.addresses for adc in own]), 10 * len(own), torch.int64),
+        (torch.stack([adc.levels for adc in own]), 8 * len(own)),
+        (torch.stack([_sizes(adc, n, 1, lines.distribution) for adc in own]), 6 * len(own), torch.int64),
+        *((floats(factors), len(factors)), (register, 2)),
+        (None if clips is None else clips.bits, planes * m * n, torch.uint8),
+        *((counts, threads * tiles, torch.int64), period, (gains, period), (offsets, period)),
+        (floats([spec.noise_read]), 1),
+    )
+    if clips is None:
+        return out, None
+    # A conversion that clips in several lines or steps is one output's.
+    found = None if several_reads or lines.register is not None else counts.sum(0).tolist()
+    return out, Clips(clips.bits, tiles, found)
+
+
+def _words(seed: int, stream: int) -> list[int]:
+    return [v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)]

@@ -782,6 +782,200 @@ def matmul_kernel(arguments):
             scale_rows(into, scale, bias)
 
 
+@njit(**_options)
+def _digits(x, target, apart, steps, base, scalars, scratch):
+    """Convert inputs, and cut their codes into the digits of each step, the lowest first, in [-1, 1]: `apart` apart."""
+    gain, low, high = scalars[0], scalars[1], scalars[2]
+    top = base - _F(1)
+    inverse = _F(1) / base  # a power of two
+    for first in range(0, x.shape[0], CHUNK):
+        m = min(CHUNK, x.shape[0] - first)
+        s, rest = x[first : first + m], scratch[:m]
+        for i in range(m):
+            v = s[i] * gain
+            v = high if v > high else v
+            v = low if v < low else v
+            rest[i] = np.rint(v)
+        for step in range(steps):
+            begin = step * apart + first
+            t = _floats(target, begin, begin + m)
+            for i in range(m):
+                code = np.abs(rest[i])
+                higher = np.floor(code * inverse)
+                digit = (code - higher * base) / top
+                t[i] = digit if rest[i] > 0 else -digit
+                rest[i] = higher if rest[i] > 0 else -higher
+
+
+@njit(**_options)
+def _convert_rows(x, x_stride, inputs, stride, rows, steps, base, apart, scalars, scratch):
+    """Convert `stride` inputs of each row, all bits at once or in steps: (steps, rows, stride), steps `apart` apart."""
+    if stride == x_stride:
+        rows, stride, x_stride = 1, rows * stride, rows * stride
+    for row in range(rows):
+        line = _floats(x, row * x_stride, row * x_stride + stride)
+        if base > 0:
+            _digits(line, inputs + 4 * row * stride, apart, steps, base, scalars, scratch)
+        else:
+            dac(line, _floats(inputs, row * stride, (row + 1) * stride), scalars)
+
+
+@njit
+def _product_of_rows(here, stride, weight, w_stride, target, columns, rows, n, width):
+    """Multiply rows (rows, width) by weights (n, width): target (rows, n); `columns`: room for few outputs, or 0."""
+    if columns:
+        _product(here, stride, True, weight, w_stride, columns, rows, n, rows, width)
+        transpose_few(_floats(columns, 0, rows * n), _floats(target, 0, rows * n), n, rows)
+    else:
+        _product(weight, w_stride, True, here, stride, target, n, rows, n, width)
+
+
+@njit(**_options)
+def _square_rows(here, stride, rows, width, squares, norms):
+    """Write the squares of rows (rows, width), and their sums; either may be 0, for no such room."""
+    for row in range(rows):
+        h = _floats(here, row * stride, row * stride + width)
+        if squares:
+            q = _floats(squares, row * width, (row + 1) * width)
+            for i in range(width):
+                q[i] = h[i] * h[i]
+        if norms:
+            _floats(norms, 0, rows)[row] = _square_sum(h)
+
+
+@njit(**_options)
+def _add_norms(lengths, norms, rows, n, read, first):
+    """Add read²·‖x̂‖² of each row to what is in its n columns, or write it there if `first`."""
+    for row in range(rows):
+        q, own = _floats(lengths, row * n, (row + 1) * n), read * read * _floats(norms, 0, rows)[row]
+        if first:
+            for i in range(n):
+                q[i] = own
+        else:
+            for i in range(n):
+                q[i] += own
+
+
+@njit(**_options)
+def _saturate(total, low, high, bits, length, planes, start):
+    """Keep sums within a register; where they were not, every tile of an output counts as clipped."""
+    for i in range(total.shape[0]):
+        s = total[i]
+        if bits and (s < low or s > high):
+            for plane in range(planes):
+                _bytes(bits, plane * length, (plane + 1) * length)[start + i] = 255
+        s = high if s > high else s
+        total[i] = low if s < low else s
+
+
+@njit(**_options)
+def _combine(out, total, factor, first):
+    if first:
+        for i in range(out.shape[0]):
+            out[i] = total[i] * factor
+    else:
+        for i in range(out.shape[0]):
+            out[i] += total[i] * factor
+
+
+@compiled
+def lines_kernel(arguments):
+    """`Backend.read_lines` of this thread's rows, a block of rows at a time as in `matmul_kernel`.
+
+    x, stride, out, m, k, n; rows of a tile, most rows of a block, inputs converted together, whether inputs are
+    converted; lines, steps, 2^bits of a step or 0; room for each thread's inputs, squared inputs or 0, squared lengths
+    or 0, sums, variances or 0, transposed sums or 0, each line's and step's totals or 0; scalars of `dac`; lines'
+    weights, strides, variances or 0, strides (lines, 4); noise (lines, 3), keys (lines, steps, 4); ADCs (lines, tiles,
+    10), levels (lines, tiles, 8) and sizes (lines, tiles, 6) as in `convert_kernel`; factors (lines, steps); register's
+    ends (2) or 0; clip bits or 0, counts of clips (threads, tiles); length of scale and bias or 0, scale, bias.
+    """
+    a = carray(arguments, (35,), np.int64)
+    x, x_stride, out, m, k, n = a[0], a[1], a[2], a[3], a[4], a[5]
+    width, most, group, converts = a[6], a[7], a[8], a[9] != 0
+    lines, steps, base = a[10], a[11], _F(a[12])
+    number = np.int64(thread_number())
+    block, tiles = most * n, (k + width - 1) // width
+    inputs = a[13] + 4 * number * steps * most * group
+    squares = a[14] + 4 * number * most * width if a[14] else 0
+    norms = a[15] + 4 * number * most if a[15] else 0
+    sums = a[16] + 4 * number * block
+    lengths = a[17] + 4 * number * block if a[17] else 0
+    columns = a[18] + 4 * number * block if a[18] else 0
+    totals = a[19] + 4 * number * lines * steps * block if a[19] else 0
+    scalars = _floats(a[20], 0, 4)
+    matrices = carray(_pointer(a[21]), (lines, 4), np.int64)
+    noises = carray(_pointer(a[22]), (lines, 3), np.float32)
+    keys = carray(_pointer(a[23]), (lines, steps, 4), np.uint64)
+    adcs = carray(_pointer(a[24]), (lines, tiles, 10), np.int64)
+    levels = carray(_pointer(a[25]), (lines, tiles, 8), np.float32)
+    sizes = carray(_pointer(a[26]), (lines, tiles, 6), np.int64)
+    factors = carray(_pointer(a[27]), (lines, steps), np.float32)
+    register, bits, period = _floats(a[28], 0, 2), a[29], a[31]
+    counts = _integers(a[30], number * tiles, (number + 1) * tiles)
+    scale, bias = _floats(a[32], 0, period), _floats(a[33], 0, period)
+    read, none = _floats(a[34], 0, 1)[0], _floats(0, 0, 0)
+    scratch = np.empty(CHUNK, np.float32)
+    first, last = _share(m, 16)
+    blocks = (last - first + most - 1) // most
+    for part in range(blocks):
+        start = first + (last - first) * part // blocks
+        stop = first + (last - first) * (part + 1) // blocks
+        rows = stop - start
+        into = _floats(out, start * n, stop * n)
+        ready, stride, apart, begin = x + 4 * start * x_stride, x_stride, 0, 0
+        for tile in range(tiles):
+            left, right = tile * width, min(k, tile * width + width)
+            if converts and left % group == 0:
+                ready, stride, apart, begin = inputs, min(group, k - left), most * group, left
+                source = x + 4 * (start * x_stride + left)
+                _convert_rows(source, x_stride, inputs, stride, rows, steps, base, apart, scalars, scratch)
+            for step in range(steps):
+                here = ready + 4 * (step * apart + left - begin)
+                if squares or norms:
+                    _square_rows(here, stride, rows, right - left, squares, norms)
+                for line in range(lines):
+                    w = matrices[line]
+                    _product_of_rows(here, stride, w[0] + 4 * left, w[1], sums, columns, rows, n, right - left)
+                    if w[2]:
+                        v, wide = w[2] + 4 * left, right - left
+                        _product_of_rows(squares, wide, v, w[3], lengths, columns, rows, n, wide)
+                    if norms:
+                        _add_norms(lengths, norms, rows, n, read, w[2] == 0)
+                    marks = _bytes(bits + m * n * (tile // 8) if bits else 0, start * n, stop * n)
+                    own, of = adcs[line, tile], line * steps + step
+                    total = _floats(totals, of * block, of * block + rows * n) if totals else into
+                    clipped = convert(
+                        total,
+                        _floats(sums, 0, rows * n),
+                        _floats(lengths, 0, rows * n),
+                        none,
+                        marks,
+                        start * n,
+                        start * n,
+                        noises[line],
+                        keys[line, step],
+                        tile,
+                        _floats(own[0], 0, own[1]),
+                        _floats(own[2], 0, own[3]),
+                        _floats(own[4], 0, own[5]),
+                        _floats(own[6], 0, own[7]),
+                        _words_at(own[8], own[9]),
+                        levels[line, tile],
+                        sizes[line, tile],
+                        tile == 0,
+                    )
+                    if bits:
+                        counts[tile] += clipped
+        if totals:
+            for of in range(lines * steps):
+                total = _floats(totals, of * block, of * block + rows * n)
+                if a[28]:
+                    _saturate(total, register[0], register[1], bits, m * n, (tiles + 7) // 8, start * n)
+                _combine(into, total, factors[of // steps, of % steps], of == 0)
+        if period:
+            scale_rows(into, scale, bias)
+
+
 # Weights as they are programmed: W over the largest magnitude of its row (an output).
 
 _MAGNITUDE = np.int32(0x7FFFFFFF)  # all bits but the sign's
