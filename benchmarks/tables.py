@@ -113,6 +113,17 @@ def layers() -> str:
     return f"{text}{source(report, 'python -m benchmarks.layers')}Goal: 1.5.\n\nPeak memory (goal: 2):\n\n{memory}"
 
 
+def shapes() -> str:
+    """Layers of every kind."""
+    report = Report.load(RESULTS / "shapes.json")
+    goals = {case.name: f"{case.results[-1].goal:g}" for case in report.cases}
+    lines = per_case(report, ["analog"], ["ratio"]).splitlines()
+    lines[0] += " goal |"
+    lines[1] += " --- |"
+    lines[2:] = [f"{line} {goals[line.split('|')[1].strip()]} |" for line in lines[2:]]
+    return "\n".join(lines) + "\n" + source(report, "python -m benchmarks.shapes")
+
+
 def training() -> str:
     """Tell the ratios of each network."""
     report = Report.load(RESULTS / "training.json")
@@ -208,6 +219,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "readme": readme,
     "kernels": kernels,
     "layers": layers,
+    "shapes": shapes,
     "training": training,
     "peers": peers,
     "startup": startup,

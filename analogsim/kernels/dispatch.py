@@ -30,6 +30,7 @@ def choose(x: Tensor, backend: BackendName | Backend = "auto") -> Backend:
         The backend asked for cannot run on this device, dtype or installation; the call is being recorded; or x's
         numbers are not in memory of its own.
     """
+    refuse_recording()
     found = find(x.device.type, x.dtype, backend)
     refuse_bodiless(x)
     return found
@@ -53,12 +54,12 @@ def resolve(device: str, dtype: torch.dtype, backend: BackendName | Backend = "a
     BackendError
         The backend asked for cannot run on this device, dtype or installation; or the call is being recorded.
     """
+    refuse_recording()
     return find(device, dtype, backend).name
 
 
 def find(device: str, dtype: torch.dtype, backend: BackendName | Backend = "auto") -> Backend:
-    """Return the backend that will compute on tensors of this kind; what is raised is `resolve`'s."""
-    refuse_recording()
+    """Return the backend that will compute on tensors of this kind, or raise a BackendError, as `resolve`."""
     if backend == "auto":
         return next(one for one in BACKENDS if one.why_not(device, dtype) is None)
     asked = next((one for one in BACKENDS if one.name == backend), backend)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..errors import ShapeError
 from ..kernels import ConvGeometry, uncompiled
 from ..profile import HardwareProfile
-from .function import CrossbarConv, exact_dtype
+from .function import convolved, exact_dtype
 from .layer import AnalogLayer
 
 
@@ -54,7 +54,7 @@ class _AnalogConv(AnalogSpatial):
                     raise ShapeError(f"{self._where()}: input {tuple(x.shape)} is smaller than the kernel")
             geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
             plan = self.plan(inputs, weight)
-            return CrossbarConv.apply(inputs, weight, bias, geometry, plan, self.learned_range).to(x.dtype)
+            return convolved(inputs, weight, bias, geometry, plan, self.learned_range).to(x.dtype)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pad here what the kernel's own symmetric zero padding cannot; return the padding left for the kernel."""

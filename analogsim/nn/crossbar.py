@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import ConversionError
 from ..profile import HardwareProfile
-from .function import CrossbarLinear, exact_dtype
+from .function import exact_dtype, multiplied
 from .layer import AnalogLayer
 from .surgery import forbid_fused_inference, plain_class, twin
 
@@ -52,7 +52,7 @@ class Crossbar(AnalogLayer):
             with exact_dtype(rows, w, b) as (x, _, _):
                 if not x.numel():
                     return F.linear(x, w, b).to(rows.dtype)
-                return CrossbarLinear.apply(x, w, b, self.read(x, written), self.learned_range).to(rows.dtype)
+                return multiplied(x, w, b, self.read(x, written), self.learned_range).to(rows.dtype)
 
         return multiply
 

@@ -45,6 +45,14 @@ class Plan:
     read: Read
     differentiable: bool = True
 
+    def tracks(self, *tensors: Tensor | None) -> bool:
+        """Return whether autograd has anything to remember; functions of its own take longer than a small product."""
+        return self.differentiable and any(t is not None and t.requires_grad for t in tensors)
+
+    def untracked(self, bias: Tensor | None) -> Read:
+        """Return the read with its bias, where nobody asks for gradients."""
+        return replace(self.read, bias=None if bias is None else bias.detach())
+
     def part(self, outputs: slice, seed: int, stream: int) -> "Plan":
         """Return the plan of some of the outputs, which draw their noise from a seed and stream of their own."""
         scale = None if self.read.scale is None else self.read.scale[outputs]
@@ -208,6 +216,24 @@ class CrossbarConv(torch.autograd.Function):
         return (grad_x, grad_w, grad_b, None, None, grad_alpha)
 
 
+def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, alpha: Tensor | None) -> Tensor:
+    """Return what a crossbar makes of rows x (M, K), with the gradients of `CrossbarLinear`: (M, N)."""
+    if plan.tracks(x, weight, bias, alpha):
+        out: Tensor = CrossbarLinear.apply(x, weight, bias, plan, alpha)
+        return out
+    return plan.kernel.matmul(x.detach(), plan.programmed, plan.untracked(bias))[0]
+
+
+def convolved(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry, plan: Plan, alpha: Tensor | None
+) -> Tensor:
+    """Return what a crossbar makes of images x (B, C, *spatial), with the gradients of `CrossbarConv`."""
+    if plan.tracks(x, weight, bias, alpha):
+        out: Tensor = CrossbarConv.apply(x, weight, bias, geometry, plan, alpha)
+        return out
+    return plan.kernel.convolve(x.detach(), plan.programmed, geometry, plan.untracked(bias))[0]
+
+
 @contextmanager
 def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Any]]:
     """Yield tensors as the device model computes with them, in float32 or float64, and leave autocast meanwhile.
@@ -229,5 +255,9 @@ def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Any]]:
     if len(kinds) > 1 or not {dtype for dtype, _ in kinds} <= {torch.float32, torch.float64}:
         given = ", ".join(f"{t.dtype} on {t.device}" for t in tensors if t is not None)
         raise ShapeError(f"input, weight and bias must be floating point of one dtype on one device; got {given}")
-    with torch.autocast(next(iter(kinds))[1].type, enabled=False):
+    kind = next(iter(kinds))[1].type
+    if torch.is_autocast_enabled(kind):  # asked first, since leaving it takes longer than a small product
+        with torch.autocast(kind, enabled=False):
+            yield lifted
+    else:
         yield lifted

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from operator import attrgetter
 from typing import Any, Literal, Self
 
@@ -19,14 +18,15 @@ from ..errors import (
     ProgrammingError,
     ShapeError,
 )
-from ..kernels import Backend, BackendName, MatmulSpec, Precision, Read, choose, uncompiled
+from ..kernels import Backend, BackendName, MatmulSpec, Precision, Read, uncompiled
+from ..kernels.dispatch import find
 from ..kernels.philox import seed_of_call
 from ..profile import HardwareProfile
 from ..seeds import Key, Stream, checked, derive, next_call, numbered
 from ..value import LEAST_SCALE
 from .basis import INPUT, basis, changed
-from .function import CrossbarLinear, Plan, exact_dtype
-from .matrix import ProgrammedMatrix, cells_of
+from .function import Plan, exact_dtype, multiplied
+from .matrix import Kept, ProgrammedMatrix, cells_of
 from .surgery import _forbid_fused_inference, allow_fused_inference, twin  # noqa: F401  # pickles name the hook here
 
 RANGES = ("input_range", "adc_full_scale")
@@ -94,7 +94,8 @@ class AnalogLayer(nn.Module):
         self.calls = 0
         self._observer: Any = None  # a backend that takes notes (see `observing.py`)
         self.keep_programmed = True
-        self._kept: tuple[Any, ProgrammedMatrix] | None = None
+        self._kept = Kept()
+        self._spec: tuple[HardwareProfile, tuple[Any, ...], MatmulSpec] | None = None
         self._basis: tuple[HardwareProfile, tuple[float, ...]] | None = None
         self._asked: dict[str, tuple[Tensor, int, Any]] = {}
 
@@ -118,7 +119,7 @@ class AnalogLayer(nn.Module):
         for name in (*RANGES, *CHIP, RECORD):
             delattr(self, name)
         own = "profile", "backend", "precision", "layer_name", "stream", "seed", "calls", "keep_programmed"
-        for name in (*own, "_observer", "_kept", "_asked", "_basis"):
+        for name in (*own, "_observer", "_kept", "_spec", "_asked", "_basis"):
             delattr(self, name)
         allow_fused_inference(self)
         self.__class__ = twin(self, self.digital)  # type: ignore[assignment]
@@ -135,7 +136,10 @@ class AnalogLayer(nn.Module):
             The range is "dynamic" and the input holds NaN or an infinity. (With a constant range NaN passes on, as in
             torch, and an infinity is clipped.)
         """
-        return MatmulSpec.of(self.profile, self._input_range(x), self._full_scale(), self.precision)
+        wanted = self._input_range(x), self._full_scale(), self.precision
+        if self._spec is None or self._spec[0] is not self.profile or self._spec[1] != wanted:
+            self._spec = self.profile, wanted, MatmulSpec.of(self.profile, *wanted)
+        return self._spec[2]
 
     @property
     def transparent(self) -> bool:
@@ -180,7 +184,7 @@ class AnalogLayer(nn.Module):
         with exact_dtype(x, weight, bias) as (rows, w, b):
             if not (rows.numel() and w.numel()):  # no tile has anything to do
                 return F.linear(rows, w, b).to(x.dtype)
-            out = CrossbarLinear.apply(rows.reshape(-1, rows.shape[-1]), w, b, self.plan(rows, w), self.learned_range)
+            out = multiplied(rows.reshape(-1, rows.shape[-1]), w, b, self.plan(rows, w), self.learned_range)
             return out.reshape(*x.shape[:-1], len(weight)).to(x.dtype)
 
     def plan(self, x: Tensor, weight: Tensor) -> Plan:
@@ -192,7 +196,7 @@ class AnalogLayer(nn.Module):
         rule = self.profile.weight.w_max
         if x.ndim != 2 or self._observer is not None or rule != "column" or not self.programs_exactly:
             return None
-        kernel = choose(x, self.backend)
+        kernel = self._kernel(x)
         if not kernel.programs(len(x), len(weight)) or self.learned_range is not None:
             return None
         spec = self.spec(x)
@@ -207,15 +211,12 @@ class AnalogLayer(nn.Module):
         chip = self._wanted_chip() if self.profile.needs_chip else None
         if self.training or self._observer is not None or not self.keep_programmed:
             return self._written(weight, chip)
-        mark = choose(weight, self.backend).fingerprint(weight)
-        key, kept = (mark, weight.shape, weight.dtype, weight.device, self.profile, chip), self._kept
-        if kept is None or kept[0] != key:  # once: another thread may write meanwhile
-            matrix = self._written(weight, chip)
-            self._kept = kept = key, replace(matrix, weight=matrix.programmed)  # not to hold weights that are replaced
-        return replace(kept[1], weight=weight)
+        mark = self._kernel(weight).fingerprint(weight)
+        key = mark, weight.shape, weight.dtype, weight.device, chip or self.profile.weight
+        return self._kept.get(key, lambda: self._written(weight, chip)).of(weight)
 
     def _written(self, weight: Tensor, which: tuple[HardwareProfile, int, float] | None) -> ProgrammedMatrix:
-        programmed, w_max = choose(weight, self.backend).program(weight, self.profile.weight)
+        programmed, w_max = self._kernel(weight).program(weight, self.profile.weight)
         chip = None if which is None else cells_of(programmed, which[0], getattr(self, "groups", 1), *which[1:])
         if chip is not None:
             programmed, w_max = chip.weight, w_max * chip.gain
@@ -224,6 +225,10 @@ class AnalogLayer(nn.Module):
         if self._observer is not None:
             self._observer.written(matrix)
         return matrix
+
+    def _kernel(self, x: Tensor) -> Backend:
+        # What `choose` refuses as well, `exact_dtype` has refused.
+        return find(x.device.type, x.dtype, self.backend)
 
     def _wanted_chip(self) -> tuple[HardwareProfile, int, float]:
         """Return which chip weights are on, as its profile, seed and age: in training, a new one at every call.
@@ -251,12 +256,8 @@ class AnalogLayer(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set the mode, as every module; training gives back the memory of what was programmed."""
         if mode:
-            self._kept = None
+            self._kept.clear()
         return super().train(mode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave what was programmed to whoever programs again: copies and files hold weights once."""
-        return self.__dict__ | {"_kept": None}
 
     def read(self, x: Tensor, matrix: ProgrammedMatrix) -> Plan:
         """Return what one call needs on a matrix that `write` programmed; as `plan`."""
@@ -267,7 +268,7 @@ class AnalogLayer(nn.Module):
                 kernel = DeviceKernel(kernel, chip, self.profile, observer=True)
             return Plan(matrix.programmed, None, kernel, Read(self._observer.spec(self, x), scale=matrix.w_max), False)
         spec = self.spec(x)
-        kernel = choose(x, self.backend)
+        kernel = self._kernel(x)
         if chip is not None and DeviceKernel.needed(chip, self.profile):
             kernel = DeviceKernel(kernel, chip, self.profile)
         # Asked here: within autograd's functions it is always off.
@@ -374,7 +375,7 @@ class AnalogLayer(nn.Module):
                 getattr(self, name).data = value
             else:
                 setattr(self, name, value)
-        self._kept = None
+        self._kept.clear()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -395,7 +396,7 @@ class AnalogLayer(nn.Module):
         record = state_dict.pop(prefix + RECORD, None)
         if record is not None and not record.is_meta:
             self.calibrated_for = tuple(record.tolist())
-        self._kept = None
+        self._kept.clear()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -424,7 +425,8 @@ class AnalogLayer(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.pop("_built", None)  # what once was kept, and by what
-        self.__dict__.setdefault("_kept", None)
+        self.__dict__.setdefault("_kept", Kept())
+        self.__dict__.setdefault("_spec", None)
         self.__dict__.setdefault("keep_programmed", True)
         for name in CHIP:  # they once were buffers
             held = self._buffers.pop(name, None)

@@ -1,6 +1,8 @@
 """A weight matrix on crossbars: its scale, its weights in normalised units, and where its cells lie."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -41,6 +43,10 @@ class ProgrammedMatrix:
         """ŵ·w_max (N, K, …), weight units, which gradients are computed with."""
         return self.weight if self.exact else scaled(self.programmed, self.w_max)
 
+    def of(self, weight: Tensor) -> "ProgrammedMatrix":
+        """Return the same crossbars as those of an equal digital matrix."""
+        return replace(self, weight=weight)
+
     def part(self, outputs: slice) -> "ProgrammedMatrix":
         """Return some of the outputs, as a matrix of their own."""
         return ProgrammedMatrix(
@@ -50,6 +56,28 @@ class ProgrammedMatrix:
             self.exact,
             None if self.chip is None else self.chip.part(outputs),
         )
+
+
+class Kept:
+    """What a layer has programmed, for as long as it is asked for the same; copies and files of it are empty."""
+
+    def __init__(self) -> None:
+        self.entry: tuple[Any, ProgrammedMatrix] | None = None
+
+    def get(self, key: Any, write: Callable[[], ProgrammedMatrix]) -> ProgrammedMatrix:
+        """Return what was written by this key, or write it."""
+        entry = self.entry  # once: another thread may write meanwhile
+        if entry is None or entry[0] != key:
+            matrix = write()
+            self.entry = entry = key, matrix.of(matrix.programmed)  # not to hold weights that are replaced
+        return entry[1]
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self.entry = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kept, ()
 
 
 def scaled(programmed: Tensor, w_max: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import ShapeError
 from ..kernels import uncompiled
 from .conv import AnalogSpatial
-from .function import CrossbarLinear, exact_dtype
+from .function import exact_dtype, multiplied
 
 DIGITAL: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -58,7 +58,7 @@ class _AnalogConvTranspose(AnalogSpatial):
                 part = plan.part(own, *(self.draw(plan.read.spec) if group else (plan.read.seed, plan.read.stream)))
                 if self._observer is not None:
                     self._observer.written(written.part(own))
-                sums.append(CrossbarLinear.apply(rows[:, group], matrix[own], None, part, self.learned_range))
+                sums.append(multiplied(rows[:, group], matrix[own], None, part, self.learned_range))
             products = torch.cat(sums, 1) if groups > 1 else sums[0]
             products = products.reshape(len(x), *x.shape[2:], len(matrix)).movedim(-1, 1)
             out = overlap_add(products, conv.kernel_size, conv.stride, conv.dilation)

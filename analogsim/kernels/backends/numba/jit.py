@@ -43,6 +43,21 @@ def _pointer(typing, address):
     return types.voidptr(int64), generate
 
 
+@intrinsic
+def _address(typing, array):
+    """Return where an array's numbers begin.
+
+    The array must be used once more after its last use by address, or Numba has freed it by then. (NumPy's own
+    `.ctypes.data` counts a reference, and Numba 0.68 has been seen to drop one too many of these in a loop.)
+    """
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return int64(array), generate
+
+
 @njit
 def _integers(address, first, stop):
     return carray(_pointer(address + 8 * first), (stop - first,), np.int64)
@@ -122,7 +137,8 @@ def box_muller(words, out):
     second half of `out`, from where both are put in order. (A loop for each 16 words takes 1.6 times as long.)
     """
     n = words.shape[0]
-    cosines, sines = words.view(np.float32), out[n:]
+    source, target = _address(words), _address(out)
+    cosines, sines = _floats(source, 0, n), _floats(target, n, 2 * n)
     for i in range(n):
         word = words[i]
         u = (_F(np.int32(word >> np.uint32(1))) + _F(0.5)) * _F(2.0**-31)
@@ -154,10 +170,10 @@ def box_muller(words, out):
         sign = np.int32(np.uint32(word << np.uint32(31)))
         cosines[i] = np.int32(np.float32(r).view(np.int32) ^ sign).view(np.float32) * c
         sines[i] = r * (s * x)
-    source, target = cosines.ctypes.data, out.ctypes.data
     for group in range(n // 16):  # the sines that are still needed lie behind what is written
         _copy16(source + 64 * group, target + 128 * group)
         _copy16(target + 4 * n + 64 * group, target + 128 * group + 64)
+    words[0], out[0] = words[0], out[0]  # used once more: see `_address`
 
 
 @njit(**_options)
@@ -713,8 +729,9 @@ def _product(a, a_stride, transposed, b, b_stride, out, out_stride, n, count, wi
     flag[0], flag[1] = 84 if transposed else 78, 78  # T or N
     factor = np.empty(2, np.float32)
     factor[0], factor[1] = 1, 0
-    s, c, f = size.ctypes.data, flag.ctypes.data, factor.ctypes.data
+    s, c, f = _address(size), _address(flag), _address(factor)
     sgemm(c, c + 1, s, s + 4, s + 8, f, a, s + 12, b, s + 16, f + 4, out, s + 20)
+    size[0], flag[0], factor[0] = 0, 0, 0  # used once more: see `_address`
 
 
 @compiled
@@ -1176,7 +1193,8 @@ def _few_sums(inputs, m, k, w, w_stride, first, last, width, w_max, inverse, sum
             else:
                 for output in range(found.shape[0]):
                     top = _largest(weight + 4 * output * w_stride, right - left)
-                    found[output] = found[output] if top <= found[output] else top
+                    known = found[output]
+                    found[output] = known if top <= known or known != known else top  # NaN stays
                 _own_product(rows, k, m, weights, w_stride, count, right - left, target, apart)
         if w_max:
             factors = _floats(inverse, 0, count)

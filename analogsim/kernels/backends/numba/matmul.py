@@ -1,5 +1,6 @@
 """The `numba` backend: each thread its own rows, a BLAS call per tile and one fused pass over its partial sums."""
 
+import ctypes
 import math
 import os
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ INPUTS = 2**20  # elements of a block of converted inputs
 SLAB = 2**13  # elements below which another thread does not pay
 FEW_ROWS = 16  # of inputs, up to which threads share the outputs, and weights are read once
 OUTPUTS = 4  # of a block there
+HASHED = 2**12  # numbers of a weight matrix above which it is told from others by a hash
 FEW_OUTPUTS = 16  # below, BLAS computes the transposed product, over twice as fast
 
 # glibc gives freed memory beyond twice the largest block freed so far back to the system, and the page faults to get it
@@ -31,7 +33,6 @@ FEW_OUTPUTS = 16  # below, BLAS computes the transposed product, over twice as f
 torch.empty(31 * 2**18, dtype=torch.float32, device="cpu")
 
 
-@torch.no_grad()
 def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     """Compute `tiled_matmul`."""
     spec, (m, k), n = read.spec, x.shape, len(w)
@@ -46,7 +47,7 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     width = min(spec.rows or k, k)
     x, w, out = in_rows(x), in_rows(w), x.new_empty(m, n)
     clips = Clips.none(tiles, out) if read.records else None
-    counts = x.new_zeros(threads, tiles, dtype=torch.int64)
+    counts = None if clips is None else x.new_zeros(threads, tiles, dtype=torch.int64)
     most = min(max(ROWS, BLOCK // max(n, width)), -(-m // threads) + 16)
     # Tiles whose inputs are converted together.
     group = min(k, max(1, INPUTS // (most * width)) * width)
@@ -72,7 +73,7 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         *((None if clips is None else clips.bits, planes * m * n, torch.uint8), (counts, threads * tiles, torch.int64)),
         *(period, (gains, period), (offsets, period), len(adc)),
     )
-    return out, None if clips is None else Clips(clips.bits, tiles, counts.sum(0).tolist())
+    return out, None if clips is None or counts is None else Clips(clips.bits, tiles, counts.sum(0).tolist())
 
 
 def few_rows(m: int, n: int) -> bool:
@@ -130,21 +131,24 @@ def program(weight: Tensor, part: Weight) -> tuple[Tensor, Tensor]:
     return out, w_max
 
 
-def fingerprint(array: Tensor) -> bytes:
-    """Return what tells an array's bits from others': two of this process's arrays that differ have the same one in
-    2^64 times at most, by the keys that the process has drawn.
+def fingerprint(array: Tensor) -> tuple[bytes, ...]:
+    """Return what tells an array's bits from others': the bits themselves of a small one; of a large one hashes, which
+    are equal for two different arrays once in 2^64 times at most, by keys that the process has drawn.
     """
-    words = contiguous(array.detach()).view(-1).view(torch.uint8)
-    whole = words.numel() // 8 * 8
-    threads = team(words.numel() // 4)
-    found, keys = torch.empty(2 * threads, dtype=torch.int64, device="cpu"), _keys()
+    array = contiguous(array.detach())
+    if array.numel() <= HASHED:
+        return (array.numpy().tobytes(),)
+    size = array.numel() * array.element_size()
+    threads = team(size // 4)
+    found = (ctypes.c_int64 * (2 * threads))()
     openmp.run(
         jit.fingerprint_kernel,
         threads,
-        *((words[:whole], whole, torch.uint8), whole),
-        *((keys, 2 * jit.BLOCK_KEYS, torch.int64), (found, 2 * threads, torch.int64)),
+        *((array, array.numel(), array.dtype), size // 8 * 8),
+        *((_keys(), 2 * jit.BLOCK_KEYS, torch.int64), ctypes.addressof(found)),
     )
-    return found.numpy().tobytes() + words[whole:].numpy().tobytes()
+    rest = size % 8 // array.element_size()
+    return bytes(found), array.view(-1)[array.numel() - rest :].numpy().tobytes() if rest else b""
 
 
 @lru_cache(maxsize=1)
