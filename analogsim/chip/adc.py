@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,16 +90,20 @@ class Converters(Backend):
         return self.base.convert(out, noisy.contiguous(), *adcs.arguments, tile, bits, first)
 
     def conversion(self, full_scale: float | None, tile: int, like: Tensor) -> Conversion:
-        """Return one tile's ADCs, for sums like these (M, N, …); drawn when they are first asked for.
-
-        All that they follow from is in the key, or, as the chip's seed is, the same for all that is kept. A kind that
-        holds anything may change, so that it is asked every time.
-        """
-        kind, about = ADC_KINDS[self.adc.kind], (like.shape[1], like.dtype, like.device)
-        if vars(kind):
+        """Return one tile's ADCs, for sums like these (M, N, …); drawn when they are first asked for."""
+        if not self.keeps:
             return self._conversion(full_scale, tile, like)
-        key = self.adc, kind, self.chip, full_scale, about
+        key = full_scale, *self.key(like)
         return self.kept.get((self.line, tile), key, lambda: self._conversion(full_scale, tile, like))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the ADCs follow from `key`: a kind that holds anything may change, so that it is asked every time."""
+        return not vars(ADC_KINDS[self.adc.kind])
+
+    def key(self, like: Tensor) -> tuple[Any, ...]:
+        """Return all that ADCs follow from, beside full scale, line and tile, for sums like these (M, N, …)."""
+        return self.chip, self.adc, ADC_KINDS[self.adc.kind], like.shape[1], like.dtype, like.device
 
     def _conversion(self, full_scale: float | None, tile: int, like: Tensor) -> Conversion:
         gains, offsets = self.errors(full_scale, tile, like)

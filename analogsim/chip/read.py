@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..kernels import Backend, Clips, ConvGeometry, MatmulSpec, Read, reference
 from ..kernels.conv_job import CHUNK, Job, run_in_chunks
-from ..kernels.conversion import Conversion, Lines, of_spec
+from ..kernels.conversion import Conversion, Conversions, Lines, of_spec
 from ..kernels.rows import multiply_by_tile
 from ..kernels.tiles import Tile, cut
 from ..profile import HardwareProfile
@@ -103,16 +103,9 @@ class DeviceKernel(Backend):
 
     def _lines(self, x: Tensor, read: Read) -> Lines:
         """Return what `reads` yields, for a backend that reads all of it in one pass."""
-        planes, dac = self.chip.planes, self.profile.dac
+        planes, dac, adcs = self.chip.planes, self.profile.dac, self.converters
         parts = step_coefficients(dac)
-        adcs = [None if self.converters is None else replace(self.converters, line=i) for i in range(len(planes))]
-        like = x.new_empty(0, len(planes[0].weight))
-
-        def conversion(line: int, tile: int) -> Conversion:
-            own = adcs[line]
-            return of_spec(read.spec, tile) if own is None else own.conversion(read.spec.full_scale(tile), tile, like)
-
-        saturates = self.converters is not None and self.profile.adc.sum_bits is not None
+        saturates = adcs is not None and self.profile.adc.sum_bits is not None
         return Lines(
             [plane.weight for plane in planes],
             [plane.variance for plane in planes],
@@ -120,10 +113,32 @@ class DeviceKernel(Backend):
             parts,
             dac.step_bits,
             [_own_seed(read.seed, i, j) for i in range(len(planes)) for j in range(len(parts))],
-            conversion,
+            self._conversions(x, read.spec),
             self.profile.noise.distribution,
-            self.converters.register(read.spec.full_scale(0)) if self.converters is not None and saturates else None,
+            adcs.register(read.spec.full_scale(0)) if adcs is not None and saturates else None,
         )
+
+    def _conversions(self, x: Tensor, spec: MatmulSpec) -> Conversions:
+        """Return the ADCs of all lines and tiles for rows x (M, K)."""
+        lines, n, tiles = len(self.chip.planes), len(self.chip.planes[0].weight), len(spec.tiles(x.shape[1]))
+        spec.check_tiles(tiles)
+        adcs, like = self.converters, x.new_empty(0, n)
+        if adcs is None:
+            key = None, spec.full_scales, spec.adc_levels, tiles
+
+            def conversion(line: int, tile: int) -> Conversion:
+                return of_spec(spec, tile)
+        else:
+            key = adcs.key(like), spec.full_scales, tiles
+            own = [replace(adcs, line=line) for line in range(lines)]
+
+            def conversion(line: int, tile: int) -> Conversion:
+                return own[line].conversion(spec.full_scale(tile), tile, like)
+
+        def make() -> Conversions:
+            return Conversions([conversion(line, tile) for line in range(lines) for tile in range(tiles)])
+
+        return self.chip.kept.get("all", key, make) if adcs is None or adcs.keeps else make()
 
     def reads(self, x: Tensor, read: Read) -> Iterator[tuple[Any, Converters | None, float, Tensor, Plane, Read]]:
         """Yield, for every plane and step, the backend, the ADCs where they are no ideal quantizers, what the result is

@@ -1,7 +1,7 @@
 """What the ADCs of one tile make of a sum, and a chip's bit lines as whoever reads them at once needs them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -59,6 +59,14 @@ def _ideal(full_scale: float | None, levels: int) -> Conversion:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Conversions:
+    """Line by line the ADCs of each tile, and room for what a backend makes of all of them, by a name of its own."""
+
+    each: Sequence[Conversion]
+    prepared: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Lines:
     """All the bit lines of a matrix, and the steps in which inputs are applied: what `Backend.read_lines` adds up.
 
@@ -78,8 +86,8 @@ class Lines:
         Bits of the inputs' codes that a step applies, the lowest first; None: all at once.
     seeds : sequence of int
         Of each line's steps: line by line, the key of their random numbers.
-    conversion : callable
-        Gives the ADCs of a line and a tile, by their numbers.
+    conversions : Conversions
+        Line by line, those of its tiles.
     distribution : str
         Of the noise.
     register : (float, float) or None
@@ -92,6 +100,6 @@ class Lines:
     steps: Sequence[float]
     step_bits: int | None
     seeds: Sequence[int]
-    conversion: Callable[[int, int], Conversion]
+    conversions: Conversions
     distribution: str = "gaussian"
     register: tuple[float, float] | None = None

@@ -94,6 +94,11 @@ def _kept_integers(*values: int) -> Tensor:
     return integers(values)
 
 
+@lru_cache(maxsize=256)
+def _kept_floats(*values: float) -> Tensor:
+    return floats(values)
+
+
 @torch.no_grad()
 def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | None] | None:
     """Compute `Backend.read_lines`."""
@@ -132,39 +137,44 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
         for part in finishing(n, read)
     )
     period = 0 if gains is None else n * several
-    own = [adcs(lines.conversion(line, tile), n, True) for line in range(count) for tile in range(tiles)]
-    noise = [
-        (spec.noise_output, 1.0 if spec.noise_read or v is not None else 0.0, spec.noise_multiplicative)
-        for v in variances
-    ]
-    matrices = [
-        (*rows_address(w, n, k), *((0, 0) if v is None else rows_address(v, n, k)))
-        for w, v in zip(weights, variances, strict=True)
-    ]
-    keys = [_words(seed, read.stream) for seed in lines.seeds]
+    adcs_of_all, levels, sizes = _tables(lines, n)
+    noise, matrices = list[float](), list[int]()
+    for w, v in zip(weights, variances, strict=True):
+        noise += spec.noise_output, 1.0 if spec.noise_read or v is not None else 0.0, spec.noise_multiplicative
+        matrices += *rows_address(w, n, k), *((0, 0) if v is None else rows_address(v, n, k))
+    keys = integers([_words(seed, read.stream) for seed in lines.seeds])
     factors = [c * d for c in lines.coefficients for d in lines.steps]
     base = 0 if lines.step_bits is None else 2**lines.step_bits
-    register = None if lines.register is None else floats(lines.register)
+    register = None if lines.register is None else _kept_floats(*lines.register)
     planes = -(-tiles // 8)
     openmp.run(
         jit.lines_kernel,
         threads,
         *(*rows_address(x, m, k), (out, m * n), m, k, n, width, most, group, converts, count, steps, base, *starts),
-        *((dac_scalars(spec), 4), (integers(matrices), 4 * count, torch.int64), (floats(noise), 3 * count)),
-        (integers(keys), 4 * len(keys), torch.int64),
-        (integers([adc.addresses for adc in own]), 10 * len(own), torch.int64),
-        (torch.stack([adc.levels for adc in own]), 8 * len(own)),
-        (torch.stack([_sizes(adc, n, 1, lines.distribution) for adc in own]), 6 * len(own), torch.int64),
-        *((floats(factors), len(factors)), (register, 2)),
+        *((dac_scalars(spec), 4), (_kept_integers(*matrices), 4 * count, torch.int64)),
+        *((_kept_floats(*noise), 3 * count), (keys, 4 * count * steps, torch.int64)),
+        *((adcs_of_all, 10 * tiles * count, torch.int64), (levels, 8 * tiles * count)),
+        *((sizes, 6 * tiles * count, torch.int64), (_kept_floats(*factors), count * steps), (register, 2)),
         (None if clips is None else clips.bits, planes * m * n, torch.uint8),
         *((counts, threads * tiles, torch.int64), period, (gains, period), (offsets, period)),
-        (floats([spec.noise_read]), 1),
+        (_kept_floats(spec.noise_read), 1),
     )
     if clips is None:
         return out, None
     # A conversion that clips in several lines or steps is one output's.
     found = None if several_reads or lines.register is not None else counts.sum(0).tolist()
     return out, Clips(clips.bits, tiles, found)
+
+
+def _tables(lines: Lines, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where the tables of all lines' and tiles' ADCs are, their levels and their sizes, made once."""
+    held, name = lines.conversions.prepared, f"numba {lines.distribution}"
+    if name not in held:
+        own = [adcs(conversion, n, True) for conversion in lines.conversions.each]
+        sizes = torch.stack([_sizes(adc, n, 1, lines.distribution) for adc in own])
+        # With what the addresses are of: another thread may have put the same things elsewhere.
+        held[name] = integers([adc.addresses for adc in own]), torch.stack([adc.levels for adc in own]), sizes, own
+    return held[name][:3]
 
 
 def _words(seed: int, stream: int) -> list[int]:
