@@ -73,7 +73,7 @@ class Converters(Backend):
         """Add one tile's converted sums to `out`."""
         noise, slow = self.noise, None
         if noise.wander:
-            slow = noise.wander * wandering(self.base, partial, read, tile, noise.wander_length)
+            slow = wandering(self.base, partial, read, tile, noise.wander_length, noise.wander)
         adcs = self.conversion(read.spec.full_scale(tile), tile, partial)
         where = tile, offset, bits, first
         count = self.base.convert_noisy(out, partial, norm2, read, adcs, noise.distribution, slow, *where)

@@ -20,6 +20,9 @@ from ..value import LEAST_SCALE
 from .adc import Converters
 from .build import Chip, Plane
 from .dac_steps import step_coefficients, steps
+from .read_noise import wandering
+
+WANDERING = 2**24  # slow offsets of a call that are drawn before it: 64 MiB; more are drawn a tile at a time
 
 
 class DeviceKernel(Backend):
@@ -61,10 +64,10 @@ class DeviceKernel(Backend):
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Compute as a backend's `matmul`; `w`, the sum of the planes, is not used."""
-        if not self.observer and not self.profile.noise.wander:
-            found = self.base.read_lines(x, self._lines(x, read), read)
-            if found is not None:
-                return found
+        lines = None if self.observer else self._lines(x, read)
+        found = None if lines is None else self.base.read_lines(x, lines, read)
+        if found is not None:
+            return found
         return self._sum(x, read, self._rows)
 
     def accumulate(self, *args: Any, **options: Any) -> int:
@@ -101,22 +104,37 @@ class DeviceKernel(Backend):
             out = out * read.scale.view(columns)
         return out if read.bias is None else out + read.bias.view(columns), masks
 
-    def _lines(self, x: Tensor, read: Read) -> Lines:
-        """Return what `reads` yields, for a backend that reads all of it in one pass."""
+    def _lines(self, x: Tensor, read: Read) -> Lines | None:
+        """Return what `reads` yields, for a backend that reads all of it in one pass; None where that would not fit."""
         planes, dac, adcs = self.chip.planes, self.profile.dac, self.converters
         parts = step_coefficients(dac)
         saturates = adcs is not None and self.profile.adc.sum_bits is not None
+        seeds = [_own_seed(read.seed, i, j) for i in range(len(planes)) for j in range(len(parts))]
+        shape = len(seeds), len(read.spec.tiles(x.shape[1])), len(x), len(planes[0].weight)
+        wanders = bool(self.profile.noise.wander)
+        if wanders and math.prod(shape) > WANDERING:
+            return None
         return Lines(
             [plane.weight for plane in planes],
             [plane.variance for plane in planes],
             [plane.coefficient for plane in planes],
             parts,
             dac.step_bits,
-            [_own_seed(read.seed, i, j) for i in range(len(planes)) for j in range(len(parts))],
+            seeds,
             self._conversions(x, read.spec),
             self.profile.noise.distribution,
             adcs.register(read.spec.full_scale(0)) if adcs is not None and saturates else None,
+            partial(self._slow, x.new_empty, shape, seeds, read) if wanders else None,
         )
+
+    def _slow(self, new: Callable[..., Tensor], shape: tuple[int, ...], seeds: list[int], read: Read) -> Tensor:
+        """Draw the slow offsets of all lines and steps, one for each seed, and of their tiles (seeds, tiles, M, N)."""
+        out, noise = new(shape), self.profile.noise
+        for seed, own in zip(seeds, out, strict=True):
+            for tile, into in enumerate(own):
+                drawn = wandering(self.base, into, replace(read, seed=seed), tile, noise.wander_length, noise.wander)
+                into.copy_(drawn)
+        return out
 
     def _conversions(self, x: Tensor, spec: MatmulSpec) -> Conversions:
         """Return the ADCs of all lines and tiles for rows x (M, K)."""

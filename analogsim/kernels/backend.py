@@ -208,6 +208,10 @@ class Backend(ABC):
         """
         return None
 
+    def smooth(self, white: Tensor, rho: float, amplitude: float) -> Tensor:
+        """Compute `reference.smooth`; white (times, N) may be overwritten."""
+        return reference.smooth(white, rho, amplitude)
+
     def read_lines(self, x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | None] | None:
         """Multiply rows x (M, K), activation units, by all bit lines of a chip in one pass over the rows.
 

@@ -1,7 +1,7 @@
 """What the ADCs of one tile make of a sum, and a chip's bit lines as whoever reads them at once needs them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -92,6 +92,8 @@ class Lines:
         Of the noise.
     register : (float, float) or None
         Least and largest sum over tiles of a line and step, normalised units; None: any.
+    slow : callable or None
+        Draws what is added to sums besides, (lines, steps, tiles, M, N), normalised units.
     """
 
     weights: Sequence[Tensor]
@@ -103,3 +105,4 @@ class Lines:
     conversions: Conversions
     distribution: str = "gaussian"
     register: tuple[float, float] | None = None
+    slow: Callable[[], Tensor] | None = None

@@ -1,5 +1,8 @@
 """The device model in plain torch: the statement of what the fast kernels compute (any device, float32 or float64)."""
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,6 +132,25 @@ def add(out: Tensor, converted: Tensor, clipped: Tensor, tile: int, bits: Tensor
         return 0
     bits |= clipped.to(bits.dtype) << tile % 8
     return int(clipped.sum())
+
+
+def smooth(white: Tensor, rho: float, amplitude: float) -> Tensor:
+    """Return amplitude·o of the Gauss-Markov process o_0 = n_0, o_i = ρ·o_(i-1) + √(1 - ρ²)·n_i of normals n.
+
+    On the CPU, whose filter it is.
+
+    Parameters
+    ----------
+    white : Tensor (times, N)
+        Standard normals: N processes.
+    """
+    from scipy.signal import lfilter
+
+    n = white.double().cpu().numpy()
+    if not len(n):
+        return white
+    n = np.concatenate([n[:1], n[1:] * math.sqrt(1 - rho**2)])
+    return amplitude * torch.from_numpy(lfilter([1.0], [1.0, -rho], n, axis=0)).to(white)
 
 
 def noise_variance(partial: Tensor, norm2: Tensor, spec: MatmulSpec) -> Tensor:

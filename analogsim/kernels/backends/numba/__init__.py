@@ -72,6 +72,12 @@ class Numba(Backend):
 
         return convert_noisy(*args, **options)
 
+    def smooth(self, white: Tensor, rho: float, amplitude: float) -> Tensor:
+        """Filter in place, each thread some columns."""
+        from .device import smooth
+
+        return smooth(white, rho, amplitude)
+
     def read_lines(self, x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | None] | None:
         """Multiply a block of rows at a time by all lines, in all steps."""
         from .device import read_lines

@@ -85,6 +85,16 @@ def convert_noisy(
     return 0 if clipped is None else int(clipped.sum())
 
 
+@torch.no_grad()
+def smooth(white: Tensor, rho: float, amplitude: float) -> Tensor:
+    """Compute `reference.smooth` in place; white (times, N) is contiguous."""
+    (times, columns), threads = white.shape, team(white.numel())
+    law = torch.tensor([rho, math.sqrt(1 - rho**2)], dtype=torch.float64, device="cpu")
+    sizes = (white, white.numel()), times, columns
+    openmp.run(jit.smooth_kernel, threads, *sizes, (law, 2, torch.float64), (_kept_floats(amplitude), 1))
+    return white
+
+
 def _sizes(own: ADCs, columns: int, positions: int, distribution: str) -> Tensor:
     return _kept_integers(columns, positions, own.depth, own.stride, own.comparisons, DISTRIBUTIONS.index(distribution))
 
@@ -115,7 +125,7 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
     of_cells = any(v is not None for v in variances)
     clips = Clips.none(tiles, out) if read.records else None
     counts = x.new_zeros(threads, tiles, dtype=torch.int64)
-    most = min(max(ROWS, BLOCK // max(n, width)), -(-m // threads) + 16)
+    most = min(max(ROWS, BLOCK // 2 // max(n, width)), -(-m // threads) + 16)
     group = min(k, max(1, INPUTS // (most * width * steps)) * width)
     several_reads = count * steps > 1
     apart = several_reads or lines.register is not None or lines.coefficients[0] * lines.steps[0] != 1
@@ -137,6 +147,7 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
         for part in finishing(n, read)
     )
     period = 0 if gains is None else n * several
+    slow = None if lines.slow is None else lines.slow()
     adcs_of_all, levels, sizes = _tables(lines, n)
     noise, matrices = list[float](), list[int]()
     for w, v in zip(weights, variances, strict=True):
@@ -154,10 +165,15 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
         *((dac_scalars(spec), 4), (_kept_integers(*matrices), 4 * count, torch.int64)),
         *((_kept_floats(*noise), 3 * count), (keys, 4 * count * steps, torch.int64)),
         *((adcs_of_all, 10 * tiles * count, torch.int64), (levels, 8 * tiles * count)),
-        *((sizes, 6 * tiles * count, torch.int64), (_kept_floats(*factors), count * steps), (register, 2)),
+        *(
+            (sizes, 6 * tiles * count, torch.int64),
+            (_kept_floats(*factors), count * steps),
+            (register, 2),
+            register is not None,
+        ),
         (None if clips is None else clips.bits, planes * m * n, torch.uint8),
         *((counts, threads * tiles, torch.int64), period, (gains, period), (offsets, period)),
-        (_kept_floats(spec.noise_read), 1),
+        *((_kept_floats(spec.noise_read), 1), (slow, count * steps * tiles * m * n)),
     )
     if clips is None:
         return out, None

@@ -632,6 +632,32 @@ def _any(levels):
 
 
 @njit(**_options)
+def smooth(white, apart, state, rho, innovation, amplitude):
+    """Filter columns in place (`reference.smooth`): as many as `state` holds, from each row's first, `apart` apart."""
+    columns = state.shape[0]
+    for begin in range(0, white.shape[0], apart):
+        w = white[begin : begin + columns]
+        for i in range(columns):
+            fresh = np.float64(w[i])
+            state[i] = fresh if begin == 0 else rho * state[i] + innovation * fresh
+            w[i] = _F(state[i]) * amplitude
+
+
+@compiled
+def smooth_kernel(arguments):
+    """White (times, columns), times, columns; ρ, √(1 - ρ²) (2, float64), amplitude (1)."""
+    a = carray(arguments, (5,), np.int64)
+    times, columns = a[1], a[2]
+    first, last = _share(columns, 16)
+    if first < last and times:
+        law = carray(_pointer(a[3]), (2,), np.float64)
+        state = np.empty(last - first, np.float64)
+        # As far as this thread's columns of the last row.
+        white = _floats(a[0], first, (times - 1) * columns + last)
+        smooth(white, columns, state, law[0], law[1], _floats(a[4], 0, 1)[0])
+
+
+@njit(**_options)
 def noise(x, out, sigma, multiplicative, per_sample, offset, key):
     """Out = x·(1 + σ_m·n₁) + σ·n₂; each σ holds one value, or one a sample of `per_sample` elements.
 
@@ -904,9 +930,10 @@ def lines_kernel(arguments):
     or 0, sums, variances or 0, transposed sums or 0, each line's and step's totals or 0; scalars of `dac`; lines'
     weights, strides, variances or 0, strides (lines, 4); noise (lines, 3), keys (lines, steps, 4); ADCs (lines, tiles,
     10), levels (lines, tiles, 8) and sizes (lines, tiles, 6) as in `convert_kernel`; factors (lines, steps); register's
-    ends (2) or 0; clip bits or 0, counts of clips (threads, tiles); length of scale and bias or 0, scale, bias.
+    ends (2) or 0, whether there is one; clip bits or 0, counts of clips (threads, tiles); length of scale and bias or
+    0, scale, bias; σ_r; what is added to sums (lines, steps, tiles, m, n) or 0.
     """
-    a = carray(arguments, (35,), np.int64)
+    a = carray(arguments, (37,), np.int64)
     x, x_stride, out, m, k, n = a[0], a[1], a[2], a[3], a[4], a[5]
     width, most, group, converts = a[6], a[7], a[8], a[9] != 0
     lines, steps, base = a[10], a[11], _F(a[12])
@@ -927,10 +954,10 @@ def lines_kernel(arguments):
     levels = carray(_pointer(a[25]), (lines, tiles, 8), np.float32)
     sizes = carray(_pointer(a[26]), (lines, tiles, 6), np.int64)
     factors = carray(_pointer(a[27]), (lines, steps), np.float32)
-    register, bits, period = _floats(a[28], 0, 2), a[29], a[31]
-    counts = _integers(a[30], number * tiles, (number + 1) * tiles)
-    scale, bias = _floats(a[32], 0, period), _floats(a[33], 0, period)
-    read, none = _floats(a[34], 0, 1)[0], _floats(0, 0, 0)
+    register, saturates, bits, period = _floats(a[28], 0, 2), a[29] != 0, a[30], a[32]
+    counts = _integers(a[31], number * tiles, (number + 1) * tiles)
+    scale, bias = _floats(a[33], 0, period), _floats(a[34], 0, period)
+    read, slow = _floats(a[35], 0, 1)[0], a[36]
     scratch = np.empty(CHUNK, np.float32)
     first, last = _share(m, 16)
     blocks = (last - first + most - 1) // most
@@ -965,7 +992,7 @@ def lines_kernel(arguments):
                         total,
                         _floats(sums, 0, rows * n),
                         _floats(lengths, 0, rows * n),
-                        none,
+                        _floats(slow + 4 * (of * tiles + tile) * m * n if slow else 0, start * n, stop * n),
                         marks,
                         start * n,
                         start * n,
@@ -986,7 +1013,7 @@ def lines_kernel(arguments):
         if totals:
             for of in range(lines * steps):
                 total = _floats(totals, of * block, of * block + rows * n)
-                if a[28]:
+                if saturates:
                     _saturate(total, register[0], register[1], bits, m * n, (tiles + 7) // 8, start * n)
                 _combine(into, total, factors[of // steps, of % steps], of == 0)
         if period:
