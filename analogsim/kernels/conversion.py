@@ -53,7 +53,7 @@ def of_spec(spec: MatmulSpec, tile: int) -> Conversion:
 
 @lru_cache(maxsize=256)
 def _ideal(full_scale: float | None, levels: int) -> Conversion:
-    most, none = math.inf if full_scale is None else full_scale, torch.empty(0, device="cpu")
+    most, none = math.inf if full_scale is None else full_scale, torch.empty(0, dtype=torch.float32, device="cpu")
     step = full_scale / levels if full_scale is not None and levels else 0.0
     return Conversion((-most, most), step, none, none, differs=False)
 

@@ -74,14 +74,14 @@ def _adcs(conversion: Conversion, columns: int, in_rows: bool) -> ADCs:
     table[:, 1 : outputs.shape[1]] = thresholds
     codes = outputs[0, :2].div(step).round().tolist() if step else [0.0, 1.0]
     zero, least = 1 - codes[1], codes[0]
-    even = (torch.arange(outputs.shape[1], dtype=outputs.dtype) - zero).clamp(min=least) * step
+    even = (torch.arange(outputs.shape[1], dtype=outputs.dtype, device="cpu") - zero).clamp(min=least) * step
     values = None
     if not torch.equal(even.expand_as(outputs), outputs):
         values = outputs.new_zeros(len(outputs), stride)
         values[:, : outputs.shape[1]] = outputs
     starts = None
     if len(thresholds) > 1:
-        starts = (torch.arange(columns, dtype=torch.int32) * stride).repeat(repeats)
+        starts = (torch.arange(columns, dtype=torch.int32, device="cpu") * stride).repeat(repeats)
     levels = floats([*quantizer, 1 / step if step else 0.0, shift, zero, least])
     return ADCs(gains, offsets, table, values, starts, levels, depth, stride, comparisons)
 
