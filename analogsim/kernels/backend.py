@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..profile import Weight
-from . import backward, reference
+from . import backward, overlap, reference
 from .clips import Clips
 from .conv_job import Job, convolve_natively, run_in_chunks
 from .conversion import Conversion, Lines
@@ -147,6 +147,10 @@ class Backend(ABC):
     def run(self, job: Job, out: Tensor, bits: Tensor | None) -> list[int] | None:
         """Compute a convolution into `out` and mark clips in `bits`; return each tile's clips, if they are counted."""
         return run_in_chunks(job, out, bits)
+
+    def add_patches(self, products: Tensor, bias: Tensor | None, where: overlap.Overlap) -> Tensor:
+        """Add up a transposed convolution's products (B·positions, N·kernel), as `overlap.add_patches` states it."""
+        return overlap.add_patches(products, bias, where)
 
     def convert(
         self,

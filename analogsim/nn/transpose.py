@@ -1,14 +1,16 @@
 """AnalogConvTranspose1d, AnalogConvTranspose2d, AnalogConvTranspose3d: transposed convolutions on crossbars."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..errors import ShapeError
-from ..kernels import uncompiled
+from ..kernels import Backend, choose, uncompiled
+from ..kernels.overlap import Overlap, patches
 from .conv import AnalogSpatial
 from .function import exact_dtype, multiplied
 
@@ -60,39 +62,28 @@ class _AnalogConvTranspose(AnalogSpatial):
                     self._observer.written(written.part(own))
                 sums.append(multiplied(rows[:, group], matrix[own], None, part, self.learned_range))
             products = torch.cat(sums, 1) if groups > 1 else sums[0]
-            products = products.reshape(len(x), *x.shape[2:], len(matrix)).movedim(-1, 1)
-            out = overlap_add(products, conv.kernel_size, conv.stride, conv.dilation)
-            out = F.pad(out, [n for p, e in zip(conv.padding[::-1], extra[::-1], strict=True) for n in (-p, e - p)])
-            if bias is not None:
-                out = out + bias.reshape(-1, *[1] * len(conv.kernel_size))
-            return out.to(x.dtype)
+            walk = conv.kernel_size, conv.stride, conv.padding, tuple(extra), conv.dilation
+            overlap = Overlap(tuple(x.shape[2:]), *walk)
+            return _AddPatches.apply(products, bias, overlap, choose(products, self.backend)).to(x.dtype)
 
 
-def overlap_add(columns: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
-    """Put every position's patch in its place and add up what overlaps (col2im).
+class _AddPatches(torch.autograd.Function):
+    """`Backend.add_patches`, with its gradients."""
 
-    Parameters
-    ----------
-    columns : Tensor (B, N·kernel, *spatial)
-        One patch of N channels a position; 1 to 3 spatial dimensions.
+    @staticmethod
+    def forward(ctx: Any, products: Tensor, bias: Tensor | None, overlap: Overlap, kernel: Backend) -> Tensor:
+        """Add up, and take note of where."""
+        ctx.overlap = overlap
+        return kernel.add_patches(products, bias, overlap)
 
-    Returns
-    -------
-    Tensor (B, N, *full)
-        full = (spatial - 1)·stride + dilation·(kernel - 1) + 1, the output before padding is cut off.
-    """
-    spatial = columns.shape[2:]
-    full = [(n - 1) * s + d * (k - 1) + 1 for n, k, s, d in zip(spatial, kernel, stride, dilation, strict=True)]
-    if len(kernel) == 1:
-        return F.fold(columns, (full[0], 1), (kernel[0], 1), (dilation[0], 1), stride=(stride[0], 1)).squeeze(-1)
-    if len(kernel) == 2:
-        return F.fold(columns.flatten(2), tuple(full), tuple(kernel), tuple(dilation), stride=tuple(stride))
-    # Three dimensions: first every depth slice by itself, then along the depth.
-    slices = columns.movedim(2, 1).flatten(0, 1)  # (B·D, N·kernel, H, W)
-    planes = overlap_add(slices, kernel[1:], stride[1:], dilation[1:])  # (B·D, N·kd, *full[1:])
-    lines = planes.unflatten(0, (-1, spatial[0])).flatten(3).transpose(1, 3).flatten(0, 1)  # (B·A, N·kd, D)
-    out = overlap_add(lines, kernel[:1], stride[:1], dilation[:1])  # (B·A, N, full[0])
-    return out.unflatten(0, (len(columns), -1)).movedim(1, -1).unflatten(-1, full[1:])
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the products and of the bias."""
+        (g,) = grads
+        need_products, need_bias = ctx.needs_input_grad[:2]
+        products = patches(g, ctx.overlap) if need_products else None
+        return products, g.sum((0, *range(2, g.ndim))) if need_bias else None, None, None
 
 
 class AnalogConvTranspose1d(_AnalogConvTranspose, nn.ConvTranspose1d):

@@ -66,6 +66,7 @@ WAYS = {
     "small, groups": (20, 8, 16, (3, 3), (6, 6), (1, 1), (1, 1), 2, True),
     "small, three dimensions": (33, 6, 8, (2, 3, 3), (3, 4, 2), (1, 2, 1), (1, 1, 1), 1, True),
     "depthwise": (3, 8, 8, (3, 3), (6, 6), (1, 1), (1, 1), 8, None),
+    "depthwise, strided": (3, 8, 24, (3, 3), (13, 37), (2, 2), (1, 1), 8, None),
     "nothing but padding": (32, 4, 8, (1, 1), (3, 3), (1, 1), (1, 1), 1, True),
 }
 
@@ -82,9 +83,7 @@ def test_each_way(way, read, threads):
     spec = MatmulSpec(40, 1.5, 6, True, 2.0, None, 0.2, read)
     geometry = ConvGeometry(stride, padding, (1,) * len(kernel), groups)
     job = Job(None, x, cut(w, spec), w, geometry, Read(spec))
-    assert conv_cpu.fits(job) == (small is not None)
-    if small is not None:
-        assert conv_cpu.goes_innermost(job, 1) == small
+    assert conv_cpu.way_of(job, 1).__name__ == {True: "_run_small", False: "_run_large", None: "_run_few"}[small]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -112,10 +111,11 @@ def test_a_level_flips_only_where_rounding_decides():
 def test_convolutions_go_the_fast_way(monkeypatch):
     """What computes is the backend's own way, and not the plain one that gives the same numbers more slowly."""
     went = []
-    for name in ("_run_large", "_run_small"):
+    for name in ("_run_large", "_run_small", "_run_few"):
         own = getattr(conv_cpu, name)
         monkeypatch.setattr(conv_cpu, name, lambda *args, name=name, own=own: (went.append(name), own(*args))[1])
     layer = AnalogConv2d(8, 16, 3, padding=1, profile=PROFILE)
     layer.eval()(torch.rand(40, 8, 6, 6))
     layer(torch.rand(1, 8, 40, 40))
-    assert went == ["_run_small", "_run_large"]
+    AnalogConv2d(8, 8, 3, groups=8, profile=PROFILE)(torch.rand(40, 8, 6, 6))
+    assert went == ["_run_small", "_run_large", "_run_few"]

@@ -66,7 +66,7 @@ def small_blocks(request, monkeypatch):
         *((cpu, "SLAB", 1), (cpu, "BLOCK", 1), (cpu, "ROWS", 4), (cpu, "INPUTS", 32), (cpu, "FEW_OUTPUTS", 4)),
         *((jit, "CHUNK", 6), (conv_job, "CHUNK", 64)),
         *((conv_cpu, "SUMS", 1), (conv_cpu, "OUTPUTS", 4), (conv_cpu, "FEW", 2), (conv_cpu, "SMALL", 9)),
-        (conv_cpu, "SMALL_COLUMNS", 32),
+        *((conv_cpu, "SMALL_COLUMNS", 32), (conv_cpu, "FEW_SUMS", 16)),
     ]
     for where, name, value in changes:
         monkeypatch.setattr(where, name, value)
@@ -227,6 +227,23 @@ def test_convolutions_with_everything(backend, mapping, spatial, small_blocks):
     for number, (layer, walk) in enumerate(convolutions(spatial)):
         if number % every == 0:
             check_convolution(backend, spatial, layer, walk, number, mapping)
+
+
+# Positions around a panel of 128 and what a thread holds, outputs around what registers and a thread hold.
+LONG = (1, 2, 15, 16, 17, 33, 127, 128, 129, 255, 256, 257, 1024, 1025)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_convolutions_in_blocks_as_they_are(groups, threads, monkeypatch):
+    torch.set_num_threads(threads)
+    monkeypatch.setattr(cpu, "SLAB", 1)
+    outputs = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 127, 128, 129, 130)
+    cases = itertools.product((1, 2, 17, 33), outputs, LONG, (1, 3), (1, 2))
+    for number, (batch, share, width, kernel, stride) in enumerate(cases):
+        if number % 29 == 0 and batch * share * width < 200_000:
+            walk = kernel, width, stride, kernel // 2, 1
+            check_convolution("numba", 1, (batch, 3, share, groups), walk, number // 29, "channel")
 
 
 # Gradients, through the layers.

@@ -10,6 +10,7 @@ from ...backend import Backend
 from ...clips import Clips
 from ...conv_job import Job, run_in_chunks
 from ...conversion import Lines
+from ...overlap import Overlap
 from ...spec import MatmulSpec, Read
 
 
@@ -90,8 +91,14 @@ class Numba(Backend):
 
         return noisy(x, sigma, multiplicative, seed, stream)
 
+    def add_patches(self, products: Tensor, bias: Tensor | None, where: Overlap) -> Tensor:
+        """Add up an image's channel at a time."""
+        from .overlap import add_patches
+
+        return add_patches(products, bias, where)
+
     def run(self, job: Job, out: Tensor, bits: Tensor | None) -> list[int] | None:
-        """Give each thread its images, where a group has enough outputs for matrix products."""
+        """Give each thread its output positions."""
         from . import conv
 
-        return conv.run(job, out, bits) if conv.fits(job) else run_in_chunks(job, out, bits)
+        return conv.run(job, out, bits)

@@ -1,6 +1,7 @@
 """Convolutions by the numba backend: each thread its output positions, a block of 16 at a time, unfolded in cache."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -21,15 +22,11 @@ SUMS = 2**16  # partial sums that a thread holds: half the second-level cache
 COLUMNS = 1024  # output positions whose sums a thread holds at most
 OUTPUTS = 128  # outputs likewise: the weights of a tile of 256 rows fill a quarter of the second-level cache
 SLACK = 16  # numbers that `jit._copy16` may read or write too far
-FEW = 8  # outputs of a group below which a native convolution is faster than matrix products
+FEW = 4  # outputs of a group below which positions are read where they lie
+FEW_SUMS = 2**14  # partial sums of such groups that a thread holds, but for one group's
 SMALL = 64  # output positions up to which images go innermost
 SMALL_COLUMNS = 512  # output positions, of all images, that one reading of the weights serves there
 TABLE = 2**20  # rows that the tables for these may have
-
-
-def fits(job: "Job") -> bool:
-    """Return whether `run` is the fast way: not where a group has few outputs (depthwise)."""
-    return job.geometry.groups == 1 or len(job.w) // job.geometry.groups >= FEW
 
 
 def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
@@ -45,8 +42,7 @@ def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
         *((bits, planes * out.numel(), torch.uint8), (counts, counts.numel(), torch.int64)),
         *((gains, n), (offsets, n), len(adc)),
     )
-    way = _run_small if goes_innermost(job, threads) else _run_large
-    way(job, out, threads, last)
+    way_of(job, threads)(job, out, threads, last)
     return counts.sum(0).tolist()
 
 
@@ -59,7 +55,7 @@ def _run_large(job: "Job", out: Tensor, threads: int, last: tuple[Any, ...]) -> 
     parts = _parts(units, threads, len(job.w))
     width, depth = max(tile.stop - tile.start for tile in job.tiles), max(map(_depth, job.tiles))
     sums = (outputs + jit.OUTPUTS) * plan.columns + SLACK
-    lengths = depth * plan.volume + SLACK, walk.inputs[2] + SLACK, width * jit.LANES + SLACK, sums
+    lengths = depth * plan.volume + SLACK, walk.inputs[1] * walk.inputs[2] + SLACK, width * jit.LANES + SLACK, sums
     squared = sums * (job.spec.noise_read > 0)
     kept, starts = room(out, *(threads * length for length in (*lengths, squared)))
     weight, x = contiguous(job.w), contiguous(job.x)
@@ -104,7 +100,34 @@ def _run_small(job: "Job", out: Tensor, threads: int, last: tuple[Any, ...]) -> 
     )
 
 
-def goes_innermost(job: "Job", threads: int) -> bool:
+def _run_few(job: "Job", out: Tensor, threads: int, last: tuple[Any, ...]) -> None:
+    """Compute groups of few outputs, an image's channel after the other (depthwise convolutions)."""
+    walk, share = Walk.of(job, out), len(job.w) // job.geometry.groups
+    plan = walk.large(walk.positions)
+    width, depth = max(tile.stop - tile.start for tile in job.tiles), max(map(_depth, job.tiles))
+    together = max(1, min(job.geometry.groups, FEW_SUMS // (share * walk.positions)))
+    padded, sums = depth * plan.volume + SLACK, together * share * walk.positions + SLACK
+    noisy = job.spec.noise_read > 0
+    lengths = padded, walk.inputs[1] * walk.inputs[2] + SLACK, sums, padded * noisy, sums * noisy
+    kept, starts = room(out, *(threads * length for length in lengths))
+    weight, x = contiguous(job.w), contiguous(job.x)
+    openmp.run(
+        jit.conv_few_kernel,
+        threads,
+        *((x, x.numel()), (weight, weight.numel()), (out, out.numel()), (walk.sizes, 22, torch.int64)),
+        *((_ends(job), len(job.tiles) + 1, torch.int64), len(job.tiles), (plan.source, walk.height, torch.int64)),
+        *((plan.window, 3, torch.int64), (job.w.new_ones(width), width), together, *starts, *lengths, *last),
+    )
+
+
+def way_of(job: "Job", threads: int) -> Callable[["Job", Tensor, int, tuple[Any, ...]], None]:
+    """Return what computes a job: groups of few outputs, images innermost, or positions of an image."""
+    if job.geometry.groups > 1 and len(job.w) // job.geometry.groups < FEW:
+        return _run_few
+    return _run_small if _goes_innermost(job, threads) else _run_large
+
+
+def _goes_innermost(job: "Job", threads: int) -> bool:
     """Return whether images go innermost: few positions each, and at least 16 of them for every thread."""
     few = math.prod(job.shape[2:]) <= SMALL and len(job.x) >= jit.LANES * threads
     return few and Walk.of(job).rows_of_small(_rows(job)) <= TABLE

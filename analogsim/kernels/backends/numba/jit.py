@@ -1412,21 +1412,45 @@ def _hand_over(sums, squares, out, bits, all_outputs, at, count, scalars, own, k
     )
 
 
+@intrinsic
+def _zero16(typing, target):
+    """Write 16 zeros at an address."""
+
+    def generate(context, builder, signature, arguments):
+        row_type = ir.VectorType(ir.FloatType(), LANES)
+        nothing = ir.Constant(row_type, [0.0] * LANES)
+        builder.store(nothing, builder.inttoptr(arguments[0], row_type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(int64), generate
+
+
 @njit
-def _pad_row(source, target, w, padding, stride, wide, scratch, scalars):
-    """Convert a row of an image by the DAC, with zeros on both sides: every `stride`-th number after the other."""
-    t = _floats(target, 0, stride * wide)
+def _zeros(target, count):
+    """Write zeros; up to 15 more."""
+    for i in range(0, count, LANES):
+        _zero16(target + 4 * i)
+
+
+@njit
+def _pad_row(source, target, w, padding, stride, wide):
+    """Write a row of w numbers with zeros on both sides: every `stride`-th number after the other.
+
+    `target` (stride, wide) may be written 15 numbers too far.
+    """
     if stride == 1:
-        t[:padding] = 0
-        dac(_floats(source, 0, w), t[padding : padding + w], scalars)
-        t[padding + w :] = 0
+        _zeros(target, padding)
+        for i in range(0, w, LANES):
+            _copy16(source + 4 * i, target + 4 * (padding + i))
+        _zeros(target + 4 * (padding + w), wide - padding - w)
     else:
-        s = _floats(scratch, 0, w)
-        dac(_floats(source, 0, w), s, scalars)
-        t[:] = 0
-        for i in range(w):
-            column = i + padding
-            t[column % stride * wide + column // stride] = s[i]
+        _zeros(target, stride * wide)
+        s = _floats(source, 0, w)
+        for phase in range(stride):
+            begin = (phase - padding) % stride
+            t = _floats(target, phase * wide + (begin + padding) // stride, (phase + 1) * wide)
+            for i in range(begin, w, stride):
+                t[(i - begin) // stride] = s[i]
 
 
 @njit
@@ -1434,29 +1458,31 @@ def _pad_channels(x, first, stop, z, y, padded, scratch, sizes, window, scalars)
     """Convert channels first … stop (of all images') by the DAC into `padded` (channels, planes, rows, stride · wide).
 
     It holds the rows of the padded image that a block of output positions meets, those of planes from z and of rows
-    from y on; window: planes, rows, wide.
+    from y on; window: planes, rows, wide. Up to 15 numbers behind it are written.
     """
     d, h, w = sizes[3], sizes[4], sizes[5]
     pd, ph, pw, stride = sizes[15], sizes[16], sizes[17], sizes[14]
     planes, rows, wide = window[0], window[1], window[2]
     length = stride * wide
+    low, high = max(0, y - ph), min(h, y - ph + rows)
+    above = min(rows, low - (y - ph)) if low < high else rows
     for channel in range(first, stop):
         for plane in range(z - pd, z - pd + planes):
             target = padded + 4 * ((channel - first) * planes + plane - (z - pd)) * rows * length
-            low, high = max(0, y - ph), min(h, y - ph + rows)
             if plane < 0 or plane >= d or low >= high:
-                _floats(target, 0, rows * length)[:] = 0
+                _zeros(target, rows * length)
                 continue
-            _floats(target, 0, (low - (y - ph)) * length)[:] = 0
-            _floats(target, (high - (y - ph)) * length, rows * length)[:] = 0
-            source = x + 4 * ((channel * d + plane) * h + low) * w
-            target += 4 * (low - (y - ph)) * length
+            _zeros(target, above * length)
+            source, run = x + 4 * ((channel * d + plane) * h + low) * w, (high - low) * w
+            target += 4 * above * length
             if stride == 1 and w == length:  # rows follow one another
-                dac(_floats(source, 0, (high - low) * w), _floats(target, 0, (high - low) * w), scalars)
+                dac(_floats(source, 0, run), _floats(target, 0, run), scalars)
             else:
+                dac(_floats(source, 0, run), _floats(scratch, 0, run), scalars)
                 for row in range(high - low):
-                    own = target + 4 * row * length
-                    _pad_row(source + 4 * row * w, own, w, pw, stride, wide, scratch, scalars)
+                    _pad_row(scratch + 4 * row * w, target + 4 * row * length, w, pw, stride, wide)
+            target += 4 * (high - low) * length
+            _zeros(target, (rows - above - (high - low)) * length)
 
 
 @njit
@@ -1766,3 +1792,226 @@ def conv_small_kernel(arguments):
             for image in range(stack * LANES, min(images, (stack + together) * LANES)):
                 at = (image * n + lowest) * positions
                 scale_rows(_floats(out, at, at + run), _floats(gains, 0, run), _floats(gains, run, 2 * run))
+
+
+# Groups of few outputs: with so little to multiply, positions are read where they lie, 16 in each of several rows.
+
+
+def _tapper(lines):
+    """Return a function that adds up weighted numbers: `target` (lines, 16), rows `apart`.
+
+    The numbers of tap k begin `rows[k]` behind `source`, those of the next line `step` behind. Of lines there are
+    `left` at most; the last stands in for those beyond.
+    """
+
+    @intrinsic
+    def taps(typing, source, step, left, rows, weights, count, target, apart):
+        def generate(context, builder, signature, arguments):
+            source, step, left, rows, weights, count, target, apart = arguments
+            number, wide = ir.FloatType(), ir.IntType(64)
+            row_type, no_row = ir.VectorType(number, LANES), ir.Constant(ir.VectorType(number, LANES), ir.Undefined)
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            numbers, into = (builder.inttoptr(address, number.as_pointer()) for address in (source, target))
+            factors, begins = builder.inttoptr(weights, number.as_pointer()), builder.inttoptr(rows, wide.as_pointer())
+            starts, ends = [], []
+            for k in range(lines):
+                there = builder.icmp_signed("<", ir.Constant(wide, k), left)
+                own = builder.select(there, ir.Constant(wide, k), builder.sub(left, ir.Constant(wide, 1)))
+                starts.append(builder.gep(numbers, [builder.mul(step, own)]))
+                ends.append(builder.gep(into, [builder.mul(apart, own)]))
+            before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(wide)
+            sums = [builder.phi(row_type) for _ in range(lines)]
+            weight = builder.insert_element(
+                no_row, builder.load(builder.gep(factors, [k])), ir.Constant(ir.IntType(32), 0)
+            )
+            weight = builder.shuffle_vector(weight, no_row, zeros)
+            begin = builder.load(builder.gep(begins, [k]))
+            following = builder.add(k, ir.Constant(wide, 1))
+            k.add_incoming(ir.Constant(wide, 0), before)
+            k.add_incoming(following, loop)
+            totals = []
+            for total, start in zip(sums, starts, strict=True):
+                row = builder.load(builder.bitcast(builder.gep(start, [begin]), row_type.as_pointer()), align=4)
+                product = builder.fmul(weight, row, flags=("contract",))
+                totals.append(builder.fadd(total, product, flags=("contract",)))
+                total.add_incoming(ir.Constant(row_type, [0.0] * LANES), before)
+                total.add_incoming(totals[-1], loop)
+            builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+            builder.position_at_end(after)
+            for end, total in zip(ends, totals, strict=True):
+                builder.store(total, builder.bitcast(end, row_type.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 8), generate
+
+    return taps
+
+
+_add_taps = _tapper(OUTPUTS)
+
+
+@njit
+def _plane(padded, rows, weights, count, target, sizes, window):
+    """Convolve padded channels with one output's weights: `target` (positions); 15 numbers more may be written."""
+    high_out, wide_out = sizes[7], sizes[8]
+    length = sizes[14] * window[2]
+    for z in range(sizes[6]):
+        for y in range(0, high_out, OUTPUTS):
+            # From the last columns on: what is written too far is the beginning of the next row, which comes later.
+            for x in range((wide_out - 1) // LANES * LANES, -1, -LANES):
+                source = padded + 4 * ((z * sizes[12] * window[1] + y * sizes[13]) * length + x)
+                into = target + 4 * ((z * high_out + y) * wide_out + x)
+                _add_taps(source, sizes[13] * length, high_out - y, rows, weights, count, into, wide_out)
+
+
+@njit(**_options)
+def _square(source, target, count):
+    s, t = _floats(source, 0, count), _floats(target, 0, count)
+    for i in range(count):
+        t[i] = s[i] * s[i]
+
+
+@compiled
+def conv_few_kernel(arguments):
+    """`tiled_conv` of groups of few outputs, a thread's share of all images' groups.
+
+    x, w, out; sizes as in `conv_kernel`; ends of the tiles' rows (tiles + 1), how many; where in the padded channels of
+    a group each row begins; window (see `_pad_channels`); as many ones as a tile has rows; groups whose sums are held;
+    room for each thread's padded channels, row, sums, squared channels or 0, squared lengths or 0, and the length of
+    each; scalars of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); scale and bias
+    (outputs) or 0; rows of `accumulate`'s scalars: one for all tiles, or each's own.
+    """
+    a = carray(arguments, (28,), np.int64)
+    x, w, out, sizes, tiles = a[0], a[1], a[2], _integers(a[3], 0, 22), a[5]
+    ends = _integers(a[4], 0, tiles + 1)
+    images, channels, n, groups = sizes[0], sizes[1], sizes[2], sizes[21]
+    positions, taps = sizes[6] * sizes[7] * sizes[8], sizes[9] * sizes[10] * sizes[11]
+    depth, share = channels // groups, n // groups  # channels and outputs of a group
+    height, rows, window, ones = depth * taps, a[6], _integers(a[7], 0, 3), a[8]
+    volume = window[0] * window[1] * window[2] * sizes[14]
+    most, number = a[9], np.int64(thread_number())
+    padded, scratch, sums = a[10] + 4 * number * a[15], a[11] + 4 * number * a[16], a[12] + 4 * number * a[17]
+    squared = a[13] + 4 * number * a[18] if a[13] else 0
+    squares = a[14] + 4 * number * a[19] if a[14] else 0
+    dac_scalars, key = _floats(a[20], 0, 4), carray(_pointer(a[22]), (4,), np.uint64)
+    bits, scale, bias = a[23], a[25], a[26]
+    counts = _integers(a[24], number * tiles, (number + 1) * tiles)
+    unit, last_unit = _share(images * groups, 1)
+    while unit < last_unit:
+        image, first_group = unit // groups, unit % groups
+        together = min(most, last_unit - unit, groups - first_group)
+        run, at = together * share * positions, unit * share * positions
+        for tile in range(tiles):
+            begin, end = ends[tile], ends[tile + 1]
+            first, last = begin // taps, (end + taps - 1) // taps
+            own, before = rows + 8 * begin, 4 * first * volume
+            for k in range(together):
+                low, high = (unit + k) * depth + first, (unit + k) * depth + last
+                _pad_channels(x, low, high, 0, 0, padded, scratch, sizes, window, dac_scalars)
+                if squares:
+                    _square(padded, squared, (last - first) * volume)
+                for output in range(share):
+                    weights = w + 4 * (((first_group + k) * share + output) * height + begin)
+                    place = 4 * (k * share + output) * positions
+                    _plane(padded - before, own, weights, end - begin, sums + place, sizes, window)
+                    if squares:
+                        _plane(squared - before, own, ones, end - begin, squares + place, sizes, window)
+            clipped = _hand_over(sums, squares, out, bits, images * n * positions, at, run, a[21], a[27], key, tile)
+            if bits:
+                counts[tile] += clipped
+        if scale:
+            row = image * n + first_group * share
+            _scale_outputs(out, scale, bias, row, row + together * share, n, positions, 0, positions)
+        unit += together
+
+
+# Transposed convolutions: what patches of neighbouring positions add up to.
+
+
+@intrinsic
+def _add16(typing, source, target):
+    """Add 16 float32 numbers to those at another address."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = ir.VectorType(ir.FloatType(), LANES).as_pointer()
+        source, target = (builder.inttoptr(address, pointer) for address in arguments)
+        total = builder.fadd(builder.load(target, align=4), builder.load(source, align=4))
+        builder.store(total, target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(int64, int64), generate
+
+
+@njit
+def _take_patches(products, wide, behind, taps, m, turned):
+    """Turn m rows of `taps` numbers, `wide` apart: `turned` (taps, 16), with zeros from number m of each row on.
+
+    `behind`: how many numbers may be read from the first one on.
+    """
+    groups = (taps + LANES - 1) // LANES
+    if m == LANES and behind >= (LANES - 1) * wide + groups * LANES:
+        s, t = _floats(products, 0, LANES * wide), _floats(turned, 0, groups * LANES * LANES)
+        for group in range(groups):
+            _transpose16(s, group * LANES, wide, t, group * LANES * LANES, LANES)
+    else:
+        for k in range(taps):
+            _zero16(turned + 4 * LANES * k)
+        _transpose(products, wide, turned, LANES, m, taps)
+
+
+@njit
+def _put_channel(total, out, bias, sizes):
+    """Write one channel of the output, of the numbers added up for it."""
+    wide_out, stride, pad = sizes[7], sizes[13], sizes[16]
+    high, wide = sizes[21], sizes[22]
+    for z in range(sizes[5]):
+        for y in range(sizes[6]):
+            line = ((z + sizes[14]) * high + y + sizes[15]) * stride * wide
+            row = _floats(out, (z * sizes[6] + y) * wide_out, (z * sizes[6] + y + 1) * wide_out)
+            for phase in range(stride):
+                begin = (phase - pad) % stride
+                count = (wide_out - begin + stride - 1) // stride
+                first = line + phase * wide + (begin + pad) // stride
+                source = _floats(total, first, first + count)
+                for i in range(count):
+                    row[begin + i * stride] = source[i] + bias
+
+
+@compiled
+def overlap_kernel(arguments):
+    """`add_patches` of this thread's share of all images' channels.
+
+    products, out; sizes; bias or 0; room for each thread's sums of a channel and turned patches, and the length of
+    each.
+
+    sizes: images, outputs; input extents (3), output extents, kernel, stride, padding, dilation (3 each); planes, rows
+    and columns of the sums, those columns that are a multiple of the stride apart one after the other.
+    """
+    a = carray(arguments, (8,), np.int64)
+    products, out, sizes, number = a[0], a[1], _integers(a[2], 0, 23), np.int64(thread_number())
+    total, turned = a[4] + 4 * number * a[6], a[5] + 4 * number * a[7]
+    images, n, deep, high, wide = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    positions, taps, stride = deep * high * wide, sizes[8] * sizes[9] * sizes[10], sizes[13]
+    shifts = np.empty(taps, np.int64)
+    for tap in range(taps):
+        z, y, x = tap // (sizes[9] * sizes[10]), tap // sizes[10] % sizes[9], tap % sizes[10] * sizes[19]
+        line = (z * sizes[17] * sizes[21] + y * sizes[18]) * stride + x % stride
+        shifts[tap] = 4 * (line * sizes[22] + x // stride)
+    offsets = _floats(a[3], 0, n)
+    first, last = _share(images * n, 1)
+    for unit in range(first, last):
+        image, output = unit // n, unit % n
+        _zeros(total, a[6])
+        for row in range(deep * high):
+            line = (row // high * sizes[11] * sizes[21] + row % high * sizes[12]) * stride * sizes[22]
+            for x in range(0, wide, LANES):
+                place = ((image * positions + row * wide + x) * n + output) * taps
+                behind = images * positions * n * taps - place
+                _take_patches(products + 4 * place, n * taps, behind, taps, min(LANES, wide - x), turned)
+                into = total + 4 * (line + x)
+                for tap in range(taps):
+                    _add16(turned + 4 * LANES * tap, into + shifts[tap])
+        _put_channel(total, out + 4 * unit * sizes[5] * sizes[6] * sizes[7], offsets[output] if a[3] else _F(0), sizes)
