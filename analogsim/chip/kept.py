@@ -1,4 +1,4 @@
-"""What was drawn for a chip's ADCs, so that a layer's next call need not draw it again."""
+"""What was made for one call of a layer, its programmed weights and its ADCs, and need not be made for the next."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,8 +9,8 @@ T = TypeVar("T")
 class Kept:
     """Things made from everything that they depend on: made anew as soon as any of it is another.
 
-    There is room for one thing in each place (a bit line's tile), so that it grows no larger than the chip. A copy,
-    and what comes back from a pickle, begins empty.
+    There is room for one thing in each place (a layer's matrix, a bit line's tile), so that it grows no larger than
+    the chip. A copy, and what comes back from a pickle, begins empty.
     """
 
     def __init__(self) -> None:
@@ -28,6 +28,10 @@ class Kept:
     def part(self, outputs: slice) -> "Kept":
         """Return what is kept for some of the outputs, which have ADCs of their own."""
         return self._parts.setdefault((outputs.start, outputs.stop), Kept())
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._held, self._parts = {}, {}
 
     def __reduce__(self) -> tuple[type["Kept"], tuple[()]]:
         return Kept, ()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..chip import DeviceKernel
+from ..chip.kept import Kept
 from ..errors import (
     CalibrationError,
     ConversionError,
@@ -26,7 +27,7 @@ from ..seeds import Key, Stream, checked, derive, next_call, numbered
 from ..value import LEAST_SCALE
 from .basis import INPUT, basis, changed
 from .function import Plan, exact_dtype, multiplied
-from .matrix import Kept, ProgrammedMatrix, cells_of
+from .matrix import ProgrammedMatrix, cells_of
 from .surgery import _forbid_fused_inference, allow_fused_inference, twin  # noqa: F401  # pickles name the hook here
 
 RANGES = ("input_range", "adc_full_scale")
@@ -213,7 +214,12 @@ class AnalogLayer(nn.Module):
             return self._written(weight, chip)
         mark = self._kernel(weight).fingerprint(weight)
         key = mark, weight.shape, weight.dtype, weight.device, chip or self.profile.weight
-        return self._kept.get(key, lambda: self._written(weight, chip)).of(weight)
+
+        def write() -> ProgrammedMatrix:
+            matrix = self._written(weight, chip)
+            return matrix.of(matrix.programmed)  # not to hold weights that are replaced
+
+        return self._kept.get("matrix", key, write).of(weight)
 
     def _written(self, weight: Tensor, which: tuple[HardwareProfile, int, float] | None) -> ProgrammedMatrix:
         programmed, w_max = self._kernel(weight).program(weight, self.profile.weight)

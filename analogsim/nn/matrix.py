@@ -1,8 +1,6 @@
 """A weight matrix on crossbars: its scale, its weights in normalised units, and where its cells lie."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor
 
@@ -56,28 +54,6 @@ class ProgrammedMatrix:
             self.exact,
             None if self.chip is None else self.chip.part(outputs),
         )
-
-
-class Kept:
-    """What a layer has programmed, for as long as it is asked for the same; copies and files of it are empty."""
-
-    def __init__(self) -> None:
-        self.entry: tuple[Any, ProgrammedMatrix] | None = None
-
-    def get(self, key: Any, write: Callable[[], ProgrammedMatrix]) -> ProgrammedMatrix:
-        """Return what was written by this key, or write it."""
-        entry = self.entry  # once: another thread may write meanwhile
-        if entry is None or entry[0] != key:
-            matrix = write()
-            self.entry = entry = key, matrix.of(matrix.programmed)  # not to hold weights that are replaced
-        return entry[1]
-
-    def clear(self) -> None:
-        """Give the memory back."""
-        self.entry = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Kept, ()
 
 
 def scaled(programmed: Tensor, w_max: Tensor) -> Tensor:

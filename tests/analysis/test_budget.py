@@ -106,7 +106,7 @@ def test_each_stage_by_itself(lenet):
     for stage, change in alone.items():
         analog = convert(model, HardwareProfile().varied(**change))
         calibrate(analog, torch.cat([train_x, test_x]))
-        for layer in noise_budget(analog, test_x, repeats=3).layers:
+        for layer in noise_budget(analog, test_x, repeats=12).layers:
             others = {key: value for key, value in layer.stages.items() if key != stage}
             assert max(others.values()) < 1e-10, f"{stage} makes {others}"
             assert layer.total == pytest.approx(layer.stages[stage], rel=1e-5)

@@ -164,7 +164,7 @@ def test_what_is_stuck_has_the_flicker_noise_of_where_it_is():
     law = {"amplitude": 0.0088, "exponent": 0.65, "maximum": 0.2, "read_time": 250e-9}
     layer = linear(IDEAL.varied(flicker=law, cells={"mapping": "differential"}, faults={"stuck_on": 1.0}))
     an.program(layer, 1)
-    (plane,) = layer.chip(layer.weight.detach()).planes
+    (plane,) = layer.write(layer.weight.detach()).chip.planes
     want = 2 * oracle.flicker(1.0, 1.0, **law, time=20.0) ** 2
     np.testing.assert_allclose(plane.variance.numpy(), want, rtol=1e-12)
 

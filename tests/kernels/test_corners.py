@@ -64,7 +64,7 @@ def small_blocks(request, monkeypatch):
     torch.set_num_threads(request.param)
     changes = [
         *((cpu, "SLAB", 1), (cpu, "BLOCK", 1), (cpu, "ROWS", 4), (cpu, "INPUTS", 32), (cpu, "FEW_OUTPUTS", 4)),
-        *((jit, "CHUNK", 6), (conv_job, "CHUNK", 64)),
+        *((cpu, "LONG", 6), (conv_job, "CHUNK", 64)),
         *((conv_cpu, "SUMS", 1), (conv_cpu, "OUTPUTS", 4), (conv_cpu, "FEW", 2), (conv_cpu, "SMALL", 9)),
         *((conv_cpu, "SMALL_COLUMNS", 32), (conv_cpu, "FEW_SUMS", 16)),
     ]

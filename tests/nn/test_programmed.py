@@ -52,7 +52,7 @@ def answer(layer, rows=40):
 def fresh(layer, rows=40):
     """Return the answer of a layer that has never computed anything."""
     other = copy.deepcopy(layer)
-    assert other._kept.entry is None
+    assert other._kept._held == {}
     other.keep_programmed = False
     return answer(other, rows)
 
@@ -212,17 +212,17 @@ def test_weights_are_programmed_once_in_evaluation_and_always_in_training(profil
         answer(layer)
     assert counting.programmed == 1
     layer.train()
-    assert layer._kept.entry is None
+    assert layer._kept._held == {}
     for call in range(3):
         layer(torch.randn(40, 70)).sum().backward()
-        assert layer._kept.entry is None
+        assert layer._kept._held == {}
         assert counting.programmed == 2 + call
     layer.eval()
     layer.keep_programmed = False
     answer(layer)
     answer(layer)
     assert counting.programmed == 6
-    assert layer._kept.entry is None
+    assert layer._kept._held == {}
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
@@ -231,20 +231,20 @@ def test_one_more_copy_of_the_weights_is_kept_and_no_replaced_one(profile):
     answer(layer)
     held = {
         part.untyped_storage().data_ptr()
-        for matrix in (layer._kept.entry[1],)
+        for matrix in (layer._kept._held["matrix"][1],)
         for part in (matrix.weight, matrix.programmed, *(plane.weight for plane in getattr(matrix.chip, "planes", [])))
     }
     assert len(held) == 1
     assert layer.weight.untyped_storage().data_ptr() not in held
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert other._kept.entry is None
+        assert other._kept._held == {}
         assert torch.equal(answer(other), answer(layer))
 
 
 def test_few_rows_by_exact_weights_keep_nothing():
     layer = linear(PLAIN)
     answer(layer, rows=3)
-    assert layer._kept.entry is None
+    assert layer._kept._held == {}
 
 
 def test_gradients_in_evaluation_are_those_without_keeping():

@@ -8,7 +8,7 @@ from torch import Tensor
 from ....profile import Weight
 from ...backend import Backend
 from ...clips import Clips
-from ...conv_job import Job, run_in_chunks
+from ...conv_job import Job
 from ...conversion import Lines
 from ...overlap import Overlap
 from ...spec import MatmulSpec, Read

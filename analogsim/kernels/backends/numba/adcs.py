@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ...conversion import Conversion
 from ...memory import address, contiguous
-from . import jit
-from .matmul import floats
+from .matmul import floats, repeats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,12 +54,12 @@ def adcs(conversion: Conversion, columns: int, in_rows: bool) -> ADCs:
 
 
 def _adcs(conversion: Conversion, columns: int, in_rows: bool) -> ADCs:
-    repeats = max(1, jit.CHUNK // max(columns, 1)) if in_rows else 1
+    times = repeats(columns) if in_rows else 1
     low, high = conversion.limits
     step = conversion.step
     gains = offsets = None
     if conversion.differs:
-        gains, offsets = (contiguous(part).repeat(repeats) for part in (conversion.gains, conversion.offsets))
+        gains, offsets = (contiguous(part).repeat(times) for part in (conversion.gains, conversion.offsets))
     quantizer = [low, high, 1 / step if step else 0.0, step]
     if conversion.table is None:
         return ADCs(gains, offsets, None, None, None, floats([*quantizer, 0, 0, 0, 0]))
@@ -81,7 +80,7 @@ def _adcs(conversion: Conversion, columns: int, in_rows: bool) -> ADCs:
         values[:, : outputs.shape[1]] = outputs
     starts = None
     if len(thresholds) > 1:
-        starts = (torch.arange(columns, dtype=torch.int32, device="cpu") * stride).repeat(repeats)
+        starts = (torch.arange(columns, dtype=torch.int32, device="cpu") * stride).repeat(times)
     levels = floats([*quantizer, 1 / step if step else 0.0, shift, zero, least])
     return ADCs(gains, offsets, table, values, starts, levels, depth, stride, comparisons)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
     """Compute a convolution; return the clipped conversions of each tile."""
     if not out.numel() or not job.tiles:
         return [0] * len(job.tiles)
+    job = _met_alone(job)
     threads = team(max(job.x.numel(), out.numel()))
     counts = out.new_zeros(threads, len(job.tiles), dtype=torch.int64)
     adc, planes, n = adc_scalars(job.spec), -(-len(job.tiles) // 8), len(job.w)
@@ -118,6 +119,15 @@ def _run_few(job: "Job", out: Tensor, threads: int, last: tuple[Any, ...]) -> No
         *((_ends(job), len(job.tiles) + 1, torch.int64), len(job.tiles), (plan.source, walk.height, torch.int64)),
         *((plan.window, 3, torch.int64), (job.w.new_ones(width), width), together, *starts, *lengths, *last),
     )
+
+
+def _met_alone(job: "Job") -> "Job":
+    """Return a job whose kernel of one number meets every input: where it strides, the others are left out here."""
+    geometry = job.geometry
+    if max(job.w.shape[2:]) > 1 or max(geometry.padding) > 0 or max(geometry.stride) == 1:
+        return job
+    met = job.x[(slice(None), slice(None), *(slice(None, None, stride) for stride in geometry.stride))]
+    return replace(job, x=contiguous(met), geometry=replace(geometry, stride=(1,) * len(geometry.stride)))
 
 
 def way_of(job: "Job", threads: int) -> Callable[["Job", Tensor, int, tuple[Any, ...]], None]:

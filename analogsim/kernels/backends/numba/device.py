@@ -24,6 +24,7 @@ from .matmul import (
     floats,
     integers,
     key_words,
+    repeats,
     team,
 )
 
@@ -141,7 +142,7 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
         outputs * (n < FEW_OUTPUTS),
         outputs * count * steps * apart,
     )
-    several = max(1, min(m, jit.CHUNK // n))
+    several = min(m, repeats(n))
     gains, offsets = (
         part if part is None or several == 1 else part.expand(several, -1).contiguous().view(-1)
         for part in finishing(n, read)

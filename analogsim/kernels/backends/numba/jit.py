@@ -43,21 +43,6 @@ def _pointer(typing, address):
     return types.voidptr(int64), generate
 
 
-@intrinsic
-def _address(typing, array):
-    """Return where an array's numbers begin.
-
-    The array must be used once more after its last use by address, or Numba has freed it by then. (NumPy's own
-    `.ctypes.data` counts a reference, and Numba 0.68 has been seen to drop one too many of these in a loop.)
-    """
-
-    def generate(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.ptrtoint(data, ir.IntType(64))
-
-    return int64(array), generate
-
-
 @njit
 def _integers(address, first, stop):
     return carray(_pointer(address + 8 * first), (stop - first,), np.int64)
@@ -129,6 +114,23 @@ def philox_words(words, first_block, k0, k1, s0, s1, tile):
             out[lane + 48] = np.uint32(c3)
 
 
+@intrinsic
+def _move16(typing, source, start, target, into):
+    """Copy 16 numbers of 32 bits between arrays: one load and one store, where a loop would count and test."""
+
+    def generate(context, builder, signature, arguments):
+        def place(array, kind, first):
+            data = context.make_array(kind)(context, builder, array).data
+            return builder.bitcast(builder.gep(data, [first]), ir.VectorType(ir.IntType(32), 16).as_pointer())
+
+        source, start, target, into = arguments
+        numbers = builder.load(place(source, signature.args[0], start), align=4)
+        builder.store(numbers, place(target, signature.args[2], into), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, target, types.int64), generate
+
+
 @njit(**_options)
 def box_muller(words, out):
     """Two normals from each word, 16 cosines then their 16 sines; minimax polynomials, error below 1e-6.
@@ -137,8 +139,7 @@ def box_muller(words, out):
     second half of `out`, from where both are put in order. (A loop for each 16 words takes 1.6 times as long.)
     """
     n = words.shape[0]
-    source, target = _address(words), _address(out)
-    cosines, sines = _floats(source, 0, n), _floats(target, n, 2 * n)
+    sines = out[n:]
     for i in range(n):
         word = words[i]
         u = (_F(np.int32(word >> np.uint32(1))) + _F(0.5)) * _F(2.0**-31)
@@ -168,12 +169,12 @@ def box_muller(words, out):
         c = c * y + _F(-4.934792995452881)
         c = c * y + _F(0.9999999403953552)
         sign = np.int32(np.uint32(word << np.uint32(31)))
-        cosines[i] = np.int32(np.float32(r).view(np.int32) ^ sign).view(np.float32) * c
+        cosine = np.int32(np.float32(r).view(np.int32) ^ sign).view(np.float32) * c
+        words[i] = np.float32(cosine).view(np.uint32)
         sines[i] = r * (s * x)
     for group in range(n // 16):  # the sines that are still needed lie behind what is written
-        _copy16(source + 64 * group, target + 128 * group)
-        _copy16(target + 4 * n + 64 * group, target + 128 * group + 64)
-    words[0], out[0] = words[0], out[0]  # used once more: see `_address`
+        _move16(words, group * 16, out, group * 32)
+        _move16(out, n + group * 16, out, group * 32 + 16)
 
 
 @njit(**_options)
@@ -755,9 +756,8 @@ def _product(a, a_stride, transposed, b, b_stride, out, out_stride, n, count, wi
     flag[0], flag[1] = 84 if transposed else 78, 78  # T or N
     factor = np.empty(2, np.float32)
     factor[0], factor[1] = 1, 0
-    s, c, f = _address(size), _address(flag), _address(factor)
+    s, c, f = size.ctypes.data, flag.ctypes.data, factor.ctypes.data
     sgemm(c, c + 1, s, s + 4, s + 8, f, a, s + 12, b, s + 16, f + 4, out, s + 20)
-    size[0], flag[0], factor[0] = 0, 0, 0  # used once more: see `_address`
 
 
 @compiled

@@ -22,6 +22,7 @@ from . import jit, openmp
 BLOCK = 2**17  # elements of one tile's inputs, or of a partial sum, of a block of rows: half the second-level cache
 ROWS = 256  # of a block at least: BLAS packs the weights anew for each
 INPUTS = 2**20  # elements of a block of converted inputs
+LONG = 2**10  # elements of a loop that is long enough
 SLAB = 2**13  # elements below which another thread does not pay
 FEW_ROWS = 16  # of inputs, up to which threads share the outputs, and weights are read once
 OUTPUTS = 4  # of a block there
@@ -57,7 +58,7 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     # Converted inputs, sums, transposed sums and squared lengths; `kept` is their memory.
     kept, starts = room(x, inputs * converts, outputs, outputs * few, outputs * (spec.noise_read > 0))
     # Of several rows of few columns, for long loops.
-    several = max(1, min(m, jit.CHUNK // n))
+    several = min(m, repeats(n))
     gains, offsets = (
         part if part is None or several == 1 else part.expand(several, -1).contiguous().view(-1)
         for part in finishing(n, read)
@@ -210,6 +211,11 @@ def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed
 def team(count: int) -> int:
     """Return how many threads pay for so many elements."""
     return max(1, min(torch.get_num_threads(), count // SLAB))
+
+
+def repeats(columns: int) -> int:
+    """Return how many rows of so many columns are taken at once, for long loops."""
+    return max(1, LONG // max(columns, 1))
 
 
 def finishing(n: int, read: Read) -> tuple[Tensor | None, Tensor | None]:
