@@ -194,7 +194,7 @@ CLAIMS = [
         "test_claims.py::test_layers_of_several_matrices_keep_parameters_hooks_and_parametrisations",
     ),
     ("AnalogLayer.spec", "never set", "test_linear_and_conv.py::test_uncalibrated_layer_says_which_and_what_to_do"),
-    ("AnalogLayer.chip", "never programmed", "test_chip.py::test_a_chip_that_was_not_programmed"),
+    ("AnalogLayer.write", "never programmed", "test_chip.py::test_a_chip_that_was_not_programmed"),
     ("AnalogLinear", "without one", "test_linear_and_conv.py::test_layer_without_a_profile_is_ideal"),
     (
         "AnalogMultiheadAttention",

@@ -208,6 +208,11 @@ class AnalogLayer(nn.Module):
         """Program a matrix of weights (N, K, …), weight units, onto this layer's crossbars.
 
         In evaluation that is done once, and anew where the weights, the profile or the chip are others.
+
+        Raises
+        ------
+        ProgrammingError
+            In evaluation, the profile has something that differs between chips, and the layer was never programmed.
         """
         chip = self._wanted_chip() if self.profile.needs_chip else None
         if self.training or self._observer is not None or not self.keep_programmed:
@@ -237,13 +242,7 @@ class AnalogLayer(nn.Module):
         return find(x.device.type, x.dtype, self.backend)
 
     def _wanted_chip(self) -> tuple[HardwareProfile, int, float]:
-        """Return which chip weights are on, as its profile, seed and age: in training, a new one at every call.
-
-        Raises
-        ------
-        ProgrammingError
-            In evaluation, the profile has something that differs between chips, and the layer was never programmed.
-        """
+        """Return which chip weights are on, as its profile, seed and age: in training, a new one at every call."""
         profile = self.profile
         if self._observer is not None and not self._observer.wants_the_chip:
             return profile.without_variation(), 0, 0.0  # ranges are found for the chip that was wanted

@@ -68,7 +68,7 @@ def by_optimiser(layer):
 
 
 def by_one_number(layer):
-    layer.weight.data.view(-1)[layer.weight.argmax()] *= 0.5
+    layer.weight.data.view(-1)[layer.weight.argmax()] *= -1
 
 
 def by_numpy(layer):
