@@ -22,7 +22,9 @@ from ..errors import (
 from ..kernels import Backend, BackendName, MatmulSpec, Precision, Read, uncompiled
 from ..kernels.dispatch import find
 from ..kernels.philox import seed_of_call
+from ..kernels.weights import Copy
 from ..profile import HardwareProfile
+from ..profile.kinds import CELL_MODELS
 from ..seeds import Key, Stream, checked, derive, next_call, numbered
 from ..value import LEAST_SCALE
 from .basis import INPUT, basis, changed
@@ -65,8 +67,9 @@ class AnalogLayer(nn.Module):
     layer_name : str
         The layer's name in the model that `convert` found it in, for messages.
     keep_programmed : bool
-        In evaluation, keep the weights as they were programmed (one more copy of them, and a chip's cells) until the
-        weights, the profile or the chip are others; `train()` gives the memory back. By default True.
+        In evaluation, keep the weights as they were programmed until the weights, the profile or the chip are others:
+        one more copy of them on the CPU, of the size of a chip's cells where there is one, and elsewhere, where only a
+        chip is held, a copy to compare with. `train()` gives the memory back. By default True.
     """
 
     digital: type[nn.Module]
@@ -218,7 +221,13 @@ class AnalogLayer(nn.Module):
         if self.training or self._observer is not None or not self.keep_programmed:
             return self._written(weight, chip)
         mark = self._kernel(weight).fingerprint(weight)
-        key = mark, weight.shape, weight.dtype, weight.device, chip or self.profile.weight
+        if chip is None and mark is None:  # to compare a copy costs more than to divide
+            return self._written(weight, chip)
+        cells = None if chip is None else CELL_MODELS[chip[0].cells.model]
+        if cells is not None and vars(cells):  # a model that holds anything may change, so that it is asked every time
+            return self._written(weight, chip)
+        kind = weight.shape, weight.dtype, weight.device, chip or self.profile.weight, cells
+        key = Copy(weight) if mark is None else mark, *kind
 
         def write() -> ProgrammedMatrix:
             matrix = self._written(weight, chip)

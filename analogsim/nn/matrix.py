@@ -1,6 +1,7 @@
 """A weight matrix on crossbars: its scale, its weights in normalised units, and where its cells lie."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from ..kernels.weights import along_outputs
 from ..profile import HardwareProfile
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ProgrammedMatrix:
     """A weight matrix as it is on a layer's crossbars.
 
@@ -36,9 +37,9 @@ class ProgrammedMatrix:
     exact: bool = False
     chip: Chip | None = None
 
-    @property
+    @cached_property
     def effective(self) -> Tensor:
-        """ŵ·w_max (N, K, …), weight units, which gradients are computed with."""
+        """ŵ·w_max (N, K, …), weight units, which gradients are computed with; the same for all reads of a matrix."""
         return self.weight if self.exact else scaled(self.programmed, self.w_max)
 
     def of(self, weight: Tensor) -> "ProgrammedMatrix":

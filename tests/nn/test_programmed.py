@@ -260,3 +260,60 @@ def test_gradients_in_evaluation_are_those_without_keeping():
                 layer(x).square().sum().backward()
             found.append((x.grad, layer.weight.grad, layer.bias.grad))
         assert all(torch.equal(a, b) for a, b in zip(*found))
+
+
+def test_a_matrix_in_weight_units_is_made_once_for_all_steps():
+    """Of a sequence, whose every step would hold one for the backward."""
+    layer = an.nn.AnalogLSTM(6, 8, profile=PROFILES["levels"])
+    held = set()
+
+    def pack(tensor):
+        if tensor.shape == (32, 8):
+            held.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(torch.randn(12, 3, 6))[0].sum().backward()
+    assert len(held) == 2  # the parameter, and what it is as programmed
+
+
+def test_elsewhere_than_in_machine_code_only_chips_are_kept():
+    for name, profile in PROFILES.items():
+        layer = linear(profile)
+        layer.backend = "reference"
+        before = answer(layer)
+        assert bool(layer._kept._held) == (name == "chip")
+        layer.weight.data.neg_()
+        assert not torch.equal(answer(layer), before)
+        assert torch.equal(answer(layer), fresh(layer))
+
+
+def test_a_cell_model_that_is_another_now_programs_anew(monkeypatch):
+    from analogsim.chip.cell_models import CellModel
+    from analogsim.profile.kinds import CELL_MODELS
+
+    def made(factor):
+        class Weak(CellModel):
+            name = "weak"
+
+            def program(self, target, profile, draws):
+                return target * factor
+
+        return Weak()
+
+    class Held(CellModel):
+        name = "weak"
+
+        def program(self, target, profile, draws):
+            return target * self.factor
+
+    monkeypatch.setattr(CELL_MODELS, "_made", {**CELL_MODELS._made, "weak": made(0.5)})
+    layer = linear(PLAIN.varied(cells={"mapping": "differential", "model": "weak"}))
+    half = answer(layer)
+    CELL_MODELS._made["weak"] = made(0.25)
+    assert not torch.equal(answer(layer), half)
+    CELL_MODELS._made["weak"] = held = Held()
+    held.factor = 0.5
+    assert torch.equal(answer(layer), half)
+    held.factor = 0.25
+    assert not torch.equal(answer(layer), half)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...memory import contiguous, room
 from ...tiles import ConvGeometry
 from . import jit, openmp
-from .matmul import adc_scalars, dac_scalars, finishing, integers, key_words, team
+from .matmul import adc_scalars, dac_scalars, finishing, integers, kept_integers, key_words, team
 
 if TYPE_CHECKING:
     from ...conv_job import Job
@@ -162,12 +162,7 @@ def _rows(job: "Job") -> tuple[tuple[int, int], ...]:
 
 
 def _ends(job: "Job") -> Tensor:
-    return _kept((0, *(tile.stop for tile in job.tiles)))
-
-
-@lru_cache(maxsize=256)
-def _kept(values: tuple[int, ...]) -> Tensor:
-    return integers(values)
+    return kept_integers(0, *(tile.stop for tile in job.tiles))
 
 
 @dataclass(frozen=True)
@@ -231,7 +226,7 @@ class Walk:
     def sizes(self) -> Tensor:
         """The kernels' `sizes`."""
         extents = *self.inputs, *self.outputs, *self.kernel, *self.stride, *self.padding, *self.dilation
-        return _kept((*self.batch, *extents, self.groups))
+        return kept_integers(*self.batch, *extents, self.groups)
 
     def large(self, most: int) -> _Large:
         """Return the plan for at most so many positions at a time."""

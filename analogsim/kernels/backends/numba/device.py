@@ -1,7 +1,6 @@
 """What a chip's ADCs and bit lines ask of the CPU beyond the plain product: one fused pass here, too."""
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,12 +19,13 @@ from .matmul import (
     ROWS,
     adc_scalars,
     dac_scalars,
-    finishing,
-    floats,
+    finishing_rows,
     integers,
+    kept_floats,
+    kept_integers,
     key_words,
-    repeats,
     team,
+    words,
 )
 
 DISTRIBUTIONS = ("gaussian", "uniform", "laplace")  # numbers of `jit.reshape_noise`
@@ -92,22 +92,12 @@ def smooth(white: Tensor, rho: float, amplitude: float) -> Tensor:
     (times, columns), threads = white.shape, team(white.numel())
     law = torch.tensor([rho, math.sqrt(1 - rho**2)], dtype=torch.float64, device="cpu")
     sizes = (white, white.numel()), times, columns
-    openmp.run(jit.smooth_kernel, threads, *sizes, (law, 2, torch.float64), (_kept_floats(amplitude), 1))
+    openmp.run(jit.smooth_kernel, threads, *sizes, (law, 2, torch.float64), (kept_floats(amplitude), 1))
     return white
 
 
 def _sizes(own: ADCs, columns: int, positions: int, distribution: str) -> Tensor:
-    return _kept_integers(columns, positions, own.depth, own.stride, own.comparisons, DISTRIBUTIONS.index(distribution))
-
-
-@lru_cache(maxsize=256)
-def _kept_integers(*values: int) -> Tensor:
-    return integers(values)
-
-
-@lru_cache(maxsize=256)
-def _kept_floats(*values: float) -> Tensor:
-    return floats(values)
+    return kept_integers(columns, positions, own.depth, own.stride, own.comparisons, DISTRIBUTIONS.index(distribution))
 
 
 @torch.no_grad()
@@ -142,39 +132,34 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
         outputs * (n < FEW_OUTPUTS),
         outputs * count * steps * apart,
     )
-    several = min(m, repeats(n))
-    gains, offsets = (
-        part if part is None or several == 1 else part.expand(several, -1).contiguous().view(-1)
-        for part in finishing(n, read)
-    )
-    period = 0 if gains is None else n * several
+    period, gains, offsets = finishing_rows(m, n, read)
     slow = None if lines.slow is None else lines.slow()
     adcs_of_all, levels, sizes = _tables(lines, n)
     noise, matrices = list[float](), list[int]()
     for w, v in zip(weights, variances, strict=True):
         noise += spec.noise_output, 1.0 if spec.noise_read or v is not None else 0.0, spec.noise_multiplicative
         matrices += *rows_address(w, n, k), *((0, 0) if v is None else rows_address(v, n, k))
-    keys = integers([_words(seed, read.stream) for seed in lines.seeds])
+    keys = integers([words(seed, read.stream) for seed in lines.seeds])
     factors = [c * d for c in lines.coefficients for d in lines.steps]
     base = 0 if lines.step_bits is None else 2**lines.step_bits
-    register = None if lines.register is None else _kept_floats(*lines.register)
+    register = None if lines.register is None else kept_floats(*lines.register)
     planes = -(-tiles // 8)
     openmp.run(
         jit.lines_kernel,
         threads,
         *(*rows_address(x, m, k), (out, m * n), m, k, n, width, most, group, converts, count, steps, base, *starts),
-        *((dac_scalars(spec), 4), (_kept_integers(*matrices), 4 * count, torch.int64)),
-        *((_kept_floats(*noise), 3 * count), (keys, 4 * count * steps, torch.int64)),
+        *((dac_scalars(spec), 4), (kept_integers(*matrices), 4 * count, torch.int64)),
+        *((kept_floats(*noise), 3 * count), (keys, 4 * count * steps, torch.int64)),
         *((adcs_of_all, 10 * tiles * count, torch.int64), (levels, 8 * tiles * count)),
         *(
             (sizes, 6 * tiles * count, torch.int64),
-            (_kept_floats(*factors), count * steps),
+            (kept_floats(*factors), count * steps),
             (register, 2),
             register is not None,
         ),
         (None if clips is None else clips.bits, planes * m * n, torch.uint8),
         *((counts, threads * tiles, torch.int64), period, (gains, period), (offsets, period)),
-        *((_kept_floats(spec.noise_read), 1), (slow, count * steps * tiles * m * n)),
+        *((kept_floats(spec.noise_read), 1), (slow, count * steps * tiles * m * n)),
     )
     if clips is None:
         return out, None
@@ -192,7 +177,3 @@ def _tables(lines: Lines, n: int) -> tuple[Tensor, Tensor, Tensor]:
         # With what the addresses are of: another thread may have put the same things elsewhere.
         held[name] = integers([adc.addresses for adc in own]), torch.stack([adc.levels for adc in own]), sizes, own
     return held[name][:3]
-
-
-def _words(seed: int, stream: int) -> list[int]:
-    return [v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)]

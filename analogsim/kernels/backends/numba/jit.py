@@ -185,6 +185,13 @@ def normals(scratch, words, first, k0, k1, s0, s1, tile):
 
 
 @njit(**_options)
+def _draw(scratch, words, first, count, key, tile):
+    """Fill `scratch` with `count` normals from element `first` (a multiple of 128) on, and with the rest of a panel."""
+    drawn = (count + PANEL - 1) // PANEL * PANEL
+    normals(scratch[:drawn], words[: drawn // 2], first, key[0], key[1], key[2], key[3], tile)
+
+
+@njit(**_options)
 def dac(x, out, scalars):
     """Convert: out = step · round(clip(x · gain)); where step is 0, out = x · gain.
 
@@ -211,6 +218,23 @@ def dac_kernel(arguments):
 
 
 @njit(**_options)
+def _shake(v, p, q, sigma, read, multiplicative):
+    """Write v = p + √V·v, with V = σ² + σ_r²·q + (σ_m·p)²; q (where there is read noise) holds ‖x̂‖²."""
+    variance = sigma * sigma
+    if read > 0:
+        for i in range(v.shape[0]):
+            s = p[i] * multiplicative
+            v[i] = p[i] + np.sqrt(variance + read * read * q[i] + s * s) * v[i]
+    elif multiplicative > 0:
+        for i in range(v.shape[0]):
+            s = p[i] * multiplicative
+            v[i] = p[i] + np.sqrt(variance + s * s) * v[i]
+    else:
+        for i in range(v.shape[0]):
+            v[i] = p[i] + sigma * v[i]
+
+
+@njit(**_options)
 def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
     """Add a tile's converted partial sums to `out`; return how many clipped.
 
@@ -220,11 +244,10 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
     """
     sigma, read, multiplicative = scalars[0], scalars[1], scalars[2]
     full_scale, gain, step = scalars[3], scalars[4], scalars[5]
-    k0, k1, s0, s1, number = key[0], key[1], key[2], key[3], np.uint64(tile)
+    number = np.uint64(tile)
     words = np.empty(_WORDS, np.uint32)
     scratch = np.empty(CHUNK, np.float32)
     noisy = sigma > 0 or read > 0 or multiplicative > 0
-    plain = read == 0 and multiplicative == 0
     top = full_scale * gain
     mark = np.uint8(1 << (tile & 7))
     clipped = 0
@@ -234,25 +257,12 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
         lead = (offset + start) % PANEL
         m = min(CHUNK - lead, n - start)
         if noisy:
-            drawn = (lead + m + PANEL - 1) // PANEL * PANEL
-            normals(scratch[:drawn], words[: drawn // 2], offset + start - lead, k0, k1, s0, s1, number)
+            _draw(scratch, words, offset + start - lead, lead + m, key, number)
         p = partial[start : start + m]
         o = out[start : start + m]
         v = scratch[lead : lead + m] if noisy else p
-        if noisy and plain:
-            for i in range(m):
-                v[i] = p[i] + sigma * v[i]
-        elif noisy:
-            variance = sigma * sigma
-            if read > 0:
-                q = norm2[start : start + m]
-                for i in range(m):
-                    s = p[i] * multiplicative
-                    v[i] = p[i] + np.sqrt(variance + read * read * q[i] + s * s) * v[i]
-            else:
-                for i in range(m):
-                    s = p[i] * multiplicative
-                    v[i] = p[i] + np.sqrt(variance + s * s) * v[i]
+        if noisy:
+            _shake(v, p, norm2[start : start + m] if read > 0 else p, sigma, read, multiplicative)
         if bits.shape[0]:
             b = bits[start : start + m]
             count = np.int32(0)
@@ -359,23 +369,6 @@ def reshape_noise(v, distribution):
             p = p * u + _F(1.0585384368896484)
             p = p * u + _F(1.5108733177185059)
             v[i] = p * v[i]
-
-
-@njit(**_options)
-def _shake(v, p, q, sigma, read, multiplicative):
-    """Write v = p + √V·v, with V as `accumulate` has it; q (where there is read noise) holds ‖x̂‖²."""
-    variance = sigma * sigma
-    if read > 0:
-        for i in range(v.shape[0]):
-            s = p[i] * multiplicative
-            v[i] = p[i] + np.sqrt(variance + read * read * q[i] + s * s) * v[i]
-    elif multiplicative > 0:
-        for i in range(v.shape[0]):
-            s = p[i] * multiplicative
-            v[i] = p[i] + np.sqrt(variance + s * s) * v[i]
-    else:
-        for i in range(v.shape[0]):
-            v[i] = p[i] + sigma * v[i]
 
 
 @njit(**_options)
@@ -524,7 +517,7 @@ def convert(
     sizes: columns, positions, depth of the tables (0: an ideal quantizer), their length, comparisons, distribution.
     """
     sigma, read, multiplicative = noise[0], noise[1], noise[2]
-    k0, k1, s0, s1, number = key[0], key[1], key[2], key[3], np.uint64(tile)
+    number = np.uint64(tile)
     low, high, gain, step = levels[0], levels[1], levels[2], levels[3]
     columns, positions, depth, stride = sizes[0], sizes[1], sizes[2], sizes[3]
     comparisons, distribution = sizes[4], sizes[5]
@@ -544,7 +537,7 @@ def convert(
         m = min(CHUNK - lead, n - begin)
         v, p, o = scratch[lead : lead + m], sums[begin : begin + m], out[begin : begin + m]
         if noisy:
-            normals(scratch, words, offset + begin - lead, k0, k1, s0, s1, number)
+            _draw(scratch, words, offset + begin - lead, lead + m, key, number)
             reshape_noise(v, distribution)
             _shake(v, p, norm2[begin : begin + m] if read > 0 else p, sigma, read, multiplicative)
         else:
@@ -623,15 +616,6 @@ def convert_kernel(arguments):
         _integers(a[14], 0, 8 * (thread_number() + 1))[8 * thread_number()] = clipped
 
 
-@njit
-def _any(levels):
-    """Return whether one of them is not 0; NumPy's takes seconds to compile."""
-    for i in range(levels.shape[0]):
-        if levels[i] != 0:
-            return True
-    return False
-
-
 @njit(**_options)
 def smooth(white, apart, state, rho, innovation, amplitude):
     """Filter columns in place (`reference.smooth`): as many as `state` holds, from each row's first, `apart` apart."""
@@ -664,21 +648,20 @@ def noise(x, out, sigma, multiplicative, per_sample, offset, key):
 
     Numbers of a noise that is 0 everywhere are not drawn, and not read: what memory holds may be NaN.
     """
-    k0, k1, s0, s1 = key[0], key[1], key[2], key[3]
     words = np.empty(_WORDS, np.uint32)
     one = np.empty(CHUNK, np.float32)
     two = np.empty(CHUNK, np.float32)
-    relative = _any(multiplicative)
-    additive = _any(sigma)
+    relative = np.any(multiplicative != 0)
+    additive = np.any(sigma != 0)
     n = x.shape[0]
     start = 0
     while start < n:
         lead = (offset + start) % PANEL
         stop = start + min(CHUNK - lead, n - start)
         if additive:
-            normals(two, words, offset + start - lead, k0, k1, s0, s1, np.uint64(0))
+            _draw(two, words, offset + start - lead, lead + stop - start, key, np.uint64(0))
         if relative:
-            normals(one, words, offset + start - lead, k0, k1, s0, s1, np.uint64(1))
+            _draw(one, words, offset + start - lead, lead + stop - start, key, np.uint64(1))
         while start < stop:
             sample = (offset + start) // per_sample
             m = min(stop, (sample + 1) * per_sample - offset) - start

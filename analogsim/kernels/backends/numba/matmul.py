@@ -57,13 +57,7 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     inputs, outputs = threads * most * group, threads * most * n
     # Converted inputs, sums, transposed sums and squared lengths; `kept` is their memory.
     kept, starts = room(x, inputs * converts, outputs, outputs * few, outputs * (spec.noise_read > 0))
-    # Of several rows of few columns, for long loops.
-    several = min(m, repeats(n))
-    gains, offsets = (
-        part if part is None or several == 1 else part.expand(several, -1).contiguous().view(-1)
-        for part in finishing(n, read)
-    )
-    period = 0 if gains is None else n * several
+    period, gains, offsets = finishing_rows(m, n, read)
     adc, planes = adc_scalars(spec), -(-tiles // 8)
     openmp.run(
         jit.matmul_kernel,
@@ -103,7 +97,7 @@ def _of_few_rows(x: Tensor, w: Tensor, read: Read, tiles: int) -> tuple[Tensor, 
         *((dac_scalars(spec), 4), (adc, 6 * len(adc)), (key_words(read.seed, read.stream), 4, torch.int64)),
         *((None if clips is None else clips.bits, planes * m * n, torch.uint8),),
         *((counts[: threads * tiles], threads * tiles, torch.int64), (scale, n), (bias, n), len(adc)),
-        *((w_max, n), (number(spec.input_range), 1), (counts[threads * tiles :], threads, torch.int64)),
+        *((w_max, n), (kept_floats(spec.input_range), 1), (counts[threads * tiles :], threads, torch.int64)),
     )
     if w_max is not None and counts[threads * tiles :].any():
         programmed, w_max = program(w, Weight())  # where a sum might overflow that quotients' does not
@@ -122,7 +116,7 @@ def program(weight: Tensor, part: Weight) -> tuple[Tensor, Tensor]:
     finds = part.w_max == "column"
     if not finds:
         w_max = weight_scale(w, part)
-    options = floats([part.levels, isinstance(part.w_max, float)])
+    options = kept_floats(part.levels, isinstance(part.w_max, float))
     count = w.numel()
     openmp.run(
         jit.program_kernel,
@@ -200,7 +194,7 @@ def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed
     out = torch.empty_like(x)
     if not count:
         return out
-    a, b = (contiguous(s) if isinstance(s, Tensor) else number(s) for s in (sigma, multiplicative))
+    a, b = (contiguous(s) if isinstance(s, Tensor) else kept_floats(s) for s in (sigma, multiplicative))
     levels = (a, a.numel()), a.numel(), (b, b.numel()), b.numel()
     per_sample = count // max(a.numel(), b.numel())
     key = key_words(seed, stream), 4, torch.int64
@@ -227,6 +221,16 @@ def finishing(n: int, read: Read) -> tuple[Tensor | None, Tensor | None]:
     return gains, given.new_zeros(n) if read.bias is None else contiguous(read.bias)
 
 
+def finishing_rows(m: int, n: int, read: Read) -> tuple[int, Tensor | None, Tensor | None]:
+    """Return scale and bias for several rows of few columns, and how many numbers that is."""
+    several = min(m, repeats(n))
+    gains, offsets = (
+        part if part is None or several == 1 else part.expand(several, -1).contiguous().view(-1)
+        for part in finishing(n, read)
+    )
+    return 0 if gains is None else n * several, gains, offsets
+
+
 @lru_cache(maxsize=256)
 def dac_scalars(spec: MatmulSpec) -> Tensor:
     """Return what `jit.dac` needs of a spec."""
@@ -246,13 +250,24 @@ def adc_scalars(spec: MatmulSpec) -> Tensor:
 @lru_cache(maxsize=256)
 def key_words(seed: int, stream: int) -> Tensor:
     """Return the four words of seed and stream that key the random numbers."""
-    return integers([v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)])
+    return integers(words(seed, stream))
+
+
+def words(seed: int, stream: int) -> list[int]:
+    """Return the same as numbers."""
+    return [v & 0xFFFFFFFF for v in (seed, seed >> 32, stream, stream >> 32)]
 
 
 @lru_cache(maxsize=256)
-def number(value: float) -> Tensor:
-    """Return a float32 number on the CPU."""
-    return floats(value)
+def kept_floats(*values: float) -> Tensor:
+    """Return float32 numbers on the CPU, the same tensor each time."""
+    return floats(values)
+
+
+@lru_cache(maxsize=1024)
+def kept_integers(*values: int) -> Tensor:
+    """Return int64 numbers on the CPU, the same tensor each time."""
+    return integers(values)
 
 
 # Machine code reads these by their addresses, so torch's default device and dtype must have no say.
