@@ -111,6 +111,23 @@ def test_swapped_numbers_count(count, data):
     assert fingerprint(other) != fingerprint(w)
 
 
+def test_each_of_the_two_hashes_tells_arrays_apart():
+    """By itself, so that both together err once in 2^64 times."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        w = torch.randn(3 * HASHED)
+        swapped = w.clone()
+        swapped[:2], swapped[2:4] = w[2:4], w[:2]
+        for other in (-w, w.flip(0), w * (1 + 2**-20), swapped):
+            one, two = fingerprint(w)[0], fingerprint(other)[0]
+            assert len(one) == 16
+            assert one[:8] != two[:8]
+            assert one[8:] != two[8:]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_hashes_of_two_thread_counts_are_each_their_own():
     w = torch.randn(200, 300)
     before = torch.get_num_threads()
