@@ -100,17 +100,17 @@ def normals(
     """
     count = math.prod(shape)
     check_extent(offset + count)
-    e = torch.arange(offset, offset + count, dtype=torch.int64, device=device)
-    block = e // PANEL * LANES + e % LANES
+    first, end = offset // PANEL, -(-(offset + count) // PANEL)  # whole panels, from which the elements are cut
+    block = torch.arange(first * LANES, end * LANES, dtype=torch.int64, device=device)
     word = (
-        torch.full_like(e, tile & _MASK),
-        torch.full_like(e, stream & _MASK),
-        torch.full_like(e, stream >> 32 & _MASK),
+        torch.full_like(block, tile & _MASK),
+        torch.full_like(block, stream & _MASK),
+        torch.full_like(block, stream >> 32 & _MASK),
     )
     words = torch.stack(philox4x32((block, *word), (seed & _MASK, seed >> 32 & _MASK)))
-    component = e % PANEL // LANES
-    cosine, sine = box_muller(words.gather(0, (component // 2)[None])[0])
-    return torch.where(component % 2 == 0, cosine, sine).reshape(shape)
+    pairs = torch.stack(box_muller(words), 1)  # (word, cosine or sine, block)
+    panels = pairs.unflatten(2, (-1, LANES)).permute(2, 0, 1, 3).flatten()
+    return panels[offset - first * PANEL :][:count].reshape(shape)
 
 
 def seed_of_call(given: int | None, device: torch.device, training: bool = False) -> int:
@@ -123,9 +123,9 @@ def seed_of_call(given: int | None, device: torch.device, training: bool = False
     SeedError
         The given one is no whole number in [0, 2^64).
     BackendError
-        The call is being recorded, or a CUDA graph captured, whose replays would all draw the numbers of that one call.
+        A CUDA graph is captured, whose replays would all draw the numbers of that one call. (Other recordings are
+        refused before a call begins: `memory.refuse_unreal`.)
     """
-    refuse_recording()
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise BackendError(
             "noise cannot be captured in a CUDA graph, whose replays would repeat it; capture what comes before and "

@@ -4,7 +4,7 @@ A gradient passes rounding as if nothing were rounded, and is 0 where a converte
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,7 +51,9 @@ class Plan:
 
     def untracked(self, bias: Tensor | None) -> Read:
         """Return the read with its bias, where nobody asks for gradients."""
-        return replace(self.read, bias=None if bias is None else bias.detach())
+        read = self.read
+        offset = None if bias is None else bias.detach()
+        return Read(read.spec, read.seed, read.stream, read.scale, offset, read.record_clips, read.w_max)
 
     def part(self, outputs: slice, seed: int, stream: int) -> "Plan":
         """Return the plan of some of the outputs, which draw their noise from a seed and stream of their own."""
@@ -234,9 +236,8 @@ def convolved(
     return plan.kernel.convolve(x.detach(), plan.programmed, geometry, plan.untracked(bias))[0]
 
 
-@contextmanager
-def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Any]]:
-    """Yield tensors as the device model computes with them, in float32 or float64, and leave autocast meanwhile.
+def exact_dtype(*tensors: Tensor | None) -> AbstractContextManager[list[Any]]:
+    """Give tensors as the device model computes with them, in float32 or float64, and leave autocast meanwhile.
 
     Half precision becomes float32. None stays in its place in the list.
 
@@ -256,8 +257,11 @@ def exact_dtype(*tensors: Tensor | None) -> Iterator[list[Any]]:
         given = ", ".join(f"{t.dtype} on {t.device}" for t in tensors if t is not None)
         raise ShapeError(f"input, weight and bias must be floating point of one dtype on one device; got {given}")
     kind = next(iter(kinds))[1].type
-    if torch.is_autocast_enabled(kind):  # asked first, since leaving it takes longer than a small product
-        with torch.autocast(kind, enabled=False):
-            yield lifted
-    else:
+    # Asked first, since leaving it takes longer than a small product.
+    return _without_autocast(kind, lifted) if torch.is_autocast_enabled(kind) else nullcontext(lifted)
+
+
+@contextmanager
+def _without_autocast(kind: str, lifted: list[Any]) -> Iterator[list[Any]]:
+    with torch.autocast(kind, enabled=False):
         yield lifted

@@ -287,7 +287,7 @@ class AnalogLayer(nn.Module):
             kernel = DeviceKernel(kernel, chip, self.profile)
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
-        read = Read(spec, *self.draw(spec), matrix.w_max * spec.input_range)
+        read = Read(spec, *self.draw(spec), matrix.gain(spec.input_range))
         w_eff = matrix.effective if differentiable and not matrix.exact else None
         return Plan(matrix.programmed, w_eff, kernel, read, differentiable)
 

@@ -1,6 +1,6 @@
 """A weight matrix on crossbars: its scale, its weights in normalised units, and where its cells lie."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from torch import Tensor
@@ -29,6 +29,8 @@ class ProgrammedMatrix:
         Whether ŵ·w_max is W.
     chip : Chip or None
         The cells, where the profile needs a chip.
+    gains : dict
+        What `gain` last returned, and for which range.
     """
 
     weight: Tensor
@@ -36,6 +38,7 @@ class ProgrammedMatrix:
     w_max: Tensor
     exact: bool = False
     chip: Chip | None = None
+    gains: dict[float, Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def effective(self) -> Tensor:
@@ -44,7 +47,16 @@ class ProgrammedMatrix:
 
     def of(self, weight: Tensor) -> "ProgrammedMatrix":
         """Return the same crossbars as those of an equal digital matrix."""
-        return replace(self, weight=weight)
+        return ProgrammedMatrix(weight, self.programmed, self.w_max, self.exact, self.chip, self.gains)
+
+    def gain(self, input_range: float) -> Tensor:
+        """Return α·w_max (N,), activation units, which sums are multiplied by; made once for reads of one range α."""
+        found = self.gains.get(input_range)
+        if found is None:
+            found = self.w_max * input_range
+            self.gains.clear()
+            self.gains[input_range] = found
+        return found
 
     def part(self, outputs: slice) -> "ProgrammedMatrix":
         """Return some of the outputs, as a matrix of their own."""

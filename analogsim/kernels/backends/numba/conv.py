@@ -39,9 +39,9 @@ def run(job: "Job", out: Tensor, bits: Tensor | None) -> list[int]:
     adc, planes, n = adc_scalars(job.spec), -(-len(job.tiles) // 8), len(job.w)
     gains, offsets = finishing(n, job.read)
     last = (
-        *((dac_scalars(job.spec), 4), (adc, 6 * len(adc)), (key_words(job.read.seed, job.read.stream), 4, torch.int64)),
+        *(dac_scalars(job.spec), adc, key_words(job.read.seed, job.read.stream)),
         *((bits, planes * out.numel(), torch.uint8), (counts, counts.numel(), torch.int64)),
-        *((gains, n), (offsets, n), len(adc)),
+        *((gains, n), (offsets, n), len(adc) // 6),
     )
     way_of(job, threads)(job, out, threads, last)
     return counts.sum(0).tolist()

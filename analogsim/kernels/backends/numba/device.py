@@ -78,7 +78,7 @@ def convert_noisy(
         jit.convert_kernel,
         threads,
         *((out, count), (partial, count), (squares, count), (slow, count), (bits, count, torch.uint8)),
-        *(count, offset, (adc_scalars(read.spec)[0, :3], 3), (key_words(read.seed, read.stream), 4, torch.int64), tile),
+        *(count, offset, adc_scalars(read.spec), key_words(read.seed, read.stream), tile),
         *((integers(own.addresses), 10, torch.int64), (own.levels, 8)),
         *((_sizes(own, columns, positions, distribution), 6, torch.int64), first),
         (clipped, 8 * threads, torch.int64),
@@ -92,7 +92,7 @@ def smooth(white: Tensor, rho: float, amplitude: float) -> Tensor:
     (times, columns), threads = white.shape, team(white.numel())
     law = torch.tensor([rho, math.sqrt(1 - rho**2)], dtype=torch.float64, device="cpu")
     sizes = (white, white.numel()), times, columns
-    openmp.run(jit.smooth_kernel, threads, *sizes, (law, 2, torch.float64), (kept_floats(amplitude), 1))
+    openmp.run(jit.smooth_kernel, threads, *sizes, (law, 2, torch.float64), kept_floats(amplitude))
     return white
 
 
@@ -148,18 +148,18 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
         jit.lines_kernel,
         threads,
         *(*rows_address(x, m, k), (out, m * n), m, k, n, width, most, group, converts, count, steps, base, *starts),
-        *((dac_scalars(spec), 4), (kept_integers(*matrices), 4 * count, torch.int64)),
-        *((kept_floats(*noise), 3 * count), (keys, 4 * count * steps, torch.int64)),
+        *(dac_scalars(spec), (kept_integers(*matrices), 4 * count, torch.int64)),
+        *(kept_floats(*noise), (keys, 4 * count * steps, torch.int64)),
         *((adcs_of_all, 10 * tiles * count, torch.int64), (levels, 8 * tiles * count)),
         *(
             (sizes, 6 * tiles * count, torch.int64),
-            (kept_floats(*factors), count * steps),
-            (register, 2),
+            kept_floats(*factors),
+            0 if register is None else register,
             register is not None,
         ),
         (None if clips is None else clips.bits, planes * m * n, torch.uint8),
         *((counts, threads * tiles, torch.int64), period, (gains, period), (offsets, period)),
-        *((kept_floats(spec.noise_read), 1), (slow, count * steps * tiles * m * n)),
+        *(kept_floats(spec.noise_read), (slow, count * steps * tiles * m * n)),
     )
     if clips is None:
         return out, None

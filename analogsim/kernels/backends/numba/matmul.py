@@ -28,6 +28,7 @@ FEW_ROWS = 16  # of inputs, up to which threads share the outputs, and weights a
 OUTPUTS = 4  # of a block there
 HASHED = 2**12  # numbers of a weight matrix above which it is told from others by a hash
 FEW_OUTPUTS = 16  # below, BLAS computes the transposed product, over twice as fast
+Floats = ctypes.Array[ctypes.c_float]
 
 # glibc gives freed memory beyond twice the largest block freed so far back to the system, and the page faults to get it
 # anew cost more than the noise does (2.5 of 24 ms of a LeNet-5 training step): free a block of the most, 32 MiB, first.
@@ -64,9 +65,9 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         threads,
         *(*rows_address(x, m, k), *rows_address(w, n, k), (out, m * n), m, k, n),
         *(width, most, group, few, converts, *starts),
-        *((dac_scalars(spec), 4), (adc, 6 * len(adc)), (key_words(read.seed, read.stream), 4, torch.int64)),
+        *(dac_scalars(spec), adc, key_words(read.seed, read.stream)),
         *((None if clips is None else clips.bits, planes * m * n, torch.uint8), (counts, threads * tiles, torch.int64)),
-        *(period, (gains, period), (offsets, period), len(adc)),
+        *(period, (gains, period), (offsets, period), len(adc) // 6),
     )
     return out, None if clips is None or counts is None else Clips(clips.bits, tiles, counts.sum(0).tolist())
 
@@ -94,10 +95,10 @@ def _of_few_rows(x: Tensor, w: Tensor, read: Read, tiles: int) -> tuple[Tensor, 
         threads,
         *(*rows_address(x, m, k), *rows_address(w, n, k), (out, m * n), m, k, n),
         *(width, most, OUTPUTS, spec.dac_levels > 0 or spec.input_range != 1, *starts),
-        *((dac_scalars(spec), 4), (adc, 6 * len(adc)), (key_words(read.seed, read.stream), 4, torch.int64)),
+        *(dac_scalars(spec), adc, key_words(read.seed, read.stream)),
         *((None if clips is None else clips.bits, planes * m * n, torch.uint8),),
-        *((counts[: threads * tiles], threads * tiles, torch.int64), (scale, n), (bias, n), len(adc)),
-        *((w_max, n), (kept_floats(spec.input_range), 1), (counts[threads * tiles :], threads, torch.int64)),
+        *((counts[: threads * tiles], threads * tiles, torch.int64), (scale, n), (bias, n), len(adc) // 6),
+        *((w_max, n), kept_floats(spec.input_range), (counts[threads * tiles :], threads, torch.int64)),
     )
     if w_max is not None and counts[threads * tiles :].any():
         programmed, w_max = program(w, Weight())  # where a sum might overflow that quotients' does not
@@ -121,7 +122,7 @@ def program(weight: Tensor, part: Weight) -> tuple[Tensor, Tensor]:
     openmp.run(
         jit.program_kernel,
         min(team(count), n),
-        *((w, count), (out, count), (w_max, n), n, count // n, finds, (options, 2)),
+        *((w, count), (out, count), (w_max, n), n, count // n, finds, options),
     )
     return out, w_max
 
@@ -156,7 +157,7 @@ def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
     """Convert inputs to normalised units (`reference.dac`)."""
     x, count = contiguous(x), x.numel()
     out = torch.empty_like(x)
-    openmp.run(jit.dac_kernel, team(count), (x, count), (out, count), count, (dac_scalars(spec), 4))
+    openmp.run(jit.dac_kernel, team(count), (x, count), (out, count), count, dac_scalars(spec))
     return out
 
 
@@ -176,12 +177,12 @@ def accumulate(
     squares = contiguous(norm2.expand_as(partial)) if read.spec.noise_read and norm2 is not None else None
     clipped = None if bits is None else out.new_zeros(8 * threads, dtype=torch.int64)  # a cache line for each thread
     scalars = adc_scalars(read.spec)
+    row = ctypes.addressof(scalars) + 24 * min(tile, len(scalars) // 6 - 1)
     openmp.run(
         jit.accumulate_kernel,
         threads,
         *((out, count), (partial, count), (squares, count), (bits, count, torch.uint8), count, offset),
-        *((scalars[min(tile, len(scalars) - 1)], 6), (key_words(read.seed, read.stream), 4, torch.int64)),
-        *(tile, first, (clipped, 8 * threads, torch.int64)),
+        *(row, key_words(read.seed, read.stream), tile, first, (clipped, 8 * threads, torch.int64)),
     )
     return 0 if clipped is None else int(clipped.sum())
 
@@ -194,10 +195,10 @@ def noisy(x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed
     out = torch.empty_like(x)
     if not count:
         return out
-    a, b = (contiguous(s) if isinstance(s, Tensor) else kept_floats(s) for s in (sigma, multiplicative))
+    a, b = (contiguous(s) if isinstance(s, Tensor) else floats([s]) for s in (sigma, multiplicative))
     levels = (a, a.numel()), a.numel(), (b, b.numel()), b.numel()
     per_sample = count // max(a.numel(), b.numel())
-    key = key_words(seed, stream), 4, torch.int64
+    key = key_words(seed, stream)
     openmp.run(jit.noise_kernel, team(count), (x, count), (out, count), *levels, per_sample, count, key)
     return out
 
@@ -232,25 +233,25 @@ def finishing_rows(m: int, n: int, read: Read) -> tuple[int, Tensor | None, Tens
 
 
 @lru_cache(maxsize=256)
-def dac_scalars(spec: MatmulSpec) -> Tensor:
+def dac_scalars(spec: MatmulSpec) -> Floats:
     """Return what `jit.dac` needs of a spec."""
     levels = spec.dac_levels
-    return floats([(levels or 1) / spec.input_range, -levels * spec.dac_signed, levels, 1 / levels if levels else 0])
+    step = 1 / levels if levels else 0
+    return kept_floats((levels or 1) / spec.input_range, -levels * spec.dac_signed, levels, step)
 
 
 @lru_cache(maxsize=256)
-def adc_scalars(spec: MatmulSpec) -> Tensor:
-    """Return the scalars of `jit.accumulate`: one row for all tiles, or one for each."""
+def adc_scalars(spec: MatmulSpec) -> Floats:
+    """Return the scalars of `jit.accumulate`: one row of 6 for all tiles, or one for each."""
     levels = spec.adc_levels
     noise = spec.noise_output, spec.noise_read, spec.noise_multiplicative
     rows = [(scale, levels / scale, scale / levels) if levels else (scale, 1.0, 0.0) for scale in spec.full_scales]
-    return floats([[*noise, *row] for row in rows or [(math.inf, 1.0, 0.0)]])
+    return kept_floats(*(number for row in rows or [(math.inf, 1.0, 0.0)] for number in (*noise, *row)))
 
 
-@lru_cache(maxsize=256)
-def key_words(seed: int, stream: int) -> Tensor:
+def key_words(seed: int, stream: int) -> ctypes.Array[ctypes.c_int64]:
     """Return the four words of seed and stream that key the random numbers."""
-    return integers(words(seed, stream))
+    return (ctypes.c_int64 * 4)(*words(seed, stream))
 
 
 def words(seed: int, stream: int) -> list[int]:
@@ -259,9 +260,9 @@ def words(seed: int, stream: int) -> list[int]:
 
 
 @lru_cache(maxsize=256)
-def kept_floats(*values: float) -> Tensor:
-    """Return float32 numbers on the CPU, the same tensor each time."""
-    return floats(values)
+def kept_floats(*values: float) -> Floats:
+    """Return float32 numbers for a kernel, the same array each time."""
+    return (ctypes.c_float * len(values))(*values)
 
 
 @lru_cache(maxsize=1024)

@@ -56,7 +56,7 @@ if _parallel is not None:
 SIGNATURE = types.void(types.voidptr)
 
 
-def run(kernel: Any, threads: int, *values: int | tuple[Any, ...]) -> None:
+def run(kernel: Any, threads: int, *values: int | tuple[Any, ...] | ctypes.Array[Any]) -> None:
     """Run a kernel on a team, or on the calling thread where torch's threads cannot be had.
 
     It returns when every thread is done; the interpreter's lock is free meanwhile.
@@ -65,9 +65,10 @@ def run(kernel: Any, threads: int, *values: int | tuple[Any, ...]) -> None:
     ----------
     kernel : numba cfunc of `SIGNATURE`
     threads : int
-    *values : int or tuple
+    *values : int, tuple or ctypes array
         What the kernel finds at the address that it gets: sizes, and addresses. A tuple is an array and what the kernel
-        takes it for, the arguments of `memory.address`; it is kept until the kernel is done.
+        takes it for, the arguments of `memory.address`; it is kept until the kernel is done. Of a ctypes array, whose
+        size nothing can change, it is where it begins.
 
     Raises
     ------
@@ -76,9 +77,15 @@ def run(kernel: Any, threads: int, *values: int | tuple[Any, ...]) -> None:
     """
     fork.refuse_lost_threads()
     kernel.ready()
-    block = (ctypes.c_int64 * len(values))(*[address(*v) if type(v) is tuple else v for v in values])
+    block = (ctypes.c_int64 * len(values))(*[v if type(v) is int else _number(v) for v in values])
     if threads > 1 and _parallel is not None:
         fork.team_ran = True
         _parallel(kernel.address, ctypes.addressof(block), threads, 0)
     else:
         kernel.ctypes(ctypes.addressof(block))
+
+
+def _number(value: Any) -> int:
+    if type(value) is tuple:
+        return address(*value)
+    return ctypes.addressof(value) if isinstance(value, ctypes.Array) else value

@@ -1,0 +1,1 @@
+"""Published numbers, and ours for the same network, hardware and images."""
