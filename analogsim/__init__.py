@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from .analysis.cost import LayerCost, NetworkCost, cost  # isort: skip
     from .robustness.sweep import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
     from .analysis.search import Design, DesignSearch, design_search  # isort: skip
+    from .analysis.hardware_sweep import HardwareSweep, hardware_sweep  # isort: skip
+    from .analysis.sensitivity import LayerSensitivity, Sensitivity, sensitivity  # isort: skip
     from .robustness.midpoint import MidpointFit, fit_midpoint  # isort: skip
     from .errors import AnalogSimError, AnalogSimWarning, UnreachedWarning  # isort: skip
     from .kernels import MatmulSpec, tiled_matmul  # isort: skip
@@ -72,6 +74,8 @@ _NAMES = {
     "analysis.cost": "LayerCost NetworkCost cost",
     "robustness.sweep": "SIGMAS RobustnessCurve noise_sweep",
     "analysis.search": "Design DesignSearch design_search",
+    "analysis.hardware_sweep": "HardwareSweep hardware_sweep",
+    "analysis.sensitivity": "LayerSensitivity Sensitivity sensitivity",
     "robustness.midpoint": "MidpointFit fit_midpoint",
     "errors": "AnalogSimError AnalogSimWarning UnreachedWarning",
     "kernels": "MatmulSpec tiled_matmul",
@@ -109,6 +113,11 @@ __all__ = [
     "noise_budget",
     "NoiseBudget",
     "LayerBudget",
+    "hardware_sweep",
+    "HardwareSweep",
+    "sensitivity",
+    "Sensitivity",
+    "LayerSensitivity",
     # what it costs
     "cost",
     "NetworkCost",

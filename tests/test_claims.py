@@ -38,6 +38,7 @@ WORDS = re.compile(
 CLAIMS = [
     ("HardwareProfile.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
     ("NoiseBudget.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
+    ("HardwareSweep.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
     ("RobustnessCurve.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
     ("Noise.distribution", "whatever", "test_adc.py::test_noise_has_its_shape_and_the_same_variance"),
     ("ADC.sum_bits", "never", "test_claims.py::test_a_sum_saturates_only_in_a_register"),
@@ -302,13 +303,14 @@ def room(size):
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.parametrize("name", ["profile.yaml", "profile.json", "budget.json", "curve.json"])
+@pytest.mark.parametrize("name", ["profile.yaml", "profile.json", "budget.json", "curve.json", "sweep.csv"])
 def test_a_save_that_breaks_off_leaves_the_old_file(name, tmp_path):
     layer = an.LayerBudget("a", dict.fromkeys(STAGES, 0.5), 0.0, 4.0, 4.0, 9.0, 0.0, 0.0)
     thing = {
         "profile": an.HardwareProfile(dac={"bits": 8}),
         "budget": an.NoiseBudget((layer,), 0.1, 0.1, "a"),
         "curve": an.RobustnessCurve([0.1, 1.0], [[0.9], [0.2]], 0.9, 0.1),
+        "sweep": an.HardwareSweep({"adc.bits": (4,)}, (({"adc.bits": 4}, (0.5, 0.25)),), 1.0, "8bit", "accuracy"),
     }[name.split(".")[0]]
     path = tmp_path / name
     thing.save(path)

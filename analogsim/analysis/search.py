@@ -26,6 +26,7 @@ from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
 from ..value import whole
 from .cost import NetworkCost, cost
+from .fields import METHOD, varied
 from .journal import Journal, Tried, alone, read_journal
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ SPACE: dict[str, Sequence[Any]] = {
     "calibration": ("maximum", "percentile", "mse"),
 }
 """What `design_search` varies by default."""
-METHOD = "calibration"
 
 
 @dataclass(frozen=True)
@@ -358,22 +358,6 @@ def design_search(
 
         study.optimize(run, n_trials=max(0, trials - done))
     return DesignSearch(tuple(known.values()), exact, max_drop, kind, base)
-
-
-def varied(base: HardwareProfile, values: Mapping[str, Any]) -> HardwareProfile:
-    """Return a profile with some dotted fields changed; "calibration" is no field.
-
-    Raises
-    ------
-    ProfileError
-        It makes no profile.
-    """
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        if key != METHOD:
-            part, dot, field = key.partition(".")
-            changes |= {part: changes.get(part, {}) | {field: value}} if dot else {part: value}
-    return base.varied(**changes)
 
 
 def _check(choices: dict[str, list[Any]], max_drop: float, trials: int, repeats: int) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bench, budget, cost, info, plot, profile, search, study, sweep, train
+from . import bench, budget, cost, hardware_sweep, info, plot, profile, search, sensitivity, study, sweep, train
 from .base import EXIT_CODES, Group, Program
 
 app = Program(
@@ -44,6 +44,8 @@ app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=sweep.EPILOG)(sweep.sweep)
 app.command(epilog=plot.EPILOG)(plot.plot)
 app.command(epilog=budget.EPILOG)(budget.budget)
+app.command(epilog=sensitivity.EPILOG)(sensitivity.sensitivity)
+app.command("hardware-sweep", epilog=hardware_sweep.EPILOG)(hardware_sweep.hardware_sweep)
 app.command(epilog=cost.EPILOG)(cost.cost)
 app.command(epilog=search.EPILOG)(search.search)
 app.add_typer(study.app, name="study")

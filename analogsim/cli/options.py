@@ -60,6 +60,8 @@ Model = Annotated[
 TestSubset = Annotated[
     int | None, typer.Option("--test-subset", metavar="N", min=1, help="Test on N images drawn at random only.")
 ]
+Chips = Annotated[int, typer.Option("--chips", metavar="N", min=1, help="Chips, where they differ or are noisy.")]
+Age = Annotated[str, typer.Option("--age", metavar="AGE", help="Of the chips, for drift: seconds, or 1h, 1d, 1y.")]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
 ]

@@ -141,7 +141,7 @@ def test_nothing_good_enough(digits):
 def test_what_cannot_be_is_refused(digits, monkeypatch):
     with pytest.raises(ProfileError, match="adc.bits"):
         search(digits, space={"adc.bits": [0, 4]})
-    with pytest.raises(ProfileError, match="unknown key"):
+    with pytest.raises(ProfileError, match="did you mean 'adc.bits'"):
         search(digits, space={"adc.bit": [4]})
     with pytest.raises(SearchError, match="unknown method"):
         search(digits, space={"calibration": ["guess"]})

@@ -56,6 +56,29 @@ def test_budget_of_a_noisy_profile_by_noise_aware_ranges(run, tmp_path):
     assert errors["noise-aware"] < errors["maximum"]
 
 
+def test_sensitivity(run):
+    result = done("sensitivity", run, "--profile", "pcm", "--chips", 2, "--age", "1d", "--test-subset", 60)
+    frame = pd.read_csv(run / "sensitivity-pcm.csv")
+    assert list(frame["layer"]) == sorted(frame["layer"], key=lambda name: -frame.set_index("layer")["others"][name])
+    assert frame["share"].sum() == pytest.approx(1, abs=1e-4)
+    for text in ("alone", "others", "all on pcm", *frame["layer"]):
+        assert text in result.output
+    assert width(run / "sensitivity-pcm.png") > 600
+    assert "such as 1d" in call("sensitivity", run, "--profile", "pcm", "--age", "soon").stderr
+
+
+def test_hardware_sweep(run):
+    vary = "--vary", "adc.bits=3,8", "--vary", "age=0,1y"
+    done("hardware-sweep", run, "--profile", "pcm", *vary, "--chips", 2, "--test-subset", 60)
+    frame = pd.read_csv(run / "pcm-adc.bits-age.csv")
+    assert len(frame) == 2 * 2 * 2
+    means = frame.groupby(["adc.bits", "age"])["value"].mean()
+    assert means[8, "0"] > means[3, "0"]
+    assert width(run / "pcm-adc.bits-age.png") > 600
+    assert "did you mean 'tile.rows'" in call("hardware-sweep", run, "--vary", "rows=4").stderr
+    assert "FIELD=VALUES" in call("hardware-sweep", run, "--vary", "adc.bits").stderr
+
+
 def test_cost(run, tmp_path):
     result = done("cost", run, "--profile", "8bit", "--out", tmp_path / "cost.csv")
     assert "416,520" in result.output

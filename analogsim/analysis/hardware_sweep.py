@@ -1,0 +1,235 @@
+"""A network over any fields of the hardware: all combinations of their values, on several chips."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..batches import LabelledData, labelled_batches
+from ..convert import convert, to_digital
+from ..errors import AnalogSimError, ProfileError
+from ..nn import analog_layers, set_seed
+from ..nn.copies import copied
+from ..noise import remove_noise
+from ..profile import HardwareProfile
+from ..program import at_time, program
+from ..ranges.calibrate import Method, calibrate
+from ..robustness.metric import Accuracy, Metric, measured
+from ..seeds import Key, checked, derive
+from ..storage.files import writable, write_text
+from ..terminal.progress import bar
+from ..value import whole
+from .fields import AGE, METHOD, seconds, varied
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class HardwareSweep:
+    """What a network is worth on each of the hardwares that were tried.
+
+    Attributes
+    ----------
+    axes : dict
+        The fields that were varied, and their values.
+    points : tuple of (dict, tuple of float)
+        One for each combination: its values, and the measure on each chip.
+    digital : float
+        The measure of the digital network.
+    profile : str
+        Name of the hardware that was varied.
+    metric : str
+        Name of the measure.
+    """
+
+    axes: dict[str, tuple[Any, ...]]
+    points: tuple[tuple[dict[str, Any], tuple[float, ...]], ...]
+    digital: float
+    profile: str
+    metric: str
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row for each combination and chip: a column for each axis, chip, value."""
+        import pandas as pd
+
+        rows = [
+            {**values, "chip": chip, "value": value}
+            for values, found in self.points
+            for chip, value in enumerate(found)
+        ]
+        return pd.DataFrame(rows)
+
+    def summary(self) -> "pd.DataFrame":
+        """Return one row for each combination: a column for each axis, mean, standard deviation and number of chips."""
+        import pandas as pd
+
+        rows = []
+        for values, found in self.points:
+            series = pd.Series(found)
+            rows.append({**values, "mean": series.mean(), "std": series.std(ddof=0), "chips": len(found)})
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        table = self.summary().to_string(index=False, formatters=dict.fromkeys(("mean", "std"), "{:.4f}".format))
+        return f"{self.metric} on {self.profile}; digital {self.digital:.4f}\n{table}"
+
+    def _repr_html_(self) -> str:
+        return self.summary().to_html(index=False, float_format=lambda value: f"{value:.4f}")
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_frame` as CSV; never leaves half a file."""
+        path = Path(path)
+        with writable(path):
+            write_text(path, self.to_frame().to_csv(index=False))
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw the mean over chips, and its standard deviation, against the first axis: a line for each combination of
+        the others.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Default: a new figure.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
+        first, *others = self.axes
+        values = self.axes[first]
+        numeric = first != AGE and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        frame = self.summary()
+        groups = [((), frame)] if not others else list(frame.groupby(others, sort=False, dropna=False))
+        for number, (key, part) in enumerate(groups):
+            named = zip(others, key if isinstance(key, tuple) else (key,))
+            places = list(part[first]) if numeric else [values.index(v) for v in part[first]]
+            ax.errorbar(
+                places,
+                list(part["mean"]),
+                list(part["std"]),
+                marker="os^vDP*X"[number % 8],
+                linestyle=("-", "--", "-.", ":")[number % 4],
+                markersize=5,
+                capsize=2,
+                label=", ".join(f"{name} {value}" for name, value in named) or None,
+            )
+        ax.axhline(self.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
+        if not numeric:
+            ax.set_xticks(range(len(values)), [str(value) for value in values])
+        ax.set_xlabel("age of the chip" if first == AGE else first)
+        ax.set_ylabel(self.metric)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(fontsize="small", frameon=False)
+        return ax
+
+
+@torch.no_grad()
+def hardware_sweep(
+    model: nn.Module,
+    data: LabelledData,
+    axes: Mapping[str, Sequence[Any]],
+    *,
+    profile: HardwareProfile,
+    metric: Metric | None = None,
+    calibration: Iterable[Tensor] | Tensor | None = None,
+    method: Method = "maximum",
+    chips: int = 1,
+    seed: int = 0,
+    progress: bool = True,
+) -> HardwareSweep:
+    """Measure a network on every combination of some fields' values.
+
+    For each combination the network is converted and calibrated anew. A chip's random numbers are the same in all of
+    them, so that differences are the hardware's.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Digital, or analog (then its digital twin is taken). Noise that was injected is left out.
+    data : iterable of (Tensor, Tensor), (Tensor, Tensor), or Dataset
+        What the measure is taken on: inputs and labels, as of `noise_sweep`.
+    axes : mapping of str to sequence
+        Dotted fields of the profile, as "adc.bits", to values; "age": of the chip, seconds or "1d", "1y" and the like;
+        "calibration": methods of `calibrate`.
+    profile : HardwareProfile
+        What the axes do not name.
+    metric : Metric, optional
+        As of `noise_sweep`; default: accuracy.
+    calibration : iterable of Tensor, or Tensor, optional
+        Inputs that ranges are taken from; default: those of `data`.
+    method : str
+        Of `calibrate`, where it is no axis.
+    chips : int
+        How many, where chips differ or there is noise.
+    seed : int
+        Of chips and noise; in [0, 2^64).
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+
+    Returns
+    -------
+    HardwareSweep
+
+    Raises
+    ------
+    ProfileError
+        A field does not exist, or a value makes no profile; found before anything is computed.
+    AnalogSimError
+        No axis or no value, fewer than one chip, or as `calibrate` and `noise_sweep`.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4))
+    >>> data = torch.randn(64, 8), torch.randint(4, (64,))
+    >>> found = an.hardware_sweep(net, data, {"adc.bits": [4, 8]}, profile=an.HardwareProfile.load("8bit"))
+    >>> list(found.to_frame().columns)
+    ['adc.bits', 'chip', 'value']
+    """
+    chips, seed = whole(chips, "chips", AnalogSimError), checked(seed)
+    choices = {key: tuple(values) for key, values in axes.items()}
+    if chips < 1 or not choices or not all(choices.values()):
+        raise AnalogSimError("axes and chips: at least one field with at least one value, and one chip, are needed")
+    # Ages last: a chip is programmed once for all of them.
+    order = sorted(choices, key=lambda key: key == AGE)
+    hardware = [key for key in order if key != AGE]
+    ages = {age: seconds(age) for age in choices.get(AGE, (0,))}
+    combinations = [dict(zip(hardware, values)) for values in itertools.product(*(choices[key] for key in hardware))]
+    profiles = [varied(profile, values) for values in combinations]
+    for values in combinations:
+        if values.get(METHOD, method) not in get_args(Method):
+            raise ProfileError(f"calibration: {values[METHOD]!r} is no method; choose {', '.join(get_args(Method))}")
+    digital = to_digital(model) if any(analog_layers(model)) else copied(model)
+    remove_noise(digital)
+    digital.eval()
+    device = next((tensor.device for tensor in (*digital.parameters(), *digital.buffers())), torch.device("cpu"))
+    batches = labelled_batches(data, device, classes=metric is None)
+    score: Metric = Accuracy() if metric is None else metric
+    exact = measured(digital, batches, score, "of the digital network")[0]
+    inputs = [x for x, _ in batches] if calibration is None else calibration
+    inputs = inputs if isinstance(inputs, Tensor) else list(inputs)
+    points: list[tuple[dict[str, Any], tuple[float, ...]]] = []
+    with bar(progress) as shown:
+        task = shown.add_task("Hardware", total=len(combinations) * len(ages) * chips)
+        for values, one in zip(combinations, profiles):
+            analog = convert(digital, one)
+            calibrate(analog, inputs, values.get(METHOD, method), progress=False)
+            noisy = one.noise.output or one.noise.read or one.noise.multiplicative or one.noise.wander
+            several = chips if one.is_drawn or noisy or one.flicker.amplitude else 1
+            found: dict[Any, list[float]] = {age: [] for age in ages}
+            for chip in range(several):
+                program(analog, derive(seed, Key.VARIED, chip, 0))
+                for age, time in ages.items():
+                    at_time(analog, time)
+                    set_seed(analog, derive(seed, Key.VARIED, chip, 1))
+                    found[age].append(measured(analog, batches, score, f"at {values}")[0])
+                    shown.advance(task, chips / several)
+            points += [(values | ({AGE: age} if AGE in choices else {}), tuple(each)) for age, each in found.items()]
+    name = "accuracy" if metric is None else type(metric).__name__
+    return HardwareSweep({key: choices[key] for key in choices}, tuple(points), exact, profile.name, name)

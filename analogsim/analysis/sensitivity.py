@@ -1,0 +1,258 @@
+"""Which layers suffer most from the hardware: each alone on it, and all but each."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..batches import LabelledData, labelled_batches
+from ..convert import convert, to_digital
+from ..errors import AnalogSimError, ConversionError
+from ..nn import AnalogLayer, analog_layers, called_layers, set_seed
+from ..nn.copies import copied
+from ..noise import remove_noise
+from ..profile import HardwareProfile
+from ..program import at_time, program
+from ..ranges.calibrate import Method, calibrate
+from ..robustness.metric import Accuracy, Metric, measured
+from ..seeds import Key, checked, derive
+from ..terminal.progress import bar
+from ..value import whole
+from .fields import seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+_DIGITAL = HardwareProfile(name="digital")
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """What one layer on hardware costs the network.
+
+    Attributes
+    ----------
+    name : str
+    weights : int
+        Numbers in its matrices.
+    alone : tuple of float
+        The measure on each chip, this layer alone on hardware.
+    others : tuple of float
+        The measure on each chip, all layers on hardware but this one.
+    """
+
+    name: str
+    weights: int
+    alone: tuple[float, ...]
+    others: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """A network's layers, the one that it pays most to keep digital first.
+
+    Attributes
+    ----------
+    layers : tuple of LayerSensitivity
+        By falling mean of `others`, then by rising mean of `alone`.
+    digital : float
+        The measure of the digital network.
+    whole : tuple of float
+        The measure on each chip, every layer on hardware.
+    profile : str
+        Name of the hardware.
+    metric : str
+        Name of the measure.
+    """
+
+    layers: tuple[LayerSensitivity, ...]
+    digital: float
+    whole: tuple[float, ...]
+    profile: str
+    metric: str
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row a layer: layer, weights, share of all weights, alone, alone_std, others, others_std, and what
+        is lost by the layer alone and gained by keeping it digital, all in the measure's unit.
+        """
+        import pandas as pd
+
+        total, on = sum(layer.weights for layer in self.layers), float(np.mean(self.whole))
+        rows = [
+            {
+                "layer": layer.name,
+                "weights": layer.weights,
+                "share": layer.weights / max(total, 1),
+                "alone": np.mean(layer.alone),
+                "alone_std": np.std(layer.alone),
+                "others": np.mean(layer.others),
+                "others_std": np.std(layer.others),
+                "lost_alone": self.digital - np.mean(layer.alone),
+                "gained_digital": np.mean(layer.others) - on,
+            }
+            for layer in self.layers
+        ]
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        frame = self.to_frame()[["layer", "share", "alone", "others", "lost_alone", "gained_digital"]]
+        head = f"{self.metric} on {self.profile}, {len(self.whole)} chips: digital {self.digital:.4f}"
+        return f"{head}, all on hardware {np.mean(self.whole):.4f}\n{frame.to_string(index=False, float_format='%.4f')}"
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html(index=False, float_format=lambda value: f"{value:.4f}")
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw each layer alone, and all but each, with the digital network and the whole one on hardware as lines.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Default: a new figure.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            size = (8, 1.4 + 0.28 * len(self.layers))
+            ax = plt.figure(figsize=size, layout="constrained").subplots()
+        frame = self.to_frame()[::-1]
+        places = np.arange(len(frame))
+        style: dict[str, Any] = {"linestyle": "", "markersize": 5, "capsize": 2}
+        for what, shift, marker, color, label in (
+            ("alone", 0.14, "o", "#0072b2", "alone on hardware"),
+            ("others", -0.14, "s", "#d55e00", "alone digital"),
+        ):
+            spread = list(frame[f"{what}_std"])
+            own = {"marker": marker, "color": color, "label": label}
+            ax.errorbar(list(frame[what]), places + shift, xerr=spread, **own, **style)
+        ax.axvline(self.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
+        ax.axvline(float(np.mean(self.whole)), color="0.4", linestyle=":", linewidth=1, label="all on hardware")
+        ax.set_yticks(places, list(frame["layer"]))
+        ax.set_ylim(-0.6, len(frame) - 0.4)
+        ax.set_xlabel(f"{self.metric} on {self.profile}")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(fontsize="small", frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        return ax
+
+
+@torch.no_grad()
+def sensitivity(
+    model: nn.Module,
+    profile: HardwareProfile,
+    data: LabelledData,
+    *,
+    metric: Metric | None = None,
+    calibration: Iterable[Tensor] | Tensor | None = None,
+    method: Method = "maximum",
+    chips: int = 3,
+    age: float | str = 0,
+    seed: int = 0,
+    progress: bool = True,
+) -> Sensitivity:
+    """Measure a network with each of its layers alone on hardware, and with all but each.
+
+    The network is copied, converted and calibrated once; a chip of a layer is the same one whichever others are on
+    hardware beside it, so that differences are the layers'.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Digital, or analog (then its digital twin is taken). Noise that was injected is left out.
+    profile : HardwareProfile
+    data : iterable of (Tensor, Tensor), (Tensor, Tensor), or Dataset
+        What the measure is taken on: inputs and labels, as of `noise_sweep`.
+    metric : Metric, optional
+        As of `noise_sweep`; default: accuracy.
+    calibration : iterable of Tensor, or Tensor, optional
+        Inputs that ranges are taken from; default: those of `data`.
+    method : str
+        Of `calibrate`.
+    chips : int
+        How many, where the profile has anything that differs between chips, or noise.
+    age : float or str
+        Of the chips: seconds, or "1d", "1y" and the like.
+    seed : int
+        Of chips and noise; in [0, 2^64).
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+
+    Raises
+    ------
+    ConversionError
+        There is nothing to convert.
+    AnalogSimError
+        Fewer than one chip, or as `calibrate` and `noise_sweep`.
+
+    Notes
+    -----
+    Cost: 1 + chips·(2·layers + 1) passes over the data.
+    """
+    chips, seed = whole(chips, "chips", AnalogSimError), checked(seed)
+    if chips < 1:
+        raise AnalogSimError(f"chips: at least 1 is needed, got {chips}")
+    years = seconds(age)
+    digital = to_digital(model) if any(analog_layers(model)) else copied(model)
+    remove_noise(digital)
+    digital.eval()
+    device = next((tensor.device for tensor in (*digital.parameters(), *digital.buffers())), torch.device("cpu"))
+    batches = labelled_batches(data, device, classes=metric is None)
+    score: Metric = Accuracy() if metric is None else metric
+    exact = measured(digital, batches, score, "of the digital network")[0]
+    analog = convert(digital, profile)
+    calibrate(analog, [x for x, _ in batches] if calibration is None else calibration, method, progress=False)
+    units = _units(analog)
+    if not units:
+        raise ConversionError(f"{type(model).__name__}: no layer is on hardware")
+    several = chips if profile.is_drawn or profile.noise.output or profile.noise.read or profile.noise.wander else 1
+    every = [layer for layers in units.values() for layer in layers]
+    wholes: list[float] = []
+    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in units}
+    with bar(progress) as shown:
+        task = shown.add_task("Layers on hardware", total=several * (2 * len(units) + 1))
+
+        def value(on: list[AnalogLayer], chip: int) -> float:
+            for layer in every:
+                layer.profile = _DIGITAL
+            for layer in on:
+                layer.profile = profile
+            set_seed(analog, derive(seed, Key.SENSITIVITY, chip, 1))
+            shown.advance(task)
+            return measured(analog, batches, score, "on hardware")[0]
+
+        for chip in range(several):
+            program(analog, derive(seed, Key.SENSITIVITY, chip, 0))
+            at_time(analog, years)
+            wholes.append(value(every, chip))
+            for name, own in units.items():
+                alone, others = found[name]
+                alone.append(value(own, chip))
+                others.append(value([layer for layer in every if not any(layer is one for one in own)], chip))
+    modules = dict(analog.named_modules())
+    layers = [
+        LayerSensitivity(
+            name,
+            sum(p.numel() for p in modules[name].parameters() if p.ndim > 1),
+            tuple(alone),
+            tuple(others),
+        )
+        for name, (alone, others) in found.items()
+    ]
+    layers.sort(key=lambda layer: (-float(np.mean(layer.others)), float(np.mean(layer.alone))))
+    name = "accuracy" if metric is None else type(metric).__name__
+    return Sensitivity(tuple(layers), exact, tuple(wholes), profile.name, name)
+
+
+def _units(model: nn.Module) -> dict[str, list[AnalogLayer]]:
+    """Return the crossbars of each layer that a network calls: of a module of several matrices all of them."""
+    found: dict[str, list[AnalogLayer]] = {}
+    taken: set[int] = set()
+    for name, module in called_layers(model).items():
+        own = [layer for _, layer in analog_layers(module) if id(layer) not in taken]
+        taken.update(map(id, own))
+        if own:
+            found[name] = own
+    return found

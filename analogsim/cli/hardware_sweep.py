@@ -1,0 +1,110 @@
+"""`analogsim hardware-sweep`: a trained network over any fields of the hardware."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from ..profile import HardwareProfile
+from .base import EXIT_CODES, note, numbers, out, plain
+from .options import (
+    Calibration,
+    Chips,
+    Data,
+    Model,
+    RangesOption,
+    RunPath,
+    TestSubset,
+    Threads,
+    load_run,
+    method_of,
+)
+from .output import draw
+from .search import read_space
+from .values import use_threads
+
+if TYPE_CHECKING:
+    from ..analysis.hardware_sweep import HardwareSweep
+
+EPILOG = (
+    "[bold]What it does:[/] it puts the network on every combination of the values that --vary names, calibrates its "
+    "ranges anew, programs --chips chips, and measures the accuracy on the test images. `analogsim profile schema` "
+    "lists the fields; age is the chips' (90, 1h, 1d, 1mo, 1y), calibration the method that sets ranges.\n\n"
+    "[bold]Examples:[/]\n\n"
+    "analogsim hardware-sweep runs/plain --vary adc.bits=4-8\n\n"
+    "analogsim hardware-sweep runs/plain --profile pcm --vary adc.bits=4,6,8 --vary age=0,1d,1y --chips 5\n\n"
+    f"{EXIT_CODES}"
+)
+
+
+def hardware_sweep(
+    run: RunPath,
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FIELD=VALUES",
+            help="A field of the profile and its values, 4-8 or 64,128,256; age=0,1d,1y; calibration=maximum,mse. May "
+            "be given several times: all combinations are measured, the first is drawn from left to right.",
+        ),
+    ],
+    profile: Annotated[
+        str,
+        typer.Option(
+            "--profile", metavar="NAME|FILE", help="The hardware that is varied: a shipped profile, YAML or JSON."
+        ),
+    ] = "8bit",
+    chips: Chips = 3,
+    ranges: RangesOption = None,
+    calibration: Calibration = 1024,
+    data: Data = None,
+    test_subset: TestSubset = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides noise and chips.")] = 0,
+    threads: Threads = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="CSV to write, a row for each chip; .png goes beside it. Default: PROFILE-FIELDS.csv in the run.",
+        ),
+    ] = None,
+) -> None:
+    """Measure the accuracy over any fields of the hardware: --vary adc.bits=4,6,8 --vary age=0,1d,1y."""
+    if target is not None and target.suffix != ".csv":
+        raise typer.BadParameter(f"{target}: the name must end in .csv", param_hint="--out")
+    axes = read_space(vary)
+
+    from ..analysis.hardware_sweep import hardware_sweep as measure
+
+    use_threads(threads)
+    hardware = HardwareProfile.load(profile)
+    file, network, images = load_run(run, model, data, test_subset)
+    result = measure(
+        network,
+        list(images.test_batches()),
+        axes,
+        profile=hardware,
+        calibration=images.train_sample(calibration),
+        method=method_of(ranges, None),
+        chips=chips,
+        seed=seed,
+    )
+    csv = target or file.parent / f"{Path(profile).stem}-{'-'.join(axes)}.csv"
+    result.save(csv)
+    picture = csv.with_suffix(".png")
+    draw(result, picture, (7, 4.2))
+    out().print(table(result))
+    note(f"written: {plain(csv)}, {plain(picture.name)}")
+
+
+def table(found: "HardwareSweep") -> Table:
+    """Return a row for each combination of values."""
+    caption = f"digital network: {found.digital:.4f}; profile {plain(found.profile)}"
+    result = Table(*numbers(*map(plain, found.axes), "accuracy", "std", "chips"), caption=caption)
+    for row in found.summary().to_dict("records"):
+        values = (plain(row[key]) for key in found.axes)
+        result.add_row(*values, f"{row['mean']:.4f}", f"{row['std']:.4f}", str(row["chips"]))
+    return result

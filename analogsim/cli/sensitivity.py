@@ -1,0 +1,105 @@
+"""`analogsim sensitivity`: which layers of a trained network suffer most from the hardware."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Column, Table
+
+from ..profile import HardwareProfile
+from ..storage.files import writable
+from .base import EXIT_CODES, note, numbers, out, plain
+from .options import (
+    Age,
+    Calibration,
+    Chips,
+    Data,
+    Model,
+    RangesOption,
+    RunPath,
+    TestSubset,
+    Threads,
+    load_run,
+    method_of,
+)
+from .output import draw, write_table
+from .values import use_threads
+
+if TYPE_CHECKING:
+    from ..analysis.sensitivity import Sensitivity
+
+EPILOG = (
+    "[bold]How to read it:[/] 'alone' is the accuracy with this layer on hardware and all others digital, 'others' "
+    "with this layer digital and all others on hardware. The first layer gains most by staying digital. Means of "
+    "--chips chips, the same ones in every row.\n\n"
+    "[bold]Examples:[/]\n\n"
+    "analogsim sensitivity runs/plain --profile pcm --age 1d\n\n"
+    "analogsim sensitivity runs/plain --profile mychip.yaml --chips 10 --test-subset 500\n\n"
+    f"{EXIT_CODES}"
+)
+
+
+def sensitivity(
+    run: RunPath,
+    profile: Annotated[
+        str, typer.Option("--profile", metavar="NAME|FILE", help="The hardware: a shipped profile, YAML or JSON.")
+    ],
+    chips: Chips = 3,
+    age: Age = "0",
+    ranges: RangesOption = None,
+    calibration: Calibration = 1024,
+    data: Data = None,
+    test_subset: TestSubset = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides noise and chips.")] = 0,
+    threads: Threads = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="CSV to write; .png goes beside it. Default: sensitivity-PROFILE.csv in the run.",
+        ),
+    ] = None,
+) -> None:
+    """Say which layers suffer most from the hardware: each alone on it, and all but each."""
+    if target is not None and target.suffix != ".csv":
+        raise typer.BadParameter(f"{target}: the name must end in .csv", param_hint="--out")
+
+    from ..analysis.sensitivity import sensitivity as measure
+
+    use_threads(threads)
+    hardware = HardwareProfile.load(profile)
+    file, network, images = load_run(run, model, data, test_subset)
+    result = measure(
+        network,
+        hardware,
+        list(images.test_batches()),
+        calibration=images.train_sample(calibration),
+        method=method_of(ranges, None),
+        chips=chips,
+        age=age,
+        seed=seed,
+    )
+    csv = target or file.parent / f"sensitivity-{Path(profile).stem}.csv"
+    with writable(csv):
+        write_table(result.to_frame(), csv)
+    picture = csv.with_suffix(".png")
+    draw(result, picture, (8, 1.6 + 0.28 * len(result.layers)))
+    out().print(table(result))
+    note(f"written: {plain(csv)}, {plain(picture.name)}")
+
+
+def table(found: "Sensitivity") -> Table:
+    """Return a row a layer, the one to keep digital first."""
+    mean = sum(found.whole) / len(found.whole)
+    caption = (
+        f"digital {found.digital:.4f}; all on {plain(found.profile)} {mean:.4f} (mean of {len(found.whole)} chips)"
+    )
+    columns = numbers("share", "alone", "others", "lost alone", "gained digital")
+    result = Table(Column("layer", no_wrap=True), *columns, caption=caption)
+    for row in found.to_frame().itertuples():
+        shown = f"{row.share:.1%}", *(f"{v:.4f}" for v in (row.alone, row.others, row.lost_alone, row.gained_digital))
+        result.add_row(plain(row.layer), *shown)
+    return result
