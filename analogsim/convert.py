@@ -7,13 +7,15 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from . import nn as layers
 from .errors import ConversionError, ProfileError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_class
 from .nn.basis import ANY, INPUT, basis
 from .nn.copies import copied, refuse_held_forwards, refuse_script
-from .nn.known import exactly, kinds
+from .nn.known import exactly, kinds, like
+from .nn.others import why_not
 from .nn.reach import Matrix, matrices, some, warn_of_weights, weights_of
 from .noise import replaced_forward
 from .profile import HardwareProfile
@@ -138,7 +140,9 @@ def _convertible(model: nn.Module, rules: list[Rule]) -> list[str]:
             return
         refuse_script(name, module, ", or name it in keep_digital")
         kept.add(id(module))  # met once is enough
-        if isinstance(module, (AnalogLayer, AnalogComposite, *kinds())):
+        if reason := why_not(module):
+            raise ConversionError(f"{name or 'the model'}: {reason}")
+        if isinstance(module, AnalogLayer | AnalogComposite) or like(module) is not None:
             _check_kind(name or "the model", module)
             found.append(name)
         for child_name, child in module.named_children():
@@ -153,14 +157,14 @@ def _check_kind(name: str, module: nn.Module) -> None:
     kind = plain_class(module)
     if isinstance(module, AnalogLayer | AnalogComposite):
         return
-    if isinstance(module, LazyModuleMixin):
+    if isinstance(module, LazyModuleMixin) or any(is_lazy(p) for p in module.parameters(recurse=False)):
         raise ConversionError(
             f"{name}: {kind.__name__} has no weights yet; run one batch through the model, then convert"
         )
     if exactly(kind) is None:
         raise ConversionError(
-            f"{name}: {kind.__name__} is a subclass of a torch layer, and conversion would lose what it adds; "
-            f"name it in keep_digital"
+            f"{name}: {kind.__name__} is a subclass of a known layer, and conversion would lose what it adds to it; "
+            "name it in keep_digital, or register a layer for it"
         )
     if replaced_forward(module):
         raise ConversionError(
@@ -206,7 +210,7 @@ def _rules(model: nn.Module, given: Rule | Iterable[Rule], every: list[Matrix]) 
     rules: list[Rule] = [given] if single else list(given)  # type: ignore[list-item]
     names = [name for name, _ in model.named_modules(remove_duplicate=False)]
     # A parameter of a layer that is converted cannot stay by itself.
-    bare = [one.name for one in every if not isinstance(one.owner, (AnalogLayer, AnalogComposite, *kinds()))]
+    bare = [one.name for one in every if like(one.owner) is None]
     for rule in rules:
         known = issubclass(rule, nn.Module) if isinstance(rule, type) else isinstance(rule, str) or callable(rule)
         if not known or isinstance(rule, nn.Module):

@@ -37,24 +37,47 @@ class _AnalogConv(AnalogSpatial):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; see the class."""
         conv: Any = self
-        batched = self._has_batch(x)
         if self.transparent:
+            self._has_batch(x)
             return conv._conv_forward(x, conv.weight, conv.bias)
-        return self._on_crossbars(x) if batched else self._on_crossbars(x[None])[0]
+        return self.convolve(x, conv.weight, conv.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve on this layer's crossbars, with its stride, padding, dilation and groups.
+
+        Parameters
+        ----------
+        x : Tensor (B, C, *spatial) or (C, *spatial)
+        weight : Tensor (N, C / groups, *kernel)
+            Digital weights, weight units: the layer's own, or what it computes of them at each call.
+        bias : Tensor (N,) or None
+
+        Returns
+        -------
+        Tensor (B, N, *spatial) or (N, *spatial)
+            Activation units, of x's dtype.
+
+        Raises
+        ------
+        ShapeError
+            The input does not fit the layer.
+        """
+        if self._has_batch(x):
+            return self._on_crossbars(x, weight, bias)
+        return self._on_crossbars(x[None], weight, bias)[0]
 
     @uncompiled
-    def _on_crossbars(self, x: Tensor) -> Tensor:
+    def _on_crossbars(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         conv: Any = self
-        with exact_dtype(x, conv.weight, conv.bias) as (inputs, weight, bias):
+        with exact_dtype(x, weight, bias) as (inputs, w, b):
             if not inputs.numel():  # no tile has anything to do
-                return conv._conv_forward(inputs, weight, bias).to(x.dtype)
+                return conv._conv_forward(inputs, w, b).to(x.dtype)
             inputs, padding = self._pad(inputs)
             for size, kernel, pad, dilation in zip(inputs.shape[2:], conv.kernel_size, padding, conv.dilation):
                 if size + 2 * pad < dilation * (kernel - 1) + 1:
                     raise ShapeError(f"{self._where()}: input {tuple(x.shape)} is smaller than the kernel")
             geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
-            plan = self.plan(inputs, weight)
-            return convolved(inputs, weight, bias, geometry, plan, self.learned_range).to(x.dtype)
+            return convolved(inputs, w, b, geometry, self.plan(inputs, w), self.learned_range).to(x.dtype)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pad here what the kernel's own symmetric zero padding cannot; return the padding left for the kernel."""

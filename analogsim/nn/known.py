@@ -1,11 +1,12 @@
 """The one table of layers that the library knows, and what each verb may do with them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..errors import ConversionError
 from ..profile.kinds import same_class
@@ -14,7 +15,9 @@ from .conv import AnalogConv1d, AnalogConv2d, AnalogConv3d
 from .crossbar import AnalogComposite
 from .layer import AnalogLayer
 from .linear import AnalogLinear
+from .others import found
 from .recurrent import AnalogGRU, AnalogGRUCell, AnalogLSTM, AnalogLSTMCell, AnalogRNN, AnalogRNNCell
+from .subclass import adds_nothing, joined
 from .transpose import AnalogConvTranspose1d, AnalogConvTranspose2d, AnalogConvTranspose3d
 
 Weights = Callable[[Any], list[tuple[nn.Module, str]]]
@@ -102,15 +105,25 @@ def rows() -> list[Known]:
 
 
 def exactly(kind: type[nn.Module]) -> Known | None:
-    """Return what is known of this very class; None of a class that only derives from one that is known."""
-    return _TABLE.get(kind)
+    """Return what is known of this very class, or of one that it only derives from and computes like."""
+    row = _row(kind)
+    if row is not None:
+        return row
+    parent = next(filter(None, map(_row, kind.__mro__)), None)
+    if parent is None or issubclass(kind, LazyModuleMixin) or not adds_nothing(kind, parent.digital):
+        return None
+    return replace(parent, analog=joined(parent.analog, kind))
 
 
 def like(module: nn.Module) -> Known | None:
     """Return what is known of a layer's class, or of the nearest of its bases."""
-    return next((_TABLE[kind] for kind in type(module).__mro__ if kind in _TABLE), None)
+    return next(filter(None, map(_row, type(module).__mro__)), None)
+
+
+def _row(kind: type[Any]) -> Known | None:
+    return _TABLE.get(kind) or found(kind)
 
 
 def kinds(wanted: Callable[[Known], object] = lambda row: True) -> tuple[type[nn.Module], ...]:
-    """Return the classes of the rows for which `wanted` is true, in the table's order."""
+    """Return torch's classes and registered ones for which `wanted` is true, in the table's order."""
     return tuple(kind for kind, row in _TABLE.items() if wanted(row))

@@ -199,6 +199,8 @@ class AnalogRNN(_AnalogRNN, nn.RNN):
 class _AnalogCell(AnalogComposite):
     """What the three cells share."""
 
+    cell = ""  # of RNN its nonlinearity decides
+
     def matrices(self) -> list[str]:
         """Return the names of the two matrices."""
         return ["ih", "hh"]
@@ -206,8 +208,7 @@ class _AnalogCell(AnalogComposite):
     def mode(self) -> str:
         """Return the cell's key in `CELLS`."""
         cell: Any = self
-        kind = self.digital.__name__.removesuffix("Cell")
-        return f"RNN_{cell.nonlinearity.upper()}" if kind == "RNN" else kind
+        return self.cell or f"RNN_{cell.nonlinearity.upper()}"
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:  # torch's name
         """Make one step, as the digital twin's forward.
@@ -246,12 +247,14 @@ class AnalogLSTMCell(_AnalogCell, nn.LSTMCell):
     """nn.LSTMCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`."""
 
     digital = nn.LSTMCell
+    cell = "LSTM"
 
 
 class AnalogGRUCell(_AnalogCell, nn.GRUCell):
     """nn.GRUCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`."""
 
     digital = nn.GRUCell
+    cell = "GRU"
 
 
 class AnalogRNNCell(_AnalogCell, nn.RNNCell):

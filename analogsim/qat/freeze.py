@@ -76,7 +76,8 @@ def _strip(module: Any) -> None:
     """Turn a Brevitas layer back into torch's, itself, so that hooks and noise site stay."""
     for name in [*module._added_by_qat, "_added_by_qat"]:
         delattr(module, name)
-    object.__setattr__(module, "__class__", next(kind for kind in WEIGHTED if isinstance(module, kind)))
+    digital = vars(type(module)).get("digital") or next(kind for kind in WEIGHTED if isinstance(module, kind))
+    object.__setattr__(module, "__class__", digital)
 
 
 def _fixed(proxy: Any) -> FixedQuantizer | None:

@@ -9,7 +9,9 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from ..errors import ConversionError
 from ..nn import forbid_fused_inference, forbid_nested
 from ..nn.copies import copied, refuse_held_forwards, refuse_script
+from ..nn.known import exactly
 from ..nn.reach import Matrix, functional_activations, matrices, some, warn, warn_of_weights, weights_of
+from ..nn.subclass import joined
 from ..noise import replaced_forward
 from .brevitas_parts import brevitas_parts
 from .layers import WEIGHTED, QuantReLU, is_quantized, modules_of
@@ -149,17 +151,19 @@ def _quantizable(module: nn.Module, name: str) -> bool:
         raise ConversionError(f"{name}: {type(module).__name__} is quantized already; start from the plain network")
     if isinstance(module, LazyModuleMixin):
         raise ConversionError(f"{name}: {type(module).__name__} has no weights yet; run one batch through the model")
-    if isinstance(module, WEIGHTED) and type(module) not in WEIGHTED:
+    known = exactly(type(module))
+    weighted = known is not None and known.quantized
+    if isinstance(module, WEIGHTED) and not weighted:
         raise ConversionError(
             f"{name}: {type(module).__name__} is a subclass of a torch layer, and quantization would lose what it "
             "adds; name it in `exclude` (a network on crossbars: prepare_qat, freeze_quantization, then convert)"
         )
-    if type(module) in (*WEIGHTED, nn.ReLU) and replaced_forward(module):
+    if (weighted or type(module) is nn.ReLU) and replaced_forward(module):
         raise ConversionError(
             f"{name}: something has replaced its forward, which knows no quantizers; take that away first, or name it "
             "in `exclude`"
         )
-    return type(module) in (*WEIGHTED, nn.ReLU)
+    return weighted or type(module) is nn.ReLU
 
 
 def _nearest_parameters(model: nn.Module) -> dict[nn.Module, torch.Tensor]:
@@ -184,9 +188,10 @@ def _quantize_relu(module: Any, spec: QATSpec) -> None:
 
 
 def _quantize_weighted(module: Any, spec: QATSpec, input_bits: int | None) -> None:
-    brevitas = brevitas_parts()
-    kind = type(module).__name__
-    module.__class__ = getattr(brevitas.nn, f"Quant{kind}")
+    brevitas, own = brevitas_parts(), type(module)
+    kind = next(kind for kind in WEIGHTED if issubclass(own, kind))
+    quantized = getattr(brevitas.nn, f"Quant{kind.__name__}")
+    module.__class__ = quantized if own is kind else joined(quantized, own)
     weight = None
     if spec.weight_bits is not None:
         weight = brevitas.weight[spec.weight_scaling].let(bit_width=spec.weight_bits)
@@ -198,7 +203,7 @@ def _quantize_weighted(module: Any, spec: QATSpec, input_bits: int | None) -> No
     brevitas.QuantLayer.__init__(
         module, weight_quant=weight, bias_quant=None, input_quant=inputs, output_quant=None, return_quant_tensor=False
     )
-    if kind != "Linear":
+    if kind is not nn.Linear:
         module.is_same_padded_strided = False
     module._added_by_qat = sorted((set(vars(module)) | set(module._modules)) - before)
 
