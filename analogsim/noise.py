@@ -24,7 +24,7 @@ from .kernels.dispatch import find
 from .kernels.memory import refuse_unreal
 from .kernels.philox import seed_of_call
 from .nn.copies import copied, refuse_held_forwards, refuse_script
-from .nn.known import its_weight, like
+from .nn.known import is_activation, its_weight, like
 from .nn.reach import matrices, warn_of_weights
 from .quantities import Target
 from .restore import restored
@@ -428,7 +428,9 @@ def _is_site(module: nn.Module, target: Target) -> bool:
     """Return whether noise enters at a module's output, or on its weights."""
     row = like(module)
     weighted = row is not None and row.weights is not None
-    return weighted or (target == "activations" and isinstance(module, (*_ACTIVATIONS, *_POOLS)))
+    return weighted or (
+        target == "activations" and (isinstance(module, (*_ACTIVATIONS, *_POOLS)) or is_activation(module))
+    )
 
 
 def _layer_name(path: str, module: nn.Module) -> str:

@@ -20,6 +20,13 @@ from .recurrent import AnalogGRU, AnalogGRUCell, AnalogLSTM, AnalogLSTMCell, Ana
 from .subclass import adds_nothing, joined
 from .transpose import AnalogConvTranspose1d, AnalogConvTranspose2d, AnalogConvTranspose3d
 
+# What a network's values go through between its layers; attention and softmax stand in the same file of torch.
+_OTHERS = ("MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "LogSoftmax")
+_ACTIVATIONS = tuple(
+    getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__ if name not in _OTHERS
+)
+_ACTIVATION_FILES = ("transformers.activations", "timm.layers.activations", "timm.layers.activations_me")
+
 Weights = Callable[[Any], list[tuple[nn.Module, str]]]
 
 
@@ -122,6 +129,12 @@ def like(module: nn.Module) -> Known | None:
 
 def _row(kind: type[Any]) -> Known | None:
     return _TABLE.get(kind) or found(kind)
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Say whether a module is an activation: one of torch's, or of transformers' and timm's files of them."""
+    known = any(kind.__module__ in _ACTIVATION_FILES for kind in type(module).__mro__)
+    return isinstance(module, _ACTIVATIONS) or (known and type(module).__name__ != "LinearActivation")
 
 
 def kinds(wanted: Callable[[Known], object] = lambda row: True) -> tuple[type[nn.Module], ...]:

@@ -21,20 +21,26 @@ def adds_nothing(kind: type[nn.Module], parent: type[nn.Module]) -> bool:
 
 
 @cache
-def joined(made: type[nn.Module], digital: type[nn.Module]) -> type[Any]:
+def joined(made: type[nn.Module], digital: type[nn.Module], prefix: str = "Analog") -> type[Any]:
     """Return a class that computes as `made` does, and is else a user's subclass of what `made` stands for.
 
     Copies and pickles of its objects name the two classes, for nobody can import this one.
     """
-    own = {"digital": digital, "__reduce_ex__": _reduce, "__module__": digital.__module__, "__doc__": made.__doc__}
-    return type(f"Analog{digital.__name__}", (made, digital), own)
+    own = {
+        "digital": digital,
+        "prefix": prefix,
+        "__reduce_ex__": _reduce,
+        "__module__": digital.__module__,
+        "__doc__": made.__doc__,
+    }
+    return type(f"{prefix}{digital.__name__}", (made, digital), own)
 
 
 def _reduce(module: Any, protocol: Any) -> tuple[Any, ...]:
     kind: Any = type(module)
-    return _new, kind.__bases__, *nn.Module.__reduce_ex__(module, protocol)[2:]
+    return _new, (*kind.__bases__, kind.prefix), *nn.Module.__reduce_ex__(module, protocol)[2:]
 
 
-def _new(made: type[nn.Module], digital: type[nn.Module]) -> nn.Module:
-    kind: Any = joined(made, digital)
+def _new(made: type[nn.Module], digital: type[nn.Module], prefix: str) -> nn.Module:
+    kind: Any = joined(made, digital, prefix)
     return kind.__new__(kind)

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..errors import ConversionError
 from ..nn.copies import copied, inherit_from
-from .layers import WEIGHTED, FixedQuantizer, QuantReLU, is_quantized, modules_of, quantized_weight, quantizer_of
+from .layers import FixedQuantizer, QuantActivation, is_quantized, modules_of, quantized_weight, quantizer_of
 
 
 @torch.inference_mode(False)  # what is made must outlive it
@@ -43,7 +43,7 @@ def freeze_quantization(model: nn.Module, *, inplace: bool = False) -> nn.Module
     tied: dict[int, nn.Parameter] = {}
     for module in plan:
         quantizer = fixed[module]
-        if isinstance(module, QuantReLU):
+        if isinstance(module, QuantActivation):
             module.quant = _in_place_of(module.quant, quantizer or nn.Identity())
             continue
         old, new = module.weight, nn.Parameter(weights[module], module.weight.requires_grad)
@@ -76,8 +76,7 @@ def _strip(module: Any) -> None:
     """Turn a Brevitas layer back into torch's, itself, so that hooks and noise site stay."""
     for name in [*module._added_by_qat, "_added_by_qat"]:
         delattr(module, name)
-    digital = vars(type(module)).get("digital") or next(kind for kind in WEIGHTED if isinstance(module, kind))
-    object.__setattr__(module, "__class__", digital)
+    object.__setattr__(module, "__class__", type(module).digital)
 
 
 def _fixed(proxy: Any) -> FixedQuantizer | None:

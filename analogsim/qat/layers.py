@@ -11,8 +11,8 @@ from ..nn.known import kinds
 WEIGHTED = kinds(lambda row: row.quantized)
 
 
-class QuantReLU(nn.ReLU):
-    """nn.ReLU followed by a quantizer, the child `quant`; put in place by `prepare_qat`.
+class QuantActivation(nn.Module):
+    """Mixin: an activation followed by a quantizer, the child `quant`; put in its place by `prepare_qat`.
 
     Forward hooks see the activation before it is quantized, so noise that a hook adds (`inject_noise`) is quantized
     with it, in whichever order the two transforms were applied; with `noise_first` False they see, and disturb, the
@@ -27,10 +27,14 @@ class QuantReLU(nn.ReLU):
         out = super().__call__(*args, **kwargs)
         return self.quant(out) if self.noise_first else out
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Apply ReLU, and the quantizer where noise comes after it."""
-        out = super().forward(input)
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Apply the activation, and the quantizer where noise comes after it."""
+        out = super().forward(*args, **kwargs)
         return out if self.noise_first else self.quant(out)
+
+
+class QuantReLU(QuantActivation, nn.ReLU):
+    """nn.ReLU followed by a quantizer; see `QuantActivation`."""
 
 
 class FixedQuantizer(nn.Module):
@@ -77,12 +81,12 @@ def modules_of(model: nn.Module) -> list[tuple[nn.Module, list[str]]]:
 
 def is_quantized(module: nn.Module) -> bool:
     """Say whether a module is one that `prepare_qat` made."""
-    return isinstance(module, QuantReLU) or hasattr(module, "weight_quant")
+    return isinstance(module, QuantActivation) or hasattr(module, "weight_quant")
 
 
 def quantizer_of(module: Any) -> Any:
-    """Return the quantizer of a quantized ReLU, or that of a layer's input."""
-    return module.quant.act_quant if isinstance(module, QuantReLU) else module.input_quant
+    """Return the quantizer of a quantized activation, or that of a layer's input."""
+    return module.quant.act_quant if isinstance(module, QuantActivation) else module.input_quant
 
 
 def quantized_weight(module: nn.Module) -> Tensor:

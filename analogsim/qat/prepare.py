@@ -1,7 +1,5 @@
 """Quantizers put on a network: `prepare_qat`."""
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -9,27 +7,21 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from ..errors import ConversionError
 from ..nn import forbid_fused_inference, forbid_nested
 from ..nn.copies import copied, refuse_held_forwards, refuse_script
-from ..nn.known import exactly
+from ..nn.known import exactly, is_activation
 from ..nn.reach import Matrix, functional_activations, matrices, some, warn, warn_of_weights, weights_of
-from ..nn.subclass import joined
 from ..noise import replaced_forward
-from .brevitas_parts import brevitas_parts
-from .layers import WEIGHTED, QuantReLU, is_quantized, modules_of
+from .build import quantize_activation, quantize_layer
+from .layers import WEIGHTED, is_quantized, modules_of
 from .spec import QATSpec, matches
-
-# What a network's values go through between its layers; attention and softmax stand in the same file of torch.
-_OTHERS = ("MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "LogSoftmax")
-ACTIVATIONS = tuple(
-    getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__ if name not in _OTHERS
-)
 
 
 @torch.inference_mode(False)  # what is made must outlive it
 def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool = False) -> nn.Module:
-    """Put Brevitas quantizers on the linear, convolution and ReLU layers of a network, for training with them.
+    """Put Brevitas quantizers on the linear, convolution and activation layers of a network, for training with them.
 
     Linear and convolution layers become Brevitas' QuantLinear, QuantConv1d, 2d, 3d (instances of torch's classes too),
-    ReLU modules become `QuantReLU`. Tensors between layers are plain torch tensors.
+    activation modules (torch's, transformers' and timm's) a `QuantActivation`: what they give is quantized, with a sign
+    where it has one. Tensors between layers are plain torch tensors.
 
     Parameters
     ----------
@@ -53,19 +45,20 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
     Warns
     -----
     UnreachedWarning
-        Weights or activations stay in floating point that nobody named: other layers with matrices, other activation
-        modules than ReLU, activation functions that a forward calls.
+        Weights or activations stay in floating point that nobody named: other layers with matrices (recurrent ones,
+        whose state is another in Brevitas' layers, among them), activation functions that a forward calls.
 
     Notes
     -----
     A dynamic range has no value before the first forward pass in training mode, and evaluating before it raises
     CalibrationError; to quantize a trained network without training it further, run a few batches through it in
     training mode under `torch.no_grad()`, its batch normalisation and dropout in evaluation mode. All of the
-    quantizers' state is in the `state_dict`, so a resumed training continues exactly. `freeze_quantization` gives the
-    network that `convert` puts on crossbars.
+    quantizers' state is in the `state_dict`, so a resumed training continues exactly, and a quantized network can be
+    pickled. `freeze_quantization` gives the network that `convert` puts on crossbars.
 
     With `inject_noise`, in either order: noise on the output of a linear, convolution or pooling layer reaches the next
-    ReLU's quantizer; noise at a ReLU is added before its own (`relu_noise`); noise on weights is quantized with them.
+    activation's quantizer; noise at an activation is added before its own (`relu_noise`); noise on weights is quantized
+    with them.
     To disturb the quantized weights instead, as noise of the memory cells does, inject it after `freeze_quantization`.
     """
     spec = spec or QATSpec()
@@ -82,22 +75,22 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
     ]
     linear = [module for module, _ in chosen if isinstance(module, nn.Linear)]
     plan = [(module, spec.layer(*names, head=linear[-1:] == [module])) for module, names in chosen]
-    weighted = [module for module, _ in plan if not isinstance(module, nn.ReLU)]
+    weighted = [module for module, _ in plan if not is_activation(module)]
     plan = [(module, own) for module, own in plan if _active(module, own) or module in weighted[:1] and spec.input_bits]
     if not plan:
         raise ConversionError(
-            f"{type(model).__name__}: nothing to quantize: no linear, convolution or ReLU module outside `exclude` "
-            "with bits to round to"
+            f"{type(model).__name__}: nothing to quantize: no linear, convolution or activation module outside "
+            "`exclude` with bits to round to"
         )
     refuse_held_forwards(model, (module for module, _ in plan))
     _warn(model, spec, named, every, [module for module, _ in plan])
     likes = _nearest_parameters(model)
     for module, own in plan:
         training, like = module.training, likes[module]
-        if isinstance(module, nn.ReLU):
-            _quantize_relu(module, own)
+        if is_activation(module):
+            quantize_activation(module, own)
         else:
-            _quantize_weighted(module, own, spec.input_bits if module is weighted[0] else None)
+            quantize_layer(module, own, spec.input_bits if module is weighted[0] else None)
         module.train(training)
         for child in module.children():
             child.to(like.device, like.dtype)
@@ -125,19 +118,12 @@ def _warn(
         warn_of_weights("prepare_qat", every, reached, "stay in floating point", advice)
     if spec.act_bits is not None:
         asked = {name for _, names, layer in own if layer.act_bits is not None for name in names}
-        activations = [(module, names[0]) for module, names, _ in own if isinstance(module, ACTIVATIONS)]
         planned = {id(module) for module in plan}
-        left = [(module, name) for module, name in activations if name in asked and id(module) not in planned]
-        if left:
-            texts = [f"{name or 'the model'} ({type(module).__name__})" for module, name in left]
-            warn(
-                f"prepare_qat: {len(left)} of {len(activations)} activations stay in floating point: {some(texts)}; "
-                "nn.ReLU modules are what is quantized: use those, or name in `exclude` what shall stay"
-            )
-        if calls := [text for name, text in functional_activations(model) if name in asked]:
+        done = {name for module, names in named if id(module) in planned for name in names}
+        if calls := [text for name, text in functional_activations(model) if name in asked - done]:
             warn(
                 f"prepare_qat: activation functions are not seen, and stay in floating point: {some(calls)}; use "
-                "nn.ReLU modules, or name in `exclude` the modules that call them"
+                "modules (nn.ReLU, nn.GELU, …), or name in `exclude` the modules that call them"
             )
 
 
@@ -158,12 +144,12 @@ def _quantizable(module: nn.Module, name: str) -> bool:
             f"{name}: {type(module).__name__} is a subclass of a torch layer, and quantization would lose what it "
             "adds; name it in `exclude` (a network on crossbars: prepare_qat, freeze_quantization, then convert)"
         )
-    if (weighted or type(module) is nn.ReLU) and replaced_forward(module):
+    if (weighted or is_activation(module)) and replaced_forward(module):
         raise ConversionError(
             f"{name}: something has replaced its forward, which knows no quantizers; take that away first, or name it "
             "in `exclude`"
         )
-    return weighted or type(module) is nn.ReLU
+    return weighted or is_activation(module)
 
 
 def _nearest_parameters(model: nn.Module) -> dict[nn.Module, torch.Tensor]:
@@ -177,44 +163,4 @@ def _nearest_parameters(model: nn.Module) -> dict[nn.Module, torch.Tensor]:
 
 
 def _active(module: nn.Module, spec: QATSpec) -> bool:
-    return (spec.act_bits if isinstance(module, nn.ReLU) else spec.weight_bits) is not None
-
-
-def _quantize_relu(module: Any, spec: QATSpec) -> None:
-    # The module itself changes its class, so its names, hooks and noise site stay.
-    module.__class__ = QuantReLU
-    module.noise_first = spec.relu_noise == "before"
-    module.quant = brevitas_parts().nn.QuantIdentity(act_quant=_act_injector(spec, signed=False))
-
-
-def _quantize_weighted(module: Any, spec: QATSpec, input_bits: int | None) -> None:
-    brevitas, own = brevitas_parts(), type(module)
-    kind = next(kind for kind in WEIGHTED if issubclass(own, kind))
-    quantized = getattr(brevitas.nn, f"Quant{kind.__name__}")
-    module.__class__ = quantized if own is kind else joined(quantized, own)
-    weight = None
-    if spec.weight_bits is not None:
-        weight = brevitas.weight[spec.weight_scaling].let(bit_width=spec.weight_bits)
-    inputs = None
-    if input_bits is not None:
-        dynamic = QATSpec(act_bits=input_bits, collect_steps=spec.collect_steps)
-        inputs = _act_injector(dynamic, signed=True)
-    before = set(vars(module)) | set(module._modules)
-    brevitas.QuantLayer.__init__(
-        module, weight_quant=weight, bias_quant=None, input_quant=inputs, output_quant=None, return_quant_tensor=False
-    )
-    if kind is not nn.Linear:
-        module.is_same_padded_strided = False
-    module._added_by_qat = sorted((set(vars(module)) | set(module._modules)) - before)
-
-
-def _act_injector(spec: QATSpec, *, signed: bool) -> Any:
-    """Describe one activation quantizer in Brevitas' terms."""
-    brevitas = brevitas_parts()
-    assert spec.act_bits is not None
-    base = brevitas.act[signed].let(bit_width=spec.act_bits)
-    if spec.s is not None:
-        return base.let(scaling_impl_type="const", scaling_init=2.0**spec.act_bits * spec.s)
-    if spec.act_dynamic == "learned":
-        return base.let(scaling_impl=brevitas.LearnedRange, collect_stats_steps=spec.collect_steps)
-    return base.let(scaling_impl_type="stats", scaling_stats_op="max", scaling_impl=brevitas.RunningRange)
+    return (spec.act_bits if is_activation(module) else spec.weight_bits) is not None

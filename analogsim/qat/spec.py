@@ -25,13 +25,15 @@ class QATSpec(Value):
     weight_bits: Bits | None = 8
     """Resolution of the weights in bits. null: weights stay floating point."""
     act_bits: Bits | None = 8
-    """Resolution of ReLU outputs in bits, unsigned. null: activations stay floating point."""
+    """Resolution of the activations' outputs in bits: unsigned of those that are never negative (ReLU, ReLU6, sigmoid,
+    softplus), signed of the others. null: activations stay floating point."""
     weight_scaling: Literal["channel", "tensor"] = "channel"
     """One weight scale per output channel, or one for the whole tensor."""
     head_weight_scaling: Literal["channel", "tensor"] = "tensor"
     """The same for the last linear layer in the order of the modules, the classifier's output (the paper: tensor)."""
     scaling: Literal["constant", "dynamic"] = "dynamic"
-    """Range of the activations: `constant`, [0, 2^b·s] for ever, or `dynamic`, found by `act_dynamic`."""
+    """Range of the activations: `constant`, [0, 2^b·s] for ever (signed: ±2^b·s), or `dynamic`, found by
+    `act_dynamic`."""
     s: Annotated[float, Field(gt=0)] | None = None
     """Scaling factor of constant scaling, activation units; the quantization step is s·2^b/(2^b - 1)."""
     act_dynamic: Literal["learned", "statistics"] = "learned"
@@ -44,8 +46,8 @@ class QATSpec(Value):
     """Resolution of the network's input, signed, learned range; applied where the first quantized layer reads it.
     null (the paper): the input is not quantized."""
     relu_noise: Literal["before", "after"] = "before"
-    """Where noise injected at a ReLU meets its quantizer. before: noise is added to the activation, then quantized.
-    after: the quantized activation is disturbed."""
+    """Where noise injected at an activation meets its quantizer. before: noise is added to the activation, then
+    quantized. after: the quantized activation is disturbed."""
     overrides: dict[str, dict[str, Any]] = {}
     """Per layer: module name or pattern ("fc*", "features.0"; a container means all in it) → changed fields out of
     weight_bits, weight_scaling, act_bits, scaling, s, act_dynamic. Where several match, the last wins."""

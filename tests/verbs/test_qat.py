@@ -1,6 +1,7 @@
 """Quantization-aware training: the quantizers against float64 formulas, and what survives the transforms."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -14,7 +15,15 @@ from analogsim.convert import convert
 from analogsim.errors import CalibrationError, ConversionError, QuantizationError
 from analogsim.noise import NoiseSpec, inject_noise, noise_sites, remove_noise
 from analogsim.profile import HardwareProfile
-from analogsim.qat import FixedQuantizer, QATSpec, QuantReLU, freeze_quantization, prepare_qat, quantized_weight
+from analogsim.qat import (
+    FixedQuantizer,
+    QATSpec,
+    QuantActivation,
+    QuantReLU,
+    freeze_quantization,
+    prepare_qat,
+    quantized_weight,
+)
 
 BITS = st.integers(2, 16)
 FACTOR = st.floats(1e-3, 600.0)
@@ -284,7 +293,7 @@ class TestPrepare:
     @pytest.mark.parametrize(
         ("model", "spec", "message"),
         [
-            (nn.Sequential(nn.Tanh()), QATSpec(), "nothing to quantize"),
+            (nn.Sequential(nn.Softmax(-1)), QATSpec(), "nothing to quantize"),
             (network(), QATSpec(weight_bits=None, act_bits=None), "nothing to quantize"),
             (network(), QATSpec(exclude=("fc",)), "no module is called 'fc'; there are 0, 1"),
             (network(), QATSpec(overrides={"9": {"act_bits": 4}}), "no module is called '9'"),
@@ -538,3 +547,62 @@ def test_it_trains_on_digits():
     assert found["dynamic"] > found["float"] - 0.04
     assert found["constant"] > found["float"] - 0.04
     assert found["coarse"] < 0.2
+
+
+class TestOtherActivations:
+    KINDS = (nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Sigmoid, nn.PReLU)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_they_give_is_quantized(self, kind):
+        x = torch.linspace(-3, 3, 501)
+        model = prepare_qat(nn.Sequential(kind()), QATSpec(act_bits=5, scaling="constant", s=0.25))
+        expected = kind()(x).detach()
+        if kind in (nn.ReLU6, nn.Sigmoid):
+            step, low, high = 8 / 31, 0, 31
+        else:
+            step, low, high = 8 / 16, -16, 15
+        assert same_but_for_ties(model(x), quantize(expected, step, low, high), expected, step)
+        assert isinstance(model[0], kind)
+        frozen = freeze_quantization(model)
+        assert isinstance(frozen[0].quant, FixedQuantizer)
+        assert torch.equal(frozen(x), model(x))
+        assert torch.equal(pickle.loads(pickle.dumps(frozen))(x), model(x))
+
+    def test_those_of_transformers_and_timm_are_activations(self):
+        others = pytest.importorskip("transformers.activations")
+        timm = pytest.importorskip("timm.layers.activations")
+        model = nn.Sequential(nn.Linear(4, 4), others.NewGELUActivation(), timm.Swish(), others.LinearActivation())
+        made = prepare_qat(model, QATSpec(scaling="constant", s=0.1))
+        assert [isinstance(module, QuantActivation) for module in made] == [False, True, True, False]
+        assert list(noise_sites(inject_noise(made, NoiseSpec(sigma=1.0)))) == ["input", "0", "1", "2"]
+
+
+class TestPickles:
+    @pytest.mark.parametrize("spec", EVERY)
+    @pytest.mark.parametrize("steps", [0, 1, 5])
+    def test_a_pickle_is_the_same_network(self, spec, steps):
+        """Its tensors, what it gives, how it trains on, and its optimizer's hold on its parameters."""
+        model = prepare_qat(network(), spec)
+        train(model, torch.optim.SGD(model.parameters(), 1e-2), batches(steps))
+        optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+        again, held = pickle.loads(pickle.dumps((model, optimizer)))
+        for one in (again, copy.deepcopy(model)):
+            assert list(one.state_dict()) == list(model.state_dict())
+            assert all(map(torch.equal, one.state_dict().values(), model.state_dict().values()))
+            assert [type(m).__name__ for m in one.modules()] == [type(m).__name__ for m in model.modules()]
+        assert all(a is b for a, b in zip(held.param_groups[0]["params"], again.parameters(), strict=True))
+        assert train(model, optimizer, batches(4)) == train(again, held, batches(4))
+        frozen, other = freeze_quantization(model).eval(), freeze_quantization(again).eval()
+        assert torch.equal(frozen(batches(1)[0]), other(batches(1)[0]))
+        assert [type(m) for m in other] == [type(m) for m in frozen]
+
+    def test_hooks_sites_and_ties_are_in_it(self):
+        net = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4)).double()
+        net[2].weight = net[0].weight
+        model = inject_noise(prepare_qat(net, QATSpec(scaling="constant", s=0.1)), NoiseSpec(sigma=1.0, seed=1)).eval()
+        again = pickle.loads(pickle.dumps(model))
+        assert again[2].weight is again[0].weight
+        x = torch.randn(3, 4, dtype=torch.float64)
+        assert torch.equal(again(x), model(x))
+        assert list(noise_sites(again)) == list(noise_sites(model))
+        assert not any(module.training for module in again.modules() if type(module).__name__ != "TensorClamp")
