@@ -139,7 +139,8 @@ def _set_layer(module: Any, state: dict[str, Any]) -> None:
 
 
 def _set_identity(module: Any, state: dict[str, Any]) -> None:
-    _add_quantizer(module, *state["how"])  # which sets up the module itself, too
+    nn.Module.__init__(module)  # as Brevitas does once more
+    _add_quantizer(module, *state["how"])
     module.__setstate__(state["plain"] | {"_modules": module._modules})
     _fill(module, state)
 
