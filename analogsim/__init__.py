@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .ranges.learn import learn_ranges  # isort: skip
     from .batch_norm import estimate_batch_norm  # isort: skip
     from .program import at_time, program  # isort: skip
+    from .saving import load, save  # isort: skip
     from .analysis.budget import LayerBudget, NoiseBudget, noise_budget  # isort: skip
     from .nn import (  # isort: skip
         AnalogConv1d,
@@ -65,6 +66,7 @@ _NAMES = {
     "ranges.learn": "learn_ranges",
     "batch_norm": "estimate_batch_norm",
     "program": "at_time program",
+    "saving": "load save",
     "analysis.budget": "LayerBudget NoiseBudget noise_budget",
     "nn": "AnalogConv1d AnalogConv2d AnalogConv3d AnalogConvTranspose1d AnalogConvTranspose2d AnalogConvTranspose3d "
     "AnalogGRU AnalogGRUCell AnalogLayer AnalogLinear AnalogLSTM AnalogLSTMCell AnalogMultiheadAttention AnalogRNN "
@@ -98,6 +100,8 @@ __all__ = [
     "program",
     "at_time",
     "set_seed",
+    "save",
+    "load",
     # abstract noise
     "NoiseSpec",
     "inject_noise",

@@ -35,6 +35,7 @@ FLOORS = {
     "qat": 8,
     "ranges": 8,
     "batch_norm": 9,
+    "saving": 9,
     "robustness": 10,
     "analysis": 11,
     "training": 11,

@@ -84,6 +84,12 @@ def is_quantized(module: nn.Module) -> bool:
     return isinstance(module, QuantActivation) or hasattr(module, "weight_quant")
 
 
+def described(module: Any) -> str | None:
+    """Return how the quantizers of a module were described, as text; None where there are none of training."""
+    how = getattr(module, "described_by", None)
+    return None if how is None else f"{how[0].model_dump_json(exclude_defaults=True)}, {how[1]}"
+
+
 def quantizer_of(module: Any) -> Any:
     """Return the quantizer of a quantized activation, or that of a layer's input."""
     return module.quant.act_quant if isinstance(module, QuantActivation) else module.input_quant

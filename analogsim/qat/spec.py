@@ -25,8 +25,8 @@ class QATSpec(Value):
     weight_bits: Bits | None = 8
     """Resolution of the weights in bits. null: weights stay floating point."""
     act_bits: Bits | None = 8
-    """Resolution of the activations' outputs in bits: unsigned of those that are never negative (ReLU, ReLU6, sigmoid,
-    softplus), signed of the others. null: activations stay floating point."""
+    """Resolution of the activations' outputs in bits: unsigned of ReLU, ReLU6, sigmoid and softplus, signed of the
+    others. null: activations stay floating point."""
     weight_scaling: Literal["channel", "tensor"] = "channel"
     """One weight scale per output channel, or one for the whole tensor."""
     head_weight_scaling: Literal["channel", "tensor"] = "tensor"

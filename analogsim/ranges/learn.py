@@ -68,11 +68,12 @@ def learn_ranges(model: nn.Module, learn: bool = True) -> list[nn.Parameter]:
             raise CalibrationError(
                 f"{name or 'the layer'}: its range was never set; run calibrate(model, batches) first"
             )
-        _set(layer, learn)
+        learn_alone(layer, learn)
     return [layer.input_range for _, layer in layers if isinstance(layer.input_range, nn.Parameter)]
 
 
-def _set(layer: AnalogLayer, learn: bool) -> None:
+def learn_alone(layer: AnalogLayer, learn: bool) -> None:
+    """Make one layer's input range a parameter, or a constant again."""
     value = layer.input_range.detach().clone()
     if learn and NAME in layer._buffers:
         delattr(layer, NAME)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..storage.files import content, first_line, write_aside
-from ..storage.kept import CHECKSUM, checksum, opened, why
+from ..storage.kept import CHECKSUM, opened, why
+from ..storage.tensors import tensors_checksum, unpacked
 from ..value import Value
 
 FORMAT = "analogsim-training-2"
@@ -122,9 +123,9 @@ def save_model(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
 
     def write(aside: Path) -> None:
         save_model(model, str(aside), metadata={KEY: json.dumps(about)})
-        tensors, metadata = _unpacked(aside.read_bytes())
+        tensors, metadata = unpacked(aside.read_bytes())
         aside.unlink()  # safetensors makes files that nobody else may read
-        aside.write_bytes(save(tensors, metadata | {CHECKSUM: _checksum(tensors, metadata)}))
+        aside.write_bytes(save(tensors, metadata | {CHECKSUM: tensors_checksum(tensors, metadata)}))
 
     write_aside(path, write)
 
@@ -179,7 +180,7 @@ class Weights:
         remedy = "put a good copy in its place, or train again with another --out"
         try:
             data = content(path, None)
-            tensors, metadata = _unpacked(data)
+            tensors, metadata = unpacked(data)
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such file; `analogsim train` writes one") from None
         except OSError as error:
@@ -192,7 +193,7 @@ class Weights:
         # Tied weights are there once: their other names stand for them.
         others = {name: stands_for for name, stands_for in metadata.items() if name != KEY}
         unknown = [name for name, stands_for in others.items() if stands_for not in tensors]
-        if unknown or known not in (None, _checksum(tensors, metadata)):
+        if unknown or known not in (None, tensors_checksum(tensors, metadata)):
             what = f"unknown entry {unknown[0]!r}" if unknown else "its checksum is not that of when it was written"
             raise CheckpointError(f"{path}: damaged ({what}); {remedy}")
         tensors |= {name: tensors[stands_for] for name, stands_for in others.items()}
@@ -213,25 +214,6 @@ class Weights:
             model.load_state_dict(self.tensors)
         except RuntimeError as error:
             raise CheckpointError(f"{self.path}: its weights do not fit {type(model).__name__}: {error}") from None
-
-
-def _unpacked(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file."""
-    from safetensors.torch import load
-
-    tensors = load(data)
-    # A header of JSON follows its length; the reader of the tensors has found it sound.
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return tensors, header.get("__metadata__", {})
-
-
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Return the CRC-32 of weights, their names and metadata, as hexadecimal digits."""
-    shapes = {name: [str(value.dtype), *value.shape] for name, value in tensors.items()}
-    crc = int(checksum({"metadata": metadata, "tensors": shapes}), 16)
-    for name in sorted(tensors):
-        crc = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
-    return f"{crc:08x}"
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
