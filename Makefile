@@ -53,6 +53,7 @@ bench: $(READY) ## measure speed against plain torch and write the tables (20 mi
 	$(BIN)/analogsim bench --threads 1,2 --out $(SPEED)/kernels.json
 	$(BIN)/python -m benchmarks.shapes --out $(SPEED)/shapes.json
 	$(BIN)/python -m benchmarks.layers --out $(SPEED)/layers.json
+	$(BIN)/python -m benchmarks.questions --out $(SPEED)/questions.json
 	$(BIN)/python -m benchmarks.training --out $(SPEED)/training.json
 	$(BIN)/python -m benchmarks.startup --out $(SPEED)/startup.json
 	$(BIN)/python -m benchmarks.scaling --out $(SPEED)/scaling.json

@@ -124,6 +124,14 @@ def shapes() -> str:
     return "\n".join(lines) + "\n" + source(report, "python -m benchmarks.shapes")
 
 
+def questions() -> str:
+    """A network on chips and in a sweep, and CrossSim's time to ours."""
+    report = Report.load(RESULTS / "questions.json")
+    names, titles = ["programmed", "again", "sweep", "CrossSim"], ["programmed anew", "read again", "sweep", "CrossSim"]
+    notes = "".join(f"* {note}\n" for note in report.notes)
+    return per_case(report, names, titles) + source(report, "python -m benchmarks.questions") + "\n" + notes
+
+
 def training() -> str:
     """Tell the ratios of each network."""
     report = Report.load(RESULTS / "training.json")
@@ -220,6 +228,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kernels": kernels,
     "layers": layers,
     "shapes": shapes,
+    "questions": questions,
     "training": training,
     "peers": peers,
     "startup": startup,

@@ -99,7 +99,7 @@ def table(found: "Sensitivity") -> Table:
     )
     columns = numbers("share", "alone", "others", "lost alone", "gained digital")
     result = Table(Column("layer", no_wrap=True), *columns, caption=caption)
-    for row in found.to_frame().itertuples():
-        shown = f"{row.share:.1%}", *(f"{v:.4f}" for v in (row.alone, row.others, row.lost_alone, row.gained_digital))
-        result.add_row(plain(row.layer), *shown)
+    for row in found.to_frame().to_dict("records"):
+        values = (row[key] for key in ("alone", "others", "lost_alone", "gained_digital"))
+        result.add_row(plain(row["layer"]), f"{row['share']:.1%}", *(f"{value:.4f}" for value in values))
     return result
