@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .batch_norm import estimate_batch_norm  # isort: skip
     from .program import at_time, program  # isort: skip
     from .saving import load, save  # isort: skip
+    from .summary import LayerSummary, Summary, summary  # isort: skip
     from .analysis.budget import LayerBudget, NoiseBudget, noise_budget  # isort: skip
     from .nn import (  # isort: skip
         AnalogConv1d,
@@ -67,6 +68,7 @@ _NAMES = {
     "batch_norm": "estimate_batch_norm",
     "program": "at_time program",
     "saving": "load save",
+    "summary": "LayerSummary Summary summary",
     "analysis.budget": "LayerBudget NoiseBudget noise_budget",
     "nn": "AnalogConv1d AnalogConv2d AnalogConv3d AnalogConvTranspose1d AnalogConvTranspose2d AnalogConvTranspose3d "
     "AnalogGRU AnalogGRUCell AnalogLayer AnalogLinear AnalogLSTM AnalogLSTMCell AnalogMultiheadAttention AnalogRNN "
@@ -102,6 +104,9 @@ __all__ = [
     "set_seed",
     "save",
     "load",
+    "summary",
+    "Summary",
+    "LayerSummary",
     # abstract noise
     "NoiseSpec",
     "inject_noise",

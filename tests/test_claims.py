@@ -205,6 +205,7 @@ CLAIMS = [
     ("AnalogMultiheadAttention", "never runs", "test_claims.py::test_fused_inference_does_not_pass_by_crossbars"),
     ("save", "never half of one", "test_saving.py::test_a_save_that_fails_leaves_the_old_file"),
     ("load", "training modes stay", "test_saving.py::test_a_digital_network_becomes_what_was_saved"),
+    ("summary", "it stays as it is", "test_summary.py::test_the_network_stays_as_it_is"),
     ("UnreachedWarning", "never called", "test_unreached.py::test_every_verb_says_it_in_its_own_name"),
 ]
 

@@ -36,6 +36,7 @@ FLOORS = {
     "ranges": 8,
     "batch_norm": 9,
     "saving": 9,
+    "summary": 9,
     "robustness": 10,
     "analysis": 11,
     "training": 11,

@@ -83,6 +83,10 @@ class AnalogMultiheadAttention(AnalogComposite, nn.MultiheadAttention):
             return out[0], None if weights is None else weights[0]
         return out.transpose(0, first), weights
 
+    def weight_of(self, name: str) -> Tensor:
+        """Return one of the projections (N, K), weight units."""
+        return self._projections()[name][0]
+
     def _attend(
         self,
         query: Tensor,

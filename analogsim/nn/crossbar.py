@@ -92,6 +92,10 @@ class AnalogComposite(nn.Module):
         """Return the names of this module's matrices."""
         raise NotImplementedError
 
+    def weight_of(self, name: str) -> Tensor:
+        """Return one of the matrices (N, K), weight units."""
+        return getattr(self, f"weight_{name}")
+
     @classmethod
     def from_digital(cls, module: nn.Module, profile: HardwareProfile) -> Self:
         """Turn a digital module, itself, into its analog twin; parameters, hooks and parametrisations stay.

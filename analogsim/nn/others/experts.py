@@ -40,19 +40,29 @@ class AnalogExperts(AnalogComposite):
             if number >= experts.num_experts:  # another rank's
                 continue
             token, place = torch.where(chosen == number)
-            inner = self._product("gate_up_proj" if experts.has_gate else "up_proj", "up", number, x[token])
+            inner = self._product("up", number, x[token])
             inner = experts._apply_gate(inner) if experts.has_gate else experts.act_fn(inner)
-            made = self._product("down_proj", "down", number, inner)
+            made = self._product("down", number, inner)
             if experts.has_post_expert_norm:
                 made = experts.post_expert_norm(made)
             out = out.index_add(0, token, (made * weights[token, place, None]).to(out.dtype))
         return out
 
-    def _product(self, key: str, part: str, number: int, rows: Tensor) -> Tensor:
+    def weight_of(self, name: str) -> Tensor:
+        """Return one of an expert's two matrices (N, K), weight units."""
+        part, number = name.split("_")
+        weight = getattr(self, self._key(part))[int(number)]
+        return weight.t() if self.is_transposed else weight
+
+    def _key(self, part: str) -> str:
         experts: Any = self
-        weight = getattr(self, key)[number]
-        bias = getattr(self, f"{key}_bias")[number] if experts.has_bias else None
-        return self._crossbar(f"{part}_{number}").product(rows, weight.t() if experts.is_transposed else weight, bias)
+        return "down_proj" if part == "down" else "gate_up_proj" if experts.has_gate else "up_proj"
+
+    def _product(self, part: str, number: int, rows: Tensor) -> Tensor:
+        experts: Any = self
+        bias = getattr(self, f"{self._key(part)}_bias")[number] if experts.has_bias else None
+        name = f"{part}_{number}"
+        return self._crossbar(name).product(rows, self.weight_of(name), bias)
 
 
 def its_matrices(module: nn.Module) -> list[tuple[nn.Module, str]]:

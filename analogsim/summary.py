@@ -1,0 +1,253 @@
+"""One table of a network: which layer is on which hardware, and what stays digital and why."""
+
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Column, Table
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from .batches import Batches, run
+from .errors import ConversionError
+from .nn import AnalogComposite, AnalogLayer, Crossbar, called_layers, plain_class
+from .nn.copies import copied
+from .nn.known import exactly, like
+from .nn.matrix import layout
+from .nn.reach import matrices
+from .terminal.progress import Terminal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_AGES = (("y", 365.25 * 86400), ("d", 86400), ("h", 3600), ("min", 60))
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One matrix of a network, or one layer that looks up.
+
+    Attributes
+    ----------
+    name, kind : str
+        The layer's name and class; of a layer of several matrices each has a line.
+    shape : tuple of int
+        Of its weight, as it is programmed: (N, K, …).
+    tiles : int
+        Arrays that it takes; 0 where it is digital.
+    profile : str or None
+        The hardware's name; None where it is digital.
+    input_range : float or str or None
+        The DAC's α, activation units; "dynamic", "not calibrated", or None where the DAC has no range.
+    full_scale : tuple of float or str or None
+        The ADC's, normalised units, one or one a tile; "not calibrated", or None where the ADC is ideal.
+    chip : int or None
+        The seed of the chip that it was programmed on.
+    age : float or None
+        The chip's, seconds.
+    backend : str or None
+        Who computes it; None where it is digital.
+    why : str
+        Why it is digital; empty where it is not.
+    calls : int or None
+        How often the layer was called on the data; None where there were none.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    tiles: int = 0
+    profile: str | None = None
+    input_range: float | str | None = None
+    full_scale: tuple[float, ...] | str | None = None
+    chip: int | None = None
+    age: float | None = None
+    backend: str | None = None
+    why: str = ""
+    calls: int | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary` found; a table where it is printed.
+
+    Attributes
+    ----------
+    network : str
+        Its class.
+    layers : tuple of LayerSummary
+        In the network's order.
+    """
+
+    network: str
+    layers: tuple[LayerSummary, ...]
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        Terminal(file=text).print(self._table())
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row a layer."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(layer) for layer in self.layers])
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html(index=False)
+
+    def _table(self) -> Table:
+        analog = [layer for layer in self.layers if layer.profile is not None]
+        weights, held = (sum(math.prod(one.shape) for one in some) for some in (self.layers, analog))
+        arrays = sum(layer.tiles for layer in analog)
+        caption = f"{self.network}: {held / max(weights, 1):.1%} of {weights:,} weights on {arrays} tiles"
+        called = any(layer.calls is not None for layer in self.layers)
+        titles = [Column(title, overflow="fold") for title in ("layer", "class", "shape")]
+        titles += [Column(title, justify="right", overflow="fold") for title in ("tiles", "DAC α", "ADC", "chip, age")]
+        titles += [Column("calls", justify="right")] * called + [Column("computed", overflow="fold")]
+        table = Table(*titles, caption=caption, box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for one in self.layers:
+            chip = "" if one.chip is None else f"{_short(one.chip)}, {_age(one.age or 0.0)}"
+            analog = one.profile is not None
+            where = f"{one.profile}, {one.backend}" if analog else one.why
+            ranges = (_range(one.input_range), _range(one.full_scale)) if analog else ("", "")
+            shape = "×".join(map(str, one.shape))
+            cells = one.name, one.kind, shape, str(one.tiles or ""), *ranges, chip
+            table.add_row(*cells, *([str(one.calls)] if called else []), where)
+        return table
+
+
+def summary(model: nn.Module, data: Batches | None = None) -> Summary:
+    """Say of every layer of a network which hardware it is on, and of what is digital why.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Digital, converted, or in part; it stays as it is.
+    data : batches, optional
+        What `calibrate` takes: a copy of the network runs on it once, and `calls` says how often each layer was called.
+
+    Returns
+    -------
+    Summary
+        Printed, one table with units: α in activation units, the ADC's full scale in normalised units.
+
+    Raises
+    ------
+    ConversionError
+        The network has no matrix.
+    """
+    calls = None if data is None else _calls(model, data)
+    converted = bool(called_layers(model))
+    rows = list(_rows(model, converted))
+    if not rows:
+        raise ConversionError(f"{type(model).__name__}: no layer of it has a matrix")
+    layers = (LayerSummary(**values, calls=None if calls is None else calls[id(owner)]) for owner, values in rows)
+    return Summary(type(model).__name__, tuple(layers))
+
+
+def _calls(model: nn.Module, data: Batches) -> Counter[int]:
+    net, found = copied(model).eval(), Counter[int]()
+    originals = {id(new): id(old) for old, new in zip(model.modules(), net.modules(), strict=True)}
+
+    def count(module: nn.Module, args: Any) -> None:
+        found[originals[id(module)]] += 1
+
+    for module in net.modules():
+        module.register_forward_pre_hook(count)
+    run(net, data, False, "summary")
+    return found
+
+
+def _rows(model: nn.Module, converted: bool) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
+    every: dict[int, list[tuple[str, Tensor]]] = {}
+    for one in matrices(model):
+        every.setdefault(id(one.owner), []).append((one.name, one.tensor))
+    done: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, AnalogComposite):
+            for part in module.matrices():
+                crossbar = module.get_submodule(f"crossbar_{part}")
+                yield module, _analog(f"{name}.{part}".lstrip("."), crossbar, module, module.weight_of(part))
+        elif isinstance(module, AnalogLayer) and not isinstance(module, Crossbar):
+            yield module, _analog(name, module, module, _programmed(module))
+        elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            yield module, _digital(name, module, module.weight, "looked up, not multiplied")
+        elif not isinstance(module, Crossbar):
+            for place, tensor in every.get(id(module), []):
+                if id(tensor) not in done:
+                    done.add(id(tensor))
+                    own = place if len(every[id(module)]) > 1 else name
+                    yield module, _digital(own, module, tensor, _why(module, converted))
+
+
+def _programmed(layer: Any) -> Tensor:
+    """Return an analog layer's weight as its crossbars have it: of a transposed one the outputs first."""
+    weight = layer.weight
+    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        groups = layer.groups
+        return weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    return weight.t() if hasattr(layer, "nf") else weight
+
+
+def _analog(name: str, layer: Any, owner: nn.Module, weight: Tensor) -> dict[str, Any]:
+    profile, spread = layer.profile, weight.detach().to("meta")
+    cancels = profile.dac.bits is None and profile.adc.full_scale is None
+    place = layout(spread, profile, getattr(owner, "groups", 1))
+    backend = layer.backend if isinstance(layer.backend, str) else type(layer.backend).__name__
+    return {
+        "name": name,
+        "kind": plain_class(owner).__name__,
+        "shape": tuple(weight.shape),
+        "tiles": len(place.tiles) * len(place.widths),
+        "profile": profile.name,
+        "input_range": None if cancels else _set(profile.dac.input_range, layer.input_range),
+        "full_scale": _set(profile.adc.full_scale, layer.adc_full_scale),
+        "chip": layer.chip_seed,
+        "age": layer.chip_seconds,
+        "backend": backend,
+    }
+
+
+def _set(rule: Any, held: Tensor) -> Any:
+    """Return a range as it is: a number of the profile or of calibration, or a word."""
+    if rule != "calibrated":
+        return rule
+    if held.is_meta or bool(held.isnan().any()):
+        return "not calibrated"
+    return float(held) if not held.ndim else tuple(held.tolist())
+
+
+def _digital(name: str, module: nn.Module, tensor: Tensor, why: str) -> dict[str, Any]:
+    shape = () if is_lazy(tensor) else tuple(tensor.shape)
+    return {"name": name, "kind": plain_class(module).__name__, "shape": shape, "why": why}
+
+
+def _why(module: nn.Module, converted: bool) -> str:
+    if hasattr(module, "weight_quant"):
+        return "quantized: freeze_quantization, then convert"
+    if exactly(plain_class(module)) is not None:
+        return "kept digital" if converted else "not converted"
+    return "a subclass that computes otherwise" if like(module) is not None else "no layer stands for it"
+
+
+def _range(value: Any) -> str:
+    if value is None:
+        return "ideal"
+    if isinstance(value, tuple):
+        return f"{min(value):.3g}…{max(value):.3g}"
+    return value if isinstance(value, str) else f"{value:.3g}"
+
+
+def _short(seed: int) -> str:
+    return str(seed) if seed < 10**6 else f"…{seed % 10**4:04d}"
+
+
+def _age(seconds: float) -> str:
+    for unit, size in _AGES:
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
