@@ -125,7 +125,7 @@ def shapes() -> str:
 
 
 def questions() -> str:
-    """A network on chips and in a sweep, and CrossSim's time to ours."""
+    """Tell how a network fares on chips and in a sweep, and CrossSim's time in units of ours."""
     report = Report.load(RESULTS / "questions.json")
     names, titles = ["programmed", "again", "sweep", "CrossSim"], ["programmed anew", "read again", "sweep", "CrossSim"]
     notes = "".join(f"* {note}\n" for note in report.notes)
