@@ -100,7 +100,24 @@ def room(like: Tensor, *lengths: int) -> tuple[Tensor, list[int]]:
 def refuse_unreal(*arrays: Tensor | None) -> None:
     """Refuse what layers and noise cannot compute on, before they begin: `refuse_recording` and `refuse_bodiless`."""
     refuse_recording()
+    for array in arrays:
+        refuse_symbols(array)
     refuse_bodiless(*arrays)
+
+
+def refuse_symbols(x: object) -> None:
+    """Refuse what stands for a tensor while torch.fx traces: which way a layer goes depends on numbers and shapes.
+
+    Raises
+    ------
+    BackendError
+        It is one.
+    """
+    if type(x).__module__.startswith("torch.fx"):
+        raise BackendError(
+            "torch.fx traces symbols, but crossbars and noise compute on numbers: trace the digital network and "
+            "convert that, or let is_leaf_module of the torch.fx.Tracer return True for layers of analogsim"
+        )
 
 
 def refuse_bodiless(*arrays: Tensor | None) -> None:

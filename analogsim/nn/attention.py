@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ..errors import ShapeError
-from ..kernels.memory import refuse_unreal
+from ..kernels.memory import refuse_symbols, refuse_unreal
 from ..profile import HardwareProfile
 from .crossbar import AnalogComposite
 from .linear import AnalogLinear
@@ -70,6 +70,7 @@ class AnalogMultiheadAttention(AnalogComposite, nn.MultiheadAttention):
         ShapeError
             Inputs or masks do not fit together, or are nested tensors.
         """
+        refuse_symbols(query)
         self._check(query, key, value, is_causal and attn_mask is None)
         if not self.transparent:
             refuse_unreal(query, key, value)

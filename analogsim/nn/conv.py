@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import ShapeError
 from ..kernels import ConvGeometry, uncompiled
+from ..kernels.memory import refuse_symbols
 from ..profile import HardwareProfile
 from .function import convolved, exact_dtype
 from .layer import AnalogLayer
@@ -23,6 +24,7 @@ class AnalogSpatial(AnalogLayer):
         """Check that x is (B, C, *spatial) or the same without B; return whether it has a batch."""
         conv: Any = self
         spatial = len(conv.kernel_size)
+        refuse_symbols(x)
         if x.ndim not in (spatial + 1, spatial + 2):
             raise ShapeError(
                 f"{type(self).__name__}: (B, C, *{spatial} spatial) or the same without B needed, got {tuple(x.shape)}"

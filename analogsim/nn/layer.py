@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..kernels import Backend, BackendName, MatmulSpec, Precision, Read, uncompiled
 from ..kernels.dispatch import find
+from ..kernels.memory import refuse_symbols
 from ..kernels.philox import seed_of_call
 from ..kernels.weights import Copy
 from ..profile import HardwareProfile
@@ -364,6 +365,7 @@ class AnalogLayer(nn.Module):
         return f"{self.layer_name} = {what}" if self.layer_name else what
 
     def _check_features(self, x: Tensor, dim: int, expected: int) -> None:
+        refuse_symbols(x)
         if x.is_nested:  # has no shape; `exact_dtype` refuses it, or the digital twin takes it
             return
         if x.ndim < -dim or x.shape[dim] != expected:

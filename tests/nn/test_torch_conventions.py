@@ -210,3 +210,44 @@ def test_empty_batches_of_transposed_convolutions():
     x = torch.zeros(0, 2, 8, 8, requires_grad=True)
     model(x).sum().backward()
     assert (model(x).shape, x.grad.shape) == ((0, 4, 10, 10), x.shape)
+
+
+@pytest.mark.parametrize("hardware", [an.HardwareProfile(), CALIBRATED])
+def test_what_is_traced_symbolically_says_so(hardware):
+    """torch.fx goes through layers of others, unless its tracer takes them as they are, which is right here."""
+    plain = network().eval()
+    model = an.convert(plain, hardware.varied(dac={"input_range": 1.0}, adc={"full_scale": 4.0}, noise={"output": 0.0}))
+    attention = an.convert(nn.MultiheadAttention(4, 2), model[0].profile)
+    others = [
+        nn.Sequential(an.convert(layer, model[0].profile)) for layer in (nn.ConvTranspose2d(1, 2, 2), nn.LSTM(4, 2))
+    ]
+    for net in (model, attention, *others[: 1 if hardware.is_ideal else 2]):
+        with pytest.raises(BackendError, match="torch.fx traces symbols.*is_leaf_module"):
+            torch.fx.symbolic_trace(net)
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, module, name):
+            return isinstance(module, an.AnalogLayer) or super().is_leaf_module(module, name)
+
+    x = torch.randn(2, 1, 8, 8)
+    traced = torch.fx.GraphModule(model, Tracer().trace(model))
+    assert torch.equal(traced(x), model(x))
+    assert torch.equal(an.convert(torch.fx.symbolic_trace(plain), model[0].profile)(x), model(x))
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.jacrev, torch.func.functionalize])
+def test_what_cannot_be_transformed_says_so(transform):
+    model = an.convert(nn.Linear(4, 3), CALIBRATED.varied(dac={"input_range": 1.0}, adc={"full_scale": 4.0}))
+    for net in (model, an.inject_noise(nn.Linear(4, 3), an.NoiseSpec(sigma=0.1))):
+        with pytest.raises(BackendError, match=r"torch\.func .* cannot transform .*use a loop for vmap"):
+            transform(net)(torch.randn(2, 4))
+
+
+def test_a_gradient_has_no_gradient():
+    """Straight-through gradients are none of a function; torch refuses to differentiate them."""
+    model = an.convert(nn.Linear(4, 3), CALIBRATED.varied(dac={"input_range": 1.0}, adc={"full_scale": 4.0}))
+    for net in (model, an.inject_noise(nn.Linear(4, 3), an.NoiseSpec(sigma=0.1))):
+        x = torch.randn(2, 4, requires_grad=True)
+        (grad,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            grad.sum().backward()
