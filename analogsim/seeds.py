@@ -73,9 +73,9 @@ class Key(IntEnum):
     SEARCH_CHIP = 39  # design_search: a chip [repeat]
     SEARCH_PROPOSALS = 40  # design_search: seeds Optuna's sampler [trials before]
     GROUP = 41  # noise and dropout of a group's epoch [networks, the others' seeds, epoch]
+    CELL_MODEL = 42  # a cell model's numbers [which]
     SENSITIVITY = 43  # sensitivity: a chip, and its reads [chip, 0 or 1]
     VARIED = 44  # hardware_sweep: a chip, and its reads [chip, 0 or 1]
-    CELL_MODEL = 42  # a cell model's numbers [which]
     CHECK = 64  # no key: what a saved chip's seed is checked with []
 
 

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from .ages import text
 from .batches import Batches, run
 from .errors import ConversionError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, called_layers, plain_class
@@ -22,8 +23,6 @@ from .terminal.progress import Terminal
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_AGES = (("y", 365.25 * 86400), ("d", 86400), ("h", 3600), ("min", 60))
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,9 @@ class Summary:
     layers: tuple[LayerSummary, ...]
 
     def __str__(self) -> str:
-        text = io.StringIO()
-        Terminal(file=text).print(self._table())
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+        stream = io.StringIO()
+        Terminal(file=stream).print(self._table())
+        return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row a layer."""
@@ -110,7 +109,7 @@ class Summary:
         titles += [Column("calls", justify="right")] * called + [Column("computed", overflow="fold")]
         table = Table(*titles, caption=caption, box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for one in self.layers:
-            chip = "" if one.chip is None else f"{_short(one.chip)}, {_age(one.age or 0.0)}"
+            chip = "" if one.chip is None else f"{_short(one.chip)}, {text(one.age or 0.0)}"
             analog = one.profile is not None
             where = f"{one.profile}, {one.backend}" if analog else one.why
             ranges = (_range(one.input_range), _range(one.full_scale)) if analog else ("", "")
@@ -173,7 +172,7 @@ def _rows(model: nn.Module, converted: bool) -> Iterator[tuple[nn.Module, dict[s
                 crossbar = module.get_submodule(f"crossbar_{part}")
                 yield module, _analog(f"{name}.{part}".lstrip("."), crossbar, module, module.weight_of(part))
         elif isinstance(module, AnalogLayer) and not isinstance(module, Crossbar):
-            yield module, _analog(name, module, module, _programmed(module))
+            yield module, _analog(name, module, module, module.crossbar_weight())
         elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
             yield module, _digital(name, module, module.weight, "looked up, not multiplied")
         elif not isinstance(module, Crossbar):
@@ -182,15 +181,6 @@ def _rows(model: nn.Module, converted: bool) -> Iterator[tuple[nn.Module, dict[s
                     done.add(id(tensor))
                     own = place if len(every[id(module)]) > 1 else name
                     yield module, _digital(own, module, tensor, _why(module, converted))
-
-
-def _programmed(layer: Any) -> Tensor:
-    """Return an analog layer's weight as its crossbars have it: of a transposed one the outputs first."""
-    weight = layer.weight
-    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        groups = layer.groups
-        return weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-    return weight.t() if hasattr(layer, "nf") else weight
 
 
 def _analog(name: str, layer: Any, owner: nn.Module, weight: Tensor) -> dict[str, Any]:
@@ -244,10 +234,3 @@ def _range(value: Any) -> str:
 
 def _short(seed: int) -> str:
     return str(seed) if seed < 10**6 else f"…{seed % 10**4:04d}"
-
-
-def _age(seconds: float) -> str:
-    for unit, size in _AGES:
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

@@ -8,7 +8,7 @@ import torch
 import typer
 from threadpoolctl import threadpool_limits
 
-from analogsim import noise_sweep, program
+from analogsim import analog_layers, noise_sweep, program
 from analogsim.bench import Case, compare, threads
 from analogsim.terminal.progress import track
 
@@ -71,9 +71,8 @@ def sweep(folder: Path | None, number: int, rounds: int) -> Case:
         return noise_sweep(analog, (x, y), SIGMAS, REPEATS, quantity="noise.output", progress=False)
 
     with threads(number), torch.no_grad():
-        for layer in analog.modules():  # a forward with the noise that is swept
-            if hasattr(layer, "profile"):
-                layer.profile = layer.profile.varied(noise={"output": SIGMAS[0]})
+        for _, layer in analog_layers(analog):  # a forward with the noise that is swept
+            layer.profile = layer.profile.varied(noise={"output": SIGMAS[0]})
         calls = {"forwards": forwards, "sweep": swept}
         return compare(calls, "forwards", rounds, name=f"{evaluations} evaluations of ResNet-14", goals={"sweep": 1.15})
 

@@ -166,6 +166,8 @@ CLAIMS = [
     ("cost", "stays as it is", "test_cost.py::test_the_model_stays_as_it_was_and_may_be_analog"),
     ("cost", "without the batch", "test_cost.py::test_lenet"),
     ("cost", "never called", "test_unreached.py::test_layers_that_are_never_called_are_named"),
+    ("hardware_sweep", "never called", "test_sensitivity.py::test_layers_that_are_never_called_are_named"),
+    ("sensitivity", "never called", "test_sensitivity.py::test_layers_that_are_never_called_are_named"),
     (
         "MidpointFit",
         "without a law",

@@ -19,6 +19,7 @@ FLOORS = {
     "quantities": 1,
     "moved": 0,
     "register": 7,
+    "ages": 1,
     "machine": 1,
     "value": 1,
     "seeds": 2,

@@ -6,24 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..batches import LabelledData, labelled_batches
-from ..convert import convert, to_digital
+from ..ages import seconds
+from ..batches import LabelledData
+from ..convert import convert
 from ..errors import AnalogSimError, ProfileError
-from ..nn import analog_layers, set_seed
-from ..nn.copies import copied
-from ..noise import remove_noise
+from ..nn import called_layers, set_seed
+from ..nn.reach import warn_of_layers, watched
 from ..profile import HardwareProfile
 from ..program import at_time, program
 from ..ranges.calibrate import Method, calibrate
-from ..robustness.metric import Accuracy, Metric, measured
+from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
 from ..storage.files import writable, write_text
 from ..terminal.progress import bar
 from ..value import whole
-from .fields import AGE, METHOD, seconds, varied
+from .fields import AGE, METHOD, varied
+from .reference import reference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,10 +71,10 @@ class HardwareSweep:
         """Return one row for each combination: a column for each axis, mean, standard deviation and number of chips."""
         import pandas as pd
 
-        rows = []
-        for values, found in self.points:
-            series = pd.Series(found)
-            rows.append({**values, "mean": series.mean(), "std": series.std(ddof=0), "chips": len(found)})
+        rows = [
+            {**values, "mean": np.mean(found), "std": np.std(found), "chips": len(found)}
+            for values, found in self.points
+        ]
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
@@ -104,20 +106,22 @@ class HardwareSweep:
         first, *others = self.axes
         values = self.axes[first]
         numeric = first != AGE and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        frame = self.summary()
-        groups = [((), frame)] if not others else list(frame.groupby(others, sort=False, dropna=False))
-        for number, (key, part) in enumerate(groups):
-            named = zip(others, key if isinstance(key, tuple) else (key,))
-            places = list(part[first]) if numeric else [values.index(v) for v in part[first]]
+        lines: dict[str, list[tuple[float, float, float]]] = {}
+        for point, found in self.points:
+            label = ", ".join(f"{name} {point[name]}" for name in others)
+            place = float(point[first]) if numeric else values.index(point[first])
+            lines.setdefault(label, []).append((place, float(np.mean(found)), float(np.std(found))))
+        for number, (label, line) in enumerate(lines.items()):
+            places, means, spreads = zip(*line)
             ax.errorbar(
                 places,
-                list(part["mean"]),
-                list(part["std"]),
+                means,
+                spreads,
                 marker="os^vDP*X"[number % 8],
                 linestyle=("-", "--", "-.", ":")[number % 4],
                 markersize=5,
                 capsize=2,
-                label=", ".join(f"{name} {value}" for name, value in named) or None,
+                label=label or None,
             )
         ax.axhline(self.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
         if not numeric:
@@ -183,6 +187,11 @@ def hardware_sweep(
     AnalogSimError
         No axis or no value, fewer than one chip, or as `calibrate` and `noise_sweep`.
 
+    Warns
+    -----
+    UnreachedWarning
+        Layers are never called on this data, or as `convert`.
+
     Examples
     --------
     >>> import torch, analogsim as an
@@ -196,40 +205,32 @@ def hardware_sweep(
     choices = {key: tuple(values) for key, values in axes.items()}
     if chips < 1 or not choices or not all(choices.values()):
         raise AnalogSimError("axes and chips: at least one field with at least one value, and one chip, are needed")
-    # Ages last: a chip is programmed once for all of them.
-    order = sorted(choices, key=lambda key: key == AGE)
-    hardware = [key for key in order if key != AGE]
+    hardware = [key for key in choices if key != AGE]  # a chip is programmed once for all ages
     ages = {age: seconds(age) for age in choices.get(AGE, (0,))}
     combinations = [dict(zip(hardware, values)) for values in itertools.product(*(choices[key] for key in hardware))]
     profiles = [varied(profile, values) for values in combinations]
-    for values in combinations:
-        if values.get(METHOD, method) not in get_args(Method):
-            raise ProfileError(f"calibration: {values[METHOD]!r} is no method; choose {', '.join(get_args(Method))}")
-    digital = to_digital(model) if any(analog_layers(model)) else copied(model)
-    remove_noise(digital)
-    digital.eval()
-    device = next((tensor.device for tensor in (*digital.parameters(), *digital.buffers())), torch.device("cpu"))
-    batches = labelled_batches(data, device, classes=metric is None)
-    score: Metric = Accuracy() if metric is None else metric
-    exact = measured(digital, batches, score, "of the digital network")[0]
-    inputs = [x for x, _ in batches] if calibration is None else calibration
-    inputs = inputs if isinstance(inputs, Tensor) else list(inputs)
+    for one in choices.get(METHOD, (method,)):
+        if one not in get_args(Method):
+            raise ProfileError(f"calibration: {one!r} is no method; choose {', '.join(get_args(Method))}")
+    digital = reference(model, data, metric)
+    inputs = calibration if calibration is None or isinstance(calibration, Tensor) else list(calibration)
     points: list[tuple[dict[str, Any], tuple[float, ...]]] = []
     with bar(progress) as shown:
         task = shown.add_task("Hardware", total=len(combinations) * len(ages) * chips)
         for values, one in zip(combinations, profiles):
-            analog = convert(digital, one)
-            calibrate(analog, inputs, values.get(METHOD, method), progress=False)
-            noisy = one.noise.output or one.noise.read or one.noise.multiplicative or one.noise.wander
-            several = chips if one.is_drawn or noisy or one.flicker.amplitude else 1
+            analog = convert(digital.network, one)
+            calibrate(analog, digital.inputs if inputs is None else inputs, values.get(METHOD, method), progress=False)
+            several, layers = chips if one.is_random else 1, called_layers(analog)
             found: dict[Any, list[float]] = {age: [] for age in ages}
             for chip in range(several):
                 program(analog, derive(seed, Key.VARIED, chip, 0))
                 for age, time in ages.items():
                     at_time(analog, time)
                     set_seed(analog, derive(seed, Key.VARIED, chip, 1))
-                    found[age].append(measured(analog, batches, score, f"at {values}")[0])
+                    with watched(layers) as called:
+                        found[age].append(digital.measure(analog, f"at {values}"))
                     shown.advance(task, chips / several)
+            if not points:
+                warn_of_layers("hardware_sweep", layers, called, "no hardware disturbs them")
             points += [(values | ({AGE: age} if AGE in choices else {}), tuple(each)) for age, each in found.items()]
-    name = "accuracy" if metric is None else type(metric).__name__
-    return HardwareSweep({key: choices[key] for key in choices}, tuple(points), exact, profile.name, name)
+    return HardwareSweep(choices, tuple(points), digital.value, profile.name, digital.metric)

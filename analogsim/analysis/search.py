@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from torch import Tensor, nn
 
 from ..batches import Labelled
-from ..convert import convert, to_digital
+from ..convert import convert
 from ..errors import SearchError, UnreachedWarning
-from ..nn import analog_layers, set_seed
-from ..nn.copies import copied
-from ..noise import remove_noise
+from ..nn import set_seed
 from ..profile import HardwareProfile, Noise
 from ..program import program
 from ..ranges.calibrate import Method, calibrate
@@ -28,6 +26,7 @@ from ..value import whole
 from .cost import NetworkCost, cost
 from .fields import METHOD, varied
 from .journal import Journal, Tried, alone, read_journal
+from .reference import digital_copy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -255,9 +254,7 @@ def design_search(
     for key, values in choices.items():
         for value in values:
             varied(base, {key: value})
-    # Its own: another thread may be using the model.
-    model = to_digital(model) if any(analog_layers(model)) else copied(model)
-    remove_noise(model)
+    model = digital_copy(model)
     batches, inputs = list(data), list(calibration)
     if not batches or not inputs:
         raise SearchError("data and calibration: at least one batch of each is needed")

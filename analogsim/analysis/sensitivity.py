@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..batches import LabelledData, labelled_batches
-from ..convert import convert, to_digital
-from ..errors import AnalogSimError, ConversionError
+from ..ages import seconds
+from ..batches import LabelledData
+from ..convert import convert
+from ..errors import AnalogSimError
 from ..nn import AnalogLayer, analog_layers, called_layers, set_seed
-from ..nn.copies import copied
-from ..noise import remove_noise
+from ..nn.reach import warn_of_layers, watched
 from ..profile import HardwareProfile
 from ..program import at_time, program
 from ..ranges.calibrate import Method, calibrate
-from ..robustness.metric import Accuracy, Metric, measured
+from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
 from ..value import whole
-from .fields import seconds
+from .reference import reference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,6 +187,11 @@ def sensitivity(
     AnalogSimError
         Fewer than one chip, or as `calibrate` and `noise_sweep`.
 
+    Warns
+    -----
+    UnreachedWarning
+        Layers are never called on this data, or as `convert`.
+
     Notes
     -----
     Cost: 1 + chips·(2·layers + 1) passes over the data.
@@ -194,20 +199,11 @@ def sensitivity(
     chips, seed = whole(chips, "chips", AnalogSimError), checked(seed)
     if chips < 1:
         raise AnalogSimError(f"chips: at least 1 is needed, got {chips}")
-    years = seconds(age)
-    digital = to_digital(model) if any(analog_layers(model)) else copied(model)
-    remove_noise(digital)
-    digital.eval()
-    device = next((tensor.device for tensor in (*digital.parameters(), *digital.buffers())), torch.device("cpu"))
-    batches = labelled_batches(data, device, classes=metric is None)
-    score: Metric = Accuracy() if metric is None else metric
-    exact = measured(digital, batches, score, "of the digital network")[0]
-    analog = convert(digital, profile)
-    calibrate(analog, [x for x, _ in batches] if calibration is None else calibration, method, progress=False)
+    time, digital = seconds(age), reference(model, data, metric)
+    analog = convert(digital.network, profile)
+    calibrate(analog, digital.inputs if calibration is None else calibration, method, progress=False)
     units = _units(analog)
-    if not units:
-        raise ConversionError(f"{type(model).__name__}: no layer is on hardware")
-    several = chips if profile.is_drawn or profile.noise.output or profile.noise.read or profile.noise.wander else 1
+    several, modules = chips if profile.is_random else 1, called_layers(analog)
     every = [layer for layers in units.values() for layer in layers]
     wholes: list[float] = []
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in units}
@@ -221,17 +217,19 @@ def sensitivity(
                 layer.profile = profile
             set_seed(analog, derive(seed, Key.SENSITIVITY, chip, 1))
             shown.advance(task)
-            return measured(analog, batches, score, "on hardware")[0]
+            return digital.measure(analog, "on hardware")
 
         for chip in range(several):
             program(analog, derive(seed, Key.SENSITIVITY, chip, 0))
-            at_time(analog, years)
-            wholes.append(value(every, chip))
+            at_time(analog, time)
+            with watched(modules) as called:
+                wholes.append(value(every, chip))
+            if not chip:
+                warn_of_layers("sensitivity", modules, called, "what they cost on hardware cannot be seen")
             for name, own in units.items():
                 alone, others = found[name]
                 alone.append(value(own, chip))
-                others.append(value([layer for layer in every if not any(layer is one for one in own)], chip))
-    modules = dict(analog.named_modules())
+                others.append(value([layer for layer in every if layer not in own], chip))
     layers = [
         LayerSensitivity(
             name,
@@ -242,8 +240,7 @@ def sensitivity(
         for name, (alone, others) in found.items()
     ]
     layers.sort(key=lambda layer: (-float(np.mean(layer.others)), float(np.mean(layer.alone))))
-    name = "accuracy" if metric is None else type(metric).__name__
-    return Sensitivity(tuple(layers), exact, tuple(wholes), profile.name, name)
+    return Sensitivity(tuple(layers), digital.value, tuple(wholes), profile.name, digital.metric)
 
 
 def _units(model: nn.Module) -> dict[str, list[AnalogLayer]]:

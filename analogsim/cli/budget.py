@@ -18,6 +18,7 @@ from .options import (
     RunPath,
     Threads,
     check_ranges,
+    check_suffix,
     load_run,
     on_hardware,
     own_profile,
@@ -67,8 +68,7 @@ def budget(
 ) -> None:
     """Say which stage of the hardware (DAC, weights, noise, ADC) adds how much error to every layer's output."""
     check_ranges(ranges, percentile, profile)
-    if target is not None and target.suffix != ".json":
-        raise typer.BadParameter(f"{target}: the name must end in .json", param_hint="--out")
+    check_suffix(target, ".json")
 
     from ..analysis.budget import noise_budget
     from ..program import program

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from ..profile import HardwareProfile
 from .base import EXIT_CODES, note, numbers, out, plain
-from .options import Data, Model, Profile, RunPath, load_run, own_profile
+from .options import Data, Model, Profile, RunPath, check_suffix, load_run, own_profile
 from .output import write_table
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def cost(
     target: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV to write too.")] = None,
 ) -> None:
     """Count tiles, products and conversions of every layer on the hardware; energy and latency where it has them."""
-    if target is not None and target.suffix != ".csv":
-        raise typer.BadParameter(f"{target}: the name must end in .csv", param_hint="--out")
+    check_suffix(target, ".csv")
 
     from ..analysis.cost import cost as count
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ..profile import HardwareProfile
 from .base import EXIT_CODES, note, numbers, out, plain
 from .options import (
     Calibration,
@@ -15,8 +14,11 @@ from .options import (
     Model,
     RangesOption,
     RunPath,
+    Seed,
     TestSubset,
     Threads,
+    check_suffix,
+    hardware_of,
     load_run,
     method_of,
 )
@@ -49,18 +51,21 @@ def hardware_sweep(
         ),
     ],
     profile: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--profile", metavar="NAME|FILE", help="The hardware that is varied: a shipped profile, YAML or JSON."
+            "--profile",
+            metavar="NAME|FILE",
+            help="The hardware that is varied: a shipped profile or a file. Default: what the run was trained on, else "
+            "8bit.",
         ),
-    ] = "8bit",
+    ] = None,
     chips: Chips = 3,
     ranges: RangesOption = None,
     calibration: Calibration = 1024,
     data: Data = None,
     test_subset: TestSubset = None,
     model: Model = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides noise and chips.")] = 0,
+    seed: Seed = 0,
     threads: Threads = None,
     target: Annotated[
         Path | None,
@@ -68,20 +73,20 @@ def hardware_sweep(
             "--out",
             "-o",
             metavar="FILE",
-            help="CSV to write, a row for each chip; .png goes beside it. Default: PROFILE-FIELDS.csv in the run.",
+            help="CSV to write, a row for each chip; .png goes beside it. Default: PROFILE-FIELDS.csv in the run "
+            "(hardware-FIELDS.csv without --profile).",
         ),
     ] = None,
 ) -> None:
     """Measure the accuracy over any fields of the hardware: --vary adc.bits=4,6,8 --vary age=0,1d,1y."""
-    if target is not None and target.suffix != ".csv":
-        raise typer.BadParameter(f"{target}: the name must end in .csv", param_hint="--out")
+    check_suffix(target, ".csv")
     axes = read_space(vary)
 
     from ..analysis.hardware_sweep import hardware_sweep as measure
 
     use_threads(threads)
-    hardware = HardwareProfile.load(profile)
     file, network, images = load_run(run, model, data, test_subset)
+    hardware = hardware_of(network, profile, "8bit")
     result = measure(
         network,
         list(images.test_batches()),
@@ -92,7 +97,8 @@ def hardware_sweep(
         chips=chips,
         seed=seed,
     )
-    csv = target or file.parent / f"{Path(profile).stem}-{'-'.join(axes)}.csv"
+    name = Path(profile).stem if profile else "hardware"
+    csv = target or file.parent / f"{name}-{'-'.join(axes)}.csv"
     result.save(csv)
     picture = csv.with_suffix(".png")
     draw(result, picture, (7, 4.2))

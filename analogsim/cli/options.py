@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..ages import seconds
+from ..errors import ProfileError
 from ..profile import HardwareProfile
 from .run_file import Run, weights_file
 from .values import MOST_THREADS
@@ -15,6 +17,20 @@ if TYPE_CHECKING:
     from ..training.data import DataSet
 
 Ranges = Literal["maximum", "percentile", "mse", "noise-aware"]
+
+
+def _age(text: str) -> float:
+    try:
+        return seconds(text)
+    except ProfileError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def check_suffix(target: Path | None, suffix: str) -> None:
+    """Refuse a file to write whose name does not end so."""
+    if target is not None and target.suffix != suffix:
+        raise typer.BadParameter(f"{target}: the name must end in {suffix}", param_hint="--out")
+
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model.safetensors.")]
 Profile = Annotated[
@@ -61,7 +77,16 @@ TestSubset = Annotated[
     int | None, typer.Option("--test-subset", metavar="N", min=1, help="Test on N images drawn at random only.")
 ]
 Chips = Annotated[int, typer.Option("--chips", metavar="N", min=1, help="Chips, where they differ or are noisy.")]
-Age = Annotated[str, typer.Option("--age", metavar="AGE", help="Of the chips, for drift: seconds, or 1h, 1d, 1y.")]
+Age = Annotated[
+    float,
+    typer.Option(
+        "--age",
+        metavar="AGE",
+        parser=_age,
+        help="Of the chips since their first read, for drift: seconds, or 1h, 1d, 1y.",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Decides all noise, and the chips.")]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
 ]
@@ -107,6 +132,14 @@ def own_profile(network: "nn.Module") -> HardwareProfile:
     for _, layer in analog_layers(network):
         return layer.profile
     raise typer.BadParameter("the run was trained without hardware: name some", param_hint="--profile")
+
+
+def hardware_of(network: "nn.Module", profile: str | None, default: str) -> HardwareProfile:
+    """Return the hardware that an option names; without one what the run was trained on, else a shipped profile."""
+    from ..nn import analog_layers
+
+    trained_on = profile is None and any(analog_layers(network))
+    return own_profile(network) if trained_on else HardwareProfile.load(profile or default)
 
 
 def on_hardware(

@@ -9,9 +9,8 @@ import typer
 from rich.table import Table
 
 from ..errors import DataError, SearchError
-from ..profile import HardwareProfile
 from .base import EXIT_CODES, note, numbers, out, plain
-from .options import Calibration, Data, Model, RunPath, Threads, load_run, own_profile
+from .options import Calibration, Data, Model, RunPath, Threads, hardware_of, load_run
 from .output import draw, write_table
 from .values import use_threads
 
@@ -81,13 +80,11 @@ def search(
 ) -> None:
     """Find the cheapest hardware (converter bits, tile rows, ranges) on which the network stays accurate."""
     from ..analysis.search import design_search
-    from ..nn import analog_layers
 
     use_threads(threads)
     choices = read_space(space) if space else None
     file, network, images = load_run(run, model, data)
-    trained_on = profile is None and any(analog_layers(network))
-    base = own_profile(network) if trained_on else HardwareProfile.load(profile or "8bit")
+    base = hardware_of(network, profile, "8bit")
     folder = target or file.parent / "search"
     try:
         folder.mkdir(parents=True, exist_ok=True)

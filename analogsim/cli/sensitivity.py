@@ -7,7 +7,6 @@ import typer
 from rich.table import Column, Table
 
 from ..profile import HardwareProfile
-from ..storage.files import writable
 from .base import EXIT_CODES, note, numbers, out, plain
 from .options import (
     Age,
@@ -15,12 +14,16 @@ from .options import (
     Chips,
     Data,
     Model,
+    Profile,
     RangesOption,
     RunPath,
+    Seed,
     TestSubset,
     Threads,
+    check_suffix,
     load_run,
     method_of,
+    own_profile,
 )
 from .output import draw, write_table
 from .values import use_threads
@@ -41,17 +44,15 @@ EPILOG = (
 
 def sensitivity(
     run: RunPath,
-    profile: Annotated[
-        str, typer.Option("--profile", metavar="NAME|FILE", help="The hardware: a shipped profile, YAML or JSON.")
-    ],
+    profile: Profile = None,
     chips: Chips = 3,
-    age: Age = "0",
+    age: Age = 0.0,
     ranges: RangesOption = None,
     calibration: Calibration = 1024,
     data: Data = None,
     test_subset: TestSubset = None,
     model: Model = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides noise and chips.")] = 0,
+    seed: Seed = 0,
     threads: Threads = None,
     target: Annotated[
         Path | None,
@@ -64,14 +65,13 @@ def sensitivity(
     ] = None,
 ) -> None:
     """Say which layers suffer most from the hardware: each alone on it, and all but each."""
-    if target is not None and target.suffix != ".csv":
-        raise typer.BadParameter(f"{target}: the name must end in .csv", param_hint="--out")
+    check_suffix(target, ".csv")
 
     from ..analysis.sensitivity import sensitivity as measure
 
     use_threads(threads)
-    hardware = HardwareProfile.load(profile)
     file, network, images = load_run(run, model, data, test_subset)
+    hardware = own_profile(network) if profile is None else HardwareProfile.load(profile)
     result = measure(
         network,
         hardware,
@@ -82,9 +82,8 @@ def sensitivity(
         age=age,
         seed=seed,
     )
-    csv = target or file.parent / f"sensitivity-{Path(profile).stem}.csv"
-    with writable(csv):
-        write_table(result.to_frame(), csv)
+    csv = target or file.parent / (f"sensitivity-{Path(profile).stem}.csv" if profile else "sensitivity.csv")
+    write_table(result.to_frame(), csv)
     picture = csv.with_suffix(".png")
     draw(result, picture, (8, 1.6 + 0.28 * len(result.layers)))
     out().print(table(result))

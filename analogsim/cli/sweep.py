@@ -13,6 +13,7 @@ from ..storage.files import writable
 from .base import EXIT_CODES, note, out, plain
 from .curves import draw, table
 from .options import (
+    Age,
     Calibration,
     Data,
     Device,
@@ -23,6 +24,7 @@ from .options import (
     TestSubset,
     Threads,
     check_ranges,
+    check_suffix,
     load_run,
     method_of,
     on_hardware,
@@ -79,10 +81,7 @@ def sweep(
             help="Put the network on this hardware first (shipped profile, YAML or JSON) and calibrate it.",
         ),
     ] = None,
-    age: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", min=0, help="The chip's age since its first read (for drift)."),
-    ] = 0.0,
+    age: Age = 0.0,
     calibration: Calibration = 1024,
     ranges: RangesOption = None,
     percentile: Percentile = None,
@@ -120,8 +119,7 @@ def sweep(
     if what.startswith("noise.") and not on_chips:
         raise typer.BadParameter(f"{what} is a field of the hardware: give --profile too", param_hint="--quantity")
     stem = target or file.parent / default_name(what, profile, batch_norm)
-    if stem.suffix != ".json":
-        raise typer.BadParameter(f"{stem}: the name must end in .json", param_hint="--out")
+    check_suffix(stem, ".json")
 
     from ..batches import BATCH
     from ..machine import provenance

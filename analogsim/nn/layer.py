@@ -170,6 +170,11 @@ class AnalogLayer(nn.Module):
         seed = seed_of_call(self.seed, self.input_range.device, self.training)
         return numbered(seed, Stream.READ, self.stream, 0 if self.seed is None else next_call(self))
 
+    def crossbar_weight(self) -> Tensor:
+        """Return the weights (N, K, …) as they are programmed, weight units: outputs first."""
+        weight: Any = self.weight
+        return weight
+
     @uncompiled
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply rows by a matrix on this layer's crossbars.
@@ -200,6 +205,8 @@ class AnalogLayer(nn.Module):
         """Return the plan of a call that programs as it reads, where reading the weights once is all the cost."""
         rule = self.profile.weight.w_max
         if x.ndim != 2 or self._observer is not None or rule != "column" or not self.programs_exactly:
+            return None
+        if weight.stride(-1) != 1:  # to turn it takes longer than to read what is kept
             return None
         kernel = self._kernel(x)
         if not kernel.programs(len(x), len(weight)) or self.learned_range is not None:

@@ -39,6 +39,11 @@ class _AnalogConvTranspose(AnalogSpatial):
             raise ShapeError(f"{type(self).__name__}: {error}") from None
         return self._on_crossbars(x, extra) if batched else self._on_crossbars(x[None], extra)[0]
 
+    def crossbar_weight(self) -> Tensor:
+        """Return the weights as `_columns` has them."""
+        conv: Any = self
+        return _columns(conv.weight, conv.groups)
+
     @uncompiled
     def _on_crossbars(self, x: Tensor, extra: list[int]) -> Tensor:
         """Multiply every position's channels by the kernels, then add up what overlaps; x (B, C, *spatial)."""
@@ -49,8 +54,7 @@ class _AnalogConvTranspose(AnalogSpatial):
                 walk = conv.stride, conv.padding, extra, groups, conv.dilation
                 return DIGITAL[x.ndim - 2](inputs, weight, bias, *walk).to(x.dtype)
             rows = inputs.movedim(1, -1).reshape(-1, groups, conv.in_channels // groups)
-            # (C, N/groups, *kernel) -> (groups · N/groups · kernel, C/groups): a crossbar's column is a row here.
-            matrix = weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+            matrix = _columns(weight, groups)
             written = self.write(matrix)
             plan = self.read(inputs, written)
             columns = len(matrix) // groups
@@ -65,6 +69,11 @@ class _AnalogConvTranspose(AnalogSpatial):
             walk = conv.kernel_size, conv.stride, conv.padding, tuple(extra), conv.dilation
             overlap = Overlap(tuple(x.shape[2:]), *walk)
             return _AddPatches.apply(products, bias, overlap, choose(products, self.backend)).to(x.dtype)
+
+
+def _columns(weight: Tensor, groups: int) -> Tensor:
+    """Return (C, N/groups, *kernel) as (groups · N/groups · kernel, C/groups): a crossbar's column is a row here."""
+    return weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 class _AddPatches(torch.autograd.Function):

@@ -146,6 +146,12 @@ class HardwareProfile(Value):
             or self.adc.has_errors
         )
 
+    @property
+    def is_random(self) -> bool:
+        """True where two evaluations differ: by the chip, or by noise of every read."""
+        noise = self.noise
+        return self.is_drawn or bool(noise.output or noise.read or noise.multiplicative or noise.wander)
+
     @cached_property
     def needs_chip(self) -> bool:
         """True where a layer needs a simulated chip, since the kernel alone does not model what the profile asks for.

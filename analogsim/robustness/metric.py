@@ -1,5 +1,6 @@
 """What a sweep measures in place of accuracy: a metric as torchmetrics has them."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
@@ -7,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from ..batches import Labelled
-from ..errors import DataError, FitError, NonFiniteError
+from ..errors import DataError, FitError, NonFiniteError, ShapeError
 
 ROUNDING = 1e-6  # by which a float32 may be beyond [0, 1]
 
@@ -54,7 +55,7 @@ def measured(
     batches: Iterable[Labelled],
     metric: Metric,
     where: str = "",
-    examine: Callable[[Any, Tensor, Tensor], None] | None = None,
+    examine: Callable[[Any, Tensor, Tensor], object] | None = None,
 ) -> tuple[float, int]:
     """Return a metric's value over batches, and how many samples they have.
 
@@ -100,3 +101,33 @@ def measured(
             "with the network's quality (of an error e, exp(-e) for example)"
         )
     return min(1.0, max(0.0, value)), samples
+
+
+def scored(metric: Metric | None) -> Metric:
+    """Return what measures: accuracy, or a copy of a user's metric, which stays as it is.
+
+    Raises
+    ------
+    FitError
+        It is no metric.
+    """
+    if metric is not None and (isinstance(metric, type) or not isinstance(metric, Metric)):
+        raise FitError(f"metric: give an object with reset, update and compute (got {metric!r})")
+    return Accuracy() if metric is None else copy.deepcopy(metric)
+
+
+def check_logits(out: object, x: Tensor, y: Tensor) -> int:
+    """Refuse what are no logits of these labels; return how many classes there are."""
+    if not isinstance(out, Tensor):
+        raise ShapeError(f"model: its output must be a tensor (batch, classes), got {type(out).__name__}")
+    if out.ndim != 2 or len(out) != len(y) or out.shape[1] < 2:
+        raise ShapeError(
+            f"model: its output must be (batch, classes) with at least 2 classes; inputs {tuple(x.shape)} gave "
+            f"{tuple(out.shape)}; wrap the model so that it returns logits"
+        )
+    if not out.isfinite().all():
+        raise NonFiniteError("model: its output is not finite without noise; check its weights and the inputs")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= out.shape[1]:
+        raise DataError(f"data: labels must lie in 0 … {out.shape[1] - 1} (the model's classes), got {low} … {high}")
+    return out.shape[1]

@@ -1,6 +1,5 @@
 """How much noise a trained network survives: its accuracy over a noise grid, and from it the midpoint noise level µ."""
 
-import copy
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from ..batch_norm import estimate_batch_norm
 from ..batches import Batches, Labelled, LabelledData, as_batches, labelled_batches
-from ..errors import ConversionError, DataError, FitError, NonFiniteError, ShapeError
+from ..errors import ConversionError, FitError
 from ..nn import analog_layers, called_layers, set_seed
 from ..nn.copies import copied
 from ..nn.reach import warn_of_layers, watched
@@ -21,7 +20,7 @@ from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
 from ..value import whole
 from .curve import RobustnessCurve
-from .metric import Accuracy, Metric, measured
+from .metric import Accuracy, Metric, check_logits, measured, scored
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
@@ -108,11 +107,9 @@ def noise_sweep(
     of your own is copied, and must be finite at every σ.
     """
     repeats, seed = whole(repeats, "repeats", FitError), checked(seed, FitError)
-    if metric is not None and (isinstance(metric, type) or not isinstance(metric, Metric)):
-        raise FitError(f"metric: give an object with reset, update and compute (got {metric!r})")
+    score = scored(metric)
     if metric is not None and chance is None:
         raise FitError("metric: give chance=, what guessing scores, too")
-    score = Accuracy() if metric is None else copy.deepcopy(metric)
     grid, quantity = _grid(sigmas, repeats), quantity_named(quantity)
     model = _prepared(model, quantity, device)
     where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))
@@ -132,7 +129,7 @@ def noise_sweep(
 
         def examine(out: object, x: Tensor, y: Tensor) -> None:
             nonlocal classes
-            classes = _check_output(out, x, y)
+            classes = check_logits(out, x, y)
 
         set_level(0.0)
         _reseed(model, derive(seed, Key.SWEEP, _bits(0.0), 0))
@@ -242,20 +239,3 @@ def _reseed(model: nn.Module, key: int) -> None:
 
 def _bits(sigma: float) -> int:
     return int(np.float64(sigma).view(np.uint64))
-
-
-def _check_output(out: object, x: Tensor, y: Tensor) -> int:
-    """Refuse what are no logits of these labels; return how many classes there are."""
-    if not isinstance(out, Tensor):
-        raise ShapeError(f"model: its output must be a tensor (batch, classes), got {type(out).__name__}")
-    if out.ndim != 2 or len(out) != len(y) or out.shape[1] < 2:
-        raise ShapeError(
-            f"model: its output must be (batch, classes) with at least 2 classes; inputs {tuple(x.shape)} gave "
-            f"{tuple(out.shape)}; wrap the model so that it returns logits"
-        )
-    if not out.isfinite().all():
-        raise NonFiniteError("model: its output is not finite without noise; check its weights and the inputs")
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= out.shape[1]:
-        raise DataError(f"data: labels must lie in 0 … {out.shape[1] - 1} (the model's classes), got {low} … {high}")
-    return out.shape[1]

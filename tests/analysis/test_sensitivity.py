@@ -1,12 +1,23 @@
 """Each layer alone on hardware, and any field of the hardware as an axis."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 import analogsim as an
-from analogsim.analysis.fields import seconds, varied
-from analogsim.errors import AnalogSimError, ProfileError
+from analogsim.ages import seconds, text
+from analogsim.analysis.fields import varied
+from analogsim.errors import (
+    AnalogSimError,
+    AnalogSimWarning,
+    DataError,
+    FitError,
+    ProfileError,
+    ShapeError,
+    UnreachedWarning,
+)
 
 NOISY = an.HardwareProfile(name="noisy", noise={"output": 0.3}, tile={"rows": 16})
 EXACT = an.HardwareProfile(name="exact")
@@ -174,9 +185,82 @@ def test_what_is_no_age_is_refused(text):
         seconds(text)
 
 
+@pytest.mark.parametrize(
+    ("age", "wanted"), [(0, "0 s"), (59, "59 s"), (60, "1 min"), (5400, "1.5 h"), (86400, "1 d"), (31557600, "1 y")]
+)
+def test_ages_are_shown_in_the_largest_unit(age, wanted):
+    assert text(age) == wanted
+    assert seconds(wanted) == pytest.approx(age)
+
+
+VERBS = [
+    lambda net, data, **options: an.sensitivity(net, EXACT, data, **options),
+    lambda net, data, **options: an.hardware_sweep(net, data, {"tile.rows": [4]}, profile=EXACT, **options),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_accuracy_of_what_is_no_classifier_is_refused(verb, net, data):
+    x = data[0]
+    with pytest.raises(ShapeError, match="at least 2 classes"):
+        verb(nn.Sequential(nn.Linear(8, 1)), (x, torch.zeros(len(x), dtype=torch.long)))
+    with pytest.raises(DataError, match="0 … 2"):
+        verb(net, (x, torch.full((len(x),), 3)))
+    with pytest.raises(DataError, match="empty"):
+        verb(net, (x[:0], torch.zeros(0, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_metric_is_copied_and_must_be_one(verb, net, data):
+    metric = Slope()
+    verb(net, data, metric=metric)
+    assert not hasattr(metric, "errors")
+    with pytest.raises(FitError, match="reset, update and compute"):
+        verb(net, data, metric=Slope)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_layers_that_are_never_called_are_named(verb, data):
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(8, 3), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.used(x)
+
+    net = Half().eval()
+    with pytest.warns(AnalogSimWarning) as said:
+        verb(net, (data[0], net(data[0]).detach()), metric=Slope())
+    own = [str(one.message) for one in said if one.category is UnreachedWarning]
+    assert len(own) == 1
+    assert re.search("1 of 2 layers .* never called: idle", own[0])
+
+
 def test_fields_of_one_part_are_changed_together():
     profile = varied(EXACT, {"adc.bits": 6, "adc.full_scale": 2.0, "name": "other", "age": 3, "calibration": "mse"})
     assert (profile.adc.bits, profile.adc.full_scale, profile.name) == (6, 2.0, "other")
+
+
+def test_a_method_that_is_none_is_refused_beside_other_axes(net, data):
+    with pytest.raises(ProfileError, match="choose maximum"):
+        an.hardware_sweep(net, data, {"tile.rows": [4]}, profile=EXACT, method="max")
+
+
+def test_values_that_are_no_numbers_are_drawn_in_their_order(net, data):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    axes = {"adc.bits": [None, 4], "programming.sigma": [0.0, [0.1, 0.2]]}
+    base = an.HardwareProfile(adc={"full_scale": 4.0}, dac={"input_range": 3.0}, cells={"mapping": "differential"})
+    found = an.hardware_sweep(net, data, axes, profile=base, metric=Slope())
+    ax = found.plot(Figure().subplots())
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["None", "4"]
+    assert len(ax.containers) == 2
+    lines = [line.lines[0].get_ydata().tolist() for line in ax.containers]
+    for line, sigma in zip(lines, axes["programming.sigma"]):
+        points = [value for point, (value,) in found.points if point["programming.sigma"] == sigma]
+        assert line == pytest.approx(points)
 
 
 def test_pictures_show_every_line(net, data):

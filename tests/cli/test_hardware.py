@@ -64,7 +64,8 @@ def test_sensitivity(run):
     for text in ("alone", "others", "all on pcm", *frame["layer"]):
         assert text in result.output
     assert width(run / "sensitivity-pcm.png") > 600
-    assert "such as 1d" in call("sensitivity", run, "--profile", "pcm", "--age", "soon").stderr
+    for command in ("sensitivity", "sweep"):
+        assert "such as 1d" in call(command, run, "--profile", "pcm", "--age", "soon").stderr
 
 
 def test_hardware_sweep(run):

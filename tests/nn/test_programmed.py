@@ -277,6 +277,40 @@ def test_a_matrix_in_weight_units_is_made_once_for_all_steps():
     assert len(held) == 2  # the parameter, and what it is as programmed
 
 
+@pytest.mark.parametrize("size", [40, 300])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_matrix_and_its_transpose_are_two(profile, size):
+    layer = AnalogLinear(size, size, profile=PROFILES[profile]).eval()
+    if layer.profile.needs_chip:
+        an.program(layer, 1)
+    x, weight = torch.randn(20, size), torch.randn(size, size) / size**0.5
+    with torch.no_grad():
+        for matrix in (weight, weight.t(), weight, weight.t().contiguous(), weight.t()):
+            an.set_seed(layer, 5)
+            layer.keep_programmed = True
+            found = layer.multiply(x, matrix, None)
+            an.set_seed(layer, 5)
+            layer.keep_programmed = False
+            assert torch.equal(found, layer.multiply(x, matrix.contiguous(), None))
+
+
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+def test_a_matrix_that_is_kept_transposed_is_read_anew(rows):
+    conv1d = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    layer = an.convert(conv1d(66, 70), PLAIN).eval()
+    x = torch.randn(rows, 70)
+    with torch.no_grad():
+        before = layer(x)
+        layer.weight[3, 4] *= -1
+        layer.weight.data.view(-1)[7] += 1
+        an.set_seed(layer, 5)
+        changed = layer(x)
+        layer.keep_programmed = False
+        an.set_seed(layer, 5)
+        assert torch.equal(changed, layer(x))
+    assert not torch.allclose(changed, before)
+
+
 def test_elsewhere_than_in_machine_code_only_chips_are_kept():
     for name, profile in PROFILES.items():
         layer = linear(profile)

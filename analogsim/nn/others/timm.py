@@ -39,9 +39,9 @@ class _Standardised(AnalogConv2d):
             return self.digital.forward(self, x)
         if getattr(self, "same_pad", False):
             x = _padded(x, self)
-        return self.convolve(x, self.standardised(), self.bias)
+        return self.convolve(x, self.crossbar_weight(), self.bias)
 
-    def standardised(self) -> Tensor:
+    def crossbar_weight(self) -> Tensor:
         """Return the weights (N, C / groups, *kernel) as the layer uses them, with their gain where it has one."""
         layer: Any = self
         gain = (layer.gain * layer.scale).view(-1) if hasattr(layer, "gain") else None

@@ -26,7 +26,11 @@ class AnalogConv1D(AnalogLayer, Conv1D):
         self._check_features(x, -1, self.nx)
         if self.transparent:
             return super().forward(x)
-        return self.multiply(x, self.weight.t(), self.bias)
+        return self.multiply(x, self.crossbar_weight(), self.bias)
+
+    def crossbar_weight(self) -> Tensor:
+        """Return the weights as (outputs, inputs)."""
+        return self.weight.t()
 
     __repr__ = nn.Module.__repr__  # which names the profile
 

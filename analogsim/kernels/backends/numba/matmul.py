@@ -131,9 +131,11 @@ def fingerprint(array: Tensor) -> tuple[bytes, ...]:
     """Return what tells an array's bits from others': the bits themselves of a small one; of a large one hashes, which
     are equal for two different arrays once in 2^64 times at most, by keys that the process has drawn.
     """
-    array = contiguous(array.detach())
+    array = array.detach()
+    turned = array.ndim == 2 and array.t().is_contiguous() and not array.is_contiguous()
+    array = contiguous(array.t() if turned else array)  # a matrix that is kept transposed is read as it lies
     if array.numel() <= HASHED:
-        return (array.numpy().tobytes(),)
+        return array.numpy().tobytes(), b"turned" if turned else b""
     size = array.numel() * array.element_size()
     threads = team(size // 4)
     found = (ctypes.c_int64 * (2 * threads))()
@@ -144,7 +146,8 @@ def fingerprint(array: Tensor) -> tuple[bytes, ...]:
         *((_keys(), 2 * jit.BLOCK_KEYS, torch.int64), ctypes.addressof(found)),
     )
     rest = size % 8 // array.element_size()
-    return bytes(found), array.view(-1)[array.numel() - rest :].numpy().tobytes() if rest else b""
+    end = array.view(-1)[array.numel() - rest :].numpy().tobytes() if rest else b""
+    return bytes(found), end, b"turned" if turned else b""
 
 
 @lru_cache(maxsize=1)
