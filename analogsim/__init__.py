@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .qat import QATSpec, freeze_quantization, prepare_qat  # isort: skip
     from .analysis.cost import LayerCost, NetworkCost, cost  # isort: skip
     from .robustness.sweep import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
+    from .robustness.measure import Measure  # isort: skip
     from .analysis.search import Design, DesignSearch, design_search  # isort: skip
     from .analysis.hardware_sweep import HardwareSweep, hardware_sweep  # isort: skip
     from .analysis.sensitivity import LayerSensitivity, Sensitivity, sensitivity  # isort: skip
@@ -77,6 +78,7 @@ _NAMES = {
     "qat": "QATSpec freeze_quantization prepare_qat",
     "analysis.cost": "LayerCost NetworkCost cost",
     "robustness.sweep": "SIGMAS RobustnessCurve noise_sweep",
+    "robustness.measure": "Measure",
     "analysis.search": "Design DesignSearch design_search",
     "analysis.hardware_sweep": "HardwareSweep hardware_sweep",
     "analysis.sensitivity": "LayerSensitivity Sensitivity sensitivity",
@@ -136,6 +138,7 @@ __all__ = [
     "Design",
     "fit_midpoint",
     "RobustnessCurve",
+    "Measure",
     "MidpointFit",
     "SIGMAS",
     # layers

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .batches import Batches, run
+from .batches import Batches, Step, run
 from .errors import ConversionError
 from .nn.reach import warn_of_layers, watched
 from .noise import all_sites
 from .restore import restored
 
 
-def estimate_batch_norm(model: nn.Module, batches: Batches, *, progress: bool = True) -> None:
+def estimate_batch_norm(model: nn.Module, batches: Batches, *, step: Step | None = None, progress: bool = True) -> None:
     """Set the running means and variances of all batch normalisation from data, under the noise of evaluation.
 
     Noise adds to the variance in front of a batch normalisation. So statistics that were gathered while training under
@@ -24,8 +24,10 @@ def estimate_batch_norm(model: nn.Module, batches: Batches, *, progress: bool = 
     ----------
     model : nn.Module
         As it will be used: with noise sites (those of evaluation are heard) or converted; it is changed itself.
-    batches : iterable of Tensor or (Tensor, …), or Tensor, or (Tensor, Tensor)
+    batches : iterable of batches, Dataset, or a batch
         Network inputs, as for `calibrate`; labels are not read. Statistics are the means over batches.
+    step : callable, optional
+        How the network is called on batches of any other kind; as for `calibrate`.
     progress : bool
         Show a progress bar where standard error is a terminal.
 
@@ -39,7 +41,7 @@ def estimate_batch_norm(model: nn.Module, batches: Batches, *, progress: bool = 
     ConversionError
         The model has no batch normalisation with running statistics.
     CalibrationError
-        No batch was given, or one is not a tensor; the statistics stay.
+        No batch was given, or the network cannot be called on one; the statistics stay.
 
     References
     ----------
@@ -62,7 +64,7 @@ def estimate_batch_norm(model: nn.Module, batches: Batches, *, progress: bool = 
                 norm.train()
             layers = {name: m for name, m in model.named_modules() if any(m is norm for norm in norms)}
             with watched(layers) as called:
-                run(model, batches, progress, "Estimating batch normalisation")
+                run(model, batches, progress, "Estimating batch normalisation", step)
             for norm, values in zip(norms, before):
                 if not any(layers[name] is norm for name in called):
                     for key, buffer in norm.named_buffers():

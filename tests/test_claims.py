@@ -26,6 +26,7 @@ import analogsim as an
 from analogsim.analysis.meter import STAGES
 from analogsim.nn.observing import observed
 from analogsim.ranges.observer import Observer
+from analogsim.robustness.measure import ACCURACY
 from tests.support import zoo
 
 WORDS = re.compile(
@@ -315,7 +316,7 @@ def test_a_save_that_breaks_off_leaves_the_old_file(name, tmp_path):
         "profile": an.HardwareProfile(dac={"bits": 8}),
         "budget": an.NoiseBudget((layer,), 0.1, 0.1, "a"),
         "curve": an.RobustnessCurve([0.1, 1.0], [[0.9], [0.2]], 0.9, 0.1),
-        "sweep": an.HardwareSweep({"adc.bits": (4,)}, (({"adc.bits": 4}, (0.5, 0.25)),), 1.0, "8bit", "accuracy"),
+        "sweep": an.HardwareSweep({"adc.bits": (4,)}, (({"adc.bits": 4}, (0.5, 0.25)),), 1.0, "8bit", ACCURACY),
     }[name.split(".")[0]]
     path = tmp_path / name
     thing.save(path)

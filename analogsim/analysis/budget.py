@@ -5,12 +5,12 @@ import os
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..batches import Batch, inputs_of, run
+from ..batches import Batch, Step, called, device_of, logits_of, moved, run
 from ..convert import to_digital
 from ..errors import CalibrationError
 from ..nn import set_seed
@@ -85,7 +85,7 @@ class NoiseBudget:
     equivalent_sigma : float
         Where this hardware stands on the paper's σ axis: the σ of `inject_noise` (N(0, σ²) at every one of the paper's
         sites of the digital network) whose mean square error at the network's output is the hardware's, on this batch.
-        0 without errors; NaN where the output is no tensor, or no σ does it.
+        0 without errors; NaN where the output is no tensor and has no logits, or no σ does it.
     output_error : float
         Mean square error of the network's output on the hardware.
     profile : str
@@ -168,7 +168,13 @@ class NoiseBudget:
 
 
 def noise_budget(
-    model: nn.Module, batch: Batch, *, repeats: int = 4, seed: int = 0, progress: bool = True
+    model: nn.Module,
+    batch: Batch,
+    *,
+    repeats: int = 4,
+    step: Step | None = None,
+    seed: int = 0,
+    progress: bool = True,
 ) -> NoiseBudget:
     r"""Say which stage of the hardware adds how much error to every layer's output, and what it amounts to.
 
@@ -181,10 +187,12 @@ def noise_budget(
     ----------
     model : nn.Module
         Converted, and calibrated where its profile asks for it.
-    batch : Tensor, PackedSequence or (Tensor, …)
-        Network inputs; of a tuple (inputs, labels) the first is taken.
+    batch : Tensor, PackedSequence, (inputs, labels) or mapping
+        One batch of network inputs, as for `calibrate`.
     repeats : int
         Simulated reads behind `measured` and behind the network's own figure; 0 leaves both NaN.
+    step : callable, optional
+        How the network is called on a batch of any other kind; as for `calibrate`.
     seed : int
         Of the simulated noise, in [0, 2^64).
     progress : bool
@@ -219,9 +227,9 @@ def noise_budget(
     remove_noise(model)
     numbers = count()
     with observed(model, lambda layer: Meter(layer, next(numbers), repeats, seed)) as seen:
-        run(model, [batch], progress, "Measuring")  # type: ignore[list-item]
+        run(model, [batch], progress, "Measuring", step)
     layers = tuple(_layer(name, meter) for name, _, meter in seen)
-    sigma, error = _network(model, batch, repeats, seed) if repeats else (math.nan, math.nan)
+    sigma, error = _network(model, batch, step, repeats, seed) if repeats else (math.nan, math.nan)
     return NoiseBudget(layers, sigma, error, seen[0][1].profile.name)
 
 
@@ -245,15 +253,18 @@ def _layer(name: str, meter: Meter) -> LayerBudget:
 
 
 @torch.no_grad()
-def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[float, float]:
+def _network(model: nn.Module, batch: Batch, step: Step | None, repeats: int, seed: int) -> tuple[float, float]:
     """Return the network's equivalent σ, and the mean square error of its output on the hardware."""
-    inputs = inputs_of(batch).to(next((p.device for p in model.parameters()), torch.device("cpu")))
-    digital = to_digital(model)
-    exact = digital(inputs)
+    batch, digital = moved(batch, device_of(model)), to_digital(model)
+
+    def output(network: nn.Module) -> Any:
+        return logits_of(called(network, batch, step, "batch"))
+
+    exact = output(digital)
     if not isinstance(exact, Tensor):
         return math.nan, math.nan
     set_seed(model, derive(seed, Key.BUDGET_HARDWARE))
-    error = _mean_square([model(inputs) - exact for _ in range(repeats)])
+    error = _mean_square([output(model) - exact for _ in range(repeats)])
     if not 0 < error < math.inf:
         return (0.0 if error == 0 else math.nan), error
     noisy = injected(digital, NoiseSpec(sigma=1.0, seed=derive(seed, Key.BUDGET_SITES)), True, "noise_budget")
@@ -262,7 +273,7 @@ def _network(model: nn.Module, batch: Batch, repeats: int, seed: int) -> tuple[f
         set_noise(noisy, sigma)
         for site in all_sites(noisy):
             site.calls = 0  # the same numbers for every σ
-        found = _mean_square([noisy(inputs) - exact for _ in range(repeats)])
+        found = _mean_square([output(noisy) - exact for _ in range(repeats)])
         ratio = math.sqrt(error / found) if found > 0 else 2.0
         if abs(ratio - 1) < 0.005:
             return sigma, error

@@ -1,12 +1,14 @@
 """What a network costs on the hardware: tiles, products, conversions, and energy and latency where the profile says."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..batches import Batch, Step, called, device_of, inputs_of, moved, samples_of
 from ..chip import Layout
 from ..convert import converted
 from ..errors import ConversionError, ShapeError
@@ -120,7 +122,9 @@ class NetworkCost:
         return pd.DataFrame([asdict(layer) for layer in (*self.layers, self.total)])
 
 
-def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...]) -> NetworkCost:
+def cost(
+    model: nn.Module, profile: HardwareProfile, inputs: tuple[int, ...] | Batch, *, step: Step | None = None
+) -> NetworkCost:
     """Count what one input of a network needs on the hardware.
 
     Parameters
@@ -129,9 +133,12 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
         Digital or converted; it stays as it is.
     profile : HardwareProfile
         Its `cost` gives energies and latencies, where there are any.
-    input_shape : tuple of int
-        Of one input, without the batch: (channels, height, width) of an image. A network whose input is no float tensor
-        with the batch first is none for this function.
+    inputs : tuple of int, or a batch
+        The shape of one input, without the batch: (channels, height, width) of an image. Or a batch as `calibrate`
+        takes it, whose samples stand first in its tensors: counts are then the mean of its samples, rounded. So of a
+        language model a sample is a sequence of that length.
+    step : callable, optional
+        How the network is called on a batch of any other kind; as for `calibrate`.
 
     Returns
     -------
@@ -142,7 +149,7 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
     ConversionError
         The network has no layer for crossbars.
     ShapeError
-        It does not take inputs of this shape.
+        It does not take inputs of this shape, or such a batch.
 
     Warns
     -----
@@ -150,21 +157,31 @@ def cost(model: nn.Module, profile: HardwareProfile, input_shape: tuple[int, ...
         Matrices stay digital (see `convert`), or layers are never called; neither is counted.
     """
     analog = converted(model, profile, verb="cost")
-    parameter = next(analog.parameters())
-    shape = [whole(size, "input_shape", ShapeError) for size in input_shape]
-    blank = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
+    what = "inputs: the batch"
+    if isinstance(inputs, tuple | list) and not any(_holds_data(part) for part in inputs):
+        what, parameter = f"inputs {tuple(inputs)}", next(analog.parameters())
+        shape = [whole(size, "inputs", ShapeError) for size in inputs]
+        inputs = torch.zeros(1, *shape, dtype=parameter.dtype)
     with without_noise(analog), observed(analog, _Counter) as seen, torch.no_grad():
         try:
-            analog(blank)
+            called(analog, moved(inputs, device_of(analog)), step, what, ShapeError)
         except (RuntimeError, ValueError, IndexError) as error:
-            raise ShapeError(f"input_shape {tuple(input_shape)}: {type(model).__name__} refuses it: {error}") from None
+            if str(error).startswith(what):
+                raise
+            raise ShapeError(f"{what}: {type(model).__name__} refuses it: {error}") from None
+    for _, _, counter in seen:
+        counter.products /= max(1, samples_of(inputs if step else inputs_of(inputs)))
     used = [(name, layer) for name, layer, counter in seen if counter.products]
-    called = {name.rpartition(".")[0] if isinstance(layer, Crossbar) else name for name, layer in used}
+    counted = {name.rpartition(".")[0] if isinstance(layer, Crossbar) else name for name, layer in used}
     layers = tuple(counter.cost(name or "the layer") for name, _, counter in seen if counter.products)
     if not layers:
         raise ConversionError(f"{type(model).__name__}: no layer on crossbars was used")
-    warn_of_layers("cost", called_layers(analog), called, "they are not counted")
+    warn_of_layers("cost", called_layers(analog), counted, "they are not counted")
     return NetworkCost(layers, profile.name)
+
+
+def _holds_data(part: object) -> bool:
+    return isinstance(part, Tensor) and part.ndim > 0 or isinstance(part, Mapping | tuple | list)
 
 
 class _Counter(RowsAsImages):

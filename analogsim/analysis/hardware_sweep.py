@@ -1,17 +1,17 @@
 """A network over any fields of the hardware: all combinations of their values, on several chips."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..ages import seconds
-from ..batches import LabelledData
+from ..batches import Batches, Step, as_batches
 from ..convert import convert
 from ..errors import AnalogSimError, ProfileError
 from ..nn import called_layers, set_seed
@@ -19,6 +19,7 @@ from ..nn.reach import warn_of_layers, watched
 from ..profile import HardwareProfile
 from ..program import at_time, program
 from ..ranges.calibrate import Method, calibrate
+from ..robustness.measure import Measure
 from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
 from ..storage.files import writable, write_text
@@ -46,15 +47,14 @@ class HardwareSweep:
         The measure of the digital network.
     profile : str
         Name of the hardware that was varied.
-    metric : str
-        Name of the measure.
+    metric : Measure
     """
 
     axes: dict[str, tuple[Any, ...]]
     points: tuple[tuple[dict[str, Any], tuple[float, ...]], ...]
     digital: float
     profile: str
-    metric: str
+    metric: Measure
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row for each combination and chip: a column for each axis, chip, value."""
@@ -79,7 +79,7 @@ class HardwareSweep:
 
     def __str__(self) -> str:
         table = self.summary().to_string(index=False, formatters=dict.fromkeys(("mean", "std"), "{:.4f}".format))
-        return f"{self.metric} on {self.profile}; digital {self.digital:.4f}\n{table}"
+        return f"{self.metric.title} on {self.profile}; digital {self.digital:.4f}\n{table}"
 
     def _repr_html_(self) -> str:
         return self.summary().to_html(index=False, float_format=lambda value: f"{value:.4f}")
@@ -127,7 +127,7 @@ class HardwareSweep:
         if not numeric:
             ax.set_xticks(range(len(values)), [str(value) for value in values])
         ax.set_xlabel("age of the chip" if first == AGE else first)
-        ax.set_ylabel(self.metric)
+        ax.set_ylabel(self.metric.title)
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(fontsize="small", frameon=False)
         return ax
@@ -136,12 +136,13 @@ class HardwareSweep:
 @torch.no_grad()
 def hardware_sweep(
     model: nn.Module,
-    data: LabelledData,
+    data: Batches,
     axes: Mapping[str, Sequence[Any]],
     *,
     profile: HardwareProfile,
-    metric: Metric | None = None,
-    calibration: Iterable[Tensor] | Tensor | None = None,
+    metric: str | Measure | Metric | Callable[[Any, Any], Any] = "accuracy",
+    step: Step | None = None,
+    calibration: Batches | None = None,
     method: Method = "maximum",
     chips: int = 1,
     seed: int = 0,
@@ -156,17 +157,19 @@ def hardware_sweep(
     ----------
     model : nn.Module
         Digital, or analog (then its digital twin is taken). Noise that was injected is left out.
-    data : iterable of (Tensor, Tensor), (Tensor, Tensor), or Dataset
-        What the measure is taken on: inputs and labels, as of `noise_sweep`.
+    data : batches, or Dataset
+        What the measure is taken on, as of `noise_sweep`.
     axes : mapping of str to sequence
         Dotted fields of the profile, as "adc.bits", to values; "age": of the chip, seconds or "1d", "1y" and the like;
         "calibration": methods of `calibrate`.
     profile : HardwareProfile
         What the axes do not name.
-    metric : Metric, optional
-        As of `noise_sweep`; default: accuracy.
-    calibration : iterable of Tensor, or Tensor, optional
-        Inputs that ranges are taken from; default: those of `data`.
+    metric : str, Measure, Metric or callable
+        As of `noise_sweep`.
+    step : callable, optional
+        As of `noise_sweep`.
+    calibration : batches, optional
+        What ranges are taken from, as of `calibrate`; default: `data`.
     method : str
         Of `calibrate`, where it is no axis.
     chips : int
@@ -212,14 +215,15 @@ def hardware_sweep(
     for one in choices.get(METHOD, (method,)):
         if one not in get_args(Method):
             raise ProfileError(f"calibration: {one!r} is no method; choose {', '.join(get_args(Method))}")
-    digital = reference(model, data, metric)
-    inputs = calibration if calibration is None or isinstance(calibration, Tensor) else list(calibration)
-    points: list[tuple[dict[str, Any], tuple[float, ...]]] = []
+    digital = reference(model, data, metric, step)
+    inputs = digital.batches if calibration is None else list(as_batches(calibration))
+    points: list[dict[str, Any]] = []
+    rows: list[list[float]] = []
     with bar(progress) as shown:
         task = shown.add_task("Hardware", total=len(combinations) * len(ages) * chips)
         for values, one in zip(combinations, profiles):
             analog = convert(digital.network, one)
-            calibrate(analog, digital.inputs if inputs is None else inputs, values.get(METHOD, method), progress=False)
+            calibrate(analog, inputs, values.get(METHOD, method), step=step, progress=False)
             several, layers = chips if one.is_random else 1, called_layers(analog)
             found: dict[Any, list[float]] = {age: [] for age in ages}
             for chip in range(several):
@@ -228,9 +232,12 @@ def hardware_sweep(
                     at_time(analog, time)
                     set_seed(analog, derive(seed, Key.VARIED, chip, 1))
                     with watched(layers) as called:
-                        found[age].append(digital.measure(analog, f"at {values}"))
+                        found[age].append(digital.value_of(analog))
                     shown.advance(task, chips / several)
             if not points:
                 warn_of_layers("hardware_sweep", layers, called, "no hardware disturbs them")
-            points += [(values | ({AGE: age} if AGE in choices else {}), tuple(each)) for age, each in found.items()]
-    return HardwareSweep(choices, tuple(points), digital.value, profile.name, digital.metric)
+            points += [values | ({AGE: age} if AGE in choices else {}) for age in ages]
+            rows += found.values()
+    settled = iter(digital.settled("hardware_sweep", [value for row in rows for value in row]).tolist())
+    measured = tuple((point, tuple(itertools.islice(settled, len(row)))) for point, row in zip(points, rows))
+    return HardwareSweep(choices, measured, digital.value, profile.name, digital.measure.as_known)

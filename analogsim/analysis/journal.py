@@ -10,7 +10,7 @@ from pydantic import Field
 from ..errors import SearchError
 from ..storage.files import content, lock, replaced
 from ..storage.kept import Record, read_kept, sealed_text
-from ..value import Fraction, Value
+from ..value import Value
 
 
 class Tried(Value):
@@ -19,7 +19,7 @@ class Tried(Value):
     places: dict[str, Annotated[int, Field(ge=0)]]
     """Which of its values each key of the space has, from 0."""
     cost: float
-    accuracy: Fraction
+    accuracy: Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Journal(Record):

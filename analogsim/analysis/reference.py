@@ -1,17 +1,21 @@
 """What networks on hardware are compared with: the digital one, its data and its measure."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..batches import Labelled, LabelledData, labelled_batches
+from ..batches import Batch, Batches, Step, device_of, repeatable
 from ..convert import to_digital
 from ..nn import analog_layers
 from ..nn.copies import copied
 from ..noise import remove_noise
-from ..robustness.metric import Metric, check_logits, measured, scored
+from ..robustness.measure import Measure, as_measure
+from ..robustness.metric import guessed, made, measured, noiseless, with_worst
 
 
 @dataclass(frozen=True)
@@ -22,29 +26,37 @@ class Reference:
     ----------
     network : nn.Module
         A copy, without injected noise.
-    batches : iterable of (Tensor, Tensor)
-        Where the network is; may be run through many times.
-    score : Metric
-    metric : str
-        Name of the measure.
+    batches : iterable of batches
+        With targets, where the network is; may be run through many times.
+    measure : Measure
+    metric : object
+        Computes it.
+    step : callable or None
+        How a network is called.
     value : float
         The network's.
+    guess : float or None
+        What guessing gives on this data, where it is known.
+    samples : int
     """
 
     network: nn.Module
-    batches: Iterable[Labelled]
-    score: Metric
-    metric: str
+    batches: Iterable[Batch]
+    measure: Measure
+    metric: Any
+    step: Step | None
     value: float
+    guess: float | None
+    samples: int
 
-    def measure(self, model: nn.Module, where: str) -> float:
-        """Return what another network is worth on the same data."""
-        return measured(model, self.batches, self.score, where)[0]
+    def value_of(self, model: nn.Module) -> float:
+        """Return what another network is worth on the same data; NaN where it is not finite."""
+        found = measured(model, self.batches, self.metric, self.measure, step=self.step)[0]
+        return found if math.isfinite(float(self.measure.heights(found))) else math.nan
 
-    @property
-    def inputs(self) -> Iterable[Tensor]:
-        """The batches without their labels."""
-        return (x for x, _ in self.batches)
+    def settled(self, verb: str, values: Any) -> np.ndarray:
+        """Return values in which NaN is the worst, of which a warning tells; see `noise_sweep`."""
+        return with_worst(verb, np.asarray(values, dtype=float), self.measure, self.value, self.guess)
 
 
 def digital_copy(model: nn.Module) -> nn.Module:
@@ -54,19 +66,19 @@ def digital_copy(model: nn.Module) -> nn.Module:
     return copy
 
 
-def reference(model: nn.Module, data: LabelledData, metric: Metric | None) -> Reference:
+def reference(
+    model: nn.Module, data: Batches, metric: Any, step: Step | None, device: torch.device | str | None = None
+) -> Reference:
     """Measure a network's digital twin.
 
     Raises
     ------
-    FitError
-        It is no metric.
-    DataError, ShapeError, NonFiniteError
-        As `noise_sweep` of data and of the network's output.
+    FitError, DataError, ShapeError, NonFiniteError
+        As `noise_sweep` of data, metric and the network's output.
     """
-    score, network = scored(metric), digital_copy(model).eval()
-    device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu"))
-    batches = labelled_batches(data, device, classes=metric is None)
-    examine = check_logits if metric is None else None
-    value = measured(network, batches, score, "of the digital network", examine)[0]
-    return Reference(network, batches, score, "accuracy" if metric is None else type(metric).__name__, value)
+    network, measure = digital_copy(model).eval(), as_measure(metric)
+    network = network if device is None else network.to(device)
+    batches, score = repeatable(data, device_of(network)), made(measure)
+    with torch.no_grad():
+        value, samples = noiseless(network, batches, score, measure, step)
+    return Reference(network, batches, measure, score, step, value, guessed(measure, score), samples)

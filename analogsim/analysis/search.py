@@ -4,7 +4,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from ..batches import Labelled
+from ..batches import Batches, Step, as_batches, inputs_of, samples_of
 from ..convert import convert
 from ..errors import SearchError, UnreachedWarning
 from ..nn import set_seed
 from ..profile import HardwareProfile, Noise
 from ..program import program
 from ..ranges.calibrate import Method, calibrate
-from ..robustness.sweep import accuracy
+from ..robustness.measure import ACCURACY, Measure, as_measure
+from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
 from ..value import whole
 from .cost import NetworkCost, cost
 from .fields import METHOD, varied
 from .journal import Journal, Tried, alone, read_journal
-from .reference import digital_copy
+from .reference import reference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ class Design:
     cost : float
         Unit of the objective.
     accuracy : float
-        Fraction in [0, 1].
+        Fraction in [0, 1]; or the value of the search's metric.
     """
 
     values: dict[str, Any]
@@ -75,6 +76,8 @@ class DesignSearch:
     max_drop : float
     objective : str
     base : HardwareProfile
+    metric : Measure
+        What stands in the place of accuracy.
     """
 
     designs: tuple[Design, ...]
@@ -82,25 +85,34 @@ class DesignSearch:
     max_drop: float
     objective: str
     base: HardwareProfile
+    metric: Measure = ACCURACY
 
     @property
     def best(self) -> Design | None:
         """The cheapest whose accuracy is within the drop, of equal ones the most accurate; None where there is none."""
         allowed = [one for one in self.designs if self.allows(one)]
-        return min(allowed, key=lambda one: (one.cost, -one.accuracy)) if allowed else None
+        return min(allowed, key=self._order) if allowed else None
 
     @property
     def pareto(self) -> tuple[Design, ...]:
         """Designs than which none is both cheaper and at least as accurate, by rising cost."""
         front: list[Design] = []
-        for one in sorted(self.designs, key=lambda one: (one.cost, -one.accuracy)):
-            if not front or one.accuracy > front[-1].accuracy:
+        for one in sorted(self.designs, key=self._order):
+            if not front or self.metric.loss(one.accuracy, front[-1].accuracy) > 0:
                 front.append(one)
         return tuple(front)
 
     def allows(self, design: Design) -> bool:
         """Return whether a design's accuracy is within the drop."""
-        return design.accuracy >= self.accuracy - self.max_drop - 1e-9
+        return self.metric.loss(self._least, design.accuracy) <= 1e-9
+
+    def _order(self, design: Design) -> tuple[float, float]:
+        return design.cost, -self.metric.sign * design.accuracy
+
+    @property
+    def _least(self) -> float:
+        """The worst accuracy that is allowed."""
+        return self.accuracy - self.metric.sign * self.max_drop
 
     def profile(self, design: Design | None = None) -> HardwareProfile:
         """Return the profile of a design, by default the best; its ranges are for `calibrate` by its method to set.
@@ -112,9 +124,9 @@ class DesignSearch:
         """
         design = design or self.best
         if design is None:
-            raise SearchError(
-                f"no design keeps within {self.max_drop:.1%} of {self.accuracy:.1%}; allow more, or search longer"
-            )
+            share = ".1%" if self.metric.share else ".4g"
+            within = f"{self.max_drop:{share}} of {self.accuracy:{share}}"
+            raise SearchError(f"no design keeps within {within}; allow more, or search longer")
         return varied(self.base, design.values)
 
     def to_frame(self) -> "pd.DataFrame":
@@ -126,7 +138,7 @@ class DesignSearch:
             {
                 **one.values,
                 "cost": one.cost,
-                "accuracy": one.accuracy,
+                self.metric.name: one.accuracy,
                 "allowed": self.allows(one),
                 "pareto": one in front,
                 "best": one is best,
@@ -151,10 +163,10 @@ class DesignSearch:
         ax.set_xscale("log")
         ax.plot([one.cost for one in self.designs], [one.accuracy for one in self.designs], ".", color="0.6")
         ax.step([one.cost for one in front], [one.accuracy for one in front], "o-", where="post", color="#0072b2", ms=4)
-        ax.axhline(self.accuracy - self.max_drop, color="#d55e00", linestyle="--", linewidth=1)
+        ax.axhline(self._least, color="#d55e00", linestyle="--", linewidth=1)
         ax.annotate(
             "allowed",
-            (0.01, self.accuracy - self.max_drop),
+            (0.01, self._least),
             (0, 4),
             xycoords=ax.get_yaxis_transform(),
             textcoords="offset points",
@@ -166,7 +178,7 @@ class DesignSearch:
             ax.plot(self.best.cost, self.best.accuracy, "*", color="#d55e00", markersize=13, label=f"cheapest: {text}")
             ax.legend(loc="lower right", fontsize="small", framealpha=0.9, edgecolor="none")
         ax.set_xlabel(f"{self.objective.replace('_', ' ')} of one input{UNITS.get(self.objective, '')}")
-        ax.set_ylabel("accuracy")
+        ax.set_ylabel(self.metric.title)
         ax.spines[["top", "right"]].set_visible(False)
         return ax
 
@@ -176,15 +188,17 @@ UNITS = {"energy": " (pJ)", "latency": " (ns)"}
 
 def design_search(
     model: nn.Module,
-    data: Iterable[Labelled],
+    data: Batches,
     space: Mapping[str, Sequence[Any]] | None = None,
     objective: Objective | Callable[[NetworkCost], float] = "conversion_steps",
     *,
-    calibration: Iterable[Tensor],
+    calibration: Batches,
     base: HardwareProfile | None = None,
     max_drop: float = 0.01,
     trials: int = 60,
     repeats: int = 1,
+    metric: str | Measure | Metric | Callable[[Any, Any], Any] = "accuracy",
+    step: Step | None = None,
     seed: int = 0,
     storage: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -197,28 +211,33 @@ def design_search(
     Parameters
     ----------
     model : nn.Module
-        Maps inputs to logits (batch, classes); digital, or analog (then its digital twin is taken). Noise that was
+        As for `noise_sweep`; digital, or analog (then its digital twin is taken). Noise that was
         injected is left out.
-    data : iterable of (Tensor, Tensor)
-        Batches (inputs, labels int64 (B,)) that accuracy is measured on. The best of many designs is chosen by them, so
-        measure its accuracy again on other data where the last tenth of a percent matters.
+    data : iterable of batches, Dataset, or (inputs, labels)
+        What accuracy is measured on, as for `noise_sweep`. The best of many designs is chosen by it, so measure its
+        accuracy again on other data where the last tenth of a percent matters.
     space : mapping of str to sequence, optional
         Dotted fields of the profile, as "adc.bits", to the values to try, in ascending order where they have one; and
         "calibration": methods of `calibrate`. Default: `SPACE`.
     objective : {"conversion_steps", "energy", "latency", "adc_conversions"} or callable
         What is cheap: a figure of `NetworkCost.total`, or a function of the `NetworkCost`. conversion_steps needs
         converters with bits, energy and latency a profile with a part `cost`.
-    calibration : iterable of Tensor
-        Batches of inputs that ranges are taken from.
+    calibration : iterable of batches, Dataset, or a batch
+        What ranges are taken from, as for `calibrate`; costs are those of a sample of its first batch.
     base : HardwareProfile, optional
         What the space does not name; default: the preset "8bit".
     max_drop : float
-        Allowed loss of accuracy against the digital network, as a fraction: 0.01 is one point.
+        Allowed loss of accuracy against the digital network, as a fraction: 0.01 is one point. Of another metric in
+        its own unit, the way in which it becomes worse.
     trials : int
         Designs to try in all, those found in the storage included.
     repeats : int
         Evaluations of each design, with independent noise and, where chips differ, each on a chip of its own as
         programmed; their mean counts.
+    metric : str, Measure, Metric or callable
+        What stands in the place of accuracy; as for `noise_sweep`.
+    step : callable, optional
+        How the network is called on batches of any other kind; as for `calibrate`.
     seed : int
         Of noise, chips and proposals; in [0, 2^64).
     storage : path, optional
@@ -250,22 +269,22 @@ def design_search(
     choices = {key: list(values) for key, values in (SPACE if space is None else space).items()}
     trials, repeats = whole(trials, "trials", SearchError), whole(repeats, "repeats", SearchError)
     seed = checked(seed, SearchError)
-    _check(choices, max_drop, trials, repeats)
+    _check(choices, max_drop, trials, repeats, as_measure(metric))
     for key, values in choices.items():
         for value in values:
             varied(base, {key: value})
-    model = digital_copy(model)
-    batches, inputs = list(data), list(calibration)
-    if not batches or not inputs:
-        raise SearchError("data and calibration: at least one batch of each is needed")
-    exact = accuracy(model, batches)
+    digital = reference(model, data, metric, step)
+    model, exact, measure, inputs = digital.network, digital.value, digital.measure, list(as_batches(calibration))
+    if not inputs:
+        raise SearchError("calibration: at least one batch is needed")
+    sample = tuple(inputs[0].shape[1:]) if step is None and isinstance(inputs[0], Tensor) else inputs[0]
     kind = objective if isinstance(objective, str) else getattr(objective, "__name__", "cost")
 
-    cost(model, base, tuple(inputs[0].shape[1:]))  # warns, once, of what none of the designs reaches
+    cost(model, base, sample, step=step)  # warns, once, of what none of the designs reaches
 
     def evaluate(values: dict[str, Any]) -> tuple[float, float]:
         profile = varied(base, values)
-        counted = cost(model, profile, tuple(inputs[0].shape[1:]))
+        counted = cost(model, profile, sample, step=step)
         price = float(getattr(counted.total, objective) if isinstance(objective, str) else objective(counted))
         if not math.isfinite(price):
             raise SearchError(
@@ -273,18 +292,21 @@ def design_search(
                 "profile whose part `cost` is filled in"
             )
         analog = convert(model, profile)
-        calibrate(analog, inputs, values.get(METHOD, "maximum"), progress=False)
+        calibrate(analog, inputs, values.get(METHOD, "maximum"), step=step, progress=False)
         set_seed(analog, derive(seed, Key.SEARCH_READS))
         noisy = base.noise != Noise() or any(key.startswith("noise.") for key in choices)
         right = []
         for repeat in range(repeats if noisy or profile.is_drawn else 1):
             if profile.is_drawn:
                 program(analog, derive(seed, Key.SEARCH_CHIP, repeat))
-            right.append(accuracy(analog, batches))
-        return price, sum(right) / len(right)
+            right.append(digital.value_of(analog))
+        return price, float(digital.settled("design_search", right).mean())
 
     def constraint(trial: Any) -> tuple[float]:
-        return (exact - max_drop - trial.user_attrs.get("accuracy", 0.0),)
+        return (_excess(trial.user_attrs.get("accuracy", 0.0)),)
+
+    def _excess(found: float) -> float:
+        return measure.sign * (exact - measure.sign * max_drop - found)
 
     verbosity = optuna.logging.get_verbosity()
     with warnings.catch_warnings(), bar(progress) as shown, ExitStack() as last:
@@ -296,12 +318,10 @@ def design_search(
         warnings.simplefilter("ignore", category=UnreachedWarning)  # said already
         path = None if storage is None else Path(storage)
         last.enter_context(alone(path))
-        calibrated_on = sum(map(len, inputs))
-        about = json.dumps(
-            [base.model_dump(), choices, kind, max_drop, repeats, seed, round(exact, 9), calibrated_on],
-            default=str,
-            sort_keys=True,
-        )
+        calibrated_on = sum(samples_of(batch if step else inputs_of(batch)) for batch in inputs)
+        settings = [base.model_dump(), choices, kind, max_drop, repeats, seed, round(exact, 9), calibrated_on]
+        settings += [] if measure is ACCURACY else [measure.name]
+        about = json.dumps(settings, default=str, sort_keys=True)
         journal = (read_journal(path) if path else None) or Journal(about=about)
         if journal.about != about:
             raise SearchError(
@@ -321,7 +341,9 @@ def design_search(
         sampler = optuna.samplers.TPESampler(
             seed=derive(seed, Key.SEARCH_PROPOSALS, done) % 2**32, constraints_func=constraint, n_startup_trials=15
         )
-        study = optuna.create_study(sampler=sampler, directions=["minimize", "maximize"])
+        study = optuna.create_study(
+            sampler=sampler, directions=["minimize", "maximize" if measure.higher_is_better else "minimize"]
+        )
         places = {key: optuna.distributions.IntDistribution(0, len(values) - 1) for key, values in choices.items()}
         for one in journal.tried:
             study.add_trial(
@@ -330,7 +352,7 @@ def design_search(
                     params=dict(one.places),
                     distributions=dict(places),
                     user_attrs={"accuracy": one.accuracy},
-                    system_attrs={"constraints": (exact - max_drop - one.accuracy,)},
+                    system_attrs={"constraints": (_excess(one.accuracy),)},
                 )
             )
         for index in (-1, 0):
@@ -354,13 +376,13 @@ def design_search(
             return known[key].cost, known[key].accuracy
 
         study.optimize(run, n_trials=max(0, trials - done))
-    return DesignSearch(tuple(known.values()), exact, max_drop, kind, base)
+    return DesignSearch(tuple(known.values()), exact, max_drop, kind, base, measure.as_known)
 
 
-def _check(choices: dict[str, list[Any]], max_drop: float, trials: int, repeats: int) -> None:
+def _check(choices: dict[str, list[Any]], max_drop: float, trials: int, repeats: int, measure: Measure) -> None:
     if not choices or not all(choices.values()):
         raise SearchError("space: at least one field with at least one value is needed")
-    if not 0 <= max_drop < 1 or trials < 1 or repeats < 1:
+    if not 0 <= max_drop < (1 if measure.share else math.inf) or trials < 1 or repeats < 1:
         raise SearchError(
             f"max_drop in [0, 1), trials and repeats of at least 1 are needed (got {max_drop}, {trials}, {repeats})"
         )

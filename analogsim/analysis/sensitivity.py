@@ -1,15 +1,15 @@
 """Which layers suffer most from the hardware: each alone on it, and all but each."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..ages import seconds
-from ..batches import LabelledData
+from ..batches import Batches, Step
 from ..convert import convert
 from ..errors import AnalogSimError
 from ..nn import AnalogLayer, analog_layers, called_layers, set_seed
@@ -17,6 +17,7 @@ from ..nn.reach import warn_of_layers, watched
 from ..profile import HardwareProfile
 from ..program import at_time, program
 from ..ranges.calibrate import Method, calibrate
+from ..robustness.measure import Measure
 from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
@@ -58,22 +59,21 @@ class Sensitivity:
     Attributes
     ----------
     layers : tuple of LayerSensitivity
-        By falling mean of `others`, then by rising mean of `alone`.
+        Best mean of `others` first, then worst mean of `alone`.
     digital : float
         The measure of the digital network.
     whole : tuple of float
         The measure on each chip, every layer on hardware.
     profile : str
         Name of the hardware.
-    metric : str
-        Name of the measure.
+    metric : Measure
     """
 
     layers: tuple[LayerSensitivity, ...]
     digital: float
     whole: tuple[float, ...]
     profile: str
-    metric: str
+    metric: Measure
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row a layer: layer, weights, share of all weights, alone, alone_std, others, others_std, and what
@@ -91,8 +91,8 @@ class Sensitivity:
                 "alone_std": np.std(layer.alone),
                 "others": np.mean(layer.others),
                 "others_std": np.std(layer.others),
-                "lost_alone": self.digital - np.mean(layer.alone),
-                "gained_digital": np.mean(layer.others) - on,
+                "lost_alone": self.metric.loss(self.digital, float(np.mean(layer.alone))),
+                "gained_digital": self.metric.loss(float(np.mean(layer.others)), on),
             }
             for layer in self.layers
         ]
@@ -100,7 +100,7 @@ class Sensitivity:
 
     def __str__(self) -> str:
         frame = self.to_frame()[["layer", "share", "alone", "others", "lost_alone", "gained_digital"]]
-        head = f"{self.metric} on {self.profile}, {len(self.whole)} chips: digital {self.digital:.4f}"
+        head = f"{self.metric.title} on {self.profile}, {len(self.whole)} chips: digital {self.digital:.4f}"
         return f"{head}, all on hardware {np.mean(self.whole):.4f}\n{frame.to_string(index=False, float_format='%.4f')}"
 
     def _repr_html_(self) -> str:
@@ -133,7 +133,7 @@ class Sensitivity:
         ax.axvline(float(np.mean(self.whole)), color="0.4", linestyle=":", linewidth=1, label="all on hardware")
         ax.set_yticks(places, list(frame["layer"]))
         ax.set_ylim(-0.6, len(frame) - 0.4)
-        ax.set_xlabel(f"{self.metric} on {self.profile}")
+        ax.set_xlabel(f"{self.metric.title} on {self.profile}")
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(fontsize="small", frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return ax
@@ -143,10 +143,11 @@ class Sensitivity:
 def sensitivity(
     model: nn.Module,
     profile: HardwareProfile,
-    data: LabelledData,
+    data: Batches,
     *,
-    metric: Metric | None = None,
-    calibration: Iterable[Tensor] | Tensor | None = None,
+    metric: str | Measure | Metric | Callable[[Any, Any], Any] = "accuracy",
+    step: Step | None = None,
+    calibration: Batches | None = None,
     method: Method = "maximum",
     chips: int = 3,
     age: float | str = 0,
@@ -163,12 +164,14 @@ def sensitivity(
     model : nn.Module
         Digital, or analog (then its digital twin is taken). Noise that was injected is left out.
     profile : HardwareProfile
-    data : iterable of (Tensor, Tensor), (Tensor, Tensor), or Dataset
-        What the measure is taken on: inputs and labels, as of `noise_sweep`.
-    metric : Metric, optional
-        As of `noise_sweep`; default: accuracy.
-    calibration : iterable of Tensor, or Tensor, optional
-        Inputs that ranges are taken from; default: those of `data`.
+    data : batches, or Dataset
+        What the measure is taken on, as of `noise_sweep`.
+    metric : str, Measure, Metric or callable
+        As of `noise_sweep`.
+    step : callable, optional
+        As of `noise_sweep`.
+    calibration : batches, optional
+        What ranges are taken from, as of `calibrate`; default: `data`.
     method : str
         Of `calibrate`.
     chips : int
@@ -199,9 +202,9 @@ def sensitivity(
     chips, seed = whole(chips, "chips", AnalogSimError), checked(seed)
     if chips < 1:
         raise AnalogSimError(f"chips: at least 1 is needed, got {chips}")
-    time, digital = seconds(age), reference(model, data, metric)
+    time, digital = seconds(age), reference(model, data, metric, step)
     analog = convert(digital.network, profile)
-    calibrate(analog, digital.inputs if calibration is None else calibration, method, progress=False)
+    calibrate(analog, digital.batches if calibration is None else calibration, method, step=step, progress=False)
     units = _units(analog)
     several, modules = chips if profile.is_random else 1, called_layers(analog)
     every = [layer for layers in units.values() for layer in layers]
@@ -217,7 +220,7 @@ def sensitivity(
                 layer.profile = profile
             set_seed(analog, derive(seed, Key.SENSITIVITY, chip, 1))
             shown.advance(task)
-            return digital.measure(analog, "on hardware")
+            return digital.value_of(analog)
 
         for chip in range(several):
             program(analog, derive(seed, Key.SENSITIVITY, chip, 0))
@@ -230,6 +233,9 @@ def sensitivity(
                 alone, others = found[name]
                 alone.append(value(own, chip))
                 others.append(value([layer for layer in every if layer not in own], chip))
+    # One warning for all of them: (1 + 2·layers, chips).
+    rows = [wholes, *(row for both in found.values() for row in both)]
+    wholes, *pairs = digital.settled("sensitivity", rows).tolist()
     layers = [
         LayerSensitivity(
             name,
@@ -237,10 +243,11 @@ def sensitivity(
             tuple(alone),
             tuple(others),
         )
-        for name, (alone, others) in found.items()
+        for name, alone, others in zip(found, pairs[::2], pairs[1::2])
     ]
-    layers.sort(key=lambda layer: (-float(np.mean(layer.others)), float(np.mean(layer.alone))))
-    return Sensitivity(tuple(layers), digital.value, tuple(wholes), profile.name, digital.metric)
+    sign = digital.measure.sign
+    layers.sort(key=lambda layer: (-sign * float(np.mean(layer.others)), sign * float(np.mean(layer.alone))))
+    return Sensitivity(tuple(layers), digital.value, tuple(wholes), profile.name, digital.measure.as_known)
 
 
 def _units(model: nn.Module) -> dict[str, list[AnalogLayer]]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..batches import Batches, run
+from ..batches import Batches, Step, run
 from ..chip.dac_steps import step_coefficients
 from ..errors import AnalogSimWarning, CalibrationError
 from ..nn import AnalogLayer
@@ -33,6 +33,7 @@ def calibrate(
     *,
     per: Per | None = None,
     percentile: float = 99.9,
+    step: Step | None = None,
     progress: bool = True,
 ) -> dict[str, dict[str, Any]]:
     r"""Set every analog layer's `input_range` α and `adc_full_scale` F from data.
@@ -63,9 +64,10 @@ def calibrate(
     ----------
     model : nn.Module
         A converted network.
-    batches : iterable of Tensor or (Tensor, …), or Tensor, or (Tensor, Tensor)
-        Network inputs (packed sequences too); of a tuple (inputs, labels) the first is taken. Two tensors are one such
-        tuple where the second is labels: integers (N,).
+    batches : iterable of batches, Dataset, or a batch
+        Network inputs: tensors (packed sequences too), tuples (inputs, labels), of which the first is taken, or
+        mappings, as `model(**batch)` takes them. A tuple of two tensors is one batch where the second is labels: as
+        many, of another shape or type.
     method : {"maximum", "percentile", "mse", "noise-aware"}
     per : {"network", "layer", "tile"}, optional
         What shares one F; default: each layer's profile's `adc.per`. α is always a layer's own: it scales digitally.
@@ -73,6 +75,8 @@ def calibrate(
         layers' ADC errors, each relative to the power of its partial sums.
     percentile : float
         In (0, 100]; magnitudes above it will clip.
+    step : callable, optional
+        (model, batch) → (output, target): how the network is called on batches of any other kind.
     progress : bool
         Show a progress bar where standard error is a terminal.
 
@@ -110,7 +114,7 @@ def calibrate(
         without_noise(model),
         observed(model, lambda one: Observer(one.profile, binned or _has_constants(one))) as seen,
     ):
-        run(model, batches, progress, "Calibrating")
+        run(model, batches, progress, "Calibrating", step)
     layers = [_Layer(name, layer, observer, method, percentile) for name, layer, observer in seen]
     found = [one for one in layers if not one.idle]
     if not found:

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .curve import RobustnessCurve
+    from .measure import Measure
     from .midpoint import MidpointFit, fit_midpoint
     from .sweep import SIGMAS, noise_sweep
 
-__all__ = ["SIGMAS", "MidpointFit", "RobustnessCurve", "fit_midpoint", "noise_sweep"]
+__all__ = ["SIGMAS", "Measure", "MidpointFit", "RobustnessCurve", "fit_midpoint", "noise_sweep"]
 
 _HOMES = {
+    "Measure": "measure",
     "MidpointFit": "midpoint",
     "RobustnessCurve": "curve",
     "SIGMAS": "sweep",

@@ -1,10 +1,10 @@
-"""A robustness curve: accuracy over a noise grid as a typed object, with its fit, table, picture and file."""
+"""A robustness curve: accuracy, or another measure, over a noise grid, with its fit, table, picture and file."""
 
 import hashlib
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +15,10 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import DataError, FitError
 from ..quantities import BEFORE, QUANTITIES, quantity_named
-from ..storage.files import plain, write_json
+from ..storage.files import write_json
 from ..storage.kept import Record, read_kept, sealed
-from ..value import Fraction, explain, short
+from ..value import explain, short
+from .measure import ACCURACY, MEASURES, Measure, as_measure
 from .midpoint import VERSION, Array, MidpointFit, fit_midpoint
 
 if TYPE_CHECKING:
@@ -29,6 +30,31 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#00
 SCHEMA = 1
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class MeasureFile(Record):
+    """What the values of a curve are, where they are no accuracies; see `Measure`."""
+
+    name: Annotated[str, Field(min_length=1)]
+    higher_is_better: bool
+    logarithmic: bool
+    share: bool
+    counts: bool
+    perfect: Finite | None
+    unit: str
+
+    @classmethod
+    def of(cls, measure: Measure) -> dict[str, Any]:
+        """Return a measure as its fields."""
+        return {name: getattr(measure, name) for name in cls.model_fields}
+
+    def measure(self) -> Measure:
+        """Return the measure; what computes it is not kept."""
+        known = MEASURES.get(self.name)
+        return known if known and self.of(known) == self.model_dump() else Measure(**self.model_dump())
+
+
 class CurveFile(Record):
     """The file of a curve, field by field; see `RobustnessCurve`."""
 
@@ -38,11 +64,13 @@ class CurveFile(Record):
     format: Literal["analogsim robustness curve"]
     version: Annotated[Literal[1], Field(alias="schema")]
     quantity: str
-    chance: Fraction
-    noise_free: Fraction
+    chance: Finite | None
+    noise_free: Finite
     samples: Annotated[int, Field(ge=1)] | None
     sigmas: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
-    accuracies: list[Annotated[list[Fraction], Field(min_length=1)]]
+    accuracies: list[Annotated[list[Finite], Field(min_length=1)]]
+    metric: MeasureFile | None = None
+    """Null: accuracy."""
     trainings: list[int]
     about: dict[str, Any] = {}
     fit: MidpointFit | None
@@ -70,29 +98,55 @@ class CurveFile(Record):
             raise ValueError("accuracies: a row for each of sigmas, and a column for each of trainings, is needed")
         if any(a >= b for a, b in pairwise(self.sigmas)):
             raise ValueError("sigmas: they must ascend")
+        measure = self.measure
+        for name, values in (("chance", [self.chance]), ("noise_free", [self.noise_free]), ("accuracies", self._all)):
+            for value in values:
+                if measure.share and value is not None and not 0 <= value <= 1:
+                    raise ValueError(f"{name}: a fraction in [0, 1] is needed (got {value})")
+                if measure.logarithmic and value is not None and value <= 0:
+                    raise ValueError(f"{name}: a positive value is needed (got {value})")
+        if measure is ACCURACY and self.chance is None:
+            raise ValueError("chance: an accuracy has one")
         if self.fit is not None:
-            groups = np.array(self.trainings)
-            mean = np.mean([np.array(self.accuracies)[:, groups == one].mean(1) for one in np.unique(groups)], axis=0)
-            known = abs(self.fit.peak - mean.max()) < 1e-9 and self.fit.chance == self.chance
+            peak = measure.best(_mean(np.array(self.accuracies), np.array(self.trainings), measure))
+            chance = math.nan if self.chance is None else self.chance
+            known = abs(self.fit.peak - peak) < 1e-9 * max(1.0, abs(peak))
+            known = known and (self.fit.chance == chance or math.isnan(self.fit.chance) and math.isnan(chance))
             if not known or not set(self.fit.points_used) <= set(range(len(self.sigmas))):
                 raise ValueError("fit: it is not of these accuracies")
         return self
 
+    @property
+    def measure(self) -> Measure:
+        """What the values are."""
+        return ACCURACY if self.metric is None else self.metric.measure()
+
+    @property
+    def _all(self) -> list[float]:
+        return [value for row in self.accuracies for value in row]
+
+
+def _mean(values: Array, trainings: Array, measure: Measure) -> Array:
+    """Return the mean curve (S,) on the measure's scale; every training weighs the same."""
+    heights = measure.heights(values)
+    groups = [heights[:, trainings == number].mean(1) for number in np.unique(trainings)]
+    return measure.values(np.mean(groups, axis=0))
+
 
 @dataclass(frozen=True, eq=False)
 class RobustnessCurve:
-    """Accuracy over a noise grid, and what follows from it.
+    """Accuracy, or another measure, over a noise grid, and what follows from it.
 
     Parameters
     ----------
     sigmas : array (S,)
         Positive, ascending; unit of the quantity.
-    accuracies : array (S, R)
-        Fractions in [0, 1]; R repeats with independent noise at every σ.
+    values : array (S, R)
+        Accuracies in [0, 1], or values of the metric; R repeats with independent noise at every σ.
     noise_free : float
-        Accuracy at σ = 0.
-    chance : float
-        Accuracy of guessing.
+        Value at σ = 0.
+    chance : float or None
+        Value of guessing; None where it is not known; of accuracy it must be.
     quantity : str
         What was varied; see `noise_sweep`.
     samples : int, optional
@@ -101,6 +155,8 @@ class RobustnessCurve:
         Which training each column comes from; default: all from one.
     about : dict, optional
         How it was measured, as plain values for JSON: seed, data, hardware, versions, …; saved with it.
+    metric : str or Measure
+        What the values are of.
 
     Attributes
     ----------
@@ -114,49 +170,60 @@ class RobustnessCurve:
     """
 
     sigmas: Array
-    accuracies: Array
+    values: Array
     noise_free: float
-    chance: float
+    chance: float | None
     quantity: str = "activations"
     samples: int | None = None
     trainings: Any = None
     about: dict[str, Any] = field(default_factory=dict)
+    metric: Any = ACCURACY
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "metric", as_measure(self.metric).as_known)
         if self.quantity in BEFORE:
             object.__setattr__(self, "quantity", quantity_named(self.quantity))
-        accuracies = np.asarray(self.accuracies, dtype=float)
-        if accuracies.ndim != 2 or np.shape(self.sigmas) != accuracies.shape[:1] or not accuracies.size:
-            shapes = f"{accuracies.shape} for {np.shape(self.sigmas)}"
+        values = np.asarray(self.values, dtype=float)
+        if values.ndim != 2 or np.shape(self.sigmas) != values.shape[:1] or not values.size:
+            shapes = f"{values.shape} for {np.shape(self.sigmas)}"
             raise FitError(f"accuracies: shape (S, R) for sigmas (S,) is needed, got {shapes}")
-        trainings = np.zeros(accuracies.shape[1], int) if self.trainings is None else np.asarray(self.trainings, int)
-        if trainings.shape != accuracies.shape[1:]:
-            raise FitError(f"trainings: one number a column {accuracies.shape[1:]} is needed, got {trainings.shape}")
-        for name, values in [
+        trainings = np.zeros(values.shape[1], int) if self.trainings is None else np.asarray(self.trainings, int)
+        if trainings.shape != values.shape[1:]:
+            raise FitError(f"trainings: one number a column {values.shape[1:]} is needed, got {trainings.shape}")
+        for name, given in [
             ("sigmas", np.array(self.sigmas, dtype=float)),
-            ("accuracies", accuracies.copy()),
+            ("values", values.copy()),
             ("trainings", trainings.copy()),
         ]:
-            values.flags.writeable = False
-            object.__setattr__(self, name, values)
+            given.flags.writeable = False
+            object.__setattr__(self, name, given)
+
+    @property
+    def accuracies(self) -> Array:
+        """The values, as a curve of accuracy calls them."""
+        return self.values
 
     @cached_property
     def fit(self) -> MidpointFit:  # noqa: D102 - documented with the class
         return fit_midpoint(
             self.sigmas,
-            self.accuracies,
+            self.values,
             chance=self.chance,
             noise_free=self.noise_free,
             samples=self.samples,
             trainings=self.trainings,
+            metric=self.metric,
         )
 
     @property
     def digest(self) -> str:
         """SHA-256 of all that the fit is made from, and of how it is made."""
-        numbers = [VERSION, float(self.noise_free), float(self.chance), self.samples, self.accuracies.shape]
+        chance = None if self.chance is None else float(self.chance)
+        numbers: list[Any] = [VERSION, float(self.noise_free), chance, self.samples, self.values.shape]
+        if self.metric is not ACCURACY:
+            numbers.append(MeasureFile.of(self.metric))
         found = hashlib.sha256(repr(numbers).encode())
-        for values in (self.sigmas, self.accuracies, self.trainings):
+        for values in (self.sigmas, self.values, self.trainings):
             found.update(np.ascontiguousarray(values).tobytes())
         return found.hexdigest()
 
@@ -176,18 +243,17 @@ class RobustnessCurve:
 
     @property
     def mean(self) -> Array:
-        """Mean accuracy (S,); every training weighs the same."""
-        groups = [self.accuracies[:, self.trainings == number].mean(1) for number in np.unique(self.trainings)]
-        return np.mean(groups, axis=0)
+        """Mean value (S,), on the measure's scale (geometric of a logarithmic one); every training weighs the same."""
+        return _mean(self.values, self.trainings, self.metric)
 
     @property
     def peak(self) -> float:
-        """Maximum of the mean curve over the grid (`noise_free` is not part of it)."""
-        return float(self.mean.max())
+        """Best value of the mean curve over the grid (`noise_free` is not part of it)."""
+        return self.metric.best(self.mean)
 
     @property
     def midpoint(self) -> float:
-        """µ, the σ at which accuracy is halfway between its maximum and its minimum. Show it with its `flags`."""
+        """µ, the σ at which accuracy is halfway between its best and its worst. Show it with its `flags`."""
         return self.fit.midpoint
 
     @property
@@ -205,10 +271,12 @@ class RobustnessCurve:
             result = str(self.fit)
         except FitError as error:
             result = f"no fit ({error})"
-        return f"{self.quantity}: peak {self.peak:.3f}, noise-free {self.noise_free:.3f}, {result}"
+        what = "" if self.metric is ACCURACY else f", {self.metric.name}"
+        best, free = self.metric.text(self.peak), self.metric.text(self.noise_free)
+        return f"{self.quantity}{what}: peak {best}, noise-free {free}, {result}"
 
     def __repr__(self) -> str:
-        return f"<RobustnessCurve {len(self.sigmas)} σ × {self.accuracies.shape[1]} repeats, {self}>"
+        return f"<RobustnessCurve {len(self.sigmas)} σ × {self.values.shape[1]} repeats, {self}>"
 
     def against(self, baseline: "RobustnessCurve | MidpointFit | tuple[float, float]") -> Self:
         """Return this curve judged beside the floating-point baseline's: flagged `brittle` where it deserves that.
@@ -233,7 +301,7 @@ class RobustnessCurve:
         Raises
         ------
         FitError
-            No curve, or curves that differ in grid, quantity or chance.
+            No curve, or curves that differ in grid, quantity, metric or chance.
         """
         curves = list(curves)
         if not curves:
@@ -246,9 +314,14 @@ class RobustnessCurve:
             return own.fitted_as(replace(fit, flags=flags)) if fit else own
         for number, curve in enumerate(curves[1:], 1):
             same_grid = curve.sigmas.shape == first.sigmas.shape and np.allclose(curve.sigmas, first.sigmas)
-            if not same_grid or (curve.quantity, curve.chance) != (first.quantity, first.chance):
-                a, b = (f"{len(c.sigmas)} σ, {c.quantity!r}, chance {c.chance}" for c in (first, curve))
-                raise FitError(f"curves[{number}]: grid, quantity and chance must be those of curves[0] ({a}), got {b}")
+            of = [(one.quantity, one.metric.name, one.chance) for one in (first, curve)]
+            if not same_grid or of[0] != of[1]:
+                a, b = (
+                    f"{len(c.sigmas)} σ, {c.quantity!r}, {c.metric.name}, chance {c.chance}" for c in (first, curve)
+                )
+                raise FitError(
+                    f"curves[{number}]: grid, quantity, metric and chance must be those of curves[0] ({a}), got {b}"
+                )
         trainings, count = [], 0
         for curve in curves:
             _, numbers = np.unique(curve.trainings, return_inverse=True)
@@ -258,7 +331,7 @@ class RobustnessCurve:
         samples = [curve.samples for curve in curves if curve.samples is not None]
         return cls(
             first.sigmas,
-            np.concatenate([curve.accuracies for curve in curves], axis=1),
+            np.concatenate([curve.values for curve in curves], axis=1),
             float(np.average([curve.noise_free for curve in curves], weights=weights)),
             first.chance,
             first.quantity,
@@ -269,18 +342,19 @@ class RobustnessCurve:
                 for key, value in first.about.items()
                 if all(curve.about.get(key) == value for curve in curves)
             },
+            first.metric,
         )
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return one row an evaluation: sigma, repeat, accuracy; of several trainings also training."""
+        """Return one row an evaluation: sigma, repeat, accuracy (or the metric); of several trainings also training."""
         import pandas as pd
 
         sizes = np.unique(self.trainings, return_counts=True)[1]
         frame = pd.DataFrame(
             {
-                "sigma": np.repeat(self.sigmas, self.accuracies.shape[1]),
+                "sigma": np.repeat(self.sigmas, self.values.shape[1]),
                 "repeat": np.tile(np.concatenate([np.arange(size) for size in sizes]), len(self.sigmas)),
-                "accuracy": self.accuracies[:, np.argsort(self.trainings, kind="stable")].ravel(),
+                self.metric.name: self.values[:, np.argsort(self.trainings, kind="stable")].ravel(),
             }
         )
         if len(sizes) > 1:
@@ -288,7 +362,7 @@ class RobustnessCurve:
         return frame
 
     def plot(self, ax: "Axes | None" = None, *, label: str | None = None, color: Any = None) -> "Axes":
-        """Draw every evaluation, the mean, the fit, µ with its interval as a band, chance, and the noise-free accuracy.
+        """Draw every evaluation, the mean, the fit, µ with its interval as a band, chance, and the noise-free value.
 
         Parameters
         ----------
@@ -304,18 +378,22 @@ class RobustnessCurve:
 
             ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
         ax.set_xscale("log")
+        if self.metric.logarithmic:
+            ax.set_yscale("log")
         (line,) = ax.plot(self.sigmas, self.mean, "o", markersize=5, color=color, zorder=3)
         color = line.get_color()
         ax.plot(self.sigmas, self.mean, "-", color=color, alpha=0.35, linewidth=1)
-        ax.plot(self.sigmas, self.accuracies, ".", color=color, alpha=0.5, markersize=4, markeredgewidth=0)
+        ax.plot(self.sigmas, self.values, ".", color=color, alpha=0.5, markersize=4, markeredgewidth=0)
         # An arrow on the axis: σ = 0 has no place on a logarithmic one.
         side = ax.get_yaxis_transform()
         ax.plot(0, self.noise_free, ">", color=color, transform=side, clip_on=False, zorder=4)
         small = {"xycoords": side, "textcoords": "offset points", "fontsize": "small"}
         if not any(line.get_gid() == "chance" for line in ax.lines):
             ax.annotate("σ = 0", (0, self.noise_free), (6, 4), color="0.4", **small)
-            ax.axhline(self.chance, color="0.5", linestyle=":", linewidth=1, zorder=0, gid="chance")
-            ax.annotate("chance", (0, self.chance), (6, -11), color="0.4", **small)
+            chance = math.nan if self.chance is None else self.chance
+            ax.axhline(chance, color="0.5", linestyle=":", linewidth=1, zorder=0, gid="chance")
+            if self.chance is not None:
+                ax.annotate("chance", (0, chance), (6, -11), color="0.4", **small)
         fit = self.fitted
         text = str(fit) if fit else "no fit"
         line.set_label(f"{label}: {text}" if label else text)
@@ -327,10 +405,11 @@ class RobustnessCurve:
             if not math.isnan(fit.ci[0]):
                 ax.axvspan(*fit.bar, color=color, alpha=0.15, linewidth=0, zorder=0)
         ax.set_xlabel(QUANTITIES.get(self.quantity, self.quantity))
-        ax.set_ylabel("accuracy")
-        ax.set_ylim(0, None)
+        ax.set_ylabel(self.metric.title)
+        if self.metric.share:
+            ax.set_ylim(0, None)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(loc="upper right", framealpha=0.9, edgecolor="none")
+        ax.legend(loc="upper right" if self.metric.higher_is_better else "upper left", framealpha=0.9, edgecolor="none")
         return ax
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -339,22 +418,24 @@ class RobustnessCurve:
         Raises
         ------
         DataError
-            The curve is none: an accuracy is no fraction, or the noise levels do not ascend.
+            The curve is none: an accuracy is no fraction, a value not finite, or the noise levels do not ascend.
         """
         fit = self.fitted
         values = {
             "format": "analogsim robustness curve",
             "schema": SCHEMA,
             "quantity": self.quantity,
-            "chance": float(self.chance),
+            "chance": None if self.chance is None else float(self.chance),
             "noise_free": float(self.noise_free),
             "samples": None if self.samples is None else int(self.samples),
             "sigmas": self.sigmas.tolist(),
-            "accuracies": self.accuracies.tolist(),
+            "accuracies": self.values.tolist(),
             "trainings": self.trainings.tolist(),
             "about": self.about,
-            "fit": fit and {key: plain(value) for key, value in asdict(fit).items()},
+            "fit": fit and fit.to_dict(),
         }
+        if self.metric is not ACCURACY:
+            values["metric"] = MeasureFile.of(self.metric)
         try:
             CurveFile.model_validate(values)
         except ValidationError as error:
@@ -387,6 +468,7 @@ class RobustnessCurve:
             kept.samples,
             np.array(kept.trainings),
             kept.about,
+            kept.measure,
         )
         if kept.fit is not None and kept.refit:
             if "brittle" in kept.fit.flags:

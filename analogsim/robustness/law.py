@@ -17,12 +17,15 @@ STARTS = 32  # values of µ that a fit starts from at most; a finer grid of them
 AT_ONCE = 2**19  # points (curves × σ) of a descent at a time: some 100 MB
 
 
-def bounds(t: Array, chance: float) -> tuple[Array, Array]:
-    """Return bounds of the parameters: µ within 100 times beyond the grid, k as steep as it can resolve."""
+def bounds(t: Array, chance: float, lowest: float = 0.0, highest: float = 1.0) -> tuple[Array, Array]:
+    """Return bounds of the parameters: µ within 100 times beyond the grid, k as steep as it can resolve.
+
+    The floor lies between the lowest value and chance, the top between chance and the highest.
+    """
     beyond, steepest = math.log(100), 12 / float(np.median(np.diff(t)))
     return (
-        np.array([t[0] - beyond, math.log(0.1), chance, 0.0]),
-        np.array([t[-1] + beyond, math.log(steepest), 1.0, chance]),
+        np.array([t[0] - beyond, math.log(0.1), chance, lowest]),
+        np.array([t[-1] + beyond, math.log(steepest), highest, chance]),
     )
 
 

@@ -1,16 +1,19 @@
 """The midpoint noise level µ of a robustness curve: the falling flank's fit, its interval and its flags."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import FitError
+from ..storage.files import plain
 from . import law
 from .crossing import AT_ZERO, apart, half_height, half_heights
 from .interval import MeanCurve, agree, percentiles, with_cell
 from .law import LOG_K, LOG_MU, Array
+from .measure import ACCURACY, Measure, as_measure
 
 VERSION = 2  # raised where the same curve would get another fit
 MIN_R2 = 0.95  # below: poor_fit
@@ -26,6 +29,9 @@ BRITTLE_PEAK = 0.9  # of the baseline's rise above chance
 class MidpointFit:
     """acc(σ) = floor + (top − floor) / (1 + (σ/µ)^k), fitted to a curve's falling flank.
 
+    Of another measure than accuracy, its values stand in place of accuracies, their logarithms where its scale is
+    logarithmic; where less is better the flank rises.
+
     Attributes
     ----------
     midpoint : float
@@ -34,7 +40,7 @@ class MidpointFit:
     slope : float
         k, no unit; NaN where nothing was fitted, as are `floor` and `r2` then.
     peak : float
-        Maximum of the mean curve over the grid, in [0, 1].
+        Maximum of the mean curve over the grid; of a measure of which less is better the minimum.
     top, floor : float
         The fitted levels before and after the fall; where µ is 0, `top` is the noise-free accuracy.
     r2 : float
@@ -43,7 +49,7 @@ class MidpointFit:
         95 % interval of µ, and of the half-height crossing too where that is elsewhere; NaN where there is nothing to
         estimate it from (one repeat, number of samples unknown).
     chance : float
-        Accuracy of guessing.
+        Accuracy, or value, of guessing; NaN where it is not known.
     points_used : tuple of int
         Which points of the grid were fitted.
     flags : tuple of str
@@ -52,6 +58,8 @@ class MidpointFit:
         σ at which the curve itself, from its peak on, falls through half height (halfway between the peak and its
         lowest accuracy, at most `chance`), by a monotone cubic through the mean points: µ without a law. Of a grid that
         begins or ends on the flank, top or floor are the law's. inf, 0: beyond, before the grid; NaN: there is no µ.
+    higher_is_better, logarithmic : bool
+        The measure's direction and scale.
     """
 
     midpoint: float
@@ -65,6 +73,14 @@ class MidpointFit:
     points_used: tuple[int, ...] = ()
     flags: tuple[str, ...] = ()
     crossing: float = math.nan
+    higher_is_better: bool = True
+    logarithmic: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a file has them; direction and scale where they are not those of accuracy."""
+        values = {key: plain(value) for key, value in asdict(self).items()}
+        usual = {"higher_is_better": True, "logarithmic": False}
+        return {key: value for key, value in values.items() if key not in usual or value != usual[key]}
 
     def __str__(self) -> str:
         low, high = self.ci
@@ -89,19 +105,22 @@ class MidpointFit:
         return low or self.midpoint / 1e3, min(high, self.midpoint * 1e3)
 
     def predict(self, sigmas: ArrayLike) -> Array:
-        """Return the fitted accuracy at each σ, shape of `sigmas`; NaN where nothing was fitted."""
+        """Return the fitted accuracy (or value) at each σ, shape of `sigmas`; NaN where nothing was fitted."""
         with np.errstate(divide="ignore"):
             t = np.maximum(np.log(np.asarray(sigmas, dtype=float)), AT_ZERO)
         if not 0 < self.midpoint < math.inf:
             return np.full(t.shape, math.nan)
-        params = np.array([[math.log(self.midpoint), math.log(self.slope), self.top, self.floor]])
-        return law.curve(t.ravel(), params).reshape(t.shape)
+        ends = (math.log(self.top), math.log(self.floor)) if self.logarithmic else (self.top, self.floor)
+        params = np.array([[math.log(self.midpoint), math.log(self.slope), *ends]])
+        values = law.curve(t.ravel(), params).reshape(t.shape)
+        return np.exp(values) if self.logarithmic else values
 
     def against(self, baseline: "MidpointFit | tuple[float, float]") -> "MidpointFit":
         """Return this fit judged beside the floating-point baseline's: with the flag `brittle` where it is deserved.
 
-        Brittle is false robustness: the peak keeps at least 90 % of the baseline's rise above chance, but µ is less
-        than half the baseline's, and the intervals do not overlap (where they are known).
+        Brittle is false robustness: the peak keeps at least 90 % of the baseline's rise above chance (on the measure's
+        scale; where chance is not known, above the floor of the baseline's fit), but µ is less than half the
+        baseline's, and the intervals do not overlap (where they are known).
 
         Parameters
         ----------
@@ -116,14 +135,18 @@ class MidpointFit:
         if isinstance(baseline, MidpointFit):
             # µ beyond the grid: at least the grid's end.
             other = baseline.ci[0] if math.isinf(baseline.midpoint) else baseline.midpoint
-            peak, other_low = baseline.peak, baseline.ci[0]
+            peak, other_low, worst = baseline.peak, baseline.ci[0], baseline.floor
         else:
-            (other, peak), other_low = baseline, math.nan
+            (other, peak), other_low, worst = baseline, math.nan, math.nan
         if not (math.isfinite(other) and other >= 0 and math.isfinite(peak)):
             raise FitError(
                 f"baseline: it has no midpoint (µ = {other}, peak = {peak}); compare with a network that has"
             )
-        high_peak = np.fmax(self.peak, self.top) - self.chance >= BRITTLE_PEAK * (peak - self.chance)
+        scale = Measure("", self.higher_is_better, logarithmic=self.logarithmic)
+        high, top, peak, low = map(
+            float, scale.heights([self.peak, self.top, peak, worst if math.isnan(self.chance) else self.chance])
+        )
+        high_peak = np.fmax(high, top) - low >= BRITTLE_PEAK * (peak - low)
         apart = not self.ci[1] >= other_low  # True where either is unknown
         brittle = bool(high_peak and self.midpoint < other / BRITTLE_FACTOR and apart)
         flags = [flag for flag in self.flags if flag != "brittle"] + ["brittle"] * brittle
@@ -134,10 +157,11 @@ def fit_midpoint(
     sigmas: ArrayLike,
     accuracies: ArrayLike,
     *,
-    chance: float,
+    chance: float | None = None,
     noise_free: float | None = None,
     samples: int | None = None,
     trainings: ArrayLike | None = None,
+    metric: str | Measure = ACCURACY,
     resamples: int = 1000,
     seed: int = 0,
 ) -> MidpointFit:
@@ -151,9 +175,10 @@ def fit_midpoint(
     sigmas : array (S,)
         Positive, ascending; at least four.
     accuracies : array (S, R)
-        R repeats with independent noise at every σ, each in [0, 1]. (S,) is one repeat.
-    chance : float
-        Accuracy of guessing, in (0, 1): 1 / classes, or the largest class's share.
+        R repeats with independent noise at every σ, each in [0, 1]; or values of the metric. (S,) is one repeat.
+    chance : float, optional
+        Accuracy of guessing, in (0, 1): 1 / classes, or the largest class's share. Of other measures: the value of
+        guessing, None where it is not known; the worst level is then the plateau of the fit.
     noise_free : float, optional
         Accuracy at σ = 0. Used only where the grid starts on the flank: where that is below the plateau by more than
         10 % of the rise above chance, as one more point of the fit; and as the top that half height is of.
@@ -161,6 +186,9 @@ def fit_midpoint(
         Test samples behind each accuracy.
     trainings : array (R,) of int, optional
         Which training each column comes from; default: all from one. Every training weighs the same.
+    metric : str or Measure
+        What the values are of: it decides the direction and the scale. Values beyond guessing count as guessing, but
+        for accuracy and other shares.
     resamples : int
         Of the bootstrap.
     seed : int
@@ -218,7 +246,96 @@ def fit_midpoint(
     A. C. Davison, D. V. Hinkley, *Bootstrap Methods and their Application*, 1997, section 3.8.
     F. E. Satterthwaite, *An Approximate Distribution of Estimates of Variance Components*, 1946.
     """
-    grid, units, together = _checked(sigmas, accuracies, chance, noise_free, samples, trainings)
+    measure = as_measure(metric)
+    grid, values, group = _checked(sigmas, accuracies, chance, noise_free, samples, trainings, measure)
+    if measure.share and chance is not None:
+        units, together = _units(values, group)
+        samples = samples if measure.counts else None
+        case = _Case(chance, _guessing(chance, samples, len(grid)), (chance, 0.0, 1.0), samples)
+        return _fitted(grid, units, together, noise_free, case, resamples, seed)
+    return _rescaled(grid, values, group, chance, noise_free, measure, resamples, seed)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What a fit takes for granted.
+
+    Attributes
+    ----------
+    worst : float
+        The level that rises are counted from.
+    limit : float
+        The highest peak that is no better than guessing.
+    levels : (float, float, float)
+        What floor and top lie on both sides of, the lowest floor and the highest top.
+    samples : int or None
+        Behind each value, where their noise is binomial.
+    """
+
+    worst: float
+    limit: float
+    levels: tuple[float, float, float]
+    samples: int | None
+
+
+def _rescaled(
+    grid: Array,
+    values: Array,
+    group: Array,
+    chance: float | None,
+    noise_free: float | None,
+    measure: Measure,
+    resamples: int,
+    seed: int,
+) -> MidpointFit:
+    """Fit any measure: its heights are brought to a scale on which the worst level is 0 and the best 1."""
+    heights = measure.heights(values)
+    plain_units = _units(heights, group)[0].mean(1)
+    first, free = int(plain_units.argmax()), -math.inf if noise_free is None else float(measure.heights(noise_free))
+    best, lowest = max(float(plain_units.max()), free), float(plain_units[first:].min())
+    worst = lowest if chance is None else float(measure.heights(chance))
+    kind = {"higher_is_better": measure.higher_is_better, "logarithmic": measure.logarithmic}
+    known = {"peak": measure.best(measure.values(plain_units)), "chance": math.nan if chance is None else chance} | kind
+    flat = best - lowest < (-math.log(1 - MIN_FALL) if measure.logarithmic else MIN_FALL * abs(best))
+    if chance is None and (flat or best == worst) or chance is not None and best <= worst:
+        nan, used = math.nan, tuple(range(min(first, len(grid) - 4), len(grid)))
+        fit = MidpointFit(nan, nan, nan, nan, nan, nan, (nan, nan), nan, used, ("collapsed",))
+        if chance is None:
+            ci = (float(grid[-1]), math.inf)
+            fit = replace(fit, midpoint=math.inf, ci=ci, crossing=math.inf, flags=("extrapolated",))
+        return replace(fit, **known)
+    span = best - worst
+    scaled, free_scaled = (heights - worst) / span, None if noise_free is None else (free - worst) / span
+    if chance is None:
+        case = _Case(0.0, -math.inf, (0.5, -1.0, 2.0), None)
+    else:  # nobody needs a network that is worse than guessing
+        scaled = scaled.clip(0.0)
+        perfect = 0.0 if measure.perfect is None else float(measure.heights(measure.perfect)) - worst
+        case = _Case(0.0, MIN_RISE * perfect / span, (0.0, -1e-9, 2.0), None)
+    fit = _fitted(grid, *_units(scaled, group), free_scaled, case, resamples, seed)
+    top, floor = (float(measure.values(worst + span * level)) for level in (fit.top, fit.floor))
+    return replace(fit, top=top, floor=floor, **known)
+
+
+def _units(values: Array, group: Array) -> tuple[Array, bool]:
+    """Return the independent units' values (S, n), and whether a unit is a whole training."""
+    names = np.unique(group)
+    if len(names) == 1:
+        return values, False
+    return np.stack([values[:, group == name].mean(1) for name in names], 1), True
+
+
+def _fitted(
+    grid: Array,
+    units: Array,
+    together: bool,
+    noise_free: float | None,
+    case: _Case,
+    resamples: int,
+    seed: int,
+) -> MidpointFit:
+    """Fit values of units (S, n) that fall from a top to a floor."""
+    chance, samples = case.worst, case.samples
     t, mean = np.log(grid), units.mean(1)
     peak = float(mean.max())
     first = min(int(mean.argmax()), len(t) - 4)
@@ -226,7 +343,7 @@ def fit_midpoint(
     blank = MidpointFit(nan, nan, peak, nan, nan, nan, (nan, nan), chance, tuple(range(first, len(t))))
 
     free = peak if noise_free is None else noise_free
-    if max(peak, free) <= _guessing(chance, samples, len(t)):
+    if max(peak, free) <= case.limit:
         return replace(blank, flags=("collapsed",))
     starts_below = peak < free - MIN_FALL * (free - chance)
     if starts_below:
@@ -240,7 +357,7 @@ def fit_midpoint(
     x, units = t[first:], units[first:]
     if starts_below:
         x, units = np.r_[AT_ZERO, x], np.vstack([np.full(units.shape[1], free), units])
-    measured, bounds = MeanCurve(units, together, samples), law.bounds(t, chance)
+    measured, bounds = MeanCurve(units, together, samples), law.bounds(t, *case.levels)
     mean = measured.mean
     best = law.fit(x, mean, t, bounds)
     inner = law.inner(best, bounds)
@@ -312,12 +429,13 @@ def crossing_text(crossing: float) -> str:
 def _checked(
     sigmas: ArrayLike,
     accuracies: ArrayLike,
-    chance: float,
+    chance: float | None,
     noise_free: float | None,
     samples: int | None,
     trainings: ArrayLike | None,
-) -> tuple[Array, Array, bool]:
-    """Return σ (S,), the independent units' accuracies (S, n), and whether a unit is a whole training."""
+    measure: Measure,
+) -> tuple[Array, Array, Array]:
+    """Return σ (S,), the values (S, R), and which training each column is of (R,)."""
     grid, acc = np.asarray(sigmas, dtype=float), np.asarray(accuracies, dtype=float)
     acc = acc[:, None] if acc.ndim == 1 else acc
     if grid.ndim != 1 or acc.ndim != 2 or len(acc) != len(grid) or not acc.shape[1]:
@@ -326,22 +444,27 @@ def _checked(
         raise FitError(f"sigmas: a fit of four parameters needs at least 4 points, got {len(grid)}; sweep more")
     if not np.isfinite(grid).all() or grid[0] <= 0 or (np.diff(grid) <= 0).any():
         raise FitError(f"sigmas: positive, finite and strictly ascending is needed, got {grid.tolist()}")
-    if not ((acc >= 0) & (acc <= 1)).all():
-        where = np.argwhere(~((acc >= 0) & (acc <= 1)))[0]
-        raise FitError(f"accuracies: fractions in [0, 1] are needed, got {acc[tuple(where)]} at {where.tolist()}")
-    if not 0 < chance < 1:
+    what, usable = "fractions in [0, 1]", (acc >= 0) & (acc <= 1)
+    if not measure.share:
+        what, usable = "finite values", np.isfinite(measure.heights(acc))
+    if not usable.all():
+        where = np.argwhere(~usable)[0]
+        raise FitError(f"accuracies: {what} are needed, got {acc[tuple(where)]} at {where.tolist()}")
+    if measure is ACCURACY and chance is None:
+        raise FitError("chance: give the accuracy of guessing: 1 / classes, or the largest class's share")
+    for name, value in (("chance", chance), ("noise_free", noise_free)):
+        if value is not None and not measure.share and not np.isfinite(measure.heights(value)):
+            raise FitError(f"{name}: a finite value of {measure.name} is needed, got {value}")
+    if measure.share and chance is not None and not 0 < chance < 1:
         raise FitError(f"chance: the accuracy of guessing lies in (0, 1), got {chance}")
-    if noise_free is not None and not 0 <= noise_free <= 1:
+    if measure.share and noise_free is not None and not 0 <= noise_free <= 1:
         raise FitError(f"noise_free: a fraction in [0, 1] is needed, got {noise_free}")
     if samples is not None and samples < 1:
         raise FitError(f"samples: the number of test samples is at least 1, got {samples}")
     group = np.zeros(acc.shape[1], dtype=int) if trainings is None else np.asarray(trainings)
     if group.shape != (acc.shape[1],):
         raise FitError(f"trainings: one number a column ({acc.shape[1]},) is needed, got shape {group.shape}")
-    names = np.unique(group)
-    if len(names) == 1:
-        return grid, acc, False
-    return grid, np.stack([acc[:, group == name].mean(1) for name in names], 1), True
+    return grid, acc, group
 
 
 def _guessing(chance: float, samples: int | None, points: int) -> float:

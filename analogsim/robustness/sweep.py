@@ -1,14 +1,15 @@
 """How much noise a trained network survives: its accuracy over a noise grid, and from it the midpoint noise level µ."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import nn
 
 from ..batch_norm import estimate_batch_norm
-from ..batches import Batches, Labelled, LabelledData, as_batches, labelled_batches
+from ..batches import Batches, Labelled, Step, as_batches, device_of, moved, repeatable
 from ..errors import ConversionError, FitError
 from ..nn import analog_layers, called_layers, set_seed
 from ..nn.copies import copied
@@ -20,7 +21,8 @@ from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
 from ..value import whole
 from .curve import RobustnessCurve
-from .metric import Accuracy, Metric, check_logits, measured, scored
+from .measure import ACCURACY, Measure, as_measure
+from .metric import Accuracy, Metric, guessed, made, measured, noiseless, with_worst
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
@@ -31,28 +33,30 @@ SIGMAS.flags.writeable = False
 
 def noise_sweep(
     model: nn.Module,
-    data: LabelledData,
+    data: Batches,
     sigmas: ArrayLike = SIGMAS,
     repeats: int = 5,
     *,
     quantity: Quantity = "activations",
     chance: float | None = None,
-    metric: Metric | None = None,
+    metric: str | Measure | Metric | Callable[[Any, Any], Any] = "accuracy",
+    step: Step | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     batch_norm: Batches | None = None,
     progress: bool = True,
 ) -> RobustnessCurve:
-    """Measure one trained network's accuracy at every σ of a grid, with independent noise in every repeat.
+    """Measure one trained network's accuracy, or another metric, at every σ of a grid, with new noise in every repeat.
 
     What is swept is a copy in evaluation mode: the network stays as it is, and so does torch's random state.
 
     Parameters
     ----------
     model : nn.Module
-        Maps inputs to logits (batch, classes).
-    data : iterable of (Tensor, Tensor), (Tensor, Tensor), or Dataset
-        Test data: batches (inputs, labels), or all inputs (N, …) and labels (N,) int, or a torch data set.
+        Its output is a tensor, or has one as its `logits` (or, of a mapping, as "out"); of accuracy (batch, classes).
+    data : iterable of batches, Dataset, or (inputs, labels)
+        Test data. Batches are pairs (inputs, labels), called as model(inputs), or mappings, called as model(**batch),
+        whose `labels` or `label` are taken out as the target. Or all inputs (N, …) and labels (N, …).
     sigmas : array
         Finite, not negative; unit of the quantity. 0 is the noise-free evaluation, which is made in any case.
     repeats : int
@@ -61,18 +65,23 @@ def noise_sweep(
         What is varied. "activations" or "weights": the σ of all noise sites of this kind, the same everywhere; sites
         are injected into a copy of a model that has none. The others: this field of the profile of every analog layer
         of a converted model. Everything else in a profile stays; all other noise of sites is silent.
-    metric : Metric, optional
-        What is measured in place of accuracy: an object with `reset`, `update(output, labels)` and `compute`, as all of
-        torchmetrics', with values in [0, 1] that grow with the network's quality. Then output and labels may be what
-        the metric takes, and `chance` must be given.
+    metric : str, Measure, Metric or callable
+        What is measured: "accuracy", "top5", "token_accuracy", "perplexity", "mse", "mae", "r2", "cosine"; with
+        torchmetrics "f1" (macro), "miou", "auroc", "spearman", and every `torchmetrics.Metric`; any object with
+        `reset`, `update(output, labels)` and `compute`; or a function (output, labels) → value(s), whose mean counts.
+        Of your own more is better, unless their attribute `higher_is_better` is False; a `Measure` says all of it.
     chance : float, optional
-        Accuracy of guessing; default: 1 / classes. Give the largest class's share where classes are uneven.
+        Value of guessing; default: what it is for classes that are equally frequent (accuracy: 1 / classes), or what
+        naming always the same target gives ("mse", "mae"). Give the largest class's share where classes are uneven.
+        Of your own metrics it is not known if it is not given: µ is then halfway to the curve's own worst level.
+    step : callable, optional
+        (model, batch) → (output, target): how the network is called on batches of any other kind.
     seed : int
         Decides all noise, in [0, 2^64). An accuracy depends on seed, σ, repeat and batches: not on the rest of the
         grid, nor on other threads. (Random numbers that the network's own code draws are torch's.)
     device : torch.device or str, optional
         Where to compute; default: where the model is.
-    batch_norm : iterable of Tensor or (Tensor, …), or Tensor, or (Tensor, Tensor), optional
+    batch_norm : iterable of batches, Dataset, or a batch, optional
         Training inputs, from which the statistics of batch normalisation are estimated anew at every σ, once for all
         repeats (`estimate_batch_norm`); default: they stay as they are.
     progress : bool
@@ -85,72 +94,76 @@ def noise_sweep(
     Raises
     ------
     FitError
-        An impossible σ, number of repeats, seed or quantity; a metric outside [0, 1].
+        An impossible σ, number of repeats, seed or quantity; no such metric, or one that gives no number.
     ConversionError
         A hardware field is to be swept, but no layer is analog; or there is no batch normalisation to estimate; or the
         model cannot be copied.
     DataError
-        Data that is empty, or is not pairs of inputs and integer labels of one class each.
+        Data that is empty, or of which it is not known how to call the network and what the target is; of accuracy,
+        labels that are no integers of one class each.
     ShapeError
-        The model's output is not (batch, classes).
+        The model's output is not what the metric takes; of accuracy (batch, classes).
     NonFiniteError
-        The network's output is not finite without noise, or a metric is not.
+        The network's output, or the metric, is not finite without noise.
 
     Warns
     -----
     UnreachedWarning
         Layers that noise is to reach are never called on this data; or see `inject_noise`.
+    AnalogSimWarning
+        A metric is not finite in some evaluations.
 
     Notes
     -----
-    Cost: 1 + S·R passes over the data. Of accuracy, outputs that are NaN under noise count as wrong. A metric
-    of your own is copied, and must be finite at every σ.
+    Cost: 1 + S·R passes over the data. Outputs that are NaN under noise count as wrong ("accuracy", "top5",
+    "token_accuracy", "f1", "miou"). Where another metric is not finite under noise, or gets outputs that are NaN, its
+    value is the worst: that of guessing, or where that is not known the worst that was measured. Of a function its
+    value counts. A metric of your own is copied.
+
+    Labels of -100 do not count ("token_accuracy", "perplexity", "f1", "miou"; of "miou" 255 neither). Of a causal
+    language model of transformers, `labels` in a mapping are shifted by one as transformers does it for its loss: the
+    output at each place is compared with the label of the next.
     """
     repeats, seed = whole(repeats, "repeats", FitError), checked(seed, FitError)
-    score = scored(metric)
-    if metric is not None and chance is None:
-        raise FitError("metric: give chance=, what guessing scores, too")
+    measure = as_measure(metric)
+    score = made(measure)
     grid, quantity = _grid(sigmas, repeats), quantity_named(quantity)
     model = _prepared(model, quantity, device)
-    where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(device or "cpu"))
+    where = device_of(model) if device is None else torch.device(device)
     statistics = None if batch_norm is None else list(as_batches(batch_norm))
     with torch.no_grad(), bar(progress) as shown:
         task = shown.add_task("Sweeping noise", total=1 + len(grid) * repeats)
-        batches = labelled_batches(data, where, classes=metric is None)
+        batches = repeatable(data, where)
         set_noise = _silenced(model, quantity)
 
         def set_level(sigma: float) -> None:
             set_noise(sigma)
             if statistics is not None:
                 _reseed(model, derive(seed, Key.SWEEP_STATISTICS, _bits(sigma)))
-                estimate_batch_norm(model, statistics, progress=False)
-
-        classes = 0
-
-        def examine(out: object, x: Tensor, y: Tensor) -> None:
-            nonlocal classes
-            classes = check_logits(out, x, y)
+                estimate_batch_norm(model, statistics, step=step, progress=False)
 
         set_level(0.0)
         _reseed(model, derive(seed, Key.SWEEP, _bits(0.0), 0))
         layers, advice = _disturbed(model, quantity)
         with watched(layers) as called:
-            noise_free, samples = measured(model, batches, score, "without noise", examine if metric is None else None)
+            noise_free, samples = noiseless(model, batches, score, measure, step)
         if chance is None:
-            chance = 1 / classes
+            chance = guessed(measure, score)
         warn_of_layers("noise_sweep", layers, called, advice)
         shown.advance(task)
-        accuracies = np.full((len(grid), repeats), np.nan)
+        values = np.full((len(grid), repeats), np.nan)
         for row, sigma in enumerate(grid):
             set_level(float(sigma))
             for repeat in range(repeats):
                 _reseed(model, derive(seed, Key.SWEEP, _bits(float(sigma)), repeat))
-                accuracies[row, repeat] = measured(model, batches, score, f"at σ = {sigma:g}")[0]
+                values[row, repeat] = measured(model, batches, score, measure, step=step)[0]
                 shown.advance(task)
+    values = with_worst("noise_sweep", values, measure, noise_free, chance)
     about = {"seed": seed, "batch_norm": "as trained" if statistics is None else "estimated at every σ"}
-    if metric is not None:
-        about["metric"] = type(metric).__name__
-    return RobustnessCurve(grid, accuracies, noise_free, float(chance), quantity, samples, about=about)
+    if measure is not ACCURACY:
+        about["metric"] = measure.name
+    chance = None if chance is None else float(chance)
+    return RobustnessCurve(grid, values, noise_free, chance, quantity, samples, about=about, metric=measure)
 
 
 def _target(quantity: Quantity) -> Target | None:
@@ -176,10 +189,10 @@ def accuracy(model: nn.Module, batches: Iterable[Labelled]) -> float:
     DataError
         There is no sample.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     with restored(model.modules(), "training"):
         model.eval()
-        return measured(model, ((x.to(device), y.to(device)) for x, y in batches), Accuracy())[0]
+        return measured(model, (moved(batch, device) for batch in batches), Accuracy(), ACCURACY)[0]
 
 
 def _grid(sigmas: ArrayLike, repeats: int) -> np.ndarray:

@@ -180,7 +180,7 @@ def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -
             axes.plot([], [], "o:", color=color, label=label)
     first = next((variant.curve for variant in variants if variant.curve), None)
     if first is not None:
-        axes.axhline(first.chance, color="0.5", linestyle=":", linewidth=1, zorder=0)
+        axes.axhline(first.chance or 0.0, color="0.5", linestyle=":", linewidth=1, zorder=0)
         axes.set_xlabel(QUANTITIES[first.quantity])
         axes.set_ylim(0, None)
         axes.set_xlim(*sigma_range(variants))

@@ -20,7 +20,6 @@ import platform
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from typing import Any
 from ..errors import CheckpointError, DataError, StudyError
 from ..robustness.curve import RobustnessCurve
 from ..robustness.midpoint import MidpointFit
-from ..storage.files import append_line, content, lock, plain, refuse_links, write_text
+from ..storage.files import append_line, content, lock, refuse_links, write_text
 from ..storage.kept import read_lines, sealed_text
 from .file import load_study, study_text
 from .folder import RUNNING, GroupFolder, JobFolder
@@ -77,7 +76,7 @@ class Store:
     def keep_fits(self, fits: Mapping[str, MidpointFit]) -> None:
         """Keep fits for whoever pools the same curves again, in place of those that were kept."""
         if fits.keys() != self.fits.keys():
-            values = {key: {name: plain(value) for name, value in asdict(fit).items()} for key, fit in fits.items()}
+            values = {key: fit.to_dict() for key, fit in fits.items()}
             write_text(self.root / FITS, sealed_text({"fits": values}, indent=None))
             self.__dict__["fits"] = dict(fits)
 

@@ -207,7 +207,7 @@ def test_the_model_stays_as_it_was_and_may_be_analog():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ShapeError, match=r"input_shape \(3, 8\)"):
+    with pytest.raises(ShapeError, match=r"inputs \(3, 8\)"):
         cost(nn.Linear(25, 7), SMALL, (3, 8))
     with pytest.raises(ConversionError, match="nothing to convert"):
         cost(nn.ReLU(), SMALL, (3,))

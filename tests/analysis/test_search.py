@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from analogsim import HardwareProfile, calibrate, convert, cost, design_search, program, set_seed
-from analogsim.analysis.search import accuracy, varied
+from analogsim.analysis.search import varied
 from analogsim.cli.search import read_space
 from analogsim.errors import ProfileError, SearchError
+from analogsim.robustness.sweep import accuracy
 from analogsim.seeds import Key, derive
 from analogsim.training.data import load_data
 
