@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .robustness.sweep import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
     from .robustness.measure import Measure  # isort: skip
     from .analysis.search import Design, DesignSearch, design_search  # isort: skip
+    from .analysis.evaluate import Evaluation, evaluate  # isort: skip
     from .analysis.hardware_sweep import HardwareSweep, hardware_sweep  # isort: skip
     from .analysis.sensitivity import LayerSensitivity, Sensitivity, sensitivity  # isort: skip
     from .robustness.midpoint import MidpointFit, fit_midpoint  # isort: skip
@@ -80,6 +81,7 @@ _NAMES = {
     "robustness.sweep": "SIGMAS RobustnessCurve noise_sweep",
     "robustness.measure": "Measure",
     "analysis.search": "Design DesignSearch design_search",
+    "analysis.evaluate": "Evaluation evaluate",
     "analysis.hardware_sweep": "HardwareSweep hardware_sweep",
     "analysis.sensitivity": "LayerSensitivity Sensitivity sensitivity",
     "robustness.midpoint": "MidpointFit fit_midpoint",
@@ -124,6 +126,8 @@ __all__ = [
     "noise_budget",
     "NoiseBudget",
     "LayerBudget",
+    "evaluate",
+    "Evaluation",
     "hardware_sweep",
     "HardwareSweep",
     "sensitivity",

@@ -75,7 +75,7 @@ class Key(IntEnum):
     GROUP = 41  # noise and dropout of a group's epoch [networks, the others' seeds, epoch]
     CELL_MODEL = 42  # a cell model's numbers [which]
     SENSITIVITY = 43  # sensitivity: a chip, and its reads [chip, 0 or 1]
-    VARIED = 44  # hardware_sweep: a chip, and its reads [chip, 0 or 1]
+    VARIED = 44  # evaluate, hardware_sweep: a chip, and its reads [chip, 0 or 1]
     CHECK = 64  # no key: what a saved chip's seed is checked with []
 
 

@@ -40,6 +40,14 @@ CLAIMS = [
     ("HardwareProfile.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
     ("NoiseBudget.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
     ("HardwareSweep.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
+    ("Evaluation.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
+    (
+        "evaluate",
+        "whatever noise was injected",
+        "test_evaluate.py::test_a_digital_network_is_measured_with_the_noise_that_it_has",
+    ),
+    ("evaluate", "without `profile`", "test_evaluate.py::test_its_ranges_are_its_own_without_a_profile"),
+    ("evaluate", "never called", "test_evaluate.py::test_layers_that_are_never_called_are_named"),
     ("RobustnessCurve.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
     ("Noise.distribution", "whatever", "test_adc.py::test_noise_has_its_shape_and_the_same_variance"),
     ("ADC.sum_bits", "never", "test_claims.py::test_a_sum_saturates_only_in_a_register"),
@@ -309,7 +317,9 @@ def room(size):
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.parametrize("name", ["profile.yaml", "profile.json", "budget.json", "curve.json", "sweep.csv"])
+@pytest.mark.parametrize(
+    "name", ["profile.yaml", "profile.json", "budget.json", "curve.json", "sweep.csv", "evaluation.csv"]
+)
 def test_a_save_that_breaks_off_leaves_the_old_file(name, tmp_path):
     layer = an.LayerBudget("a", dict.fromkeys(STAGES, 0.5), 0.0, 4.0, 4.0, 9.0, 0.0, 0.0)
     thing = {
@@ -317,6 +327,7 @@ def test_a_save_that_breaks_off_leaves_the_old_file(name, tmp_path):
         "budget": an.NoiseBudget((layer,), 0.1, 0.1, "a"),
         "curve": an.RobustnessCurve([0.1, 1.0], [[0.9], [0.2]], 0.9, 0.1),
         "sweep": an.HardwareSweep({"adc.bits": (4,)}, (({"adc.bits": 4}, (0.5, 0.25)),), 1.0, "8bit", ACCURACY),
+        "evaluation": an.Evaluation((0.0,), ((0.5, 0.25),), 1.0, 0.1, 100, "8bit", ACCURACY),
     }[name.split(".")[0]]
     path = tmp_path / name
     thing.save(path)

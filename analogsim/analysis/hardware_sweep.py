@@ -14,19 +14,18 @@ from ..ages import seconds
 from ..batches import Batches, Step, as_batches
 from ..convert import convert
 from ..errors import AnalogSimError, ProfileError
-from ..nn import called_layers, set_seed
+from ..nn import called_layers
 from ..nn.reach import warn_of_layers, watched
 from ..profile import HardwareProfile
-from ..program import at_time, program
 from ..ranges.calibrate import Method, calibrate
 from ..robustness.measure import Measure
 from ..robustness.metric import Metric
-from ..seeds import Key, checked, derive
+from ..seeds import checked
 from ..storage.files import writable, write_text
 from ..terminal.progress import bar
 from ..value import whole
 from .fields import AGE, METHOD, varied
-from .reference import reference
+from .reference import reference, spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +71,7 @@ class HardwareSweep:
         import pandas as pd
 
         rows = [
-            {**values, "mean": np.mean(found), "std": np.std(found), "chips": len(found)}
+            {**values, "mean": np.mean(found), "std": spread(found), "chips": len(found)}
             for values, found in self.points
         ]
         return pd.DataFrame(rows)
@@ -110,7 +109,7 @@ class HardwareSweep:
         for point, found in self.points:
             label = ", ".join(f"{name} {point[name]}" for name in others)
             place = float(point[first]) if numeric else values.index(point[first])
-            lines.setdefault(label, []).append((place, float(np.mean(found)), float(np.std(found))))
+            lines.setdefault(label, []).append((place, float(np.mean(found)), spread(found)))
         for number, (label, line) in enumerate(lines.items()):
             places, means, spreads = zip(*line)
             ax.errorbar(
@@ -225,19 +224,13 @@ def hardware_sweep(
             analog = convert(digital.network, one)
             calibrate(analog, inputs, values.get(METHOD, method), step=step, progress=False)
             several, layers = chips if one.is_random else 1, called_layers(analog)
-            found: dict[Any, list[float]] = {age: [] for age in ages}
-            for chip in range(several):
-                program(analog, derive(seed, Key.VARIED, chip, 0))
-                for age, time in ages.items():
-                    at_time(analog, time)
-                    set_seed(analog, derive(seed, Key.VARIED, chip, 1))
-                    with watched(layers) as called:
-                        found[age].append(digital.value_of(analog))
-                    shown.advance(task, chips / several)
+            with watched(layers) as called:
+                rows += digital.on_chips(
+                    analog, several, list(ages.values()), seed, lambda n=several: shown.advance(task, chips / n)
+                )
             if not points:
                 warn_of_layers("hardware_sweep", layers, called, "no hardware disturbs them")
             points += [values | ({AGE: age} if AGE in choices else {}) for age in ages]
-            rows += found.values()
     settled = iter(digital.settled("hardware_sweep", [value for row in rows for value in row]).tolist())
     measured = tuple((point, tuple(itertools.islice(settled, len(row)))) for point, row in zip(points, rows))
     return HardwareSweep(choices, measured, digital.value, profile.name, digital.measure.as_known)

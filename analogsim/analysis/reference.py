@@ -1,7 +1,7 @@
 """What networks on hardware are compared with: the digital one, its data and its measure."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,11 @@ from ..convert import to_digital
 from ..nn import analog_layers
 from ..nn.copies import copied
 from ..noise import remove_noise
+from ..program import at_time, program
 from ..robustness.measure import Measure, as_measure
 from ..robustness.metric import guessed, made, measured, noiseless, with_worst
+from ..robustness.sweep import reseed
+from ..seeds import Key, derive
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,41 @@ class Reference:
         found = measured(model, self.batches, self.metric, self.measure, step=self.step)[0]
         return found if math.isfinite(float(self.measure.heights(found))) else math.nan
 
+    def on_chips(
+        self,
+        analog: nn.Module,
+        chips: int,
+        ages: Sequence[float],
+        seed: int,
+        done: Callable[[], object] = lambda: None,
+        own_chip: bool = False,
+    ) -> list[list[float]]:
+        """Return what a network is worth on several chips, a row for each age (seconds); NaN where it is not finite.
+
+        A chip and its noise depend on the seed and its number only: not on the hardware, nor on other ages.
+        `own_chip`: the network stays on the chip that it was programmed for.
+        """
+        rows: list[list[float]] = [[] for _ in ages]
+        aged = any(analog_layers(analog))
+        for chip in range(chips):
+            if aged and not own_chip:
+                program(analog, derive(seed, Key.VARIED, chip, 0))
+            for row, age in zip(rows, ages):
+                if aged:
+                    at_time(analog, age)
+                reseed(analog, derive(seed, Key.VARIED, chip, 1))
+                row.append(self.value_of(analog))
+                done()
+        return rows
+
     def settled(self, verb: str, values: Any) -> np.ndarray:
         """Return values in which NaN is the worst, of which a warning tells; see `noise_sweep`."""
         return with_worst(verb, np.asarray(values, dtype=float), self.measure, self.value, self.guess)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return the standard deviation of the chips that these are a sample of; NaN of one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def digital_copy(model: nn.Module) -> nn.Module:

@@ -22,7 +22,7 @@ from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
 from ..terminal.progress import bar
 from ..value import whole
-from .reference import reference
+from .reference import reference, spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,9 +88,9 @@ class Sensitivity:
                 "weights": layer.weights,
                 "share": layer.weights / max(total, 1),
                 "alone": np.mean(layer.alone),
-                "alone_std": np.std(layer.alone),
+                "alone_std": spread(layer.alone),
                 "others": np.mean(layer.others),
-                "others_std": np.std(layer.others),
+                "others_std": spread(layer.others),
                 "lost_alone": self.metric.loss(self.digital, float(np.mean(layer.alone))),
                 "gained_digital": self.metric.loss(float(np.mean(layer.others)), on),
             }

@@ -139,11 +139,11 @@ def noise_sweep(
         def set_level(sigma: float) -> None:
             set_noise(sigma)
             if statistics is not None:
-                _reseed(model, derive(seed, Key.SWEEP_STATISTICS, _bits(sigma)))
+                reseed(model, derive(seed, Key.SWEEP_STATISTICS, _bits(sigma)))
                 estimate_batch_norm(model, statistics, step=step, progress=False)
 
         set_level(0.0)
-        _reseed(model, derive(seed, Key.SWEEP, _bits(0.0), 0))
+        reseed(model, derive(seed, Key.SWEEP, _bits(0.0), 0))
         layers, advice = _disturbed(model, quantity)
         with watched(layers) as called:
             noise_free, samples = noiseless(model, batches, score, measure, step)
@@ -155,7 +155,7 @@ def noise_sweep(
         for row, sigma in enumerate(grid):
             set_level(float(sigma))
             for repeat in range(repeats):
-                _reseed(model, derive(seed, Key.SWEEP, _bits(float(sigma)), repeat))
+                reseed(model, derive(seed, Key.SWEEP, _bits(float(sigma)), repeat))
                 values[row, repeat] = measured(model, batches, score, measure, step=step)[0]
                 shown.advance(task)
     values = with_worst("noise_sweep", values, measure, noise_free, chance)
@@ -242,7 +242,7 @@ def _silenced(model: nn.Module, quantity: Quantity) -> Callable[[float], None]:
     return set_profiles
 
 
-def _reseed(model: nn.Module, key: int) -> None:
+def reseed(model: nn.Module, key: int) -> None:
     """Seed whatever draws in one evaluation, and no generator of torch's, which other threads share."""
     set_seed(model, key)
     for target in TARGETS:

@@ -1,0 +1,254 @@
+"""How good a network is on this hardware, now and in a month, on ten chips."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..ages import seconds, text
+from ..batches import Batches, Step, device_of
+from ..convert import converted
+from ..errors import ConversionError, ProgrammingError
+from ..nn import analog_layers, called_layers
+from ..nn.copies import copied
+from ..nn.reach import warn_of_layers, watched
+from ..noise import all_sites
+from ..profile import HardwareProfile
+from ..ranges.calibrate import Method, calibrate
+from ..robustness.measure import Measure
+from ..robustness.metric import Metric
+from ..seeds import checked
+from ..storage.files import writable, write_text
+from ..terminal.progress import bar
+from ..value import whole
+from .reference import reference, spread
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network is worth on several chips, at several ages.
+
+    Attributes
+    ----------
+    ages : tuple of float
+        Seconds since the chips' first reads.
+    values : tuple of tuple of float
+        The measure on each chip, for each age.
+    digital : float
+        The measure of the digital network.
+    chance : float or None
+        What guessing gives on this data; None where it is not known.
+    samples : int
+        Behind each value.
+    profile : str
+        Name of the hardware, or "no hardware".
+    metric : Measure
+    """
+
+    ages: tuple[float, ...]
+    values: tuple[tuple[float, ...], ...]
+    digital: float
+    chance: float | None
+    samples: int
+    profile: str
+    metric: Measure
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Over chips, for each age."""
+        return tuple(float(np.mean(row)) for row in self.values)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation over chips, for each age; NaN of one chip."""
+        return tuple(spread(row) for row in self.values)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row for each age and chip: age (s), chip, value."""
+        import pandas as pd
+
+        rows = [
+            {"age": age, "chip": chip, "value": value}
+            for age, row in zip(self.ages, self.values)
+            for chip, value in enumerate(row)
+        ]
+        return pd.DataFrame(rows)
+
+    def summary(self) -> "pd.DataFrame":
+        """Return one row an age: mean and standard deviation over chips, the worst chip, and what is lost to digital
+        by the mean, in the measure's unit.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "age": text(age),
+                "mean": mean,
+                "std": std,
+                "worst": min(row) if self.metric.higher_is_better else max(row),
+                "lost": self.metric.loss(self.digital, mean),
+            }
+            for age, mean, std, row in zip(self.ages, self.mean, self.std, self.values)
+        ]
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        show = self.metric.text
+        chips = len(self.values[0])
+        head = f"{self.metric.title} on {self.profile}, {chips} chip{'s'[: chips > 1]}, {self.samples} samples"
+        lines = [f"{head}: digital {show(self.digital)}"]
+        for age, mean, std in zip(self.ages, self.mean, self.std):
+            lines.append(f"  {text(age)}: {show(mean)}" + ("" if math.isnan(std) else f" ± {show(std)}"))
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return self.summary().to_html(index=False, float_format=lambda value: f"{value:.4g}", na_rep="")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_frame` as CSV; never leaves half a file."""
+        path = Path(path)
+        with writable(path):
+            write_text(path, self.to_frame().to_csv(index=False))
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw every chip and the mean against age, and the digital network as a line.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Default: a new figure.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.figure(figsize=(6, 4), layout="constrained").subplots()
+        places, chips = range(len(self.ages)), len(self.values[0])
+        for chip in zip(*self.values) if chips > 1 else ():
+            ax.plot(places, chip, ".-", color="#56b4e9", linewidth=0.8)
+        label = f"mean of {chips} chips" if chips > 1 else self.profile
+        ax.plot(places, self.mean, "o-", color="#0072b2", label=label)
+        ax.axhline(self.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
+        ax.set_xticks(places, [text(age) for age in self.ages])
+        ax.set_xlabel("age of the chip")
+        ax.set_ylabel(self.metric.title)
+        if self.metric.logarithmic:
+            ax.set_yscale("log")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(fontsize="small", frameon=False)
+        return ax
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    data: Batches,
+    *,
+    metric: str | Measure | Metric | Callable[[Any, Any], Any] = "accuracy",
+    profile: HardwareProfile | None = None,
+    chips: int = 1,
+    ages: float | str | Sequence[float | str] | None = None,
+    calibration: Batches | None = None,
+    method: Method = "maximum",
+    step: Step | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure how good a network is on hardware: on several chips, and as they age.
+
+    A copy is measured, in evaluation mode, with whatever noise was injected into it.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Digital; or converted: without `profile` it is measured on the hardware and with the ranges that it has, and if
+        it was programmed and `chips` is 1, on its own chip.
+    data : batches, or Dataset
+        What the measure is taken on, as of `noise_sweep`.
+    metric : str, Measure, Metric or callable
+        As of `noise_sweep`.
+    profile : HardwareProfile, optional
+        The hardware that the digital network is put on, with ranges that are calibrated anew.
+    chips : int
+        How many, where chips differ or there is noise.
+    ages : float or str, or a sequence of them, optional
+        Of the chips: seconds, or "1d", "1y" and the like. Default: 0, but of its own chip the age that this has.
+    calibration : batches, optional
+        What the ranges for `profile` are taken from, as of `calibrate`; default: `data`.
+    method : str
+        Of `calibrate`.
+    step : callable, optional
+        As of `noise_sweep`.
+    seed : int
+        Of chips and noise; in [0, 2^64). The same chips as of `hardware_sweep`.
+    device : torch.device or str, optional
+        Where to compute; default: where the model is.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ConversionError
+        Several chips or ages are asked for, but nothing is on hardware.
+    ProgrammingError
+        Fewer than one chip, or no age.
+    AnalogSimError
+        As `convert`, `calibrate` and `noise_sweep`.
+
+    Warns
+    -----
+    UnreachedWarning
+        Matrices stay digital, or layers are never called on this data.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4))
+    >>> data = torch.randn(64, 8), torch.randint(4, (64,))
+    >>> found = an.evaluate(net, data, profile=an.HardwareProfile.load("pcm"), chips=3, ages=["0", "1d"], seed=1)
+    >>> len(found.values), len(found.values[0])
+    (2, 3)
+    """
+    chips, seed = whole(chips, "chips", ProgrammingError), checked(seed, ProgrammingError)
+    given = (0,) if ages is None else (ages,) if isinstance(ages, str | float | int) else ages
+    times = tuple(seconds(age) for age in given)
+    if chips < 1 or not times:
+        raise ProgrammingError(f"chips and ages: one of each at least is needed (got {chips} and {times})")
+    digital = reference(model, data, metric, step, device)
+    own = profile is None
+    if own:
+        network = copied(model).to(device_of(digital.network))
+    else:
+        network = converted(digital.network, profile, verb="evaluate")
+        calibrate(network, digital.batches if calibration is None else calibration, method, step=step, progress=False)
+    network.eval()
+    layers = [layer for _, layer in analog_layers(network)]
+    if not layers and (chips > 1 or times != (0,)):
+        raise ConversionError(f"{type(model).__name__}: no layer is analog; chips and ages need a profile=")
+    random = any(layer.profile.is_random for layer in layers) or any(site.eval for site in all_sites(network))
+    several, modules = chips if random else 1, called_layers(network)
+    programmed = own and chips == 1 and bool(layers) and all(layer.chip_seconds is not None for layer in layers)
+    if programmed and ages is None:
+        times = (float(layers[0].chip_seconds or 0),)
+    with bar(progress) as shown, watched(modules) as called:
+        task = shown.add_task("Evaluating", total=several * len(times))
+        rows = digital.on_chips(network, several, times, seed, lambda: shown.advance(task), programmed)
+    warn_of_layers("evaluate", modules, called, "no hardware disturbs them")
+    values = tuple(map(tuple, digital.settled("evaluate", rows).tolist()))
+    name = next((layer.profile.name for layer in layers), "no hardware")
+    measure = digital.measure.as_known
+    return Evaluation(times, values, digital.value, digital.guess, digital.samples, name, measure)
