@@ -331,6 +331,8 @@ def design_search(
         for one in journal.tried:
             if one.places.keys() != choices.keys() or any(one.places[key] >= len(choices[key]) for key in choices):
                 raise SearchError(f"{storage}: damaged (a design outside of the space); {Journal.remedy}")
+            if measure.share and not 0 <= one.accuracy <= 1:
+                raise SearchError(f"{storage}: damaged ({measure.name} {one.accuracy:g}); {Journal.remedy}")
         if path is not None:
             journal.save(path)
         before = [

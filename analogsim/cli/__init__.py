@@ -5,7 +5,21 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bench, budget, cost, hardware_sweep, info, plot, profile, search, sensitivity, study, sweep, train
+from . import (
+    bench,
+    budget,
+    cost,
+    evaluate,
+    hardware_sweep,
+    info,
+    plot,
+    profile,
+    search,
+    sensitivity,
+    study,
+    sweep,
+    train,
+)
 from .base import EXIT_CODES, Group, Program
 
 app = Program(
@@ -43,6 +57,7 @@ app.command(epilog="[bold]Example:[/] analogsim info --json | jq .auto")(info.in
 app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=sweep.EPILOG)(sweep.sweep)
 app.command(epilog=plot.EPILOG)(plot.plot)
+app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=budget.EPILOG)(budget.budget)
 app.command(epilog=sensitivity.EPILOG)(sensitivity.sensitivity)
 app.command("hardware-sweep", epilog=hardware_sweep.EPILOG)(hardware_sweep.hardware_sweep)

@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from ..storage.files import writable
 from .base import EXIT_CODES, note, numbers, out, plain
 from .options import (
+    Arg,
     Calibration,
     Data,
     Model,
@@ -16,14 +17,16 @@ from .options import (
     Profile,
     RangesOption,
     RunPath,
+    StepPath,
     Threads,
+    WeightsFile,
     check_ranges,
     check_suffix,
-    load_run,
     on_hardware,
     own_profile,
 )
 from .output import draw, write_table
+from .subject import subject
 from .values import use_threads
 
 if TYPE_CHECKING:
@@ -43,17 +46,25 @@ EPILOG = (
 
 
 def budget(
-    run: RunPath,
+    run: RunPath = None,
     profile: Profile = None,
     ranges: RangesOption = None,
     percentile: Percentile = None,
     calibration: Calibration = 1024,
-    images: Annotated[int, typer.Option(metavar="N", min=1, help="Test images that the errors are measured on.")] = 256,
+    images: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Test images that the errors are measured on; of your own data the first batch."
+        ),
+    ] = 256,
     repeats: Annotated[
         int, typer.Option(metavar="N", min=1, help="Simulated reads that the prediction is compared with.")
     ] = 4,
     data: Data = None,
     model: Model = None,
+    arg: Arg = None,
+    weights: WeightsFile = None,
+    step: StepPath = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides the simulated noise, and the chip.")] = 0,
     threads: Threads = None,
     target: Annotated[
@@ -74,15 +85,15 @@ def budget(
     from ..program import program
 
     use_threads(threads)
-    file, network, pictures = load_run(run, model, data)
+    on = subject(run, model, arg, weights, data, step, None)
+    network = on.network
     if profile is None:
         own_profile(network)
     else:
-        network = on_hardware(network, profile, pictures, calibration, percentile, ranges)
+        network = on_hardware(network, profile, on.sample(calibration), percentile, ranges, on.step)
     program(network, seed)
-    batch = pictures.normalise(pictures.subset(test=images).test_x)
-    result = noise_budget(network, batch, repeats=repeats, seed=seed)
-    stem = target or file.parent / (f"budget-{Path(profile).stem}.json" if profile else "budget.json")
+    result = noise_budget(network, on.test_sample(images), repeats=repeats, step=on.step, seed=seed)
+    stem = target or on.folder / (f"budget-{Path(profile).stem}.json" if profile else "budget.json")
     with writable(stem):
         result.save(stem)
     csv, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")

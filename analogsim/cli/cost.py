@@ -9,14 +9,16 @@ from rich.table import Column, Table
 
 from ..profile import HardwareProfile
 from .base import EXIT_CODES, note, numbers, out, plain
-from .options import Data, Model, Profile, RunPath, check_suffix, load_run, own_profile
+from .options import Arg, Data, Model, Profile, RunPath, StepPath, WeightsFile, check_suffix, own_profile
 from .output import write_table
+from .subject import subject
 
 if TYPE_CHECKING:
     from ..analysis.cost import NetworkCost
 
 EPILOG = (
-    "[bold]How to read it:[/] all counts are for one input. ADC conversions are usually what costs most: larger tiles "
+    "[bold]How to read it:[/] all counts are for one input (of your own data the mean of the first batch). ADC "
+    "conversions are usually what costs most: larger tiles "
     "need fewer of them, but convert larger sums. Energy and latency appear where the profile's part `cost` gives "
     "energies and latencies of conversions and MACs (`analogsim profile schema` lists its fields and units).\n\n"
     "[bold]Examples:[/]\n\n"
@@ -27,10 +29,13 @@ EPILOG = (
 
 
 def cost(
-    run: RunPath,
+    run: RunPath = None,
     profile: Profile = None,
     data: Data = None,
     model: Model = None,
+    arg: Arg = None,
+    weights: WeightsFile = None,
+    step: StepPath = None,
     target: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV to write too.")] = None,
 ) -> None:
     """Count tiles, products and conversions of every layer on the hardware; energy and latency where it has them."""
@@ -38,9 +43,9 @@ def cost(
 
     from ..analysis.cost import cost as count
 
-    _, network, images = load_run(run, model, data)
-    hardware = own_profile(network) if profile is None else HardwareProfile.load(profile)
-    result = count(network, hardware, tuple(images.test_x.shape[1:]))
+    on = subject(run, model, arg, weights, data, step, None)
+    hardware = own_profile(on.network) if profile is None else HardwareProfile.load(profile)
+    result = count(on.network, hardware, on.test_sample(1), step=on.step)
     if target is not None:
         write_table(result.to_frame(), target)
     out().print(table(result))

@@ -8,22 +8,26 @@ from rich.table import Table
 
 from .base import EXIT_CODES, note, numbers, out, plain
 from .options import (
+    Arg,
     Calibration,
     Chips,
     Data,
+    MetricName,
     Model,
     RangesOption,
     RunPath,
     Seed,
+    StepPath,
     TestSubset,
     Threads,
+    WeightsFile,
     check_suffix,
     hardware_of,
-    load_run,
     method_of,
 )
 from .output import draw
 from .search import read_space
+from .subject import subject
 from .values import use_threads
 
 if TYPE_CHECKING:
@@ -31,8 +35,8 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "[bold]What it does:[/] it puts the network on every combination of the values that --vary names, calibrates its "
-    "ranges anew, programs --chips chips, and measures the accuracy on the test images. `analogsim profile schema` "
-    "lists the fields; age is the chips' (90, 1h, 1d, 1mo, 1y), calibration the method that sets ranges.\n\n"
+    "ranges anew, programs --chips chips, and measures the accuracy (or --metric) on the test data. `analogsim profile "
+    "schema` lists the fields; age is the chips' (90, 1h, 1d, 1mo, 1y), calibration the method that sets ranges.\n\n"
     "[bold]Examples:[/]\n\n"
     "analogsim hardware-sweep runs/plain --vary adc.bits=4-8\n\n"
     "analogsim hardware-sweep runs/plain --profile pcm --vary adc.bits=4,6,8 --vary age=0,1d,1y --chips 5\n\n"
@@ -41,7 +45,6 @@ EPILOG = (
 
 
 def hardware_sweep(
-    run: RunPath,
     vary: Annotated[
         list[str],
         typer.Option(
@@ -50,6 +53,7 @@ def hardware_sweep(
             "be given several times: all combinations are measured, the first is drawn from left to right.",
         ),
     ],
+    run: RunPath = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -65,6 +69,10 @@ def hardware_sweep(
     data: Data = None,
     test_subset: TestSubset = None,
     model: Model = None,
+    arg: Arg = None,
+    weights: WeightsFile = None,
+    step: StepPath = None,
+    metric: MetricName = None,
     seed: Seed = 0,
     threads: Threads = None,
     target: Annotated[
@@ -85,20 +93,20 @@ def hardware_sweep(
     from ..analysis.hardware_sweep import hardware_sweep as measure
 
     use_threads(threads)
-    file, network, images = load_run(run, model, data, test_subset)
-    hardware = hardware_of(network, profile, "8bit")
+    on = subject(run, model, arg, weights, data, step, metric, test_subset)
     result = measure(
-        network,
-        list(images.test_batches()),
+        on.network,
+        on.test,
         axes,
-        profile=hardware,
-        calibration=images.train_sample(calibration),
+        profile=hardware_of(on.network, profile, "8bit"),
+        **on.measure,
+        calibration=on.sample(calibration),
         method=method_of(ranges, None),
         chips=chips,
         seed=seed,
     )
     name = Path(profile).stem if profile else "hardware"
-    csv = target or file.parent / f"{name}-{'-'.join(axes)}.csv"
+    csv = target or on.folder / f"{name}-{'-'.join(axes)}.csv"
     result.save(csv)
     picture = csv.with_suffix(".png")
     draw(result, picture, (7, 4.2))
@@ -109,7 +117,7 @@ def hardware_sweep(
 def table(found: "HardwareSweep") -> Table:
     """Return a row for each combination of values."""
     caption = f"digital network: {found.digital:.4f}; profile {plain(found.profile)}"
-    result = Table(*numbers(*map(plain, found.axes), "accuracy", "std", "chips"), caption=caption)
+    result = Table(*numbers(*map(plain, found.axes), found.metric.title, "std", "chips"), caption=caption)
     for row in found.summary().to_dict("records"):
         values = (plain(row[key]) for key in found.axes)
         result.add_row(*values, f"{row['mean']:.4f}", f"{row['std']:.4f}", str(row["chips"]))

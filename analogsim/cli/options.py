@@ -8,18 +8,18 @@ import typer
 from ..ages import seconds
 from ..errors import ProfileError
 from ..profile import HardwareProfile
-from .run_file import Run, weights_file
 from .values import MOST_THREADS
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..training.data import DataSet
+    from ..batches import Batches, Step
 
 Ranges = Literal["maximum", "percentile", "mse", "noise-aware"]
 
 
-def _age(text: str) -> float:
+def read_age(text: str) -> float:
+    """Read an age as a shell gives it."""
     try:
         return seconds(text)
     except ProfileError as error:
@@ -32,7 +32,15 @@ def check_suffix(target: Path | None, suffix: str) -> None:
         raise typer.BadParameter(f"{target}: the name must end in {suffix}", param_hint="--out")
 
 
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model.safetensors.")]
+RunPath = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's folder, or its model.safetensors. Without one, name your own network and data: --model, "
+        "--weights and --data.",
+        show_default=False,
+    ),
+]
 Profile = Annotated[
     str | None,
     typer.Option(
@@ -55,14 +63,18 @@ Percentile = Annotated[
     typer.Option("--percentile", metavar="P", min=0, max=100, help="Ranges at this percentile instead of the maximum."),
 ]
 Calibration = Annotated[
-    int, typer.Option("--calibration", metavar="N", min=1, help="Training images that the ranges are taken from.")
+    int,
+    typer.Option(
+        "--calibration", metavar="N", min=1, help="Training images (or samples) that the ranges are taken from."
+    ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        metavar="NAME",
-        help="Data set to use: digits, cifar10, npz:PATH, folder:PATH. Default: the run's.",
+        metavar="NAME|MODULE:NAME",
+        help="Data to use: digits, cifar10, npz:PATH, folder:PATH; or MODULE:NAME, your own: batches, or a function "
+        "that returns them, or a dict of them with 'test' and 'train' (for calibration). Default: the run's.",
     ),
 ]
 Model = Annotated[
@@ -70,11 +82,49 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="MODULE:NAME",
-        help="Import path to build the network from, instead of the one in the file.",
+        help="Your network: a class or function that makes it, or the network itself. With a RUN: what it is built "
+        "from, instead of what its file says.",
+    ),
+]
+Arg = Annotated[
+    list[str] | None,
+    typer.Option("--arg", metavar="KEY=VALUE", help="An argument for --model; may be given several times."),
+]
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Weights of --model: safetensors (of analogsim.save with hardware and chip), or a state_dict that "
+        "torch.save wrote. No code in it is run.",
+    ),
+]
+StepPath = Annotated[
+    str | None,
+    typer.Option(
+        "--step",
+        metavar="MODULE:NAME",
+        help="How your network is called, where the default does not know your batches: a function (model, batch) -> "
+        "(output, target).",
+    ),
+]
+MetricName = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME|MODULE:NAME",
+        help="What is measured instead of accuracy: top5, token_accuracy, perplexity, f1, miou, auroc, mse, mae, r2, "
+        "cosine, spearman; or your own: a torchmetrics.Metric, or a function (output, target).",
     ),
 ]
 TestSubset = Annotated[
-    int | None, typer.Option("--test-subset", metavar="N", min=1, help="Test on N images drawn at random only.")
+    int | None,
+    typer.Option(
+        "--test-subset",
+        metavar="N",
+        min=1,
+        help="Test on N images only, drawn at random; of your own data on the first batches that hold N samples.",
+    ),
 ]
 Chips = Annotated[int, typer.Option("--chips", metavar="N", min=1, help="Chips, where they differ or are noisy.")]
 Age = Annotated[
@@ -82,7 +132,7 @@ Age = Annotated[
     typer.Option(
         "--age",
         metavar="AGE",
-        parser=_age,
+        parser=read_age,
         help="Of the chips since their first read, for drift: seconds, or 1h, 1d, 1y.",
     ),
 ]
@@ -95,21 +145,6 @@ Threads = Annotated[
 ]
 
 
-def load_run(
-    run: Path, model: str | None, data: str | None, test_subset: int | None = None, about: Run | None = None
-) -> tuple[Path, "nn.Module", "DataSet"]:
-    """Return a run's weights file, its network and its data; `about`: what was loaded from there already."""
-    from ..training.data import load_data
-    from ..training.network import check_fit
-
-    file = weights_file(run)
-    about = about or Run.load(file)
-    network = about.network(file, model)
-    images = load_data(data or about.data).subset(test=test_subset or (about.test_subset if data is None else None))
-    check_fit(network, images)
-    return file, network, images
-
-
 def check_ranges(ranges: str | None, percentile: float | None, profile: str | None) -> None:
     """Refuse a percentile beside another method, and either where nothing is calibrated."""
     for option, given in (("--ranges", ranges), ("--percentile", percentile)):
@@ -120,18 +155,18 @@ def check_ranges(ranges: str | None, percentile: float | None, profile: str | No
 
 
 def own_profile(network: "nn.Module") -> HardwareProfile:
-    """Return the hardware that a run was trained on.
+    """Return the hardware that a network is on.
 
     Raises
     ------
     typer.BadParameter
-        It was trained without.
+        It is on none.
     """
     from ..nn import analog_layers
 
     for _, layer in analog_layers(network):
         return layer.profile
-    raise typer.BadParameter("the run was trained without hardware: name some", param_hint="--profile")
+    raise typer.BadParameter("the network is on no hardware: name some", param_hint="--profile")
 
 
 def hardware_of(network: "nn.Module", profile: str | None, default: str) -> HardwareProfile:
@@ -145,12 +180,12 @@ def hardware_of(network: "nn.Module", profile: str | None, default: str) -> Hard
 def on_hardware(
     network: "nn.Module",
     profile: str | HardwareProfile,
-    images: "DataSet",
-    calibration: int,
+    batches: "Batches",
     percentile: float | None = None,
     ranges: Ranges | None = None,
+    step: "Step | None" = None,
 ) -> "nn.Module":
-    """Convert the network and calibrate its ranges on training images."""
+    """Convert the network and calibrate its ranges on batches."""
     from ..convert import convert, to_digital
     from ..nn import analog_layers
     from ..ranges.calibrate import calibrate
@@ -158,8 +193,8 @@ def on_hardware(
     if any(analog_layers(network)):  # trained on other hardware
         network = to_digital(network)
     analog = convert(network, HardwareProfile.load(profile) if isinstance(profile, str) else profile)
-    batches = images.train_sample(calibration)
-    calibrate(analog, batches, method_of(ranges, percentile), percentile=99.9 if percentile is None else percentile)
+    share = 99.9 if percentile is None else percentile
+    calibrate(analog, batches, method_of(ranges, percentile), percentile=share, step=step)
     return analog
 
 

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from ..errors import DataError, SearchError
 from .base import EXIT_CODES, note, numbers, out, plain
-from .options import Calibration, Data, Model, RunPath, Threads, hardware_of, load_run
+from .options import Arg, Calibration, Data, MetricName, Model, RunPath, StepPath, Threads, WeightsFile, hardware_of
 from .output import draw, write_table
+from .subject import subject
 from .values import use_threads
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ EPILOG = (
 
 
 def search(
-    run: RunPath,
+    run: RunPath = None,
     space: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,13 +60,20 @@ def search(
         ),
     ] = "conversion_steps",
     drop: Annotated[
-        float, typer.Option(metavar="P", min=0, max=0.99, help="Allowed loss of accuracy; 0.01 is one point.")
+        float,
+        typer.Option(
+            metavar="P", min=0, help="Allowed loss of accuracy; 0.01 is one point. Of another --metric in its own unit."
+        ),
     ] = 0.01,
     trials: Annotated[int, typer.Option(metavar="N", min=1, help="Designs to try in all.")] = 60,
     repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Evaluations of a noisy design, each a chip.")] = 1,
     calibration: Calibration = 512,
     data: Data = None,
     model: Model = None,
+    arg: Arg = None,
+    weights: WeightsFile = None,
+    step: StepPath = None,
+    metric: MetricName = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides noise, chips and proposals.")] = 0,
     threads: Threads = None,
     target: Annotated[
@@ -83,19 +91,20 @@ def search(
 
     use_threads(threads)
     choices = read_space(space) if space else None
-    file, network, images = load_run(run, model, data)
-    base = hardware_of(network, profile, "8bit")
-    folder = target or file.parent / "search"
+    on = subject(run, model, arg, weights, data, step, metric)
+    base = hardware_of(on.network, profile, "8bit")
+    folder = target or on.folder / "search"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}") from None
     result = design_search(
-        network,
-        list(images.test_batches()),
+        on.network,
+        on.test,
         choices,
         objective,
-        calibration=images.train_sample(calibration),
+        **on.measure,
+        calibration=on.sample(calibration),
         base=base,
         max_drop=drop,
         trials=trials,
@@ -109,14 +118,15 @@ def search(
         write_profile(result, folder / "best.yaml")
     out().print(table(result))
     if result.best is None:
-        note(f"[yellow]no design keeps within {drop:.1%} of {result.accuracy:.1%}[/]: allow more, or search wider")
+        show = result.metric.text
+        note(f"[yellow]no design keeps within {drop:g} of {show(result.accuracy)}[/]: allow more, or search wider")
     best = "" if result.best is None else "best.yaml, "
     note(f"written: {plain(folder)}: {best}designs.csv, pareto.png, search.journal")
 
 
 def table(search: "DesignSearch") -> Table:
     """Return the Pareto front by rising cost, the cheapest allowed design marked."""
-    titles = *map(plain, search.designs[0].values), plain(search.objective.replace("_", " ")), "accuracy"
+    titles = *map(plain, search.designs[0].values), plain(search.objective.replace("_", " ")), search.metric.title
     caption = f"digital network: {search.accuracy:.4f}; {len(search.designs)} designs; ✓ the one to take"
     result = Table("", *numbers(*titles), caption=caption)
     for design in search.pareto:

@@ -10,32 +10,37 @@ from ..profile import HardwareProfile
 from .base import EXIT_CODES, note, numbers, out, plain
 from .options import (
     Age,
+    Arg,
     Calibration,
     Chips,
     Data,
+    MetricName,
     Model,
     Profile,
     RangesOption,
     RunPath,
     Seed,
+    StepPath,
     TestSubset,
     Threads,
+    WeightsFile,
     check_suffix,
-    load_run,
     method_of,
     own_profile,
 )
 from .output import draw, write_table
+from .subject import subject
 from .values import use_threads
 
 if TYPE_CHECKING:
     from ..analysis.sensitivity import Sensitivity
 
 EPILOG = (
-    "[bold]How to read it:[/] 'alone' is the accuracy with this layer on hardware and all others digital, 'others' "
-    "with this layer digital and all others on hardware. The first layer gains most by staying digital. Means of "
-    "--chips chips, the same ones in every row.\n\n"
+    "[bold]How to read it:[/] 'alone' is the accuracy (or --metric) with this layer on hardware and all others "
+    "digital, 'others' with this layer digital and all others on hardware. The first layer gains most by staying "
+    "digital. Means of --chips chips, the same ones in every row.\n\n"
     "[bold]Examples:[/]\n\n"
+    "analogsim sensitivity --model my_net:MyNet --weights net.pt --data my_data:loader --profile pcm\n\n"
     "analogsim sensitivity runs/plain --profile pcm --age 1d\n\n"
     "analogsim sensitivity runs/plain --profile mychip.yaml --chips 10 --test-subset 500\n\n"
     f"{EXIT_CODES}"
@@ -43,7 +48,7 @@ EPILOG = (
 
 
 def sensitivity(
-    run: RunPath,
+    run: RunPath = None,
     profile: Profile = None,
     chips: Chips = 3,
     age: Age = 0.0,
@@ -52,6 +57,10 @@ def sensitivity(
     data: Data = None,
     test_subset: TestSubset = None,
     model: Model = None,
+    arg: Arg = None,
+    weights: WeightsFile = None,
+    step: StepPath = None,
+    metric: MetricName = None,
     seed: Seed = 0,
     threads: Threads = None,
     target: Annotated[
@@ -70,19 +79,20 @@ def sensitivity(
     from ..analysis.sensitivity import sensitivity as measure
 
     use_threads(threads)
-    file, network, images = load_run(run, model, data, test_subset)
-    hardware = own_profile(network) if profile is None else HardwareProfile.load(profile)
+    on = subject(run, model, arg, weights, data, step, metric, test_subset)
+    hardware = own_profile(on.network) if profile is None else HardwareProfile.load(profile)
     result = measure(
-        network,
+        on.network,
         hardware,
-        list(images.test_batches()),
-        calibration=images.train_sample(calibration),
+        on.test,
+        **on.measure,
+        calibration=on.sample(calibration),
         method=method_of(ranges, None),
         chips=chips,
         age=age,
         seed=seed,
     )
-    csv = target or file.parent / (f"sensitivity-{Path(profile).stem}.csv" if profile else "sensitivity.csv")
+    csv = target or on.folder / (f"sensitivity-{Path(profile).stem}.csv" if profile else "sensitivity.csv")
     write_table(result.to_frame(), csv)
     picture = csv.with_suffix(".png")
     draw(result, picture, (8, 1.6 + 0.28 * len(result.layers)))

@@ -14,24 +14,27 @@ from .base import EXIT_CODES, note, out, plain
 from .curves import draw, table
 from .options import (
     Age,
+    Arg,
     Calibration,
     Data,
     Device,
+    MetricName,
     Model,
     Percentile,
     RangesOption,
     RunPath,
+    StepPath,
     TestSubset,
     Threads,
+    WeightsFile,
     check_ranges,
     check_suffix,
-    load_run,
     method_of,
     on_hardware,
     own_profile,
 )
 from .output import write_table
-from .run_file import Run, weights_file
+from .subject import subject
 from .values import sigma_grid, use_threads
 
 EPILOG = (
@@ -39,6 +42,7 @@ EPILOG = (
     "analogsim sweep runs/plain\n\n"
     "analogsim sweep runs/plain --sigmas 'logspace(-1,1,9)' --repeats 10\n\n"
     "analogsim sweep runs/plain --profile 8bit   (convert, calibrate, then sweep the noise at the ADC)\n\n"
+    "analogsim sweep --model my_net:MyNet --weights net.pt --data my_data:loader --metric perplexity\n\n"
     "analogsim sweep runs/noisy --quantity weights --out weights.json\n\n"
     "analogsim sweep runs/resnet --batch-norm 1000   (statistics as they are under each noise)\n\n"
     "A run that was trained with --profile is swept on its own hardware, with the ranges that it was trained with, "
@@ -55,7 +59,7 @@ def _named(quantity: str | None) -> str | None:
 
 
 def sweep(
-    run: RunPath,
+    run: RunPath = None,
     sigmas: Annotated[
         str,
         typer.Option(
@@ -96,6 +100,10 @@ def sweep(
     data: Data = None,
     test_subset: TestSubset = None,
     model: Model = None,
+    arg: Arg = None,
+    weights: WeightsFile = None,
+    step: StepPath = None,
+    metric: MetricName = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides all noise, and the chip.")] = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -109,16 +117,16 @@ def sweep(
         ),
     ] = None,
 ) -> None:
-    """Measure a trained network's accuracy over a grid of noise, and its midpoint noise level µ."""
+    """Measure a trained network's accuracy (or --metric) over a grid of noise, and its midpoint noise level µ."""
     grid = sigma_grid(sigmas)
     check_ranges(ranges, percentile, profile)
-    file = weights_file(run)
-    about = Run.load(file)
-    on_chips = profile is not None or about.hardware is not None
+    on = subject(run, model, arg, weights, data, step, metric, test_subset)
+    network = on.network
+    on_chips = profile is not None or on.hardware
     what = quantity_named(quantity or ("noise.output" if on_chips else "activations"))
     if what.startswith("noise.") and not on_chips:
         raise typer.BadParameter(f"{what} is a field of the hardware: give --profile too", param_hint="--quantity")
-    stem = target or file.parent / default_name(what, profile, batch_norm)
+    stem = target or on.folder / default_name(what, profile, batch_norm)
     check_suffix(stem, ".json")
 
     from ..batches import BATCH
@@ -128,33 +136,25 @@ def sweep(
 
     use_threads(threads)
     where = choose_device(device)
-    _, network, images = load_run(file, model, data, test_subset, about)
     if profile is not None:
-        network = on_hardware(network, profile, images, calibration, percentile, ranges)
+        network = on_hardware(network, profile, on.sample(calibration), percentile, ranges, on.step)
     if on_chips:
         program(network, seed)
         at_time(network, age)
-    batches, chance = list(images.test_batches()), images.chance
-    statistics = images.train_sample(batch_norm, BATCH) if batch_norm else None
+    statistics = on.sample(batch_norm, BATCH) if batch_norm else None
     curve = noise_sweep(
         network,
-        batches,
+        on.test,
         grid,
         repeats,
         quantity=what,
-        chance=chance,
+        chance=on.chance,
+        **on.measure,
         seed=seed,
         device=where,
         batch_norm=statistics,
     )
-    measured = {
-        "network": about.model,
-        "args": about.args,
-        "weights_crc32": about.weights.crc32,
-        "data": images.label,
-        "fingerprint": images.fingerprint,
-        "batch_norm_images": batch_norm,
-    }
+    measured = on.about | {"batch_norm_images": batch_norm}
     if on_chips:
         measured |= {"profile": own_profile(network).model_dump(mode="json"), "age": age}
     if profile is not None:
@@ -165,7 +165,7 @@ def sweep(
         curve.save(stem)
     csv, picture = stem.with_name(stem.stem + ".csv"), stem.with_name(stem.stem + ".png")
     write_table(curve.to_frame(), csv, numbers=None)
-    name = file.resolve().parent.name
+    name = on.folder.resolve().name
     draw({name: curve}, picture)
     out().print(table({name: curve}))
     note(f"written: {plain(stem)}, {plain(csv.name)}, {plain(picture.name)}")

@@ -152,7 +152,7 @@ def train(
     if profile is not None:
         declared = HardwareProfile.load(profile)
         method = method_of(ranges, percentile)
-        network = on_hardware(network, declared, images, calibration, percentile, method)
+        network = on_hardware(network, declared, images.train_sample(calibration), percentile, method)
         program(network, seed)
         if learn_ranges:
             learn(network)

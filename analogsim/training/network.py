@@ -24,32 +24,52 @@ def find(path: str) -> Callable[..., Any]:
     AnalogSimError
         There is no such module or name, or importing it fails.
     """
+    found = imported(path, "model")
+    if not callable(found):
+        raise AnalogSimError(f"model {path!r}: it is {type(found).__name__}, no network and nothing that makes one")
+    if inspect.isroutine(found) or inspect.isclass(found):
+        _refuse_standard(path, getattr(found, "__module__", None) or "")
+    return found
+
+
+def imported(path: str, what: str) -> Any:
+    """Import anything from "module:name"; the current folder is looked in first.
+
+    Parameters
+    ----------
+    path : str
+    what : str
+        What it is to be, for messages.
+
+    Raises
+    ------
+    AnalogSimError
+        There is no such module or name, or importing it fails.
+    """
     module_name, colon, name = path.partition(":")
     if not (colon and module_name and name) or "/" in module_name or module_name.endswith(".py"):
-        raise AnalogSimError(f"model {path!r}: an import path 'module:name' is needed, such as models.lenet:LeNet5")
+        example = "models.lenet:LeNet5" if what == "model" else f"my_code:{what}"
+        raise AnalogSimError(f"{what} {path!r}: an import path 'module:name' is needed, such as {example}")
     here = _look_here()
-    _refuse_standard(path, module_name)
+    _refuse_standard(path, module_name, what)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise AnalogSimError(
-                f"model {path!r}: no module {error.name!r} in this folder ({here}) or among the installed packages"
+                f"{what} {path!r}: no module {error.name!r} in this folder ({here}) or among the installed packages"
             ) from None
-        raise AnalogSimError(f"model {path!r}: importing {module_name} fails: {error}") from error
+        raise AnalogSimError(f"{what} {path!r}: importing {module_name} fails: {error}") from error
     except (Exception, SystemExit) as error:
         raise AnalogSimError(
-            f"model {path!r}: importing {module_name} fails: {type(error).__name__}: {error}"
+            f"{what} {path!r}: importing {module_name} fails: {type(error).__name__}: {error}"
         ) from error
     found: Any = module
     for part in name.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise AnalogSimError(
-            f"model {path!r}: {module_name} has no network {name!r}; it has {', '.join(_networks(module)) or 'none'}"
-        )
-    if inspect.isroutine(found) or inspect.isclass(found):
-        _refuse_standard(path, getattr(found, "__module__", None) or "")
+        if not hasattr(found, part):
+            has = f"; it has {', '.join(_networks(module)) or 'no network'}" if what == "model" else ""
+            raise AnalogSimError(f"{what} {path!r}: {module_name} has no {name!r}{has}")
+        found = getattr(found, part)
     return found
 
 
@@ -92,9 +112,10 @@ def _look_here() -> str:
     return here
 
 
-def _refuse_standard(path: str, module_name: str) -> None:
+def _refuse_standard(path: str, module_name: str, what: str = "model") -> None:
     if module_name.partition(".")[0] in sys.stdlib_module_names:
-        raise AnalogSimError(f"model {path!r}: Python's standard library has no networks, so it was not called")
+        has = {"model": "no networks"}.get(what, f"no {what} for this")
+        raise AnalogSimError(f"{what} {path!r}: Python's standard library has {has}, so it was not called")
 
 
 def _has_class(module_name: str, name: str) -> bool:

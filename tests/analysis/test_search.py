@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from analogsim import HardwareProfile, calibrate, convert, cost, design_search, program, set_seed
+from analogsim.analysis.journal import read_journal
 from analogsim.analysis.search import varied
 from analogsim.cli.search import read_space
 from analogsim.errors import ProfileError, SearchError
@@ -167,6 +168,11 @@ def test_what_cannot_be_is_refused(digits, monkeypatch):
 def test_a_damaged_journal_and_another_calibration_are_refused(digits, tmp_path):
     journal = tmp_path / "journal"
     search(digits, trials=1, storage=journal)
+    whole = read_journal(journal)
+    whole.model_copy(update={"tried": (whole.tried[0].model_copy(update={"accuracy": 2.0}),)}).save(journal)
+    with pytest.raises(SearchError, match="damaged .accuracy 2"):
+        search(digits, trials=1, storage=journal)
+    whole.save(journal)
     with pytest.raises(SearchError, match="another .* calibration"):
         search((*digits[:2], [digits[2][0][:9]]), trials=1, storage=journal)
     journal.write_text("no JSON\n")

@@ -285,6 +285,6 @@ def test_options_without_what_they_are_of_are_wrong_usage(tmp_path, option, mess
 
 def test_what_a_digital_run_has_not_is_wrong_usage(run, aware):
     for command in ("budget", "cost"):
-        assert "trained without hardware" in refused(command, run, code=2)
+        assert "is on no hardware" in refused(command, run, code=2)
     for command in ("budget", "sweep"):
         assert "give one too" in refused(command, aware, "--ranges", "mse", code=2)

@@ -198,7 +198,7 @@ def test_json_that_is_not_what_it_should_be(kept, kind):
         ("result", {"status": "splendid"}, "status"),
         ("result", {"job": {"model": "another"}}, "not of its folder's"),
         ("plan", {"cells": [{"job": "../../elsewhere"}]}, "cells"),
-        ("journal", {"tried": [{"places": {}, "cost": 1, "accuracy": 2}]}, "accuracy"),
+        ("journal", {"tried": [{"places": {}, "cost": 1, "accuracy": None}]}, "accuracy"),
     ],
 )
 def test_what_cannot_be_is_refused_without_a_checksum_too(kept, kind, change, words):
