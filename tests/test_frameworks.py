@@ -10,7 +10,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "frameworks.md").read_text(encoding="utf-8")
 CODE = dict(re.findall(r"^## (.+?)\n.*?```python\n(.+?)```", PAGE, re.MULTILINE | re.DOTALL))
-NEEDS = {"transformers' Trainer": ("transformers", "accelerate"), "Lightning": ("lightning",)}
+NEEDS = {
+    "transformers' Trainer": ("transformers", "accelerate"),
+    "Lightning": ("lightning",),
+    "Any network, any data, any measure": ("transformers",),
+}
 
 
 @pytest.mark.slow

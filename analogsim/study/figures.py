@@ -44,6 +44,8 @@ def write_figures(variants: Sequence[Variant], folder: Path) -> list[Path]:
         own = [variant for variant in variants if variant.cell.model == model]
         files += _draw(_curves, own, colors, folder / f"curves-{name}", short(model))
         files += _draw(_learning, own, colors, folder / f"learning-{name}", short(model))
+        if any(variant.hardware for variant in own):
+            files += _draw(_hardware, own, colors, folder / f"hardware-{name}", f"{short(model)} on hardware")
     return files + _draw(_tradeoff, variants, colors, folder / "tradeoff", "peak accuracy against µ")
 
 
@@ -185,6 +187,26 @@ def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -
         axes.set_ylim(0, None)
         axes.set_xlim(*sigma_range(variants))
         _plain_ticks(axes, (1.0,))
+
+
+def _hardware(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
+    labels = list(dict.fromkeys(label for variant in variants for label in variant.hardware))
+    for number, variant in enumerate(variants):
+        places = [place for place, label in enumerate(labels) if label in variant.hardware]
+        found = [variant.hardware[labels[place]] for place in places]
+        shift = 0.3 * (number / max(len(variants) - 1, 1) - 0.5)
+        axes.errorbar(
+            [place + shift for place in places],
+            [float(np.mean(one)) for one in found],
+            [float(np.std(one)) for one in found],
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle="",
+            capsize=2,
+            color=colors[variant.cell.method, variant.cell.variant],
+            label=short(variant.name),
+        )
+    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", fontsize=8)
+    axes.set_ylabel("accuracy, of all seeds and chips")
 
 
 def _tradeoff(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:

@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from itertools import product
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from ..ages import seconds
 from ..errors import ProfileError, QuantizationError, StudyError
+from ..profile import HardwareProfile
 from ..qat import QATSpec
 from ..quantities import BEFORE, Target
 from ..training.data import identify
@@ -21,6 +23,9 @@ from .sigmas import read_sigmas
 
 RESULTS = 1
 """Version of what a job computes; raised where the same settings would give another result."""
+
+METHODS = ("maximum", "percentile", "mse", "noise-aware")
+"""Of `calibrate`."""
 
 Count = Annotated[int, Field(ge=1)]
 MOST = 100_000
@@ -67,6 +72,46 @@ class Sweep(Value):
         values["quantity"] = next(word for word, now in BEFORE.items() if now == self.quantity)
         # Left out where it is not used: jobs keep the names that they had before there was such a thing.
         return {name: value for name, value in values.items() if name != "batch_norm" or value}
+
+
+class Hardware(Value):
+    """Hardware that every trained network is measured on, and how it is varied; see `hardware_sweep`."""
+
+    profile: str | dict[str, Any]
+    """A shipped profile, the path of a file, or the fields of one."""
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]]
+    """Fields of the profile, as adc.bits, age and calibration → values; every combination is measured."""
+    chips: Count = 3
+    """Programmed for each combination, where chips differ or there is noise."""
+    calibration: Count = 1024
+    """Training images that ranges are taken from."""
+    method: Literal["maximum", "percentile", "mse", "noise-aware"] = "maximum"
+    """How they are, where `vary` does not say it."""
+
+    def resolved(self) -> Self:
+        """Return the same with the profile's fields in place of its name, so that a job says all that decides it.
+
+        Raises
+        ------
+        StudyError
+            There is no such profile, or a combination that makes none.
+        """
+        from ..analysis.fields import AGE, METHOD, varied
+
+        try:
+            given = self.profile
+            profile = HardwareProfile(**given) if isinstance(given, dict) else HardwareProfile.load(given)
+            for values in product(*self.vary.values()):
+                point = dict(zip(self.vary, values))
+                varied(profile, point)
+                seconds(point.get(AGE, 0))
+                if point.get(METHOD, self.method) not in METHODS:
+                    raise ProfileError(f"{METHOD}: {point[METHOD]!r} is none; there are {', '.join(METHODS)}")
+        except ProfileError as error:
+            raise StudyError(f"hardware: {error}") from None
+        if not self.vary:
+            raise StudyError("hardware.vary: at least one field is needed, such as age: [0, 1d]")
+        return self.model_copy(update={"profile": profile.model_dump(mode="json")})
 
 
 class Network(Value):
@@ -124,11 +169,15 @@ class Job(Value):
     train: TrainSpec
     qat: QATSpec | None
     sweep: Sweep
+    hardware: Hardware | None = None
+    """With the profile's fields."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result, as plain values."""
-        return {
+        # Left out where there is none: jobs keep the names that they had before there was such a thing.
+        hardware = {} if self.hardware is None else {"hardware": self.hardware.model_dump(mode="json")}
+        return hardware | {
             "results": RESULTS,
             "model": self.model,
             "args": self.args,
@@ -207,6 +256,8 @@ class Study(Value):
     train: dict[str, Any] = {}
     """Fields of TrainSpec for all; networks, methods and their grids override them, in this order."""
     sweep: Sweep = Sweep()
+    hardware: Hardware | None = None
+    """Hardware that every trained network is measured on, too."""
     baseline: str | None = None
     """Method that the others are called `brittle` against; null: the first in floating point and without noise."""
 
@@ -275,7 +326,7 @@ class Study(Value):
         DataError
             The data are not there: jobs are identified by what is in the files.
         """
-        data = identify(self.data)
+        data, hardware = identify(self.data), self.hardware and self.hardware.resolved()
         seeds = range(self.seeds) if isinstance(self.seeds, int) else dict.fromkeys(self.seeds)
         entries: list[Entry] = []
         jobs: dict[str, Job] = {}
@@ -286,7 +337,7 @@ class Study(Value):
                         continue
                     own: dict[str, Entry] = {}
                     for variant, point in _points(method):
-                        job = self._job(title, number, point, seed, data, trust)
+                        job = self._job(title, number, point, seed, data, trust, hardware)
                         cell = Entry.of(job, model=title, method=method.name, variant=variant, seed=seed)
                         own.setdefault(job.id, cell)
                         jobs.setdefault(job.id, job)
@@ -295,7 +346,14 @@ class Study(Value):
         return entries, jobs
 
     def _job(
-        self, title: str, number: int, point: Mapping[str, Any], seed: int, data: str, trust: Collection[str]
+        self,
+        title: str,
+        number: int,
+        point: Mapping[str, Any],
+        seed: int,
+        data: str,
+        trust: Collection[str],
+        hardware: Hardware | None,
     ) -> Job:
         network, method, here = self.models[title], self.methods[number], f"methods.{number}"
         chosen: dict[str, dict[str, Any]] = {part: {} for part in GRIDS}
@@ -330,6 +388,7 @@ class Study(Value):
             train=train.made(TrainSpec),
             qat=quantization,
             sweep=self.sweep,
+            hardware=hardware,
         )
 
 

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..analysis.hardware_sweep import hardware_sweep
 from ..batch_norm import batch_norms
 from ..errors import AnalogSimError, DivergenceError, StudyError
 from ..machine import choose_device, provenance
-from ..qat import prepare_qat
+from ..profile import HardwareProfile
+from ..qat import freeze_quantization, prepare_qat
 from ..robustness.sweep import noise_sweep
 from ..seeds import forked, seed_generators
 from ..storage.files import appended, lock, write_text
@@ -132,6 +134,8 @@ def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None) 
                 progress=False,
             )
             curve.save(files.sweep)
+            if job.hardware is not None:
+                about["hardware"] = on_hardware(network, job, data)
             # Of all epochs, also those before a kill, or the job's share of a group's.
             trained_in, swept_in = sum(epoch["seconds"] for epoch in trained.history), time.perf_counter() - clock
             about |= {"status": trained.status, "message": "", "history": trained.history}
@@ -146,6 +150,23 @@ def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None) 
         files.error.unlink(missing_ok=True)
     finally:
         files.running.unlink(missing_ok=True)
+
+
+def on_hardware(network: nn.Module, job: Job, data: DataSet) -> list[dict[str, Any]]:
+    """Return what a trained network is worth on each hardware that its job asks for."""
+    hardware: Any = job.hardware
+    found = hardware_sweep(
+        network if job.qat is None else freeze_quantization(network),
+        list(data.test_batches()),
+        hardware.vary,
+        profile=HardwareProfile(**hardware.profile),
+        calibration=data.train_sample(hardware.calibration),
+        method=hardware.method,
+        chips=hardware.chips,
+        seed=job.train.seed,
+        progress=False,
+    )
+    return [{"values": values, "found": accuracies} for values, accuracies in found.points]
 
 
 def announce(job: Job, folder: Path, device: str) -> None:

@@ -1,6 +1,7 @@
 """The JSON files of a study's directory, field by field: what is read back must be what was written."""
 
 import hashlib
+import math
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -14,7 +15,7 @@ from ..robustness.midpoint import MidpointFit
 from ..storage.files import content, refuse_links
 from ..storage.kept import Record, opened, read_kept, why
 from ..training.history import History, numbered
-from ..value import NonNegative, Value
+from ..value import Fraction, NonNegative, Value
 from .grid import Entry, digest
 
 __all__ = ["Failure", "GroupJobs", "Grouped", "Owner", "Packed", "Plan", "Result", "Run", "read"]
@@ -51,6 +52,15 @@ class Seconds(Value):
     all: NonNegative
 
 
+class Point(Value):
+    """One hardware of those that a network was measured on."""
+
+    values: dict[str, Any]
+    """Of the fields that are varied."""
+    found: Annotated[tuple[Fraction, ...], Field(min_length=1)]
+    """The accuracy on each chip."""
+
+
 class Result(Record):
     """A finished job: result.json."""
 
@@ -75,12 +85,18 @@ class Result(Record):
     device: str
     threads: Annotated[int, Field(ge=1)]
     grouped: Grouped | None = None
+    hardware: tuple[Point, ...] | None = None
+    """Accuracies on the job's hardware, where it asks for them."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         numbered(self.history)
         if self.status != "diverged" and not (self.history and self.seconds):
             raise ValueError(f"{self.status}, but without a history or the time it took")
+        asked = self.job.get("hardware")
+        wanted = math.prod(map(len, asked["vary"].values())) if asked and self.status != "diverged" else 0
+        if len(self.hardware or ()) != wanted:
+            raise ValueError(f"hardware: {wanted} points are needed")
         return self
 
 

@@ -17,7 +17,7 @@ from ..storage.files import refuse_links, write_text
 from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
 from .file import study_text
 from .records import Result
-from .results import Variant, load_variants, write_results, write_summary
+from .results import Variant, load_variants, write_hardware, write_results, write_summary
 from .store import Store
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def write_report(directory: str | os.PathLike[str]) -> list[Path]:
     if not store.busy():  # a run writes them itself
         write_results(store)
         write_summary(store, variants)
+        write_hardware(store)
     refuse_links(store.root / FIGURES)
     pictures = write_figures(variants, store.root / FIGURES)
     write_text(store.root / PAGE, _page(store, variants))
@@ -83,6 +84,7 @@ def _page(store: Store, variants: Sequence[Variant]) -> str:
         learning={m: _html(learning_figure(own, colors), f"learn-{i}") for i, (m, own) in enumerate(by_model.items())},
         tradeoff=_html(tradeoff_figure(variants, colors), "tradeoff"),
         rows=[_row(variant, colors) for variant in variants],
+        hardware=list(dict.fromkeys(label for variant in variants for label in variant.hardware)),
         claims=any(variant.claim for variant in variants),
         failed=[(c.title, store.error(c.job)) for c in plan if states[c.job] == "failed"],
         runs=store.runs(),
@@ -226,10 +228,14 @@ def _html(figure: "Figure", name: str) -> Any:
 
 def _row(variant: Variant, colors: dict[tuple[str, str], str]) -> dict[str, Any]:
     curve, cell = variant.curve, variant.cell
-    row = {"model": cell.model, "method": cell.method, "name": variant.name, "claim": variant.claim}
+    row: dict[str, Any] = {"model": cell.model, "method": cell.method, "name": variant.name, "claim": variant.claim}
     row |= {"color": colors[cell.method, cell.variant], "seeds": f"{variant.trainings}/{len(variant.states)}"}
     row |= {"peak": "-", "noise_free": "-", "midpoint": "-", "interval": "-", "half": "-"}
     row["flags"] = ", ".join(variant.flags)
+    row["hardware"] = {
+        label: f"{np.mean(found):.3f} ± {np.std(found):.3f}" if len(found) > 1 else f"{found[0]:.3f}"
+        for label, found in variant.hardware.items()
+    }
     if curve is not None:
         row |= {"peak": f"{curve.peak:.3f}", "noise_free": f"{curve.noise_free:.3f}"}
         if "no_fit" not in variant.flags:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FitError
@@ -16,7 +16,7 @@ from .store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-RESULTS, SUMMARY = "results.csv", "summary.csv"
+RESULTS, SUMMARY, HARDWARE = "results.csv", "summary.csv", "hardware.csv"
 SETTINGS = ("model", "method", "variant", "sigma", "bits", "scaling", "s")
 NUMBERS = ("peak", "noise_free", "midpoint", "ci_low", "ci_high", "crossing", "slope", "r2")
 
@@ -38,6 +38,8 @@ class Variant:
     states : tuple of str
         Of every seed, finished or not.
     claim : str
+    hardware : dict
+        Combination of the fields that are varied, as text → accuracies of all seeds and chips on it.
     """
 
     cell: Entry
@@ -46,6 +48,7 @@ class Variant:
     histories: dict[int, list[Epoch]]
     states: tuple[str, ...]
     claim: str
+    hardware: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -96,6 +99,23 @@ def summarise(directory: str | os.PathLike[str]) -> "pd.DataFrame":
     return _summary(load_variants(Store(directory)))
 
 
+def load_hardware(directory: str | os.PathLike[str]) -> "pd.DataFrame":
+    """Return what the trained networks of a study are worth on its hardware: one row a training, combination and chip.
+
+    Returns
+    -------
+    DataFrame
+        model, method, variant, sigma (of training), bits, scaling, s, seed, job, a column for each field that is
+        varied, chip, accuracy. Empty where the study has no hardware.
+
+    Raises
+    ------
+    StudyError
+        The directory holds no study, or a damaged file.
+    """
+    return _hardware(Store(directory))
+
+
 def load_variants(store: Store) -> list[Variant]:
     """Return every variant of a study's methods on every network, in the order of the file.
 
@@ -118,13 +138,24 @@ def load_variants(store: Store) -> list[Variant]:
             judges[model] = curve
         states = tuple(store.state(cell.job) for cell in cells)
         histories = {seed: result.history for seed, result in ended.items()}
-        variants.append(Variant(cells[0], len(curves), curve, histories, states, study.method(method).claim_on(model)))
+        hardware: dict[str, list[float]] = {}
+        for point in (point for result in ended.values() for point in result.hardware or ()):
+            label = ", ".join(f"{name} {value}" for name, value in point.values.items())
+            hardware.setdefault(label, []).extend(point.found)
+        claim = study.method(method).claim_on(model)
+        variants.append(Variant(cells[0], len(curves), curve, histories, states, claim, hardware))
     return [_judged(variant, judges.get(variant.cell.model), study.reference) for variant in variants]
 
 
 def write_results(store: Store) -> None:
     """Write results.csv from what the jobs left; it is written aside, then renamed."""
     write_text(store.root / RESULTS, _results(store).to_csv(index=False, float_format="%.6g"))
+
+
+def write_hardware(store: Store) -> None:
+    """Write hardware.csv likewise, where the study has hardware."""
+    if store.study().hardware is not None:
+        write_text(store.root / HARDWARE, _hardware(store).to_csv(index=False, float_format="%.6g"))
 
 
 def write_summary(store: Store, variants: list[Variant] | None = None) -> None:
@@ -163,6 +194,21 @@ def _results(store: Store) -> "pd.DataFrame":
         rows.append(row)
     columns = [*SETTINGS, "seed", "job", "status", "data", "epochs", "test_accuracy", *NUMBERS, "flags", "seconds"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _hardware(store: Store) -> "pd.DataFrame":
+    import pandas as pd
+
+    hardware = store.study().hardware
+    axes = list(hardware.vary) if hardware else []
+    rows = [
+        _settings(cell) | {"seed": cell.seed, "job": cell.job} | point.values | {"chip": chip, "accuracy": accuracy}
+        for cell in store.plan()
+        if (result := store.result(cell.job))
+        for point in result.hardware or ()
+        for chip, accuracy in enumerate(point.found)
+    ]
+    return pd.DataFrame(rows, columns=[*SETTINGS, "seed", "job", *axes, "chip", "accuracy"])
 
 
 def _summary(variants: list[Variant]) -> "pd.DataFrame":
