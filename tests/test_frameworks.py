@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "frameworks.md").read_text(encoding="utf-8")
-CODE = dict(re.findall(r"^## (.+?)\n.*?```python\n(.+?)```", PAGE, re.MULTILINE | re.DOTALL))
+CODE = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.+?)```", PAGE, re.MULTILINE | re.DOTALL))
 NEEDS = {
     "transformers' Trainer": ("transformers", "accelerate"),
     "Lightning": ("lightning",),
