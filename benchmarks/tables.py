@@ -9,11 +9,11 @@ import typer
 
 from analogsim.bench import Case, Report, Result, Spread
 
-from . import findings
+from . import char_gpt, findings
 from .common import RESULTS, ROOT
 from .findings import grid
 
-NAMES = ("performance", "gpu", "paper", "devices", "studies")
+NAMES = ("performance", "gpu", "paper", "devices", "studies", "char_gpt")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in NAMES))
 MARKER = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -238,6 +238,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "group": group,
     "chips": chips,
     **findings.TABLES,
+    **char_gpt.TABLES,
 }
 
 
