@@ -178,5 +178,10 @@ def images(folder: Path, name: Literal["lossless", "jpeg"] = "lossless") -> tupl
     """
     with np.load(folder / ("cifar10-lossless-subset.npz" if name == "lossless" else "cifar10.npz")) as file:
         x, y = torch.from_numpy(file["test_images"]), torch.from_numpy(file["test_labels"]).long()
+    return normalised(x), y
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """Return uint8 images (B, H, W, 3) as the network takes them, (B, 3, H, W)."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    return (x.permute(0, 3, 1, 2) / 255 - mean) / std, y
+    return (pixels.permute(0, 3, 1, 2) / 255 - mean) / std
