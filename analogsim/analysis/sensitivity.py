@@ -135,7 +135,8 @@ class Sensitivity:
         ax.set_ylim(-0.6, len(frame) - 0.4)
         ax.set_xlabel(f"{self.metric.title} on {self.profile}")
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(fontsize="small", frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        # Two rows: beside long names of layers four columns would reach beyond the figure.
+        ax.legend(fontsize="small", frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return ax
 
 

@@ -9,6 +9,7 @@ from torch import nn
 import analogsim as an
 from analogsim.ages import seconds, text
 from analogsim.analysis.fields import varied
+from analogsim.analysis.sensitivity import LayerSensitivity, Sensitivity
 from analogsim.errors import (
     AnalogSimError,
     AnalogSimWarning,
@@ -274,3 +275,21 @@ def test_pictures_show_every_line(net, data):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["digital network", "age 0", "age 1d"]
     ax = an.sensitivity(net, NOISY, data, metric=Slope()).plot(Figure().subplots())
     assert [label.get_text() for label in ax.get_yticklabels()][::-1][0] in ("0", "2", "4")
+
+
+def test_the_legend_stays_within_the_picture_beside_long_names():
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    layers = tuple(
+        LayerSensitivity(f"encoder.layer.{number}.attention.output.dense", 9, (0.9,), (0.8,)) for number in range(4)
+    )
+    found = Sensitivity(layers, 1.0, (0.7,), "pcm", an.Measure("rank_agreement"))
+    figure = Figure(figsize=(8, 1.4 + 0.28 * len(layers)), layout="constrained")
+    ax = found.plot(figure.subplots())
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    legend = ax.get_legend().get_window_extent()
+    assert 0 <= legend.x0 < legend.x1 <= figure.bbox.width
+    assert 0 <= legend.y0 < legend.y1 <= figure.bbox.height
