@@ -10,7 +10,7 @@ import pydoc_data.topics
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,25 +180,44 @@ def operands(model: nn.Module, batch: Batch, rows: int | None) -> dict[str, floa
     return dict(zip(("negative", "negative_squares", "sum", "largest_sum"), np.median(found, 0).tolist()))
 
 
-def causes() -> dict[str, tuple[HardwareProfile, str]]:
-    """Return `brainscales2` as shipped, and with what may be in the way taken away; and how ranges are calibrated."""
+def obstacles() -> dict[str, Report]:
+    """Return what of `brainscales2` may be in this encoder's way, and the change of the profile that takes it away."""
     base = HardwareProfile.load("brainscales2")
-    sign: Report = {"dac": {"signed": True}}
-    # As the chip's gain does it, which a user sets: noise stays 2 LSB.
-    scale = base.adc.full_scale / GAIN  # type: ignore[operator]
-    gain: Report = {"adc": {"full_scale": scale}, "noise": {"output": base.noise.output / GAIN}}
-    wide = gain | {"adc": {"full_scale": scale, "sum_bits": None}}
-    quiet = wide | {"noise": {"output": 0.0}}
-    gained = f"a gain {GAIN} times as high"
+    # A higher gain, which a user of the chip sets, leaves noise at 2 LSB.
+    gain: Report = {
+        "adc": {"full_scale": base.adc.full_scale / GAIN},  # type: ignore[operator]
+        "noise": {"output": base.noise.output / GAIN},
+    }
     return {
-        "as shipped": (base, "maximum"),
-        "as shipped, ranges noise-aware": (base, "noise-aware"),
-        "inputs with a sign": (base.varied(**sign), "maximum"),
-        gained: (base.varied(**gain), "maximum"),
-        f"inputs with a sign and {gained}": (base.varied(**sign, **gain), "maximum"),
-        "these, and sums of any size": (base.varied(**sign, **wide), "maximum"),
-        "these, and no noise": (base.varied(**sign, **quiet), "maximum"),
-        "these, and inputs of 8 bits": (base.varied(**quiet, dac={"signed": True, "bits": 8}), "maximum"),
+        "inputs have no sign": {"dac": {"signed": True}},
+        "inputs have 5 bits (instead of 8)": {"dac": {"bits": 8}},
+        f"gain (instead of {GAIN} times as much)": gain,
+        "noise of 2 LSB": {"noise": {"output": 0.0}},
+        "sums are rounded down (instead of to the nearest)": {"adc": {"rounding": "nearest"}},
+        "sums of several arrays saturate at 8 bits": {"adc": {"sum_bits": None}},
+        "one weight range a matrix (instead of one a column)": {"weight": {"w_max": "column"}},
+    }
+
+
+def without(names: Iterable[str]) -> HardwareProfile:
+    """Return `brainscales2` without some of the obstacles."""
+    changes: Report = {}
+    for name, change in obstacles().items():
+        if name in names:
+            for part, fields in change.items():
+                changes[part] = changes.get(part, {}) | fields
+    return HardwareProfile.load("brainscales2").varied(**changes)
+
+
+def causes() -> dict[str, tuple[HardwareProfile, str]]:
+    """Return variants of `brainscales2`, and how their ranges are calibrated."""
+    every = obstacles()
+    return {
+        "as shipped": (without(()), "maximum"),
+        "as shipped, ranges noise-aware": (without(()), "noise-aware"),
+        "without all": (without(every), "maximum"),
+        **{f"without: {name}": (without([name]), "maximum") for name in every},
+        **{f"only: {name}": (without(every.keys() - {name}), "maximum") for name in every},
     }
 
 
@@ -265,7 +284,11 @@ def main(
     for name, job in jobs.items():
         if name not in report["parts"]:
             started = time.perf_counter()
-            report["parts"][name] = {"found": job(), "seconds": round(time.perf_counter() - started, 1)}
+            report["parts"][name] = {
+                "found": job(),
+                "seconds": round(time.perf_counter() - started, 1),
+                "commit": commit(),
+            }
             write_text(out, json.dumps(report, indent=1) + "\n")
             print(f"{name}: {report['parts'][name]['seconds']} s", flush=True)
     images = out.parent if quick else IMAGES
@@ -277,7 +300,7 @@ def kept(out: Path, about: dict[str, Any]) -> Report:
     """Return what a file has of the same measurement, or an empty report: other sentences are another measurement."""
     report: Report = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
     if report.get("about") != about:
-        report = {"machine": machine(), "commit": commit(), "about": about, "parts": {}}
+        report = {"machine": machine(), "about": about, "parts": {}}
     return report
 
 
@@ -334,6 +357,7 @@ def draw(report: Report, path: Path) -> None:
     bits.set(xlabel="ADC, bits", ylabel="rank agreement", title="preset 8bit")
     curve(report).plot(noise)
     noise.set(ylabel="rank agreement", title="injected noise")
+    noise.legend(loc="center left", frameon=False)  # above it the curve stands, to the right it falls
     for ax in (ages, bits):
         ax.legend(frameon=False)
     for ax in (fresh, ages, bits, noise):
@@ -372,12 +396,13 @@ def encoder_presets() -> str:
     ]
     facts, about = report["machine"], report["about"]
     versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("python", "torch", "numba"))
+    commits = ", ".join(dict.fromkeys(str(part["commit"])[:10] for part in report["parts"].values()))
     minutes = sum(part["seconds"] for part in report["parts"].values()) / 60
     where = (
         f"\n{about['sentences']} sentences ({about['pairs']} pairs, {about['tokens']} tokens), ranges of "
         f"{about['calibration']} others; mean [lowest, highest] of {about['chips']} chips where chips differ or there "
         f"is noise; {', '.join(f'`{name}` on {few} sentences' for name, few in about['slow'].items())}. "
-        f"{facts['processor']}, one thread; {versions}; commit {report['commit'][:10]}; "
+        f"{facts['processor']}, one thread; {versions}; commit {commits}; "
         f"`python -m benchmarks.encoder`, {minutes:.0f} minutes.\n"
     )
     return grid(["preset", *AGES], rows) + where
@@ -424,7 +449,15 @@ def encoder_layers() -> str:
 def encoder_brainscales2() -> str:
     """Agreement on BrainScaleS-2 with what may be in the way taken away."""
     report = result()
-    rows = [[name, spread(of(report, f"brainscales2 {name}")[0][1])] for name in causes()]
+
+    def told(variant: str) -> str:
+        return spread(of(report, f"brainscales2 {variant}")[0][1])
+
+    rows = [[name, told(f"without: {name}"), told(f"only: {name}")] for name in obstacles()]
+    rows.insert(0, ["", told("as shipped"), told("without all")])
+    header = ["`brainscales2`", "as shipped, but without this", "without all others, but with this"]
+    table = grid(header, rows)
+    aware = f"\nAs shipped, with ranges by noise-aware calibration: {told('as shipped, ranges noise-aware')}.\n"
     found, base = of(report, "operands"), HardwareProfile.load("brainscales2")
     lsb = base.adc.full_scale / 127  # type: ignore[operator]
     text = (
@@ -434,7 +467,7 @@ def encoder_brainscales2() -> str:
         f"{found['largest_sum'] / lsb:.1f} LSB), and noise has one of {base.noise.output / lsb:.1f} LSB. All are "
         "medians over the layers of the digital encoder.\n"
     )
-    return grid(["`brainscales2`", "agreement"], rows) + text
+    return table + aware + text
 
 
 TABLES: dict[str, Callable[[], str]] = {
