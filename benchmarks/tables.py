@@ -1,4 +1,4 @@
-"""Write the tables of README.md, docs/performance.md and docs/paper.md from the results, between their markers."""
+"""Write the tables of README.md and of the pages in docs/ from the results, between their markers."""
 
 import json
 import re
@@ -9,11 +9,11 @@ import typer
 
 from analogsim.bench import Case, Report, Result, Spread
 
-from . import char_gpt, findings
+from . import char_gpt, encoder, findings
 from .common import RESULTS, ROOT
 from .findings import grid
 
-NAMES = ("performance", "gpu", "paper", "devices", "studies", "char_gpt")
+NAMES = ("performance", "gpu", "paper", "devices", "studies", "char_gpt", "encoder")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in NAMES))
 MARKER = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -239,6 +239,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "chips": chips,
     **findings.TABLES,
     **char_gpt.TABLES,
+    **encoder.TABLES,
 }
 
 

@@ -1,4 +1,4 @@
-"""The encoder's benchmark: its measure is what it says."""
+"""The encoder's benchmark: its measure is what it says, and its page what it measured."""
 
 import importlib.util
 import json
@@ -13,8 +13,10 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 from benchmarks import encoder
+from benchmarks.tables import MARKER
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "encoder.md"
 
 
 def agreement(found, wanted, sizes):
@@ -48,6 +50,13 @@ def test_sentences_are_sentences_and_the_same_again():
     assert found == encoder.sentences(50)
     assert len(set(found)) == 50
     assert all(40 <= len(each) <= 200 and each.endswith(".") for each in found)
+
+
+def test_the_page_is_as_generated():
+    text = PAGE.read_text(encoding="utf-8")
+    assert {name for _, name, _ in MARKER.findall(text)} == set(encoder.TABLES)
+    for name, made in encoder.TABLES.items():
+        assert f"<!-- table: {name} -->\n\n{made()}\n<!-- end -->" in text, "python -m benchmarks.tables"
 
 
 @pytest.mark.slow
