@@ -772,7 +772,7 @@ COMMANDS = re.findall(r"^(analogsim study run benchmarks/\S+) --data cifar10\b",
 
 
 def test_the_page_s_example_is_a_study(tmp_path):
-    example, method = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    example, method, hardware = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     made = Study(**(yaml.safe_load(example) | {"data": "digits", "train": {"epochs": 20, "lr": 2e-3}}))
     assert len(made.expand()[1]) == 3 * 4
     (tmp_path / "study.yaml").write_text(example + "\n")
@@ -780,7 +780,8 @@ def test_the_page_s_example_is_a_study(tmp_path):
         load_study(tmp_path / "study.yaml").expand()[1].keys()
         == made.model_copy(update={"train": {"epochs": 20, "lr": 2e-3, "batch_size": 32}}).expand()[1].keys()
     )
-    (job,) = study(methods=yaml.safe_load(method)).expand()[1].values()
+    (job,) = study(methods=yaml.safe_load(method), **yaml.safe_load(hardware)).expand()[1].values()
+    assert job.hardware.vary == {"adc.bits": [4, 6, 8], "age": [0, "1d", "1y"]}
     assert job.qat.layer("classifier.relu3", "classifier").act_bits == 8
     assert job.qat.layer("features.conv1").weight_bits == 8
     assert job.qat.layer("features.relu1").act_bits == 4
