@@ -30,6 +30,8 @@ def seconds(age: float | str) -> float:
 
 
 def text(age: float) -> str:
-    """Return seconds in the largest unit of which there is one at least, to three digits."""
+    """Return seconds in the largest unit of which there is one at least, to three digits; months only if whole."""
     unit = next((unit for unit in _SHOWN if age >= UNITS[unit]), "s")
+    if unit == "d" and not age % UNITS["mo"]:
+        unit = "mo"
     return f"{age / UNITS[unit]:.3g} {unit}"

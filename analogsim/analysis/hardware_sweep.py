@@ -77,11 +77,12 @@ class HardwareSweep:
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
-        table = self.summary().to_string(index=False, formatters=dict.fromkeys(("mean", "std"), "{:.4f}".format))
+        shown = dict.fromkeys(("mean", "std"), "{:.4f}".format)
+        table = self.summary().to_string(index=False, formatters=shown, na_rep="")
         return f"{self.metric.title} on {self.profile}; digital {self.digital:.4f}\n{table}"
 
     def _repr_html_(self) -> str:
-        return self.summary().to_html(index=False, float_format=lambda value: f"{value:.4f}")
+        return self.summary().to_html(index=False, float_format=lambda value: f"{value:.4f}", na_rep="")
 
     def save(self, path: str | Path) -> None:
         """Write `to_frame` as CSV; never leaves half a file."""

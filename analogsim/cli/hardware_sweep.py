@@ -120,5 +120,6 @@ def table(found: "HardwareSweep") -> Table:
     result = Table(*numbers(*map(plain, found.axes), found.metric.title, "std", "chips"), caption=caption)
     for row in found.summary().to_dict("records"):
         values = (plain(row[key]) for key in found.axes)
-        result.add_row(*values, f"{row['mean']:.4f}", f"{row['std']:.4f}", str(row["chips"]))
+        std = "" if row["chips"] == 1 else f"{row['std']:.4f}"
+        result.add_row(*values, f"{row['mean']:.4f}", std, str(row["chips"]))
     return result
