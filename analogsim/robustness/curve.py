@@ -408,9 +408,21 @@ class RobustnessCurve:
         ax.set_ylabel(self.metric.title)
         if self.metric.share:
             ax.set_ylim(0, None)
+        elif self.chance is not None:
+            ax.set_ylim(*self._view(ax, self.chance))
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(loc="upper right" if self.metric.higher_is_better else "upper left", framealpha=0.9, edgecolor="none")
         return ax
+
+    def _view(self, ax: "Axes", chance: float) -> tuple[float, float]:
+        """Return the values to show: what is worse than guessing counts as guessing, and little of it is to be seen."""
+        best = max(float(self.metric.heights(self.values).max()), float(self.metric.heights(self.noise_free)))
+        worst = float(self.metric.heights(chance))
+        margin = max(best - worst, 1e-9)
+        low, high = sorted(self.metric.values([worst - 0.35 * margin, best + 0.1 * margin]).tolist())
+        if not ax.get_autoscaley_on():  # set by another curve
+            low, high = min(low, ax.get_ylim()[0]), max(high, ax.get_ylim()[1])
+        return low, high
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the curve and its fit (where it has one) as JSON, with a checksum; never leaves half a file.

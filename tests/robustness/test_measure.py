@@ -236,6 +236,25 @@ def test_curves_of_any_measure_are_kept_and_drawn(kind, tmp_path):
     axes = again.plot()
     assert axes.get_ylabel() == measure.name
     assert axes.get_yscale() == ("log" if measure.logarithmic else "linear")
+    for value in (KINDS[kind][2], *values.ravel()):
+        assert axes.get_ylim()[0] <= value <= axes.get_ylim()[1]
+    __import__("matplotlib.pyplot").pyplot.close("all")
+
+
+@pytest.mark.parametrize("metric", ["mse", "perplexity", "r2"])
+def test_a_picture_shows_the_way_to_guessing_and_little_beyond(metric):
+    measure, guess, free = MEASURES[metric], *{"mse": (1.0, 0.1), "perplexity": (65.0, 3.0), "r2": (0.0, 0.8)}[metric]
+    far = measure.values(
+        measure.heights(guess) - np.where(GRID > 5, 1e2, 0.0) * (0.05 if metric == "perplexity" else 1)
+    )
+    curve = RobustnessCurve(GRID, np.c_[np.where(GRID < 0.5, free, far)], free, guess, metric=metric)
+    axes = curve.plot()
+    low, high = axes.get_ylim()
+    curve.plot(axes)
+    assert axes.get_ylim() == (low, high)
+    assert low < min(free, guess) < max(free, guess) < high
+    heights = measure.heights([low, high] if measure.logarithmic or low > 0 or metric == "r2" else [1e-9, high])
+    assert heights.min() >= measure.heights(guess) - 0.5 * (measure.heights(free) - measure.heights(guess))
     __import__("matplotlib.pyplot").pyplot.close("all")
 
 
