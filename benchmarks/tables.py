@@ -12,8 +12,9 @@ from analogsim.bench import Case, Report, Result, Spread
 from . import char_gpt, encoder, findings
 from .common import RESULTS, ROOT
 from .findings import grid
+from .published import tables as published
 
-NAMES = ("performance", "gpu", "paper", "devices", "studies", "char_gpt", "encoder")
+NAMES = ("performance", "gpu", "paper", "devices", "studies", "char_gpt", "encoder", "published")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in NAMES))
 MARKER = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -240,6 +241,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **findings.TABLES,
     **char_gpt.TABLES,
     **encoder.TABLES,
+    **published.TABLES,
 }
 
 
