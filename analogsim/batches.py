@@ -221,13 +221,27 @@ def tensors_of(batch: Any) -> Iterator[Tensor]:
 
 
 def samples_of(batch: Any) -> int:
-    """Return how many samples a batch, or its target, has: the length of a list, or of its first tensor (1 of none)."""
+    """Return how many samples inputs, or targets, have: the length of a list, a tuple of numbers or an array, or of the
+    first tensor in them (1 of none).
+    """
     if isinstance(batch, PackedSequence):
         return int(batch.batch_sizes[0])
-    if isinstance(batch, list) and not all(isinstance(part, int | float) for part in batch):
+    if isinstance(batch, list) or isinstance(batch, tuple) and all(isinstance(part, int | float) for part in batch):
         return len(batch)
+    if not isinstance(batch, Tensor) and (shape := getattr(batch, "shape", None)):  # numpy's
+        return int(shape[0])
     first = next(tensors_of(batch), None)
     return 1 if first is None or not first.ndim else len(first)
+
+
+def samples_in(batch: Batch) -> int:
+    """Return how many samples a batch has: of a tuple or list of parts those of the first, of a list of samples all."""
+    if not _is_sequence(batch) or not batch:
+        return samples_of(batch)
+    parts = Tensor | PackedSequence | list | tuple
+    if isinstance(batch, list) and not any(isinstance(part, parts) for part in batch):
+        return len(batch)
+    return samples_of(batch[0])
 
 
 def as_batches(data: Batches) -> Iterable[Batch]:

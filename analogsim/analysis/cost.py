@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..batches import Batch, Step, called, device_of, inputs_of, moved, samples_of
+from ..batches import Batch, Step, called, device_of, moved, samples_in
 from ..chip import Layout
 from ..convert import converted
 from ..errors import ConversionError, ShapeError
@@ -170,7 +170,7 @@ def cost(
                 raise
             raise ShapeError(f"{what}: {type(model).__name__} refuses it: {error}") from None
     for _, _, counter in seen:
-        counter.products /= max(1, samples_of(inputs if step else inputs_of(inputs)))
+        counter.products /= max(1, samples_in(inputs))
     used = [(name, layer) for name, layer, counter in seen if counter.products]
     counted = {name.rpartition(".")[0] if isinstance(layer, Crossbar) else name for name, layer in used}
     layers = tuple(counter.cost(name or "the layer") for name, _, counter in seen if counter.products)

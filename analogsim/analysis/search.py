@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from ..batches import Batches, Step, as_batches, inputs_of, samples_of
+from ..batches import Batches, Step, as_batches, samples_in
 from ..convert import convert
 from ..errors import SearchError, UnreachedWarning
 from ..nn import set_seed
@@ -318,7 +318,7 @@ def design_search(
         warnings.simplefilter("ignore", category=UnreachedWarning)  # said already
         path = None if storage is None else Path(storage)
         last.enter_context(alone(path))
-        calibrated_on = sum(samples_of(batch if step else inputs_of(batch)) for batch in inputs)
+        calibrated_on = sum(map(samples_in, inputs))
         settings = [base.model_dump(), choices, kind, max_drop, repeats, seed, round(exact, 9), calibrated_on]
         settings += [] if measure is ACCURACY else [measure.name]
         about = json.dumps(settings, default=str, sort_keys=True)

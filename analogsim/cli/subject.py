@@ -166,12 +166,12 @@ def first(batches: "Batches", count: int) -> list[Any]:
     DataError
         There is no batch.
     """
-    from ..batches import inputs_of, samples_of, with_targets
+    from ..batches import samples_in, with_targets
 
     found, samples = [], 0
     for batch in with_targets(batches):
         found.append(batch)
-        samples += samples_of(inputs_of(batch))
+        samples += samples_in(batch)
         if samples >= count:
             break
     if not found:

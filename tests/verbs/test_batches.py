@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import Dataset
 
 import analogsim as an
-from analogsim.batches import as_batches, moved, samples_of, tensors_of
+from analogsim.batches import as_batches, moved, samples_in, samples_of, tensors_of
 from analogsim.errors import CalibrationError, DataError, ShapeError
 
 PROFILE = an.HardwareProfile(dac={"bits": 8}, adc={"bits": 8}, noise={"output": 0.01}, tile={"rows": 4})
@@ -120,6 +120,8 @@ def test_a_batch_is_moved_as_a_whole_and_stays_as_it_is():
     assert isinstance(there["d"], Point)
     assert there["a"][1][1] == "text"
     assert [samples_of(one) for one in (X, batch, packed, [X, X], 3)] == [24, 24, 2, 2, 1]
+    assert [samples_of(one) for one in ([1, 2, 3], (1, 2, 3), Y.numpy())] == [3, 3, 24]
+    assert [samples_in(one) for one in ([X, Y], ([X, X], Y), {"x": X}, [{"x": X}, {"x": X}])] == [24, 2, 24, 2]
 
 
 class Needs(nn.Module):
@@ -160,6 +162,12 @@ def test_inputs_that_no_network_takes_need_a_step():
             an.calibrate(analog, data, progress=False)
     with pytest.raises(ShapeError, match="inputs: the batch is neither"):
         an.cost(analog, PROFILE, Sample(X, Y))
+
+
+def test_costs_of_a_loader_s_batch_are_those_of_a_sample_with_a_step_too():
+    wanted = repr(an.cost(Net(), PROFILE, (6,)))
+    for batch in ([X, Y], (X, Y)):
+        assert repr(an.cost(Net(), PROFILE, batch, step=lambda model, batch: (model(batch[0]), batch[1]))) == wanted
 
 
 def test_costs_of_a_batch_are_those_of_a_sample():
