@@ -4,6 +4,7 @@ Nothing here needs torch: curves are read and fitted by it.
 """
 
 import difflib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -145,7 +146,8 @@ def measure_named(name: str) -> Measure:
 def as_measure(metric: Any) -> Measure:
     """Return what a metric is that a user gives: a name, a `Measure`, an object with three methods, or a function.
 
-    Its direction is what its attribute `higher_is_better` says, as torchmetrics' do; without one more is better.
+    Its direction is what its attribute `higher_is_better` says, as torchmetrics' do; without one more is better, but of
+    torch's own losses less.
 
     Raises
     ------
@@ -164,10 +166,20 @@ def as_measure(metric: Any) -> Measure:
             "metric: give an object with reset, update and compute, a function (output, target), or one of "
             f"{', '.join(MEASURES)} (got {metric!r})"
         )
-    name = type(metric).__name__ if is_metric else getattr(metric, "__name__", type(metric).__name__)
-    direction = getattr(metric, "higher_is_better", True)
+    function = getattr(metric, "func", metric) if isinstance(metric, functools.partial) else metric
+    name = type(metric).__name__ if is_metric else getattr(function, "__name__", type(function).__name__)
+    direction = getattr(metric, "higher_is_better", not _is_loss(function))
     if direction is None:
         raise FitError(
             f"metric: {name} does not say whether more is better; give Measure({name!r}, higher_is_better=…, of=…)"
         )
     return Measure(name, bool(direction), of=metric)
+
+
+def _is_loss(function: Any) -> bool:
+    """Say whether a function is one of torch's losses."""
+    if any(kind.__module__ == "torch.nn.modules.loss" for kind in type(function).__mro__):
+        return True
+    name = getattr(function, "__name__", "")
+    known = getattr(function, "__module__", "") == "torch.nn.functional"
+    return known and (name.endswith("_loss") or "cross_entropy" in name or name == "kl_div")

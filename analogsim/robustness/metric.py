@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import IGNORED, Batch, Step, answered, inputs_of, logits_of, samples_of
+from ..batches import IGNORED, Batch, Step, answered, logits_of, samples_in, samples_of
 from ..errors import AnalogSimWarning, DataError, FitError, NonFiniteError, ShapeError
-from .measure import ACCURACY, Measure
+from .measure import ACCURACY, MEASURES, Measure
 
 ROUNDING = 1e-6  # by which a share, a float32, may be beyond [0, 1]
 VOID = 255  # the label of pixels that do not count, in data sets for segmentation
@@ -191,9 +191,11 @@ class Library:
             preds = torch.where(unknown, (target + 1) % self.classes, guess)
         elif self.name == "auroc":
             self.finite = self.finite and bool(not preds.isnan().any())
-            # One scale for all batches: torchmetrics makes probabilities of those batches that have none.
+            # One scale in [0, 1] for all batches: torchmetrics makes probabilities of those batches that have none. Not
+            # the sigmoid where order is all that counts: it is 1 from 17 on.
+            preds = preds.double().clamp(-1e300, 1e300)  # infinity too
             preds = preds[:, 1] - preds[:, 0] if preds.ndim == 2 and self.classes == 2 else preds
-            preds = preds.sigmoid() if preds.ndim == 1 else preds.softmax(1)
+            preds = 0.5 + 0.5 * preds / (1 + preds.abs()) if preds.ndim == 1 else preds.softmax(1)
         if self.metric is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the memory that outputs take until the end
@@ -217,8 +219,40 @@ class Library:
         return library.F1Score(task="multiclass", num_classes=self.classes, average="macro")
 
 
+class Own:
+    """A user's metric, as it is, and how many classes the outputs have."""
+
+    classes = 0
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.metric.reset()
+
+    def to(self, device: torch.device) -> None:
+        """Go where the outputs are, if the metric can."""
+        if callable(move := getattr(self.metric, "to", None)):
+            move(device)
+
+    def update(self, preds: Any, target: Any) -> None:
+        """Count a batch."""
+        self.classes = classes_of(preds, target)
+        self.metric.update(preds, target)
+
+    def guess(self) -> float | None:
+        """Return what the metric says itself that guessing gives, if it does."""
+        guess = getattr(self.metric, "guess", None)
+        return float(guess()) if callable(guess) else None
+
+    def compute(self) -> Any:
+        """Return what the metric does."""
+        return self.metric.compute()
+
+
 class Mean:
-    """The mean of a function of (output, target): of one value a sample, or of one a batch, weighted by its samples."""
+    """The mean of a function of (output, target): of all values, or of one a batch, weighted by its samples."""
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self.function = function
@@ -226,20 +260,28 @@ class Mean:
     def reset(self) -> None:
         """Forget all batches."""
         self.total: Tensor | float = 0.0
-        self.weight = self.classes = 0
+        self.weighted: Tensor | float = 0.0
+        self.values = self.samples = self.classes = 0
+        self.several = False
 
     def update(self, preds: Any, target: Any) -> None:
         """Count a batch."""
-        found = torch.as_tensor(self.function(preds, target)).double()
-        several = found.ndim > 0
-        weight = found.numel() if several else samples_of(target)
-        self.total = self.total + (found.sum() if several else found * weight)
-        self.weight += weight
-        self.classes = preds.shape[-1] if isinstance(preds, Tensor) and preds.ndim > 1 else 0
+        value = self.function(preds, target)
+        try:
+            found = torch.as_tensor(value).double()
+        except (TypeError, ValueError, RuntimeError):
+            raise FitError(f"metric: the function gave {type(value).__name__}, no number and no tensor") from None
+        samples = samples_of(target)
+        # A tensor of one value may be that of a batch, or of the one label in it: other batches tell.
+        self.several = self.several or found.numel() != 1
+        self.total, self.values = self.total + found.sum(), self.values + found.numel()
+        self.weighted, self.samples = self.weighted + found.sum() * samples, self.samples + samples
+        self.classes = classes_of(preds, target)
 
     def compute(self) -> float:
         """Return the mean."""
-        return float(self.total) / self.weight if self.weight else math.nan
+        total, weight = (self.total, self.values) if self.several else (self.weighted, self.samples)
+        return float(total) / weight if weight else math.nan
 
 
 OWN: dict[str, Callable[[], Any]] = {
@@ -275,10 +317,15 @@ def made(measure: Measure) -> Any:
     Raises
     ------
     FitError
-        The measure needs torchmetrics, which is missing.
+        Nothing computes the measure, or it needs torchmetrics, which is missing.
     """
-    if measure.of is not None:
-        return copy.deepcopy(measure.of) if isinstance(measure.of, Metric) else Mean(measure.of)
+    of, needed = measure.of, "an object with reset, update and compute, or a function (output, target)"
+    if isinstance(of, type) or of is not None and not (isinstance(of, Metric) or callable(of)):
+        raise FitError(f"metric: {measure.name} is to be computed by {of!r}; give {needed}")
+    if of is not None:
+        return Own(copy.deepcopy(of)) if isinstance(of, Metric) else Mean(of)
+    if measure.name not in MEASURES:
+        raise FitError(f"metric: nothing computes {measure.name!r}; give Measure({measure.name!r}, of=…), {needed}")
     if measure.name in OWN:
         return OWN[measure.name]()
     torchmetrics(measure.name)
@@ -286,10 +333,28 @@ def made(measure: Measure) -> Any:
 
 
 def guessed(measure: Measure, metric: Any) -> float | None:
-    """Return what guessing gives on the data that a metric has just seen; None where it is not known."""
-    if isinstance(metric, Errors):
-        return metric.guess()
-    return None if measure.guess is None else float(measure.guess(getattr(metric, "classes", 0)))
+    """Return what guessing gives on the data that a metric has just seen; None where it is not known.
+
+    Raises
+    ------
+    FitError
+        The measure's function of the number of classes gives none.
+    """
+    if measure.guess is None:
+        return metric.guess() if isinstance(metric, Errors | Own) else None
+    classes = getattr(metric, "classes", 0)
+    try:
+        return float(measure.guess(classes))
+    except ArithmeticError as error:
+        raise FitError(f"metric: what guessing gives of {measure.name} for {classes} classes: {error}") from None
+
+
+def classes_of(preds: Any, target: Any) -> int:
+    """Return how many classes outputs have, (B, classes, …) or (B, …, classes) for targets (B, …); 0 of no classes."""
+    if not isinstance(preds, Tensor) or preds.ndim < 2:
+        return 0
+    second = isinstance(target, Tensor) and preds.shape[:-1] != target.shape
+    return preds.shape[1] if second and (preds.shape[0], *preds.shape[2:]) == target.shape else preds.shape[-1]
 
 
 def per_class(preds: Tensor, target: Tensor, void: int | None = None) -> tuple[Tensor, Tensor]:
@@ -362,7 +427,7 @@ def measured(
     metric.reset()
     samples, lost = 0, False
     for number, batch in enumerate(batches):
-        if not samples_of(batch if step else inputs_of(batch)):
+        if not samples_in(batch):
             continue
         output, target = answered(model, batch, step, f"data: batch {number}")
         output = logits_of(output)

@@ -2,10 +2,12 @@
 
 import math
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import analogsim as an
@@ -115,6 +117,89 @@ def test_metrics_of_one_s_own():
     assert as_measure(each).name == "each"
     with pytest.raises(FitError, match="does not say whether more is better; give Measure"):
         as_measure(torchmetrics.MeanMetric())
+
+
+def test_a_mean_over_uneven_batches_is_that_of_all_samples():
+    wrong = (LOGITS.argmax(1) != LABELS).double()
+    wanted = float(wrong.mean())
+
+    def one(output, target):
+        return (output.argmax(1) != torch.as_tensor(target)).double().mean()
+
+    def kept(output, target):
+        return one(output, target)[None]
+
+    for function in (one, kept, lambda output, target: float(one(output, target))):
+        for convert in (torch.Tensor.long, torch.Tensor.tolist, lambda labels: tuple(labels.tolist()), np.asarray):
+            batches = [(LOGITS[part], convert(LABELS[part])) for part in (slice(0, 40), slice(40, 60))]
+            measure = as_measure(function)
+            found = measured(nn.Identity(), batches, made(measure), measure)
+            assert found == (pytest.approx(wanted), 60)
+
+
+def test_a_function_s_values_are_those_of_labels_where_a_batch_has_one():
+    labels = torch.tensor([0, 1, -100, -100, -100, 2])
+    found = as_measure(lambda output, target: output[target != -100])
+    outputs, batches = torch.tensor([1.0, 2, 0, 0, 0, 6]), [slice(0, 2), slice(2, 6)]
+    assert value_of(found, [(outputs[part], labels[part]) for part in batches]) == 3
+
+
+def value_of(measure, batches):
+    return measured(nn.Identity(), batches, made(measure), measure)[0]
+
+
+def test_of_torch_s_losses_less_is_better():
+    losses = nn.CrossEntropyLoss(), nn.MSELoss(), F.cross_entropy, F.smooth_l1_loss, F.kl_div
+    for loss in (*losses, partial(F.cross_entropy, label_smoothing=0.1)):
+        assert not as_measure(loss).higher_is_better
+    assert as_measure(partial(F.cross_entropy, label_smoothing=0.1)).name == "cross_entropy"
+    assert as_measure(F.cosine_similarity).higher_is_better
+    assert as_measure(nn.CosineSimilarity()).higher_is_better
+
+
+def test_a_measure_that_nothing_computes_is_refused():
+    for measure in (Measure("loss", False), Measure("loss", of=torch.nn.MSELoss), Measure("loss", of=3)):
+        with pytest.raises(FitError, match="an object with reset, update and compute, or a function"):
+            made(measure)
+    for wrong in (None, {}, "0.5"):
+        with pytest.raises(FitError, match="the function gave"):
+            value(lambda output, target, wrong=wrong: wrong, LOGITS, LABELS)
+
+
+class Counting:
+    """A metric of one's own; it knows what guessing gives."""
+
+    def reset(self):
+        self.right = self.samples = 0
+
+    def update(self, preds, target):
+        self.right, self.samples = self.right + int((preds.argmax(1) == target).sum()), self.samples + target.numel()
+
+    def compute(self):
+        return self.right / self.samples
+
+    def guess(self):
+        return 0.25
+
+
+@pytest.mark.parametrize("of", [Counting(), lambda output, target: (output.argmax(1) == target).double()])
+def test_the_classes_that_guessing_is_of_are_those_of_the_outputs(of):
+    measure = Measure("right", guess=lambda classes: 1 / classes, of=of)
+    assert value(measure, LOGITS, LABELS)[1] == 1 / 7
+    assert value(measure, torch.randn(6, 5, 8, 9), torch.zeros(6, 8, 9).long())[1] == 1 / 5, "of (batch, classes, …)"
+    with pytest.raises(FitError, match="what guessing gives of right for 0 classes"):
+        value(Measure("right", guess=lambda classes: 1 / classes, of=lambda output, target: output), LABELS, LABELS)
+
+
+def test_a_metric_may_know_itself_what_guessing_gives():
+    assert value(Counting(), LOGITS, LABELS)[1] == 0.25
+
+
+def test_auroc_tells_confident_outputs_apart():
+    pytest.importorskip("torchmetrics")
+    outputs, labels = torch.tensor([20.0, 30, 40, math.inf])[:, None], torch.tensor([0, 0, 1, 1])
+    assert value("auroc", outputs, labels, 2)[0] == 1
+    assert value("auroc", torch.cat([0 * outputs[:3], outputs[:3]], 1), labels[:3], 1)[0] == 1
 
 
 def test_what_does_not_fit_is_refused():
