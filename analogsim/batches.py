@@ -4,8 +4,8 @@ import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from itertools import count
+from operator import length_hint
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -53,7 +53,7 @@ def run(model: nn.Module, batches: Batches, progress: bool, title: str, step: St
         No batch was given, or the network cannot be called on one; see `called`.
     """
     device, number = device_of(model), 0
-    for batch in track(as_batches(batches), title, progress):
+    for batch in track(Lent(as_batches(batches)), title, progress):
         called(model, moved(batch, device), step, f"batches: batch {number}", CalibrationError)
         number += 1
     if not number:
@@ -152,10 +152,19 @@ def _needs(model: nn.Module, key: str, inputs: Mapping[str, Any]) -> bool:
 def _is_causal(model: nn.Module) -> bool:
     """Say whether a network is a language model of transformers that predicts each label from those before it."""
     config = getattr(model, "config", None)
-    if config is None or getattr(config, "is_encoder_decoder", False):
+    if config is None or any(
+        getattr(part, "is_encoder_decoder", False) for part in (config, getattr(config, "text_config", None))
+    ):
         return False
-    names = [kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("transformers.")]
-    return any(part in name for name in names for part in ("CausalLM", "LMHead"))
+    base = getattr(model, "get_base_model", None)  # peft's
+    inner = base() if callable(base) else model
+    if getattr(inner, "loss_type", None) == "ForConditionalGeneration":  # that sees pictures, too
+        return True
+    names = [kind.__name__ for kind in type(inner).__mro__ if kind.__module__.startswith("transformers.")]
+    return any(part in name and not name.startswith(_UNSHIFTED) for name in names for part in ("CausalLM", "LMHead"))
+
+
+_UNSHIFTED = "XLMWithLMHead", "XLNetLMHead", "FlaubertWithLMHead"  # whose labels are those of the same place
 
 
 def _next(labels: Any) -> Any:
@@ -261,8 +270,15 @@ def as_batches(data: Batches) -> Iterable[Batch]:
     return data
 
 
-def with_targets(data: Batches) -> Iterable[Batch]:
+def listed(data: Batches) -> list[Batch]:
+    """Return all batches, as `as_batches` has them."""
+    return list(Lent(as_batches(data)))
+
+
+def with_targets(data: Batches, step: Step | None = None) -> Iterable[Batch]:
     """Return batches with their targets: of inputs (N, …) and targets (N, …), a tuple or list, parts of `BATCH`.
+
+    A list of two tensors of one kind are two batches for a step, which finds targets in them.
 
     Raises
     ------
@@ -271,42 +287,54 @@ def with_targets(data: Batches) -> Iterable[Batch]:
     """
     if isinstance(data, Sequence) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
         x, y = cast(Labelled, data)
+        if step is not None and isinstance(data, list) and (x.dtype, x.shape[1:]) == (y.dtype, y.shape[1:]):
+            return data
         if not x.ndim or x.shape[:1] != y.shape[:1]:
             raise DataError(f"data: as many inputs as labels are needed, got {tuple(x.shape)} and {tuple(y.shape)}")
         return list(zip(x.split(BATCH), y.split(BATCH)))
     return as_batches(data)
 
 
-def repeatable(data: Batches, device: torch.device) -> Iterable[Batch]:
+def repeatable(data: Batches, device: torch.device, step: Step | None = None) -> Iterable[Batch]:
     """Return batches with targets that can be run through many times: on the device where they fit, else read again.
 
     Raises
     ------
     DataError
-        It is nothing that batches come from.
+        It is nothing that batches come from, or no network's device.
     """
-    source = with_targets(data)
+    source = with_targets(data, step)
+    if device.type == "meta":
+        raise DataError("model: it is on the device meta and has no numbers; load its weights first")
     if not isinstance(source, Iterable):
         raise DataError(f"data: batches are needed, got {type(data).__name__}")
     once = isinstance(source, Iterator)
     kept, size = [], 0
-    # A loader's own random numbers (order, augmentation) are torch's: they are lent.
-    with nullcontext() if isinstance(source, Sequence) else forked(torch.device("cpu")):
-        for batch in source:
-            size += sum(tensor.nbytes for tensor in tensors_of(batch))
-            if size > KEEP and not once:
-                return _Streamed(source, device)
-            kept.append(batch if size > KEEP else moved(batch, device))
-    return _Streamed(kept, device) if size > KEEP else kept
+    for batch in Lent(source):
+        size += sum(tensor.nbytes for tensor in tensors_of(batch))
+        if size > KEEP and not once:
+            return Lent(source, device)
+        kept.append(batch if size > KEEP else moved(batch, device))
+    return Lent(kept, device) if size > KEEP else kept
 
 
-class _Streamed:
-    """Batches moved to the device each time they are asked for."""
+class Lent:
+    """Batches, moved to a device each time they are asked for.
 
-    def __init__(self, source: Iterable[Batch], device: torch.device) -> None:
+    A loader's own random numbers (order, augmentation) are torch's: they are lent, and its state is set back.
+    """
+
+    def __init__(self, source: Iterable[Batch], device: torch.device | None = None) -> None:
         self.source, self.device = source, device
 
+    def __length_hint__(self) -> int:
+        return length_hint(self.source)
+
     def __iter__(self) -> Iterator[Batch]:
+        for batch in self.source if isinstance(self.source, Sequence) else self._drawn():
+            yield batch if self.device is None else moved(batch, self.device)
+
+    def _drawn(self) -> Iterator[Batch]:
         cpu = torch.device("cpu")
         with forked(cpu):
             source, state = iter(self.source), torch.get_rng_state()
@@ -317,7 +345,7 @@ class _Streamed:
                 state = torch.get_rng_state()
             if batch is self:
                 return
-            yield moved(batch, self.device)
+            yield batch
 
 
 def _is_sequence(batch: Any) -> bool:

@@ -113,7 +113,7 @@ def reference(
     """
     network, measure = digital_copy(model).eval(), as_measure(metric)
     network = network if device is None else network.to(device)
-    batches, score = repeatable(data, device_of(network)), made(measure)
+    batches, score = repeatable(data, device_of(network), step), made(measure)
     with torch.no_grad():
         value, samples = noiseless(network, batches, score, measure, step)
     return Reference(network, batches, measure, score, step, value, guessed(measure, score), samples)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from ..batches import Batches, Step, as_batches, samples_in
+from ..batches import Batches, Step, listed, samples_in
 from ..convert import convert
 from ..errors import SearchError, UnreachedWarning
 from ..nn import set_seed
@@ -274,7 +274,7 @@ def design_search(
         for value in values:
             varied(base, {key: value})
     digital = reference(model, data, metric, step)
-    model, exact, measure, inputs = digital.network, digital.value, digital.measure, list(as_batches(calibration))
+    model, exact, measure, inputs = digital.network, digital.value, digital.measure, listed(calibration)
     if not inputs:
         raise SearchError("calibration: at least one batch is needed")
     sample = tuple(inputs[0].shape[1:]) if step is None and isinstance(inputs[0], Tensor) else inputs[0]

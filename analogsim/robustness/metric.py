@@ -3,7 +3,7 @@
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import IGNORED, Batch, Step, answered, logits_of, samples_in, samples_of
+from ..batches import IGNORED, Batch, Step, answered, logits_of, samples_in, samples_of, tensors_of
 from ..errors import AnalogSimWarning, DataError, FitError, NonFiniteError, ShapeError
 from .measure import ACCURACY, MEASURES, Measure
 
@@ -243,8 +243,8 @@ class Own:
 
     def guess(self) -> float | None:
         """Return what the metric says itself that guessing gives, if it does."""
-        guess = getattr(self.metric, "guess", None)
-        return float(guess()) if callable(guess) else None
+        guess: Callable[[], Any] | None = getattr(self.metric, "guess", None)
+        return None if guess is None else float(guess())
 
     def compute(self) -> Any:
         """Return what the metric does."""
@@ -483,10 +483,26 @@ def noiseless(
         elif isinstance(output, Tensor) and output.isnan().any():
             raise NonFiniteError("model: its output is not finite without noise; check its weights and the inputs")
 
-    value, samples = measured(model, batches, metric, measure, step=step, examine=examine)
+    value, samples = measured(model, _left_as_they_are(batches), metric, measure, step=step, examine=examine)
     if not math.isfinite(float(measure.heights(value))):
         raise NonFiniteError(f"metric: {measure.name} is {value} without noise; it must be finite")
     return value, samples
+
+
+def _left_as_they_are(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches; refuse a network that changes one in place, for the next pass would get another."""
+    for number, batch in enumerate(batches):
+        before = [
+            (tensor, tensor._version, tensor.clone()) for tensor in tensors_of(batch) if not tensor.is_inference()
+        ]
+        yield batch
+        for tensor, version, value in before:
+            if tensor._version != version and not torch.equal(tensor, value):
+                tensor.copy_(value)
+                raise DataError(
+                    f"data: batch {number}: the network changes it in place, so that the next pass would get another; "
+                    "let it make a new one, as x = x - 1 does and x -= 1 does not"
+                )
 
 
 def with_worst(verb: str, values: np.ndarray, measure: Measure, best: float | None, chance: float | None) -> np.ndarray:

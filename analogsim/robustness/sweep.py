@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from ..batch_norm import estimate_batch_norm
-from ..batches import Batches, Labelled, Step, as_batches, device_of, moved, repeatable
+from ..batches import Batches, Labelled, Step, device_of, listed, moved, repeatable
 from ..errors import ConversionError, FitError
 from ..nn import analog_layers, called_layers, set_seed
 from ..nn.copies import copied
@@ -120,6 +120,8 @@ def noise_sweep(
     value is the worst: that of guessing, or where that is not known the worst that was measured. Of a function its
     value counts. A metric of your own is copied.
 
+    One output for each label ("f1", "auroc") is a logit: above 0 it says yes.
+
     Labels of -100 do not count ("token_accuracy", "perplexity", "f1", "miou"; of "miou" 255 neither). Of a causal
     language model of transformers, `labels` in a mapping are shifted by one as transformers does it for its loss: the
     output at each place is compared with the label of the next.
@@ -130,10 +132,10 @@ def noise_sweep(
     grid, quantity = _grid(sigmas, repeats), quantity_named(quantity)
     model = _prepared(model, quantity, device)
     where = device_of(model) if device is None else torch.device(device)
-    statistics = None if batch_norm is None else list(as_batches(batch_norm))
+    statistics = None if batch_norm is None else listed(batch_norm)
     with torch.no_grad(), bar(progress) as shown:
         task = shown.add_task("Sweeping noise", total=1 + len(grid) * repeats)
-        batches = repeatable(data, where)
+        batches = repeatable(data, where, step)
         set_noise = _silenced(model, quantity)
 
         def set_level(sigma: float) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from operator import length_hint
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -41,7 +42,7 @@ def bar(show: bool = True, remaining: bool = True) -> Progress:
 
 def track(items: Iterable[T], description: str, show: bool = True) -> Iterator[T]:
     """Yield the items under a progress bar."""
-    total = len(items) if hasattr(items, "__len__") else None  # type: ignore[arg-type]
+    total = length_hint(items) or None  # a loader of an endless data set has no length
     with bar(show) as progress:
         task = progress.add_task(description, total=total)
         for item in items:

@@ -2,15 +2,16 @@
 
 import collections
 import dataclasses
+from contextlib import suppress
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import analogsim as an
-from analogsim.batches import as_batches, moved, samples_in, samples_of, tensors_of
+from analogsim.batches import answered, as_batches, moved, samples_in, samples_of, tensors_of
 from analogsim.errors import CalibrationError, DataError, ShapeError
 
 PROFILE = an.HardwareProfile(dac={"bits": 8}, adc={"bits": 8}, noise={"output": 0.01}, tile={"rows": 4})
@@ -164,6 +165,77 @@ def test_inputs_that_no_network_takes_need_a_step():
         an.cost(analog, PROFILE, Sample(X, Y))
 
 
+def test_loaders_are_lent_torch_s_random_numbers():
+    labels, p = Y, PROFILE
+    loader = DataLoader(TensorDataset(X, labels), 6, shuffle=True)
+    normed = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+    analog = an.convert(Net(), p)
+    verbs = {
+        "noise_sweep": lambda: an.noise_sweep(normed, loader, [0.1], 1, batch_norm=loader, progress=False),
+        "calibrate": lambda: an.calibrate(analog, loader, progress=False),
+        "evaluate": lambda: an.evaluate(Net(), loader, profile=p, calibration=loader, progress=False),
+        "sensitivity": lambda: an.sensitivity(Net(), p, loader, calibration=loader, chips=1, progress=False),
+        "hardware_sweep": lambda: an.hardware_sweep(
+            Net(), loader, {"adc.bits": [8]}, profile=p, calibration=loader, chips=1, progress=False
+        ),
+    }
+    for verb, measure in verbs.items():
+        before = torch.get_rng_state()
+        measure()
+        assert torch.equal(torch.get_rng_state(), before), verb
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(list(zip(X, Y)))
+
+
+def test_a_data_set_without_a_length_is_one_too():
+    analog, stream = an.convert(Net(), PROFILE), an.convert(Net(), PROFILE)
+    an.calibrate(analog, X, progress=False)
+    an.calibrate(stream, Stream(), progress=False)
+    assert repr(stream.body.profile) == repr(analog.body.profile)
+    assert an.evaluate(Net(), Stream(), progress=False) == an.evaluate(Net(), (X, Y), progress=False)
+
+
+def test_two_batches_in_a_list_are_two_for_a_step():
+    def step(model, batch):
+        return model(batch), Y[: len(batch)]
+
+    found = [
+        an.evaluate(Net(), batches, step=step, profile=PROFILE, progress=False)
+        for batches in ([X, X[:5]], iter([X, X[:5]]), [X, X[:5], X[:0]])
+    ]
+    assert found[0] == found[1] == found[2]
+    assert found[0].samples == 29
+    pair = an.evaluate(Net(), [X, Y], step=lambda model, batch: (model(batch[0]), batch[1]), progress=False)
+    assert pair == an.evaluate(Net(), (X, Y), progress=False)
+
+
+class InPlace(Net):
+    def forward(self, x):
+        x -= 1
+        return super().forward(x)
+
+
+def test_a_network_that_changes_its_inputs_is_refused_and_they_are_not():
+    data = X.clone()
+    for measure in (
+        lambda: an.evaluate(InPlace(), [{"x": data, "label": Y}], progress=False),
+        lambda: an.noise_sweep(InPlace(), (data, Y), [0.1], 1, progress=False),
+    ):
+        with pytest.raises(DataError, match="batch 0: the network changes it in place"):
+            measure()
+        assert torch.equal(data, X)
+    rectified = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3))
+    assert an.evaluate(rectified, (X.relu(), Y), progress=False).samples == 24, "the same after as before"
+
+
+def test_a_network_without_numbers_is_refused():
+    with pytest.raises(DataError, match="device meta"):
+        an.evaluate(Net().to("meta"), (X, Y), progress=False)
+
+
 def test_costs_of_a_loader_s_batch_are_those_of_a_sample_with_a_step_too():
     wanted = repr(an.cost(Net(), PROFILE, (6,)))
     for batch in ([X, Y], (X, Y)):
@@ -200,6 +272,36 @@ def test_labels_of_a_causal_language_model_are_shifted_as_transformers_does(toke
     assert curve.noise_free == pytest.approx(float(loss.exp()), rel=1e-5)
     assert curve.chance == 30
     assert curve.samples == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_labels_are_shifted_where_transformers_shifts_them(tokens):
+    import transformers as library
+
+    own = {"vocab_size": 30, "n_layer": 1, "n_head": 2}
+    text = library.LlamaConfig(
+        vocab_size=30, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    vision = library.CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    gpt = library.GPT2LMHeadModel(library.GPT2Config(n_embd=16, n_positions=16, **own))
+    models = [
+        library.XLNetLMHeadModel(library.XLNetConfig(d_model=16, d_inner=16, **own)),
+        library.XLMWithLMHeadModel(library.XLMConfig(vocab_size=30, emb_dim=16, n_layers=1, n_heads=2)),
+        library.LlavaForConditionalGeneration(library.LlavaConfig(text_config=text, vision_config=vision)),
+    ]
+    with suppress(ImportError):
+        from peft import LoraConfig, get_peft_model
+
+        lora = LoraConfig(task_type="CAUSAL_LM", target_modules=["c_attn"], fan_in_fan_out=True)
+        models.append(get_peft_model(gpt, lora))
+    for model in models:
+        with torch.no_grad():
+            loss = model.eval()(input_ids=tokens, labels=tokens).loss
+        output, target = answered(model, {"input_ids": tokens, "labels": tokens}, None, "data")
+        found = nn.functional.cross_entropy(output.logits.flatten(0, 1), target.flatten())
+        assert float(found.detach()) == pytest.approx(float(loss), rel=1e-5), type(model).__name__
 
 
 def test_an_encoder_decoder_is_given_its_labels(tokens):
