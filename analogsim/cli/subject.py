@@ -79,12 +79,12 @@ class Subject:
             return list(self.images.train_sample(count, batch_size))
         if self.training is None:
             note("ranges are calibrated on the test data; --data may be a dict of batches, 'test' and 'train'")
-        return first(self.test if self.training is None else self.training, count)
+        return first(self.test if self.training is None else self.training, count, self.step)
 
     def test_sample(self, count: int) -> "Tensor | Any":
         """Return one batch of test data: so many images, or the first of one's own batches."""
         if self.images is None:
-            return first(self.test, 1)[0]
+            return first(self.test, 1, self.step)[0]
         return self.images.normalise(self.images.subset(test=count).test_x)
 
 
@@ -115,6 +115,7 @@ def subject(
     if run is not None and (weights or args):
         option = "--weights" if weights else "--arg"
         raise typer.BadParameter("a run has its own: leave out the run, or this", param_hint=option)
+    _seed()
     if run is None:
         network, about = _own_network(model or "", args, weights)
         folder = Path("runs") / (model or "").partition(":")[2].replace(".", "-").lower()
@@ -125,7 +126,7 @@ def subject(
     measure = None if metric in (None, "accuracy") else _metric(metric or "")
     name = data or (named.run.data if named.run else "")
     if name.partition(":")[0] not in _DATA_SETS:
-        test, training = _own_data(name, test_subset)
+        test, training = _own_data(name, test_subset, calling)
         about = {"data": name}
         return Subject(named.folder, named.network, test, None, training, calling, measure, named.about | about)
 
@@ -158,7 +159,7 @@ class Named:
         return cls(file.parent, run, run.network(file, model), about)
 
 
-def first(batches: "Batches", count: int) -> list[Any]:
+def first(batches: "Batches", count: int, step: "Step | None" = None) -> list[Any]:
     """Return so many batches as hold at least `count` samples.
 
     Raises
@@ -166,10 +167,10 @@ def first(batches: "Batches", count: int) -> list[Any]:
     DataError
         There is no batch.
     """
-    from ..batches import samples_in, with_targets
+    from ..batches import Lent, samples_in, with_targets
 
     found, samples = [], 0
-    for batch in with_targets(batches):
+    for batch in Lent(with_targets(batches, step)):
         found.append(batch)
         samples += samples_in(batch)
         if samples >= count:
@@ -185,6 +186,8 @@ def _own_network(model: str, args: list[str] | None, weights: Path | None) -> "t
     from ..training.network import build, find
 
     found, given = find(model), key_values(args or [])
+    if given and isinstance(found, nn.Module):
+        raise AnalogSimError(f"model {model!r}: it is a network already, and takes no --arg")
     network = found if isinstance(found, nn.Module) else build(found, given)
     about: dict[str, Any] = {"network": model, "args": given}
     if weights is None:
@@ -235,8 +238,9 @@ def _loaded(network: "nn.Module", path: Path) -> "nn.Module":
         state = state[inner]
     if not _is_state(state):
         raise CheckpointError(f"{path}: holds {type(state).__name__}, no state_dict (names to tensors)")
-    if all(name.startswith("module.") for name in state):  # of torch's DataParallel
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    for prefix in ("module.", "_orig_mod."):  # of torch's DataParallel and of torch.compile
+        if all(name.startswith(prefix) for name in state) and not state.keys() & network.state_dict().keys():
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -251,7 +255,14 @@ def _is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(one, Tensor) for one in value.values())
 
 
-def _own_data(path: str, most: int | None) -> "tuple[Batches, Batches | None]":
+def _seed() -> None:
+    """Let loaders that shuffle, and networks whose weights are drawn, be the same whenever a command is given."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+def _own_data(path: str, most: int | None, step: "Step | None") -> "tuple[Batches, Batches | None]":
     """Return test data and, where there is some, data for calibration, from a function or an object of the user's."""
     from torch import nn
     from torch.utils.data import DataLoader, Dataset
@@ -276,7 +287,7 @@ def _own_data(path: str, most: int | None) -> "tuple[Batches, Batches | None]":
         test = list(test)
     if isinstance(training, Iterator):
         training = list(training)
-    return (test if most is None else first(test, most)), training
+    return (test if most is None else first(test, most, step)), training
 
 
 def _function(path: str, what: str) -> Any:

@@ -69,6 +69,22 @@ def wrong(output, target):
 wrong.higher_is_better = False
 
 
+def shuffled():
+    from torch.utils.data import DataLoader
+
+    samples = [dict(zip(batch, parts)) for batch in batches(9, 2) for parts in zip(*batch.values())]
+    return {"test": DataLoader(samples, 4, shuffle=True), "train": DataLoader(samples, 4, shuffle=True)}
+
+
+class Wrapper(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.module = made()
+
+    def forward(self, tokens, mask=None):
+        return self.module(tokens)
+
+
 def broken():
     raise ValueError("no such disk")
 
@@ -138,6 +154,31 @@ def test_weights_of_every_form_are_the_same(folder):
     assert (folder / "one.csv").read_text() in found
 
 
+def test_the_weights_of_a_network_within_another_are_its_own(folder):
+    own = sys.modules["own_tagger"]
+    state = own.Wrapper().state_dict()
+    compiled = {f"_orig_mod.{key}": value for key, value in state.items()}
+    for name, saved in (
+        ("inner.pt", state),
+        ("compiled.pt", compiled),
+        ("parallel.pt", {f"module.{k}": v for k, v in state.items()}),
+    ):
+        torch.save(saved, folder / name)
+        options = ["--weights", name, "--data", "own_tagger:loader", "--metric", "token_accuracy", "--out", "one.csv"]
+        assert "1.000" in done("evaluate", "--model", "own_tagger:Wrapper", *options).output
+
+
+def test_a_loader_that_shuffles_gives_the_same_in_every_run(folder):
+    found = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        options = ["--profile", "pcm", "--calibration", 8, "--test-subset", 12, "--chips", 2, "--out", "one.csv"]
+        data = ["--data", "own_tagger:shuffled", "--metric", "perplexity"]
+        done("evaluate", "--model", "own_tagger:Tagger", *data, *options)
+        found.add((folder / "one.csv").read_text())
+    assert len(found) == 1
+
+
 def test_a_saved_chip_is_measured_on_its_own_hardware(folder):
     own = sys.modules["own_tagger"]
     result = done("evaluate", *NET, "--weights", "chip.safetensors", *DATA, "--age", "1d", "--seed", 1)
@@ -204,6 +245,7 @@ def test_a_network_without_weights_is_said_to_have_none(folder):
         ([*NET, *DATA, "--weights", "own_tagger.py"], "no state_dict that is safe to read", 1),
         ([*NET, *DATA, "--weights", "plain.pt", "--arg", "width=8"], "do not fit Tagger", 1),
         (["--model", "own_tagger:number", *DATA], "it is int, no network", 1),
+        (["--model", "own_tagger:network", *DATA, "--arg", "width=8"], "a network already, and takes no --arg", 1),
         (["nowhere", "--weights", "plain.pt"], "a run has its own", 2),
     ],
 )
