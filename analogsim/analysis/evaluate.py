@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,7 +167,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure how good a network is on hardware: on several chips, and as they age.
 
-    A copy is measured, in evaluation mode, with whatever noise was injected into it.
+    A copy is measured, in evaluation mode, with whatever noise was injected into it; on a `profile` the digital network
+    is, from which that noise is removed.
 
     Parameters
     ----------
@@ -224,7 +226,7 @@ def evaluate(
     (2, 3)
     """
     chips, seed = whole(chips, "chips", ProgrammingError), checked(seed, ProgrammingError)
-    given = (0,) if ages is None else (ages,) if isinstance(ages, str | float | int) else ages
+    given: Any = (0,) if ages is None else (ages,) if isinstance(ages, str | Real) else ages
     times = tuple(seconds(age) for age in given)
     if chips < 1 or not times:
         raise ProgrammingError(f"chips and ages: one of each at least is needed (got {chips} and {times})")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..ages import seconds
-from ..batches import Batches, Step, as_batches
+from ..batches import Batches, Step, listed
 from ..convert import convert
 from ..errors import AnalogSimError, ProfileError
 from ..nn import called_layers
@@ -209,14 +209,14 @@ def hardware_sweep(
     if chips < 1 or not choices or not all(choices.values()):
         raise AnalogSimError("axes and chips: at least one field with at least one value, and one chip, are needed")
     hardware = [key for key in choices if key != AGE]  # a chip is programmed once for all ages
-    ages = {age: seconds(age) for age in choices.get(AGE, (0,))}
+    ages = [(age, seconds(age)) for age in choices.get(AGE, (0,))]
     combinations = [dict(zip(hardware, values)) for values in itertools.product(*(choices[key] for key in hardware))]
     profiles = [varied(profile, values) for values in combinations]
     for one in choices.get(METHOD, (method,)):
         if one not in get_args(Method):
             raise ProfileError(f"calibration: {one!r} is no method; choose {', '.join(get_args(Method))}")
     digital = reference(model, data, metric, step)
-    inputs = digital.batches if calibration is None else list(as_batches(calibration))
+    inputs = digital.batches if calibration is None else listed(calibration)
     points: list[dict[str, Any]] = []
     rows: list[list[float]] = []
     with bar(progress) as shown:
@@ -227,11 +227,11 @@ def hardware_sweep(
             several, layers = chips if one.is_random else 1, called_layers(analog)
             with watched(layers) as called:
                 rows += digital.on_chips(
-                    analog, several, list(ages.values()), seed, lambda n=several: shown.advance(task, chips / n)
+                    analog, several, [time for _, time in ages], seed, lambda n=several: shown.advance(task, chips / n)
                 )
             if not points:
                 warn_of_layers("hardware_sweep", layers, called, "no hardware disturbs them")
-            points += [values | ({AGE: age} if AGE in choices else {}) for age in ages]
+            points += [values | ({AGE: age} if AGE in choices else {}) for age, _ in ages]
     settled = iter(digital.settled("hardware_sweep", [value for row in rows for value in row]).tolist())
     measured = tuple((point, tuple(itertools.islice(settled, len(row)))) for point, row in zip(points, rows))
     return HardwareSweep(choices, measured, digital.value, profile.name, digital.measure.as_known)

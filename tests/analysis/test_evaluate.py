@@ -67,6 +67,8 @@ def test_a_point_of_a_hardware_sweep_is_that_evaluation():
     for bits in axes["adc.bits"]:
         one = an.evaluate(network(), DATA, profile=PCM.varied(adc={"bits": bits}), chips=2, ages=axes["age"], seed=3)
         assert [values for point, values in swept.points if point["adc.bits"] == bits] == list(one.values)
+    twice = an.hardware_sweep(network(), DATA, {"age": [0, 0], "adc.bits": [8, 8]}, profile=PLAIN)
+    assert len(twice.points) == 4, "one for each combination, whatever the values"
 
 
 def test_a_converted_network_is_measured_as_it_is():
@@ -103,6 +105,8 @@ def test_a_digital_network_is_measured_with_the_noise_that_it_has():
     noisy = an.inject_noise(network(), an.NoiseSpec(sigma=2.0, eval=True))
     assert an.evaluate(noisy, DATA).mean[0] < 0.9
     assert an.evaluate(noisy, DATA).digital == 1.0
+    options = {"profile": PCM, "chips": 2, "seed": 3, "ages": np.int64(60)}
+    assert an.evaluate(noisy, DATA, **options) == an.evaluate(network(), DATA, **options), "put on hardware digitally"
     for options in ({"chips": 2}, {"ages": "1d"}):
         with pytest.raises(ConversionError, match="chips and ages need a profile="):
             an.evaluate(network(), DATA, **options)
