@@ -77,7 +77,7 @@ class HardwareSweep:
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
-        shown = dict.fromkeys(("mean", "std"), "{:.4f}".format)
+        shown: Any = dict.fromkeys(("mean", "std"), "{:.4f}".format)
         table = self.summary().to_string(index=False, formatters=shown, na_rep="")
         return f"{self.metric.title} on {self.profile}; digital {self.digital:.4f}\n{table}"
 

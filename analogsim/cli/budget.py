@@ -91,9 +91,10 @@ def budget(
         own_profile(network)
     else:
         network = on_hardware(network, profile, on.sample(calibration), percentile, ranges, on.step)
-    program(network, seed)
+    if profile is not None or not on.has_chip:
+        program(network, seed)
     result = noise_budget(network, on.test_sample(images), repeats=repeats, step=on.step, seed=seed)
-    stem = target or on.folder / (f"budget-{Path(profile).stem}.json" if profile else "budget.json")
+    stem = target or on.folder / f"budget{f'-{Path(profile).stem}' if profile else ''}{on.suffix}.json"
     with writable(stem):
         result.save(stem)
     csv, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")

@@ -107,7 +107,7 @@ def evaluate(
         method=method_of(ranges, None),
         seed=seed,
     )
-    csv = target or on.folder / (f"evaluation-{Path(profile).stem}.csv" if profile else "evaluation.csv")
+    csv = target or on.folder / f"evaluation{f'-{Path(profile).stem}' if profile else ''}{on.suffix}.csv"
     result.save(csv)
     picture = csv.with_suffix(".png")
     draw(result, picture, (6, 4))

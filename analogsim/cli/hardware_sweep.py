@@ -106,7 +106,7 @@ def hardware_sweep(
         seed=seed,
     )
     name = Path(profile).stem if profile else "hardware"
-    csv = target or on.folder / f"{name}-{'-'.join(axes)}.csv"
+    csv = target or on.folder / f"{name}-{'-'.join(axes)}{on.suffix}.csv"
     result.save(csv)
     picture = csv.with_suffix(".png")
     draw(result, picture, (7, 4.2))

@@ -93,7 +93,7 @@ def search(
     choices = read_space(space) if space else None
     on = subject(run, model, arg, weights, data, step, metric)
     base = hardware_of(on.network, profile, "8bit")
-    folder = target or on.folder / "search"
+    folder = target or on.folder / f"search{on.suffix}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -92,7 +92,7 @@ def sensitivity(
         age=age,
         seed=seed,
     )
-    csv = target or on.folder / (f"sensitivity-{Path(profile).stem}.csv" if profile else "sensitivity.csv")
+    csv = target or on.folder / f"sensitivity{f'-{Path(profile).stem}' if profile else ''}{on.suffix}.csv"
     write_table(result.to_frame(), csv)
     picture = csv.with_suffix(".png")
     draw(result, picture, (8, 1.6 + 0.28 * len(result.layers)))

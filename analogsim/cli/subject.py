@@ -43,6 +43,11 @@ class Subject:
         As of `noise_sweep`; metric None: accuracy.
     about : dict
         What was measured, as plain values.
+    suffix : str
+        Of files' names, where the data are not the run's or the measure is not accuracy: nothing is written over what
+        was measured of others.
+    own : bool
+        Whether the network is of no run.
     """
 
     folder: Path
@@ -53,6 +58,16 @@ class Subject:
     step: "Step | None"
     metric: Any
     about: dict[str, Any]
+    suffix: str = ""
+    own: bool = False
+
+    @property
+    def has_chip(self) -> bool:
+        """Whether it is one's own network with the chip that `analogsim.save` wrote."""
+        from ..nn import analog_layers
+
+        layers = [layer for _, layer in analog_layers(self.network)]
+        return self.own and bool(layers) and all(layer.chip_seconds is not None for layer in layers)
 
     @property
     def hardware(self) -> bool:
@@ -78,7 +93,7 @@ class Subject:
         if self.images is not None:
             return list(self.images.train_sample(count, batch_size))
         if self.training is None:
-            note("ranges are calibrated on the test data; --data may be a dict of batches, 'test' and 'train'")
+            note("the test data stand in for training data; --data may be a dict of batches, 'test' and 'train'")
         return first(self.test if self.training is None else self.training, count, self.step)
 
     def test_sample(self, count: int) -> "Tensor | Any":
@@ -118,17 +133,20 @@ def subject(
     _seed()
     if run is None:
         network, about = _own_network(model or "", args, weights)
-        folder = Path("runs") / (model or "").partition(":")[2].replace(".", "-").lower()
+        folder = Path("runs") / (model or "").replace(":", "-")
         named = Named(folder, None, network, about)
     else:
         named = Named.of_run(weights_file(run), model)
     calling = None if step is None else _function(step, "step")
     measure = None if metric in (None, "accuracy") else _metric(metric or "")
     name = data or (named.run.data if named.run else "")
+    other = "" if named.run is None or name == named.run.data else f"-{Path(name.partition(':')[2] or name).stem}"
+    suffix = other + ("" if measure is None else f"-{measure.name}")
     if name.partition(":")[0] not in _DATA_SETS:
         test, training = _own_data(name, test_subset, calling)
         about = {"data": name}
-        return Subject(named.folder, named.network, test, None, training, calling, measure, named.about | about)
+        about |= named.about
+        return Subject(named.folder, named.network, test, None, training, calling, measure, about, suffix, run is None)
 
     from ..training.data import load_data
     from ..training.network import check_fit
@@ -139,7 +157,8 @@ def subject(
         check_fit(named.network, images)
     about = {"data": images.label, "fingerprint": images.fingerprint}
     batches = list(images.test_batches())
-    return Subject(named.folder, named.network, batches, images, None, calling, measure, named.about | about)
+    about |= named.about
+    return Subject(named.folder, named.network, batches, images, None, calling, measure, about, suffix, run is None)
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def sweep(
     what = quantity_named(quantity or ("noise.output" if on_chips else "activations"))
     if what.startswith("noise.") and not on_chips:
         raise typer.BadParameter(f"{what} is a field of the hardware: give --profile too", param_hint="--quantity")
-    stem = target or on.folder / default_name(what, profile, batch_norm)
+    stem = target or on.folder / default_name(what, profile, batch_norm, on.suffix)
     check_suffix(stem, ".json")
 
     from ..batches import BATCH
@@ -139,8 +139,10 @@ def sweep(
     if profile is not None:
         network = on_hardware(network, profile, on.sample(calibration), percentile, ranges, on.step)
     if on_chips:
-        program(network, seed)
-        at_time(network, age)
+        if profile is not None or not on.has_chip:
+            program(network, seed)
+        if profile is not None or not on.has_chip or age:
+            at_time(network, age)
     statistics = on.sample(batch_norm, BATCH) if batch_norm else None
     curve = noise_sweep(
         network,
@@ -171,8 +173,8 @@ def sweep(
     note(f"written: {plain(stem)}, {plain(csv.name)}, {plain(picture.name)}")
 
 
-def default_name(quantity: str, profile: str | None, batch_norm: int = 0) -> str:
+def default_name(quantity: str, profile: str | None, batch_norm: int = 0, suffix: str = "") -> str:
     """Return the file's name: sweep.json for noise on activations; others say what they are."""
     hardware = "" if profile is None else f"-{Path(profile).stem}"
     what = "" if quantity == "activations" else f"-{quantity}"
-    return f"sweep{hardware}{what}{'-batch-norm' if batch_norm else ''}.json"
+    return f"sweep{hardware}{what}{'-batch-norm' if batch_norm else ''}{suffix}.json"

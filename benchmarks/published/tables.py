@@ -56,7 +56,15 @@ def rows() -> str:
         for name, images in IMAGES.items():
             if (found := networks.get(f"{name}, {device}")) is not None:
                 ours = percent(found["accuracy"])
-                lines.append([f"accuracy of ResNet-14, {title}", published or "-", TUTORIAL if published else "-", ours, f"no: {images}"])
+                lines.append(
+                    [
+                        f"accuracy of ResNet-14, {title}",
+                        published or "-",
+                        TUTORIAL if published else "-",
+                        ours,
+                        f"no: {images}",
+                    ]
+                )
     for anchor, (setting, published) in PRODUCTS.items():
         for preset in ("pcm", "hermes"):
             if (values := products.get(f"{anchor}, {preset}")) is not None:

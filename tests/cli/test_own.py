@@ -137,10 +137,10 @@ def test_evaluate_is_the_verb(folder):
         calibration=data["train"],
         seed=4,
     )
-    frame = pd.read_csv("runs/tagger/evaluation-pcm.csv")
+    frame = pd.read_csv("runs/own_tagger-Tagger/evaluation-pcm-token_accuracy.csv")
     assert frame.value.tolist() == pytest.approx([value for row in wanted.values for value in row])
     assert "1 d" in result.output
-    assert (folder / "runs/tagger/evaluation-pcm.png").stat().st_size > 5000
+    assert (folder / "runs/own_tagger-Tagger/evaluation-pcm-token_accuracy.png").stat().st_size > 5000
     assert "test data" not in result.stderr
 
 
@@ -185,14 +185,32 @@ def test_a_saved_chip_is_measured_on_its_own_hardware(folder):
     chip = an.load(folder / "chip.safetensors", own.Tagger())
     wanted = an.evaluate(chip, own.loader()["test"], metric="token_accuracy", ages="1d", seed=1)
     assert f"{wanted.mean[0]:.3f}" in result.output
-    assert pd.read_csv("runs/tagger/evaluation.csv").value.tolist() == pytest.approx(wanted.values[0])
+    assert pd.read_csv("runs/own_tagger-Tagger/evaluation-token_accuracy.csv").value.tolist() == pytest.approx(
+        wanted.values[0]
+    )
+
+
+def test_a_sweep_of_a_saved_chip_is_of_this_chip(folder):
+    own = sys.modules["own_tagger"]
+    grid = ["--sigmas", "0.03,0.1,0.3,1", "--repeats", 2, "--threads", 1, "--device", "cpu", "--out", "chip.json"]
+    done("sweep", *NET, "--weights", "chip.safetensors", *DATA, *grid)
+    chip = an.load(folder / "chip.safetensors", own.Tagger())
+    sigmas, test = [0.03, 0.1, 0.3, 1], own.loader()["test"]
+    wanted = an.noise_sweep(chip, test, sigmas, 2, quantity="noise.output", metric="token_accuracy", progress=False)
+    assert an.RobustnessCurve.load(folder / "chip.json").values.tolist() == wanted.values.tolist()
+    an.program(chip, 0)
+    other = an.noise_sweep(chip, test, sigmas, 2, quantity="noise.output", metric="token_accuracy", progress=False)
+    assert other.values.tolist() != wanted.values.tolist()
 
 
 def test_every_command_takes_it(folder):
     plain = [*NET, "--weights", "plain.pt"]
     grid = ["--sigmas", "0.3,1,3,30", "--repeats", 2]
     result = done("sweep", *plain, *DATA, *grid, "--threads", 1, "--device", "cpu")
-    assert "token_accuracy" in json.loads((folder / "runs/tagger/sweep.json").read_text())["metric"]["name"]
+    assert (
+        "token_accuracy"
+        in json.loads((folder / "runs/own_tagger-Tagger/sweep-token_accuracy.json").read_text())["metric"]["name"]
+    )
     assert "µ" in result.output
     done("budget", *plain, "--data", "own_tagger:loader", "--profile", "8bit")
     assert "body" in done("cost", *plain, "--data", "own_tagger:loader", "--profile", "8bit").output
@@ -214,7 +232,7 @@ def test_steps_and_metrics_of_one_s_own(folder):
         *("--metric", "own_tagger:wrong", *options),
     )
     assert pd.read_csv("one.csv").value[0] == pytest.approx(1 - right)
-    assert "ranges are calibrated on the test data" in result.stderr
+    assert "the test data stand in for training data" in result.stderr
     assert "wrong" in result.output
 
 
