@@ -43,6 +43,8 @@ MORE = {
     "one logit": (one_logit, {"input_ids": IDS}, None),
     "regression": (regression, {"input": IMAGES}, None),
 }
+LARGE = "t5", "timm efficientnet", "timm resnet", "segmentation"  # that take 10 seconds each
+EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in (*NETWORKS, *MORE)]
 LANGUAGE = "gpt2", "llama", "mixtral", "t5", "whisper"
 
 
@@ -96,7 +98,7 @@ def by_hand(name, model, batch, measure):
     return float((logits.argmax(-1) == target).double().mean())
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *MORE])
+@pytest.mark.parametrize("name", EVERY)
 def test_every_verb_works(name):
     model, batch, measure = subject(name)
     pytest.importorskip("torchmetrics")
@@ -126,7 +128,7 @@ def test_every_verb_works(name):
     assert swept.points[0][1] == fresh.values[0]
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *MORE])
+@pytest.mark.parametrize("name", EVERY)
 def test_budgets_and_costs(name):
     model, batch, _ = subject(name)
     quiet = PROFILE.varied(programming={"sigma": 0.0})
