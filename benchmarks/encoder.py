@@ -53,6 +53,8 @@ AGED = "1d"  # the chips on which layers are compared
 BITS = (4, 5, 6, 7, 8, 10)
 METHODS = ("maximum", "mse", "noise-aware")
 RANGED = ("8bit", "noisy")  # presets on which methods are compared; without noise, and with it
+LOW = ("sonos", "reram-crosssim")  # presets with programming noise of which little is left
+SCALES = ("tensor", "column")
 GAIN = 32  # by which sums of this encoder nearly fill the ADC of brainscales2
 SIGMAS = np.logspace(-2.5, 0, 11)
 REPEATS = 3
@@ -274,6 +276,10 @@ def main(
         jobs[f"bits {method}"] = partial(swept, HardwareProfile.load("8bit"), axes)
     for name in RANGED:
         jobs[f"methods {name}"] = partial(swept, HardwareProfile.load(name), {"calibration": METHODS})
+    for name in LOW:
+        profile = HardwareProfile.load(name)
+        for cells, one in (("shipped", profile), ("exact", profile.varied(programming={"sigma": 0.0}))):
+            jobs[f"{cells} cells {name}"] = partial(swept, one, {"weight.w_max": SCALES})
     jobs["operands"] = partial(operands, model, data[0], causes()["as shipped"][0].tile.rows)
     for name, (profile, method) in causes().items():
         jobs[f"brainscales2 {name}"] = partial(swept, profile, {"calibration": [method]})
@@ -446,6 +452,18 @@ def encoder_layers() -> str:
     return "\n".join(parts) + f"{whole}; {report['about']['layered']} sentences.\n"
 
 
+def encoder_scales() -> str:
+    """Tell what one weight range a matrix, and what errors of the cells, take from two presets."""
+    report = result()
+    header = ["preset", "cells", *(f"one weight range a {scale.replace('tensor', 'matrix')}" for scale in SCALES)]
+    rows = [
+        [f"`{name}`", cells, *(spread(values) for _, values in of(report, f"{cells} cells {name}"))]
+        for name in LOW
+        for cells in ("shipped", "exact")
+    ]
+    return grid(header, rows)
+
+
 def encoder_brainscales2() -> str:
     """Agreement on BrainScaleS-2 with what may be in the way taken away."""
     report = result()
@@ -478,6 +496,7 @@ TABLES: dict[str, Callable[[], str]] = {
         encoder_methods,
         encoder_noise,
         encoder_layers,
+        encoder_scales,
         encoder_brainscales2,
     )
 }
