@@ -184,7 +184,8 @@ def evaluate(
     chips : int
         How many, where chips differ or there is noise.
     ages : float or str, or a sequence of them, optional
-        Of the chips: seconds, or "1d", "1y" and the like. Default: 0, but of its own chip the age that this has.
+        Of the chips: seconds, or "1d", "1y" and the like. Default: 0, but of its own chip the age that this has
+        (of layers that differ the result names the oldest's).
     calibration : batches, optional
         What the ranges for `profile` are taken from, as of `calibrate`; default: `data`.
     method : str
@@ -244,11 +245,12 @@ def evaluate(
     random = any(layer.profile.is_random for layer in layers) or any(site.eval for site in all_sites(network))
     several, modules = chips if random else 1, called_layers(network)
     programmed = own and chips == 1 and bool(layers) and all(layer.chip_seconds is not None for layer in layers)
-    if programmed and ages is None:
-        times = (float(layers[0].chip_seconds or 0),)
+    set_to: tuple[float | None, ...] = times
+    if programmed and ages is None:  # layers may have been aged one by one
+        times, set_to = (max(float(layer.chip_seconds or 0) for layer in layers),), (None,)
     with bar(progress) as shown, watched(modules) as called:
         task = shown.add_task("Evaluating", total=several * len(times))
-        rows = digital.on_chips(network, several, times, seed, lambda: shown.advance(task), programmed)
+        rows = digital.on_chips(network, several, set_to, seed, lambda: shown.advance(task), programmed)
     warn_of_layers("evaluate", modules, called, "no hardware disturbs them")
     values = tuple(map(tuple, digital.settled("evaluate", rows).tolist()))
     name = next((layer.profile.name for layer in layers), "no hardware")

@@ -61,15 +61,16 @@ class Reference:
         self,
         analog: nn.Module,
         chips: int,
-        ages: Sequence[float],
+        ages: Sequence[float | None],
         seed: int,
         done: Callable[[], object] = lambda: None,
         own_chip: bool = False,
     ) -> list[list[float]]:
-        """Return what a network is worth on several chips, a row for each age (seconds); NaN where it is not finite.
+        """Return what a network is worth on several chips, a row for each age; NaN where it is not finite.
 
         A chip and its noise depend on the seed and its number only: not on the hardware, nor on other ages.
-        `own_chip`: the network stays on the chip that it was programmed for.
+        An age is in seconds; None: the layers keep theirs. `own_chip`: the network stays on the chip that it was
+        programmed for.
         """
         rows: list[list[float]] = [[] for _ in ages]
         aged = any(analog_layers(analog))
@@ -77,7 +78,7 @@ class Reference:
             if aged and not own_chip:
                 program(analog, derive(seed, Key.VARIED, chip, 0))
             for row, age in zip(rows, ages):
-                if aged:
+                if aged and age is not None:
                     at_time(analog, age)
                 reseed(analog, derive(seed, Key.VARIED, chip, 1))
                 row.append(self.value_of(analog))

@@ -16,7 +16,7 @@ from ..batches import Batches, Step, listed, samples_in
 from ..convert import convert
 from ..errors import SearchError, UnreachedWarning
 from ..nn import set_seed
-from ..profile import HardwareProfile, Noise
+from ..profile import HardwareProfile
 from ..program import program
 from ..ranges.calibrate import Method, calibrate
 from ..robustness.measure import ACCURACY, Measure, as_measure
@@ -294,9 +294,8 @@ def design_search(
         analog = convert(model, profile)
         calibrate(analog, inputs, values.get(METHOD, "maximum"), step=step, progress=False)
         set_seed(analog, derive(seed, Key.SEARCH_READS))
-        noisy = base.noise != Noise() or any(key.startswith("noise.") for key in choices)
         right = []
-        for repeat in range(repeats if noisy or profile.is_drawn else 1):
+        for repeat in range(repeats if profile.is_random else 1):
             if profile.is_drawn:
                 program(analog, derive(seed, Key.SEARCH_CHIP, repeat))
             right.append(digital.value_of(analog))

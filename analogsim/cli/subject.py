@@ -246,7 +246,7 @@ def _loaded(network: "nn.Module", path: Path) -> "nn.Module":
         raise CheckpointError(f"{path}: no such file") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except SafetensorError as error:
         raise CheckpointError(f"{path}: no safetensors file: {error}") from None
     except Exception as error:  # what unpickling bytes that are none, or hold code, raises
         line = str(error).strip().partition("\n")[0]

@@ -198,7 +198,7 @@ def _hardware(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str])
         axes.errorbar(
             [place + shift for place in places],
             [float(np.mean(one)) for one in found],
-            [float(np.std(one)) for one in found],
+            [float(np.std(one, ddof=1)) if len(one) > 1 else 0.0 for one in found],
             marker=MARKERS[number % len(MARKERS)],
             linestyle="",
             capsize=2,

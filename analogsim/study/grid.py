@@ -6,16 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from itertools import product
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self, get_args
 
 import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ..ages import seconds
+from ..analysis.fields import AGE, METHOD, varied
 from ..errors import ProfileError, QuantizationError, StudyError
 from ..profile import HardwareProfile
 from ..qat import QATSpec
 from ..quantities import BEFORE, Target
+from ..ranges.calibrate import Method as RangesMethod
 from ..training.data import identify
 from ..training.spec import TrainSpec
 from ..value import NonNegative, Value, complaint, explain, few
@@ -23,9 +25,6 @@ from .sigmas import read_sigmas
 
 RESULTS = 1
 """Version of what a job computes; raised where the same settings would give another result."""
-
-METHODS = ("maximum", "percentile", "mse", "noise-aware")
-"""Of `calibrate`."""
 
 Count = Annotated[int, Field(ge=1)]
 MOST = 100_000
@@ -85,7 +84,7 @@ class Hardware(Value):
     """Programmed for each combination, where chips differ or there is noise."""
     calibration: Count = 1024
     """Training images that ranges are taken from."""
-    method: Literal["maximum", "percentile", "mse", "noise-aware"] = "maximum"
+    method: str = "maximum"
     """How they are, where `vary` does not say it."""
 
     def resolved(self) -> Self:
@@ -96,8 +95,7 @@ class Hardware(Value):
         StudyError
             There is no such profile, or a combination that makes none.
         """
-        from ..analysis.fields import AGE, METHOD, varied
-
+        methods = get_args(RangesMethod)
         try:
             given = self.profile
             profile = HardwareProfile(**given) if isinstance(given, dict) else HardwareProfile.load(given)
@@ -105,8 +103,8 @@ class Hardware(Value):
                 point = dict(zip(self.vary, values))
                 varied(profile, point)
                 seconds(point.get(AGE, 0))
-                if point.get(METHOD, self.method) not in METHODS:
-                    raise ProfileError(f"{METHOD}: {point[METHOD]!r} is none; there are {', '.join(METHODS)}")
+                if (method := point.get(METHOD, self.method)) not in methods:
+                    raise ProfileError(f"{METHOD}: {method!r} is none; there are {', '.join(methods)}")
         except ProfileError as error:
             raise StudyError(f"hardware: {error}") from None
         if not self.vary:

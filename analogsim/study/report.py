@@ -233,7 +233,7 @@ def _row(variant: Variant, colors: dict[tuple[str, str], str]) -> dict[str, Any]
     row |= {"peak": "-", "noise_free": "-", "midpoint": "-", "interval": "-", "half": "-"}
     row["flags"] = ", ".join(variant.flags)
     row["hardware"] = {
-        label: f"{np.mean(found):.3f} ± {np.std(found):.3f}" if len(found) > 1 else f"{found[0]:.3f}"
+        label: f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}" if len(found) > 1 else f"{found[0]:.3f}"
         for label, found in variant.hardware.items()
     }
     if curve is not None:

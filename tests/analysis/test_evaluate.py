@@ -82,6 +82,12 @@ def test_a_converted_network_is_measured_as_it_is():
     assert own == an.evaluate(analog, DATA, ages=1e7, seed=1)
     assert own != an.evaluate(analog, DATA, ages=0, seed=1)
     assert all(torch.equal(value, state[key]) for key, value in analog.state_dict().items())
+    an.at_time(analog[0], 0)
+    mixed = an.evaluate(analog, DATA, seed=1)
+    assert mixed.ages == (1e7,)
+    an.set_seed(analog, derive(1, Key.VARIED, 0, 1))
+    assert mixed.values == ((accuracy(analog, [DATA]),),)
+    an.at_time(analog, 1e7)
     several = an.evaluate(analog, DATA, chips=3, ages=1e7, seed=1)
     an.program(analog, 6)
     assert an.evaluate(analog, DATA, ages=1e7, seed=1) != own, "it has another chip"

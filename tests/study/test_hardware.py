@@ -68,7 +68,7 @@ def test_the_report_shows_it(out):
     frame = load_hardware(out)
     own = frame[(frame["method"] == "constant") & (frame["adc.bits"] == 8) & (frame["age"] == "1y")]["accuracy"]
     assert len(own) == 4
-    assert f"{own.mean():.3f} ± {np.std(own):.3f}" in page
+    assert f"{own.mean():.3f} ± {np.std(own, ddof=1):.3f}" in page
     assert "adc.bits 8, age 1y" in page
     picture = next(path for path in written if path.match("hardware-*.png"))
     with Image.open(picture) as image:
@@ -118,6 +118,7 @@ def test_a_result_without_its_hardware_is_damaged(out):
         ({"vary": {"adc.bits": [4, 99]}}, "hardware: adc.bits"),
         ({"vary": {"age": ["soon"]}}, "hardware: age: 'soon'"),
         ({"vary": {"calibration": ["best"]}}, "hardware: calibration: 'best'"),
+        ({"method": "best"}, "hardware: calibration: 'best'"),
         ({"vary": {}}, "at least one field"),
         ({"vary": {"adc.bits": []}}, "hardware.vary.adc.bits"),
         ({"chips": 0}, "hardware.chips"),
