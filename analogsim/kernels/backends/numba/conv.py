@@ -56,7 +56,8 @@ def _run_large(job: "Job", out: Tensor, threads: int, last: tuple[Any, ...]) -> 
     parts = _parts(units, threads, len(job.w))
     width, depth = max(tile.stop - tile.start for tile in job.tiles), max(map(_depth, job.tiles))
     sums = (outputs + jit.OUTPUTS) * plan.columns + SLACK
-    lengths = depth * plan.volume + SLACK, walk.inputs[1] * walk.inputs[2] + SLACK, width * jit.LANES + SLACK, sums
+    block = (1 + jit.WIDE) * width * jit.LANES + SLACK
+    lengths = depth * plan.volume + SLACK, walk.inputs[1] * walk.inputs[2] + SLACK, block, sums
     squared = sums * (job.spec.noise_read > 0)
     kept, starts = room(out, *(threads * length for length in (*lengths, squared)))
     weight, x = contiguous(job.w), contiguous(job.x)
@@ -82,7 +83,13 @@ def _run_small(job: "Job", out: Tensor, threads: int, last: tuple[Any, ...]) -> 
     images = max(map(_depth, job.tiles)) * math.prod(walk.inputs) * lanes
     width, ordered = max(tile.stop - tile.start for tile in job.tiles), lanes * (outputs * positions + lanes)
     lengths = (
-        *(images * together, images, width * lanes, (outputs + jit.OUTPUTS) * positions * lanes, ordered),
+        *(
+            images * together,
+            images,
+            (1 + jit.WIDE) * width * lanes,
+            (outputs + jit.OUTPUTS) * positions * lanes,
+            ordered,
+        ),
         *(2 * positions * lanes + ordered, 2 * -(-n // parts) * positions),
     )
     needed = [*lengths]
@@ -97,7 +104,7 @@ def _run_small(job: "Job", out: Tensor, threads: int, last: tuple[Any, ...]) -> 
         *((plan.met, positions, torch.int64), (plan.bases, positions, torch.int64)),
         *((plan.places, len(plan.places), torch.int64), plan.sets),
         *((plan.index, len(plan.index), torch.int32), (plan.source, len(plan.source), torch.int64)),
-        *(parts, together, outputs, *starts, *lengths, *last),
+        *(parts, together, outputs, *starts, *lengths, *last, (plan.order, positions, torch.int64)),
     )
 
 
@@ -183,6 +190,7 @@ class _Small:
     kinds: Tensor
     met: Tensor
     bases: Tensor
+    order: Tensor
     places: Tensor
     sets: int
     index: Tensor
@@ -311,7 +319,17 @@ def _small(walk: Walk, rows: tuple[tuple[int, int], ...]) -> _Small:
             source.append(begin[chosen])
             places.append(places[-1] + len(chosen))
     own = integers([kinds[start % taps, stop - start + start % taps] for start, stop in rows])
-    tables = own, integers(met), integers(bases), integers(places), len(sets), torch.cat(index), torch.cat(source)
+    order = integers(sorted(range(len(met)), key=met.__getitem__))
+    tables = (
+        own,
+        integers(met),
+        integers(bases),
+        order,
+        integers(places),
+        len(sets),
+        torch.cat(index),
+        torch.cat(source),
+    )
     return _Small(*tables)
 
 

@@ -1284,62 +1284,72 @@ def few_rows_kernel(arguments):
 # whose sums stay in registers. Weights are read where they lie.
 
 
-def _multiplier(outputs):
-    """Return a function that multiplies a block (count, 16) by some outputs' weights: `target` (outputs, 16).
+def _multiplier(outputs, blocks):
+    """Return a function that multiplies blocks (count, 16) by some outputs' weights: `target` (outputs, 16) of each.
 
     Outputs' weights are `apart`, and of each those that `index` names are taken. Of outputs there are `left` at most;
-    the last stands in for those beyond, too.
+    the last stands in for those beyond, too. The second block is `other` behind the first, its target `beside` it.
     """
 
     @intrinsic
-    def multiply(typing, weights, apart, left, index, count, block, target, step):
+    def multiply(typing, weights, apart, left, index, count, block, other, target, beside, step):
         def generate(context, builder, signature, arguments):
-            weights, apart, left, index, count, block, target, step = arguments
+            weights, apart, left, index, count, block, other, target, beside, step = arguments
             number, wide, lane = ir.FloatType(), ir.IntType(64), ir.IntType(32)
             row_type, no_row = ir.VectorType(number, LANES), ir.Constant(ir.VectorType(number, LANES), ir.Undefined)
             zeros = ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
-            pointer = builder.inttoptr(weights, number.as_pointer())
-            indices, rows = builder.inttoptr(index, lane.as_pointer()), builder.inttoptr(block, row_type.as_pointer())
+            pointer, indices = (
+                builder.inttoptr(weights, number.as_pointer()),
+                builder.inttoptr(index, lane.as_pointer()),
+            )
+            own, ends = [block, builder.add(block, other)][:blocks], [target, builder.add(target, beside)][:blocks]
+            own = [builder.inttoptr(address, row_type.as_pointer()) for address in own]
             starts = []
             for k in range(outputs):
                 there = builder.icmp_signed("<", ir.Constant(wide, k), left)
-                own = builder.select(there, ir.Constant(wide, k), builder.sub(left, ir.Constant(wide, 1)))
-                starts.append(builder.gep(pointer, [builder.mul(apart, own)]))
+                last = builder.select(there, ir.Constant(wide, k), builder.sub(left, ir.Constant(wide, 1)))
+                starts.append(builder.gep(pointer, [builder.mul(apart, last)]))
             before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
             builder.branch(loop)
             builder.position_at_end(loop)
             k = builder.phi(wide)
-            sums = [builder.phi(row_type) for _ in range(outputs)]
-            row = builder.load(builder.gep(rows, [k]), align=4)
+            sums = [[builder.phi(row_type) for _ in range(blocks)] for _ in range(outputs)]
+            rows = [builder.load(builder.gep(address, [k]), align=4) for address in own]
             place = builder.zext(builder.load(builder.gep(indices, [k])), wide)
             following = builder.add(k, ir.Constant(wide, 1))
             k.add_incoming(ir.Constant(wide, 0), before)
             k.add_incoming(following, loop)
             totals = []
-            for total, start in zip(sums, starts, strict=True):
+            for parts, start in zip(sums, starts, strict=True):
                 weight = builder.load(builder.gep(start, [place]))
                 weight = builder.insert_element(no_row, weight, ir.Constant(lane, 0))
-                product = builder.fmul(builder.shuffle_vector(weight, no_row, zeros), row, flags=("contract",))
-                totals.append(builder.fadd(total, product, flags=("contract",)))
-                total.add_incoming(ir.Constant(row_type, [0.0] * LANES), before)
-                total.add_incoming(totals[-1], loop)
+                weight = builder.shuffle_vector(weight, no_row, zeros)
+                products = [builder.fmul(weight, row, flags=("contract",)) for row in rows]
+                totals.append([builder.fadd(a, b, flags=("contract",)) for a, b in zip(parts, products, strict=True)])
+                for total, following_total in zip(parts, totals[-1], strict=True):
+                    total.add_incoming(ir.Constant(row_type, [0.0] * LANES), before)
+                    total.add_incoming(following_total, loop)
             builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
             builder.position_at_end(after)
-            pointer = builder.inttoptr(target, number.as_pointer())
-            for k, total in enumerate(totals):
-                place = builder.gep(pointer, [builder.mul(step, ir.Constant(wide, k))])
-                builder.store(total, builder.bitcast(place, row_type.as_pointer()), align=4)
+            for which, end in enumerate(ends):
+                pointer = builder.inttoptr(end, number.as_pointer())
+                for k, parts in enumerate(totals):
+                    place = builder.gep(pointer, [builder.mul(step, ir.Constant(wide, k))])
+                    builder.store(parts[which], builder.bitcast(place, row_type.as_pointer()), align=4)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 8), generate
+        return types.void(*[types.int64] * 10), generate
 
     return multiply
 
 
 LANES = 16  # numbers of a row of a block
-# Outputs whose sums of 16 positions fill the processor's registers; the others' number leaves few of them idle.
-OUTPUTS = 12 if get_host_cpu_features().get("avx512f") else 6
-_multiply_many, _multiply_four = _multiplier(OUTPUTS), _multiplier(4)
+WIDE = bool(get_host_cpu_features().get("avx512f"))
+# Outputs whose sums of 16 positions fill the processor's registers; the others' number leaves few of them idle. With
+# twice as many registers, two blocks at once read each weight once for both.
+OUTPUTS = 12 if WIDE else 6
+_multiply_many, _multiply_four = _multiplier(OUTPUTS, 1), _multiplier(4, 1)
+_multiply_eight_twice, _multiply_four_twice = _multiplier(8, 2), _multiplier(4, 2)
 
 
 @njit
@@ -1357,11 +1367,32 @@ def _multiply(weights, apart, index, count, block, target, step, n):
         left = n - k
         own, into = weights + 4 * k * apart, target + 4 * k * step
         if left < 5 or (left < 9 and (left > 6 or OUTPUTS > 6)):
-            _multiply_four(own, apart, left, index, count, block, into, step)
+            _multiply_four(own, apart, left, index, count, block, 0, into, 0, step)
             k += 4
         else:
-            _multiply_many(own, apart, left, index, count, block, into, step)
+            _multiply_many(own, apart, left, index, count, block, 0, into, 0, step)
             k += OUTPUTS
+
+
+@njit
+def _multiply_two(weights, apart, index, count, block, target, beside, step, n):
+    """Multiply two blocks (count, 16), the one behind the other, by n outputs' weights, as `_multiply`; the second's
+    `target` is `beside` bytes behind the first's. For processors that are WIDE.
+    """
+    if count == 0:
+        _multiply(weights, apart, index, count, block, target, step, n)
+        _multiply(weights, apart, index, count, block + 4 * LANES * count, target + beside, step, n)
+        return
+    k, other = 0, 4 * LANES * count
+    while k < n:
+        left = n - k
+        own, into = weights + 4 * k * apart, target + 4 * k * step
+        if left < 5:
+            _multiply_four_twice(own, apart, left, index, count, block, other, into, beside, step)
+            k += 4
+        else:
+            _multiply_eight_twice(own, apart, left, index, count, block, other, into, beside, step)
+            k += 8
 
 
 @njit(**_options)
@@ -1559,15 +1590,22 @@ def conv_kernel(arguments):
                 for output in range(bottom, top, most_outputs):
                     m = min(most_outputs, top - output)
                     matrix, step = w + 4 * (output * height + begin), max(LANES, count)
-                    for at in range(0, count, LANES):
-                        # The last block ends with the positions, so that it writes nothing behind them.
-                        place = min(at, max(0, count - LANES))
-                        have = min(LANES, count)
-                        base = padded - 4 * first * volume
-                        _unfold(base, rows, end - begin, start + place, have, z, y, block, pieces, sizes, window)
-                        _multiply(matrix, height, index, end - begin, block, sums + 4 * place, step, m)
-                        if squares:
-                            _squared_lengths(block, end - begin, squares + 4 * place)
+                    base, width, ready = padded - 4 * first * volume, end - begin, 0
+                    while ready < count:
+                        two = WIDE and count - ready > LANES
+                        for k in range(1 + two):
+                            # The last block ends with the positions, so that it writes nothing behind them.
+                            place = min(ready + k * LANES, max(0, count - LANES))
+                            into, have = block + 4 * k * LANES * width, min(LANES, count)
+                            _unfold(base, rows, width, start + place, have, z, y, into, pieces, sizes, window)
+                            if squares:
+                                _squared_lengths(into, width, squares + 4 * place)
+                        if two:
+                            beside = 4 * (place - ready)
+                            _multiply_two(matrix, height, index, width, block, sums + 4 * ready, beside, step, m)
+                        else:
+                            _multiply(matrix, height, index, width, block, sums + 4 * place, step, m)
+                        ready += LANES + two * LANES
                     if count < LANES:
                         for k in range(1, m):
                             row = _floats(sums, k * LANES, k * LANES + count)
@@ -1696,9 +1734,10 @@ def conv_small_kernel(arguments):
     groups of 16 images that are converted together, outputs whose sums are held; room for each thread's converted
     images, scratch, block, sums, sums with images first, squared lengths or 0, gains, and the length of each; scalars
     of `dac` and `accumulate`, key; clip bits or 0, counts of clips (threads, tiles); scale and bias (outputs) or 0;
-    rows of `accumulate`'s scalars: one for all tiles, or each's own.
+    rows of `accumulate`'s scalars: one for all tiles, or each's own; positions in an order in which those that meet the
+    same follow one another.
     """
-    a = carray(arguments, (38,), np.int64)
+    a = carray(arguments, (39,), np.int64)
     x, w, out, sizes, tiles = a[0], a[1], a[2], _integers(a[3], 0, 22), a[5]
     ends, kinds = _integers(a[4], 0, tiles + 1), _integers(a[6], 0, tiles)
     images, channels, n, groups = sizes[0], sizes[1], sizes[2], sizes[21]
@@ -1706,6 +1745,7 @@ def conv_small_kernel(arguments):
     depth, share = channels // groups, n // groups  # channels and outputs of a group
     height, volume = depth * taps, sizes[3] * sizes[4] * sizes[5]
     met, bases, places, sets = _integers(a[7], 0, positions), _integers(a[8], 0, positions), a[9], a[10]
+    order = _integers(a[38], 0, positions)
     index, source, parts, most, most_outputs = a[11], a[12], a[13], a[14], a[15]
     number = np.int64(thread_number())
     inputs, scratch, block = a[16] + 4 * number * a[23], a[17] + 4 * number * a[24], a[18] + 4 * number * a[25]
@@ -1741,18 +1781,27 @@ def conv_small_kernel(arguments):
                     for k in range(together):
                         image = (stack + k) * LANES
                         have = min(LANES, images - image)
-                        for position in range(positions):
+                        done, step = 0, positions * LANES
+                        while done < positions:
+                            position = order[done]
                             start, stop = chosen[met[position]], chosen[met[position] + 1]
-                            base = inputs + k * stride + 4 * LANES * bases[position]
-                            rows = _integers(source, start, stop)
-                            for i in range(stop - start):
-                                _copy16(base + 4 * LANES * rows[i], block + 4 * LANES * i)
-                            target = sums + 4 * LANES * position
-                            _multiply(
-                                matrix, height, index + 4 * start, stop - start, block, target, positions * LANES, m
-                            )
-                            if squares:
-                                _squared_lengths(block, stop - start, squares + 4 * LANES * position)
+                            two = WIDE and done + 1 < positions and met[order[done + 1]] == met[position]
+                            rows, width = _integers(source, start, stop), stop - start
+                            for number_of in range(1 + two):
+                                place = order[done + number_of]
+                                base = inputs + k * stride + 4 * LANES * bases[place]
+                                into = block + 4 * LANES * width * number_of
+                                for i in range(width):
+                                    _copy16(base + 4 * LANES * rows[i], into + 4 * LANES * i)
+                                if squares:
+                                    _squared_lengths(into, width, squares + 4 * LANES * place)
+                            own, target = index + 4 * start, sums + 4 * LANES * position
+                            if two:
+                                beside = 4 * LANES * (place - position)
+                                _multiply_two(matrix, height, own, width, block, target, beside, step, m)
+                            else:
+                                _multiply(matrix, height, own, width, block, target, step, m)
+                            done += 1 + two
                         norm2 = 0
                         if squares:
                             norm2, spare = squares + 8 * LANES * positions, squares + 4 * LANES * positions
