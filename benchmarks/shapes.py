@@ -6,13 +6,16 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from analogsim import convert
+from analogsim import convert, cost
 from analogsim.bench import Case, compare, threads
+from analogsim.kernels import MatmulSpec, Read
+from analogsim.kernels.backends.numba.matmul import accumulate
 from analogsim.terminal.progress import track
 
 from .common import Out, Quick, Threads, finish, hardware
 
 ROWS = 256  # of a tile
+CACHED = 2**16  # numbers of which the floor converts so many at a time, from a cache
 SHAPES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
     "Linear 4096 → 4096, batch 1": (lambda: nn.Linear(4096, 4096), (1, 4096), 1.3),
     "Linear 4096 → 4096, batch 16": (lambda: nn.Linear(4096, 4096), (16, 4096), 1.3),
@@ -49,6 +52,26 @@ def call(module: nn.Module, x: Tensor) -> Callable[[], object]:
     return lambda: module(x)
 
 
+def floor(digital: nn.Module, analog: nn.Module, x: Tensor) -> Callable[[], object]:
+    """Return what no simulation can leave out: the digital forward, and noise and a conversion of every partial sum.
+
+    The sums are in a cache. What converting inputs takes is left out: they are far fewer.
+    """
+    profile = hardware(ROWS)
+    sums = len(x) * sum(layer.adc_conversions for layer in cost(analog, profile, x).layers)
+    spec = MatmulSpec(noise_output=profile.noise.output, adc_bits=profile.adc.bits, adc_full_scale=20.0)
+    read, numbers = Read(spec), torch.randn(CACHED)
+    out = torch.zeros(CACHED)
+
+    def call() -> None:
+        digital(x)
+        for left in range(sums, 0, -CACHED):
+            count = min(left, CACHED)
+            accumulate(out[:count], numbers[:count], None, read, 0)
+
+    return call
+
+
 def case(name: str, count: int, rounds: int) -> Case:
     """Measure a layer's forward in evaluation."""
     make, size, goal = SHAPES[name]
@@ -56,8 +79,8 @@ def case(name: str, count: int, rounds: int) -> Case:
     digital = make().eval()
     analog = convert(digital, hardware(ROWS)).eval()
     x = torch.randn(*size)
-    calls = {"digital": call(digital, x), "analog": call(analog, x)}
     with threads(count), torch.no_grad():
+        calls = {"digital": call(digital, x), "floor": floor(digital, analog, x), "analog": call(analog, x)}
         return compare(calls, "digital", rounds, name=name, goals={"analog": goal})
 
 

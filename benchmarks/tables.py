@@ -118,7 +118,7 @@ def shapes() -> str:
     """Layers of every kind."""
     report = Report.load(RESULTS / "shapes.json")
     goals = {case.name: f"{case.results[-1].goal:g}" for case in report.cases}
-    lines = per_case(report, ["analog"], ["ratio"]).splitlines()
+    lines = per_case(report, ["floor", "analog"], ["floor", "ratio"]).splitlines()
     lines[0] += " goal |"
     lines[1] += " --- |"
     lines[2:] = [f"{line} {goals[line.split('|')[1].strip()]} |" for line in lines[2:]]
