@@ -30,8 +30,9 @@ class Value(BaseModel):
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic would take `rows: true` for one row.
-        if is_truth(value) and not _takes_truth(cls.model_fields[str(info.field_name)].annotation):
-            raise ValueError(f"a number or text is needed, not {value}")
+        truths = [one for one in (value if isinstance(value, list | tuple) else [value]) if is_truth(one)]
+        if truths and not _takes_truth(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"a number or text is needed, not {truths[0]}")
         return value
 
 

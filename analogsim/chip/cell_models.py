@@ -10,6 +10,7 @@ from ..profile.kinds import CELL_MODELS
 from ..seeds import Key, Stream, derive
 from . import drift
 from .draw import normals
+from .laws import check_targets
 from .programming import program
 
 
@@ -62,6 +63,7 @@ class Standard(CellModel):
 
     def program(self, target: Tensor, profile: HardwareProfile, draws: Draws) -> Tensor:
         """Return target + σ(target)·N(0, 1)."""
+        check_targets(target, profile)
         return program(target, profile.programming, draws.seed, draws.array, profile.cells.mapping == "signed")
 
     def age(self, written: Tensor, target: Tensor, profile: HardwareProfile, seconds: float, draws: Draws) -> Tensor:

@@ -2,15 +2,12 @@
 
 import math
 
-import torch
 from torch import Tensor
 
-from ..profile.cells import Branches, Drift, Flicker, LogLaw
+from ..profile import Drift, Flicker
 from ..seeds import Stream
 from .draw import normals
-from .programming import polynomial
-
-SMALLEST = 1e-7  # conductance (fraction of g_max) below which the laws of ln(g) are held constant
+from .laws import SMALLEST, evaluate
 
 
 def exponents(target: Tensor, drift: Drift, seed: int, array: int) -> Tensor:
@@ -21,17 +18,8 @@ def exponents(target: Tensor, drift: Drift, seed: int, array: int) -> Tensor:
     S. R. Nandakumar et al., "Phase-change memory models for deep learning training and inference", ICECS 2019: µ and σ
     linear in ln(g), between limits.
     """
-    mean, spread = law(drift.nu, target), law(drift.nu_sigma, target)
+    mean, spread = evaluate(drift.nu, target), evaluate(drift.nu_sigma, target)
     return (mean + spread * normals(target, seed, Stream.DRIFT, array)).abs()
-
-
-def law(value: float | LogLaw | Branches, g: Tensor) -> Tensor:
-    """Evaluate a constant or a law at conductances g (any shape, fraction of g_max)."""
-    if isinstance(value, Branches):
-        return torch.where(g < value.limit, law(value.below, g), polynomial(value.above, g))
-    if not isinstance(value, LogLaw):
-        return torch.full_like(g, value)
-    return (value.constant + value.slope * g.clamp(min=SMALLEST).log()).clamp(value.low, value.high)
 
 
 def relax(g: Tensor, target: Tensor, drift: Drift, seconds: float, seed: int, array: int) -> Tensor:
@@ -58,6 +46,6 @@ def flicker_sigma(now: Tensor, programmed: Tensor, flicker: Flicker, time: float
     Joshi et al. (2020), Methods; Nandakumar et al. (2019).
     """
     g = programmed.abs()
-    ratio = law(flicker.amplitude, g) * g.clamp(min=SMALLEST) ** -flicker.exponent
+    ratio = evaluate(flicker.amplitude, g) * g.clamp(min=SMALLEST) ** -flicker.exponent
     growth = math.log((time + flicker.read_time) / (2 * flicker.read_time))
     return now.abs() * ratio.clamp(max=flicker.maximum) * math.sqrt(max(growth, 0.0))

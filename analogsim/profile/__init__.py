@@ -1,10 +1,11 @@
 """The hardware: immutable pydantic models of one crossbar accelerator, loaded from and saved to YAML or JSON."""
 
 from .array import Noise, Tile, Weight
-from .cells import Branches, Cells, Drift, Faults, Flicker, Programming, Wires
+from .cells import Cells, Drift, Faults, Flicker, Programming, Wires
 from .converters import ADC, DAC
 from .cost import Cost
 from .hardware import HardwareProfile, presets
+from .laws import Branches, Law, LogLaw, Saturating, Table
 
 __all__ = [
     "ADC",
@@ -16,8 +17,12 @@ __all__ = [
     "Faults",
     "Flicker",
     "HardwareProfile",
+    "Law",
+    "LogLaw",
     "Noise",
     "Programming",
+    "Saturating",
+    "Table",
     "Tile",
     "Weight",
     "Wires",

@@ -9,8 +9,11 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from ..value import NonNegative, Positive, Value
 from .kinds import CELL_MODELS
+from .laws import Law
+from .measured import CONDUCTANCE, RATIO, SPREAD, Column, Columns
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+G = Column("g", CONDUCTANCE, "g")  # the target of the cells that were measured
 
 
 class Cells(Value):
@@ -24,6 +27,8 @@ class Cells(Value):
     """Of a differential pair: analog: the currents, before one ADC conversion; digital: two conversions."""
     g_min: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Smallest conductance, fraction of g_max (the inverse on/off ratio); not of signed cells."""
+    g_max: Positive | None = None
+    """Largest conductance, µS. Changes nothing but how data in units are read. null: unknown."""
     bits: Annotated[int, Field(ge=1, le=15)] | None = None
     """Bits a cell holds, so that it has 2^bits levels: the weight.bits - 1 magnitude bits (of an offset mapping the
     weight.bits bits of the weight with its offset) are cut into slices of this many, each in cells of its own and
@@ -42,56 +47,17 @@ class Cells(Value):
         return self
 
 
-class Saturating(Value):
-    """A standard deviation that grows with the conductance and saturates: amplitude·(1 - exp(-g/scale))."""
-
-    amplitude: NonNegative
-    """Value at large conductance, fraction of g_max."""
-    scale: Positive
-    """Conductance at which it is 1 - 1/e of that, fraction of g_max."""
-
-
 class Programming(Value):
     """The error with which a cell reaches its target, drawn once when the chip is programmed."""
 
-    sigma: NonNegative | Annotated[tuple[float, ...], Field(min_length=1, max_length=8)] | Saturating = 0.0
-    """Standard deviation, fraction of g_max: a constant; or coefficients c₀, c₁, … of a polynomial in the target g:
-    σ(g) = max(Σ c_i g^i, 0); or a saturating law. Conductances below 0 become 0."""
+    sigma: Annotated[Law, Columns(G, Column("sigma", SPREAD))] = 0.0
+    """Standard deviation, fraction of g_max: a constant, or a law of the target conductance. Conductances below 0
+    become 0. A table's column is `sigma`."""
 
     @property
     def draws(self) -> bool:
         """True where cells end beside their targets."""
         return self.sigma != 0
-
-
-class LogLaw(Value):
-    """A quantity that depends on the conductance as constant + slope·ln(g), between two limits; no unit."""
-
-    constant: float
-    """Value at g = g_max."""
-    slope: float = 0.0
-    """Change per e-fold of conductance."""
-    low: NonNegative = 0.0
-    """Smallest value."""
-    high: NonNegative = 1.0
-    """Largest value."""
-
-    @model_validator(mode="after")
-    def _low_is_below_high(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low must not exceed high (got {self.low} and {self.high})")
-        return self
-
-
-class Branches(Value):
-    """A quantity that depends on the conductance by one law below a limit and by another from there on; no unit."""
-
-    below: LogLaw
-    """Law of conductances below `limit`."""
-    limit: Annotated[float, Field(gt=0, le=1)]
-    """Conductance at which the laws take turns, fraction of g_max."""
-    above: Annotated[tuple[float, ...], Field(min_length=1, max_length=8)]
-    """From there on: coefficients c₀, c₁, … of a polynomial in the conductance, max(Σ c_i g^i, 0)."""
 
 
 class Drift(Value):
@@ -100,10 +66,10 @@ class Drift(Value):
     t0: Positive = 20.0
     """Seconds between programming and the first read, at which a cell has the conductance it was programmed to;
     at_time(model, seconds) is t = t0 + seconds."""
-    nu: NonNegative | LogLaw | Branches = 0.0
+    nu: Annotated[Law, Columns(G, Column("nu", RATIO))] = 0.0
     """Mean of ν, no unit: a constant, or a law of the target conductance."""
-    nu_sigma: NonNegative | LogLaw | Branches = 0.0
-    """Standard deviation of ν between cells, no unit; ν is |N(nu, nu_sigma²)|."""
+    nu_sigma: Annotated[Law, Columns(G, Column("nu_sigma", RATIO))] = 0.0
+    """Standard deviation of ν between cells, no unit, likewise; ν is |N(nu, nu_sigma²)|."""
     compensation: Literal["none", "global"] = "none"
     """global: each layer's outputs are multiplied, digitally, by Σ|W(t0)| / Σ|W(t)|."""
 
@@ -113,7 +79,7 @@ class Flicker(Value):
     read; q(g) = min(amplitude·g^(-exponent), maximum), g being what the cell was programmed to.
     """
 
-    amplitude: NonNegative | LogLaw | Branches = 0.0
+    amplitude: Annotated[Law, Columns(G, Column("amplitude", RATIO))] = 0.0
     """q of a cell at g_max, fraction of the conductance; or a law of q at every conductance, which has no exponent."""
     exponent: NonNegative = 0.0
     """How q grows towards small conductances, no unit; 0 beside a law, which says so itself."""
@@ -124,7 +90,7 @@ class Flicker(Value):
 
     @model_validator(mode="after")
     def _one_law_of_the_conductance(self) -> Self:
-        if self.exponent and isinstance(self.amplitude, LogLaw | Branches):
+        if self.exponent and not isinstance(self.amplitude, float):
             raise ValueError(
                 "exponent is of a constant amplitude: a law says by itself how q depends on the conductance"
             )

@@ -19,6 +19,7 @@ from .cells import Cells, Drift, Faults, Flicker, Programming, Wires
 from .converters import ADC, DAC
 from .cost import Cost
 from .kinds import ADC_KINDS
+from .measured import read_tables
 
 
 class HardwareProfile(Value):
@@ -52,6 +53,7 @@ class HardwareProfile(Value):
         return self
 
     def __init__(self, **values: Any) -> None:
+        values = read_tables(values, type(self), Path())
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -64,7 +66,8 @@ class HardwareProfile(Value):
         Parameters
         ----------
         source : str or path
-            A preset's name (see `presets()`), or the path of a `.yaml`, `.yml` or `.json` file.
+            A preset's name (see `presets()`), or the path of a `.yaml`, `.yml` or `.json` file. Files of measured data
+            that it names by relative paths lie beside it, and are read now.
 
         Raises
         ------
@@ -80,7 +83,7 @@ class HardwareProfile(Value):
         if not isinstance(values, dict):
             raise ProfileError(f"{source}: a profile is a mapping of fields, this file holds {type(values).__name__}")
         try:
-            return cls(**{str(key): value for key, value in values.items()})
+            return cls(**read_tables({str(key): value for key, value in values.items()}, cls, Path(source).parent))
         except ProfileError as error:
             raise ProfileError(f"{source}: {error}") from None
 
@@ -159,7 +162,7 @@ class HardwareProfile(Value):
         That is all of docs/devices.md: cells, programming, ageing, faults, wires, slices, an ADC that is no ideal
         quantizer, and noise that is not Gaussian and white.
         """
-        cells = self.cells != Cells() or self.wires != Wires() or self.dac.step_bits is not None
+        cells = self.cells != Cells(g_max=self.cells.g_max) or self.wires != Wires() or self.dac.step_bits is not None
         return self.is_drawn or cells or not (self.noise.is_plain and self.adc.is_plain)
 
     @property

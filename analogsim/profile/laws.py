@@ -1,0 +1,125 @@
+"""Laws of the conductance: how a quantity, such as the σ of programming noise, depends on a cell's conductance g.
+
+A conductance is a fraction of the largest one, g_max; a law's value has the unit of the field that has it.
+`analogsim.chip.laws` evaluates them.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from ..value import NonNegative, Positive, Value
+from .measured import ROWS, takes_files
+
+Polynomial = Annotated[tuple[float, ...], Field(min_length=1, max_length=8)]
+FURTHEST = 10.0  # g_max; what is beyond is not in fractions of g_max
+
+
+class Saturating(Value):
+    """A quantity that grows with the conductance and saturates: amplitude·(1 - exp(-g/scale))."""
+
+    amplitude: NonNegative
+    """Value at large conductance, in the field's unit."""
+    scale: Positive
+    """Conductance at which it is 1 - 1/e of that, fraction of g_max."""
+
+
+class LogLaw(Value):
+    """A quantity that depends on the conductance as constant + slope·ln(g), between two limits, in the field's unit."""
+
+    constant: float
+    """Value at g = g_max."""
+    slope: float = 0.0
+    """Change per e-fold of conductance."""
+    low: NonNegative = 0.0
+    """Smallest value."""
+    high: NonNegative = 1.0
+    """Largest value."""
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low must not exceed high (got {self.low} and {self.high})")
+        return self
+
+
+class Branches(Value):
+    """A quantity that depends on the conductance by one law below a limit and by another from there on."""
+
+    below: LogLaw
+    """Law of conductances below `limit`."""
+    limit: Annotated[float, Field(gt=0, le=1)]
+    """Conductance at which the laws take turns, fraction of g_max."""
+    above: Polynomial
+    """From there on: coefficients c₀, c₁, … of a polynomial in the conductance, max(Σ c_i g^i, 0)."""
+
+
+class Table(Value):
+    """A quantity that was measured at some conductances, linearly interpolated between them.
+
+    In a profile it is given inline, by `g` and `value`, or by columns with units in their names (`g_uS`), or as
+    `file`, the path of a CSV file with such columns, relative to the profile's file (docs/devices.md, Measured data).
+    """
+
+    model_config = ConfigDict(json_schema_extra=takes_files)
+
+    g: Annotated[tuple[Annotated[float, Field(ge=0, le=FURTHEST)], ...], Field(min_length=2, max_length=ROWS)]
+    """Conductances of the points, fractions of g_max, each larger than the one before."""
+    value: Annotated[tuple[float, ...], Field(min_length=2, max_length=ROWS)]
+    """Value at each point, in the field's unit."""
+    outside: Literal["error", "hold"] = "error"
+    """Of targets below the first point and above the last one: error: cells are not programmed to them.
+    hold: they have the value of that point, as do all conductances that noise or age take there."""
+    source: str = ""
+    """Where the numbers are from: the name of the file that they were read from."""
+
+    @model_validator(mode="after")
+    def _points_increase(self) -> Self:
+        if len(self.g) != len(self.value):
+            raise ValueError(f"as many values as conductances are needed (got {len(self.value)} for {len(self.g)})")
+        for a, b in zip(self.g, self.g[1:]):
+            if a >= b:
+                raise ValueError(f"conductances must increase, each one once (got {a:g}, then {b:g})")
+        return self
+
+
+def _not_negative(table: Table) -> Table:
+    if min(table.value) < 0:
+        raise ValueError(f"a value must not be negative (got {min(table.value):g})")
+    return table
+
+
+_KEYS = {
+    "table": {"g", "value", "file"},
+    "branches": {"below", "limit", "above"},
+    "saturating": {"amplitude", "scale"},
+    "log": {"constant", "slope", "low", "high"},
+}
+_KINDS = {Table: "table", Branches: "branches", Saturating: "saturating", LogLaw: "log"}
+
+
+def _kind(value: Any) -> str | None:
+    """Return which law a value is, as its tag; what is no law at all is refused as a constant, for it is no number."""
+    if isinstance(value, Mapping):
+        found = [kind for kind, keys in _KEYS.items() if keys & {str(key) for key in value}]
+        return f"law[{found[0]}]" if found else None
+    kind = "polynomial" if isinstance(value, list | tuple) else "constant"
+    return f"law[{_KINDS.get(type(value), kind)}]"
+
+
+_WANTED = (
+    "a law is a number, coefficients [c0, c1, …] of a polynomial, or has amplitude and scale; constant and slope; "
+    "below, limit and above; g and value; or file"
+)
+Law = Annotated[
+    Annotated[NonNegative, Tag("law[constant]")]
+    | Annotated[Polynomial, Tag("law[polynomial]")]
+    | Annotated[Saturating, Tag("law[saturating]")]
+    | Annotated[LogLaw, Tag("law[log]")]
+    | Annotated[Branches, Tag("law[branches]")]
+    | Annotated[Table, AfterValidator(_not_negative), Tag("law[table]")],
+    Discriminator(_kind, custom_error_type="no_law", custom_error_message=_WANTED),
+]
+"""How a quantity that is not negative depends on the conductance: a constant; coefficients c₀, c₁, … of a polynomial,
+max(Σ c_i g^i, 0); a saturating or a logarithmic law; one in two branches; or measured points."""
