@@ -86,7 +86,7 @@ class NoiseSpec(Value):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ProfileError(f"NoiseSpec: {explain(error)}") from None
+            raise ProfileError(f"NoiseSpec: {explain(error, type(self))}") from None
 
     @model_validator(mode="after")
     def _extra_sites_are_outputs(self) -> Self:

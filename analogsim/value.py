@@ -2,11 +2,14 @@
 
 import operator
 import re
-from typing import Annotated, Any, get_args
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from .errors import AnalogSimError
+from .meant import Synonyms, did_you_mean
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -64,17 +67,86 @@ def _takes_truth(annotation: Any) -> bool:
     return annotation in (bool, Any) or any(map(_takes_truth, get_args(annotation)))
 
 
-def explain(error: ValidationError) -> str:
+def explain(error: ValidationError, kind: type[BaseModel] | None = None, synonyms: Synonyms | None = None) -> str:
     """Say each of pydantic's complaints as `field.path: what is wrong (got value)`, separated by "; ".
 
     Of very many the first ones, and how many more there are.
+
+    Parameters
+    ----------
+    error : ValidationError
+    kind : type, optional
+        What should have been made: its fields are what an unknown key may have meant.
+    synonyms : mapping, optional
+        What else people call fields and their values (see `meant`).
     """
+    found = [(_Place.of(item["loc"], kind), item) for item in error.errors(include_url=False)]
+    nearest = _nearest([place for place, item in found if item["type"] not in ("model_type", "model_attributes_type")])
     lines = []
-    for item in error.errors(include_url=False):
-        # A union's members are path elements too ("constrained-float", "literal[…]"), but no fields.
-        path = ".".join(str(part) for part in item["loc"] if not _UNION_MEMBER.fullmatch(str(part)))
-        lines.append(f"{path}: {complaint(item)}" if path else complaint(item))
+    for place, item in found:
+        if any(nearest.get(path, member) != member for path, member in place.members.items()):
+            continue
+        path, said = ".".join(place.path), complaint(item, synonyms)
+        if item["type"] == "extra_forbidden" and place.model is not None:
+            beside = [".".join((*place.path[:-1], name)) for name in place.model.model_fields]
+            said += did_you_mean(path, [*beside, *field_names(kind or place.model)], synonyms)
+        lines.append(f"{path}: {said}" if path else said)
     return few(lines)
+
+
+class _Place(NamedTuple):
+    """Where a complaint is: its path of fields, whose field the last one is, and what was tried of each union."""
+
+    path: tuple[str, ...]
+    model: type[BaseModel] | None
+    members: dict[tuple[str, ...], str]
+
+    @classmethod
+    def of(cls, loc: tuple[int | str, ...], kind: type[BaseModel] | None) -> "_Place":
+        path: tuple[str, ...] = ()
+        owner, inner, members = None, [kind] if kind else [], {}
+        for part in map(str, loc):
+            models = [model for model in inner if part == model.__name__ or part.endswith(f", {model.__name__}]")]
+            # A union's members are path elements too ("constrained-float", "literal[…]"), but no fields.
+            if models or _UNION_MEMBER.fullmatch(part):
+                members[path] = models[0].__name__ if models else ""
+                inner = models or inner
+                continue
+            path = *path, part
+            found = [model.model_fields[part].annotation for model in inner if part in model.model_fields]
+            owner, inner = next(iter(inner), None), list(_models(found[0])) if found else inner
+        return cls(path, owner, members)
+
+
+def _nearest(places: list[_Place]) -> dict[tuple[str, ...], str]:
+    """Return which model a mapping is nearest to, where it may be one of several kinds: pydantic complains of each."""
+    tried: dict[tuple[str, ...], Counter[str]] = {}
+    for place in places:
+        for path, member in place.members.items():
+            if member:
+                tried.setdefault(path, Counter())[member] += 1
+    return {path: min(members, key=members.__getitem__) for path, members in tried.items()}
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def field_names(kind: type[BaseModel]) -> tuple[str, ...]:
+    """Return a model's fields, and those of its parts by their dotted names."""
+    return tuple(
+        name
+        for own, field in kind.model_fields.items()
+        for name in (own, *(f"{own}.{inner}" for part in _parts(field.annotation) for inner in part.model_fields))
+    )
+
+
+def _parts(annotation: Any) -> list[type[BaseModel]]:
+    direct = (annotation, *get_args(annotation))
+    return [part for part in direct if isinstance(part, type) and issubclass(part, BaseModel)]
 
 
 def few(lines: list[str]) -> str:
@@ -84,13 +156,16 @@ def few(lines: list[str]) -> str:
     return "; ".join(lines[:COMPLAINTS] + more)
 
 
-def complaint(item: Any) -> str:
+def complaint(item: Any, synonyms: Synonyms | None = None) -> str:
     """Say one of pydantic's complaints without its path."""
     if item["type"] == "extra_forbidden":
         return "unknown key"
-    message = item["msg"].removeprefix("Value error, ")
+    message, value = item["msg"].removeprefix("Value error, "), item["input"]
     # Of a missing field, or of what fields have in common, the value is everything around it.
-    return message if isinstance(item["input"], dict) else f"{message} (got {short(item['input'])})"
+    if isinstance(value, dict):
+        return message
+    choices = re.findall(r"'([^']+)'", item.get("ctx", {}).get("expected", "")) if isinstance(value, str) else ()
+    return f"{message} (got {short(value)}){did_you_mean(str(value), choices, synonyms)}"
 
 
 def short(value: Any) -> str:

@@ -18,6 +18,7 @@ FLOORS = {
     "terminal": 0,
     "quantities": 1,
     "moved": 0,
+    "meant": 0,
     "register": 7,
     "ages": 1,
     "machine": 1,

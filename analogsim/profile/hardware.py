@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ProfileError
+from ..meant import did_you_mean
 from ..storage.files import content, replaced
 from ..storage.plain_yaml import LARGEST, read_yaml
 from ..value import Value, explain
@@ -20,6 +21,7 @@ from .converters import ADC, DAC
 from .cost import Cost
 from .kinds import ADC_KINDS
 from .measured import read_tables
+from .words import SYNONYMS
 
 
 class HardwareProfile(Value):
@@ -57,7 +59,7 @@ class HardwareProfile(Value):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ProfileError(explain(error)) from None
+            raise ProfileError(explain(error, type(self), SYNONYMS)) from None
 
     @classmethod
     def load(cls, source: str | os.PathLike[str]) -> "HardwareProfile":
@@ -200,4 +202,5 @@ def _read(source: str | os.PathLike[str]) -> str:
         raise ProfileError(f"{source}: not a readable text file: {error}") from None
     if isinstance(source, str) and source in presets():
         return (_preset_dir() / f"{source}.yaml").read_text(encoding="utf-8")
-    raise ProfileError(f"no profile {str(source)!r}: not a file, and the presets are {', '.join(presets())}")
+    near = did_you_mean(path.stem, presets(), SYNONYMS)
+    raise ProfileError(f"no profile {str(source)!r}: not a file, and the presets are {', '.join(presets())}{near}")

@@ -62,7 +62,7 @@ class Kinds:
             raise PydanticCustomError(
                 "unknown_kind",
                 "Input should be {wanted}, or what was registered (analogsim.register): import the module that does so",
-                {"wanted": wanted},
+                {"wanted": wanted, "expected": wanted},
             )
         return name
 

@@ -58,7 +58,7 @@ class QATSpec(Value):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise QuantizationError(explain(error)) from None
+            raise QuantizationError(explain(error, type(self))) from None
 
     @model_validator(mode="after")
     def _constant_scaling_needs_s(self) -> Self:

@@ -3,7 +3,6 @@
 Nothing here needs torch: curves are read and fitted by it.
 """
 
-import difflib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FitError
+from ..meant import did_you_mean
 from .law import Array
 
 Guess = Callable[[int], float]
@@ -138,9 +138,8 @@ def measure_named(name: str) -> Measure:
     """
     if name in MEASURES:
         return MEASURES[name]
-    near = difflib.get_close_matches(name, MEASURES, 1)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    raise FitError(f"metric: no {name!r}{meant} There are {', '.join(MEASURES)}; or give a torchmetrics.Metric")
+    near = did_you_mean(name, MEASURES)
+    raise FitError(f"metric: no {name!r}{near or '.'} There are {', '.join(MEASURES)}; or give a torchmetrics.Metric")
 
 
 def as_measure(metric: Any) -> Measure:

@@ -263,7 +263,7 @@ class Study(Value):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise StudyError(explain(error)) from None
+            raise StudyError(explain(error, type(self))) from None
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -74,7 +74,7 @@ class TrainSpec(Value):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ProfileError(f"TrainSpec: {explain(error)}") from None
+            raise ProfileError(f"TrainSpec: {explain(error, type(self))}") from None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -236,7 +236,7 @@ def test_what_cannot_be_is_refused_by_its_path(change, words):
 def test_a_complaint_does_not_repeat_the_whole_file():
     with pytest.raises(StudyError) as error:
         Study(name="a study", data="digits", models={"a": "x:y"}, method=[])
-    assert str(error.value) == "methods: Field required; method: unknown key"
+    assert str(error.value) == "methods: Field required; method: unknown key; did you mean 'methods'?"
 
 
 def test_arguments_must_be_plain():
