@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from ..meant import meant
 from ..value import NonNegative, Positive, Value
 from .measured import ROWS, takes_files
 
@@ -90,22 +91,26 @@ def _not_negative(table: Table) -> Table:
     return table
 
 
+# By the names of their classes, which complaints know (`analogsim.value.explain`).
 _KEYS = {
-    "table": {"g", "value", "file"},
-    "branches": {"below", "limit", "above"},
-    "saturating": {"amplitude", "scale"},
-    "log": {"constant", "slope", "low", "high"},
+    "Table": {"g", "value", "file"},
+    "Branches": {"below", "limit", "above"},
+    "Saturating": {"amplitude", "scale"},
+    "LogLaw": {"constant", "slope", "low", "high"},
 }
-_KINDS = {Table: "table", Branches: "branches", Saturating: "saturating", LogLaw: "log"}
 
 
 def _kind(value: Any) -> str | None:
     """Return which law a value is, as its tag; what is no law at all is refused as a constant, for it is no number."""
     if isinstance(value, Mapping):
-        found = [kind for kind, keys in _KEYS.items() if keys & {str(key) for key in value}]
-        return f"law[{found[0]}]" if found else None
-    kind = "polynomial" if isinstance(value, list | tuple) else "constant"
-    return f"law[{_KINDS.get(type(value), kind)}]"
+        given = {str(key) for key in value}
+        # Of a law whose every key is misspelt, the kind that was meant says which.
+        given |= {name for key in given for name in meant(key, set().union(*_KEYS.values()))}
+        found = [kind for kind, keys in _KEYS.items() if keys & given]
+        return found[0] if found else None
+    if type(value).__name__ in _KEYS:
+        return type(value).__name__
+    return "law[polynomial]" if isinstance(value, list | tuple) else "law[constant]"
 
 
 _WANTED = (
@@ -115,10 +120,10 @@ _WANTED = (
 Law = Annotated[
     Annotated[NonNegative, Tag("law[constant]")]
     | Annotated[Polynomial, Tag("law[polynomial]")]
-    | Annotated[Saturating, Tag("law[saturating]")]
-    | Annotated[LogLaw, Tag("law[log]")]
-    | Annotated[Branches, Tag("law[branches]")]
-    | Annotated[Table, AfterValidator(_not_negative), Tag("law[table]")],
+    | Annotated[Saturating, Tag("Saturating")]
+    | Annotated[LogLaw, Tag("LogLaw")]
+    | Annotated[Branches, Tag("Branches")]
+    | Annotated[Table, AfterValidator(_not_negative), Tag("Table")],
     Discriminator(_kind, custom_error_type="no_law", custom_error_message=_WANTED),
 ]
 """How a quantity that is not negative depends on the conductance: a constant; coefficients c₀, c₁, … of a polynomial,
