@@ -1,8 +1,11 @@
 """`analogsim profile`: hardware profiles, shipped and from files."""
 
+import csv
+import io
 import json
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
@@ -10,13 +13,22 @@ from rich.table import Table
 
 from ..errors import ProfileError
 from ..profile import HardwareProfile, presets
-from .base import EXIT_CODES, USER_ERROR, Program, fail, out, plain
+from ..profile.compare import Row
+from ..profile.compare import compare as side_by_side
+from ..profile.hardware import text_of
+from ..profile.template import SCHEMA_FILE, template
+from ..storage.files import replaced, writable
+from ..terminal.text import printable
+from .base import EXIT_CODES, USER_ERROR, Program, fail, note, out, plain
+
+Named = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped profile's name, or a YAML or JSON file.")]
+Format = Literal["table", "markdown", "csv", "json"]
 
 app = Program(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="List, show and check hardware profiles (YAML or JSON).",
-    epilog="[bold]Example:[/] analogsim profile show 8bit > mine.yaml; edit it; analogsim profile validate mine.yaml",
+    help="List, show, write, compare and check hardware profiles (YAML or JSON).",
+    epilog="[bold]Example:[/] analogsim profile new mine.yaml --from pcm; edit it; analogsim profile show mine.yaml",
 )
 
 
@@ -31,17 +43,98 @@ def list_() -> None:
     out().print(table)
 
 
-@app.command(epilog="[bold]Examples:[/] analogsim profile show 8bit · analogsim profile show mine.yaml --json")
+@app.command(epilog="[bold]Examples:[/] analogsim profile show pcm · analogsim profile show mine.yaml --full")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped profile's name, or a YAML or JSON file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")] = False,
+    name: Named,
+    full: Annotated[bool, typer.Option("--full", help="Every field, also those at their default.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Every field, as JSON.")] = False,
 ) -> None:
-    """Print a profile whole: every field, also those left at their default."""
-    values = HardwareProfile.load(name).model_dump()
+    """Print a profile as it is written, with the comments that say where its numbers come from."""
+    profile = HardwareProfile.load(name)
+    if as_json:
+        typer.echo(json.dumps(profile.model_dump(), indent=2))
+        return
+    text = None if full else _written(name)
     # An encoding without all of its signs gets YAML's escapes, so that what is printed is this profile everywhere.
     signs = sys.stdout.encoding.lower().startswith("utf")
-    text = json.dumps(values, indent=2) if as_json else yaml.safe_dump(values, sort_keys=False, allow_unicode=signs)
-    typer.echo(text.rstrip())
+    values = profile.model_dump()
+    typer.echo(text or yaml.safe_dump(values, sort_keys=False, allow_unicode=signs).rstrip())
+
+
+def _written(name: str) -> str | None:
+    """Return a profile's own text, if whoever prints it prints that profile."""
+    text = text_of(name).rstrip()
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return None
+    return text if printable(text) == text else None
+
+
+@app.command(epilog="[bold]Examples:[/] analogsim profile new mine.yaml · analogsim profile new mine.yaml --from pcm")
+def new(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Where to write it; without one it is printed.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="NAME|FILE", help="Start from this profile instead of defaults.")
+    ] = None,
+) -> None:
+    """Write a commented profile to be edited: every field with its meaning and unit, defaults commented out."""
+    text = template(source, "." if file is None else file.parent)
+    if file is None:
+        typer.echo(text.rstrip())
+        return
+    if file.suffix not in (".yaml", ".yml"):
+        raise typer.BadParameter(f"{file}: the name must end in .yaml", param_hint="FILE")
+    if file.exists():
+        raise typer.BadParameter(f"{file}: is there already; choose another name", param_hint="FILE")
+    _write(file, text)
+    beside = file.with_name(SCHEMA_FILE)
+    if not beside.exists():
+        note(f"for editors that complete and check: analogsim profile schema --out {plain(beside)}")
+
+
+@app.command(
+    epilog="[bold]Examples:[/] analogsim profile compare pcm hermes · analogsim profile compare 8bit mine.yaml"
+)
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="NAME|FILE...", help="Two or more profiles.")],
+    everything: Annotated[bool, typer.Option("--all", help="Also fields in which they agree.")] = False,
+    form: Annotated[Format, typer.Option("--format", help="How it is printed.")] = "table",
+) -> None:
+    """Show profiles side by side: the fields in which they differ, each with its unit."""
+    if len(names) < 2:
+        raise typer.BadParameter("at least two profiles are compared", param_hint="NAME|FILE")
+    rows = [row for row in side_by_side([HardwareProfile.load(name) for name in names]) if everything or row.differs]
+    if form == "json":
+        found = [{"field": row.field, "unit": row.unit, "values": dict(zip(names, row.values))} for row in rows]
+        typer.echo(json.dumps(found, indent=2))
+    elif form == "table":
+        table = Table("field", "unit", *map(plain, names), box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*map(plain, _cells(row)))
+        out().print(table)
+    else:
+        typer.echo(_lines([["field", "unit", *names], *map(_cells, rows)], form))
+
+
+def _cells(row: Row) -> list[str]:
+    return [row.field, row.unit, *map(_shown, row.values)]
+
+
+def _shown(value: Any) -> str:
+    return yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=10**6).strip()[1:-1]
+
+
+def _lines(cells: list[list[str]], form: Format) -> str:
+    cells = [[printable(cell) for cell in row] for row in cells]
+    if form == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(cells)
+        return text.getvalue().rstrip()
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
+    return "\n".join([lines[0], "| " + " | ".join("---" for _ in cells[0]) + " |", *lines[1:]])
 
 
 @app.command(epilog=f"[bold]Example:[/] analogsim profile validate profiles/*.yaml\n\n{EXIT_CODES}")
@@ -64,7 +157,18 @@ def validate(
         raise typer.Exit(USER_ERROR)
 
 
-@app.command(epilog="[bold]Example:[/] analogsim profile schema > profile.schema.json (editors complete from it)")
-def schema() -> None:
+@app.command(epilog=f"[bold]Example:[/] analogsim profile schema --out {SCHEMA_FILE} (editors complete from it)")
+def schema(
+    target: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it here.")] = None,
+) -> None:
     """Print the JSON schema of a profile: every field with its unit, range and default."""
-    typer.echo(json.dumps(HardwareProfile.model_json_schema(), indent=2))
+    text = json.dumps(HardwareProfile.model_json_schema(), indent=2)
+    if target is None:
+        typer.echo(text)
+    else:
+        _write(target, text + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with writable(path), replaced(path) as aside:
+        aside.write_text(text, encoding="utf-8")

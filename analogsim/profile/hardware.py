@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import ProfileError
 from ..meant import did_you_mean
@@ -23,9 +23,24 @@ from .kinds import ADC_KINDS
 from .measured import read_tables
 from .words import SYNONYMS
 
+SCHEMA_KEY = "$schema"
+"""A key that files may have for editors; it is no field."""
+
+
+def _for_editors(schema: dict[str, Any]) -> None:
+    """Let a profile's schema name itself, and a section be empty."""
+    properties = schema["properties"]
+    for name, part in properties.items():
+        if "$ref" in part:
+            about = {key: properties[name][key] for key in ("description", "default") if key in part}
+            properties[name] = {"anyOf": [{"$ref": part["$ref"]}, {"type": "null"}], **about}
+    properties[SCHEMA_KEY] = {"type": "string", "description": "Where this schema is, for editors."}
+
 
 class HardwareProfile(Value):
     """One analog accelerator: tiles, converters, weights and noise. A value: immutable, comparable, hashable."""
+
+    model_config = ConfigDict(json_schema_extra=_for_editors)
 
     name: Annotated[str, Field(min_length=1)] = "custom"
     """Short name, shown in reports."""
@@ -76,18 +91,37 @@ class HardwareProfile(Value):
         ProfileError
             There is no such preset or file, it cannot be parsed, or a value in it is impossible.
         """
-        text = _read(source)
+        text = text_of(source)
         try:
-            # YAML 1.1 would read JSON's 1e-06 as a string.
+            # YAML has no tabs, which JSON may be indented with.
             values = json.loads(text) if str(source).endswith(".json") else read_yaml(text)
+            return cls._of(values, Path(source).parent)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ProfileError(f"{source}: no valid YAML or JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise ProfileError(f"{source}: a profile is a mapping of fields, this file holds {type(values).__name__}")
+            said = str(error) if isinstance(error, ProfileError) else f"no valid YAML or JSON: {error}"
+            raise ProfileError(f"{source}: {said}") from None
+
+    @classmethod
+    def loads(cls, text: str, folder: str | os.PathLike[str] = ".") -> "HardwareProfile":
+        """Read a profile from the text of a YAML file; files of measured data are looked for in a folder.
+
+        Raises
+        ------
+        ProfileError
+            It cannot be parsed, or a value in it is impossible.
+        """
         try:
-            return cls(**read_tables({str(key): value for key, value in values.items()}, cls, Path(source).parent))
-        except ProfileError as error:
-            raise ProfileError(f"{source}: {error}") from None
+            return cls._of(read_yaml(text), Path(folder))
+        except yaml.YAMLError as error:
+            raise ProfileError(f"no valid YAML: {error}") from None
+
+    @classmethod
+    def _of(cls, values: Any, folder: Path) -> "HardwareProfile":
+        if not isinstance(values, dict):
+            raise ProfileError(f"a profile is a mapping of fields, this file holds {type(values).__name__}")
+        # Editors want to be told of a schema, and a section of which every field is commented out is as by default.
+        kept = {str(key): value for key, value in values.items() if key != SCHEMA_KEY}
+        given = {key: value for key, value in kept.items() if value is not None or key not in cls.model_fields}
+        return cls(**read_tables(given, cls, folder))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the profile as YAML, or as JSON where the path ends in `.json`; never leaves half a file."""
@@ -193,7 +227,14 @@ def _preset_dir() -> Any:
     return resources.files("analogsim") / "presets"
 
 
-def _read(source: str | os.PathLike[str]) -> str:
+def text_of(source: str | os.PathLike[str]) -> str:
+    """Return the text of a file, or of a shipped preset by its name.
+
+    Raises
+    ------
+    ProfileError
+        There is none, or it is no text.
+    """
     path = Path(source)
     try:
         if path.is_file():

@@ -64,6 +64,8 @@ COMMANDS = [
     ["profile", "show"],
     ["profile", "validate"],
     ["profile", "schema"],
+    ["profile", "new"],
+    ["profile", "compare"],
     ["train"],
     ["sweep"],
     ["plot"],

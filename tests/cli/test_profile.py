@@ -1,0 +1,73 @@
+"""`analogsim profile`: what is written is what was meant."""
+
+import csv
+import json
+
+import yaml
+
+from analogsim.profile import HardwareProfile
+from analogsim.profile.hardware import text_of
+from tests.support.shell import call, done
+
+
+def refused(*args, code=1):
+    result = call(*args)
+    assert result.exit_code == code, result.output
+    return " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_new_writes_what_loads_and_nothing_over_what_is_there(tmp_path):
+    file = tmp_path / "mine.yaml"
+    said = done("profile", "new", file, "--from", "pcm").stderr
+    assert HardwareProfile.load(file) == HardwareProfile.load("pcm")
+    assert "profile.schema.json" in said
+    assert "is there already" in refused("profile", "new", file, code=2)
+    assert "must end in .yaml" in refused("profile", "new", tmp_path / "mine.json", code=2)
+    assert "did you mean 'pcm'" in refused("profile", "new", tmp_path / "b.yaml", "--from", "pmc")
+    assert HardwareProfile.loads(done("profile", "new").stdout) == HardwareProfile()
+    done("profile", "schema", "--out", tmp_path / "profile.schema.json")
+    schema = json.loads((tmp_path / "profile.schema.json").read_text())
+    assert schema == json.loads(done("profile", "schema").stdout)
+    assert not done("profile", "new", tmp_path / "again.yaml").stderr
+
+
+def test_show_keeps_the_comments(tmp_path):
+    assert done("profile", "show", "isaac").stdout.rstrip() == text_of("isaac").rstrip()
+    full = yaml.safe_load(done("profile", "show", "isaac", "--full").stdout)
+    assert set(full) == set(HardwareProfile.model_fields)
+    file = tmp_path / "mine.yaml"
+    file.write_text("dac: {bits: 8} # of the data sheet\n")
+    assert "data sheet" in done("profile", "show", file).stdout
+    assert "dac.bits" in refused("profile", "show", bad(tmp_path))
+
+
+def test_show_prints_a_profile_that_is_this_one_whatever_its_text_holds(tmp_path):
+    """JSON may hold what a terminal would obey: it is written as escapes."""
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"name": "a\x9b31mb"}, ensure_ascii=False), encoding="utf-8")
+    text = done("profile", "show", file).stdout
+    assert "\x9b" not in text
+    assert HardwareProfile.loads(text) == HardwareProfile.load(file)
+
+
+def bad(folder):
+    path = folder / "bad.yaml"
+    path.write_text("dac: {bits: 99}\n")
+    return path
+
+
+def test_compare_in_each_format():
+    names = ["8bit", "noisy"]
+    table = done("profile", "compare", *names).stdout
+    assert "noise.output" in table
+    assert "normalised units" in table
+    assert "drift.nu" not in table
+    assert "drift.nu" in done("profile", "compare", *names, "--all").stdout
+    found = json.loads(done("profile", "compare", *names, "--format", "json").stdout)
+    values = {row["field"]: row["values"] for row in found}
+    assert values["adc.full_scale"] == {"8bit": "calibrated", "noisy": 12.0}
+    rows = list(csv.reader(done("profile", "compare", *names, "--format", "csv").stdout.splitlines()))
+    assert [row[0] for row in rows[1:]] == list(values)
+    markdown = done("profile", "compare", *names, "--format", "markdown").stdout
+    assert "| noise.output | normalised units | 0.0 | 0.06 |" in markdown
+    assert "at least two" in refused("profile", "compare", "8bit", code=2)
