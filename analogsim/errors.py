@@ -14,6 +14,10 @@ class UnreachedWarning(AnalogSimWarning):
     """Parts of a network that a verb did not reach: weights that stay digital, layers that were never called."""
 
 
+class TranslationWarning(AnalogSimWarning):
+    """Settings of another simulator that a profile does not have, or has otherwise; or the other way round."""
+
+
 class AnalogSimError(Exception):
     """Base of every error raised for a user's mistake; the message says what, where, and what to do."""
 

@@ -21,6 +21,7 @@ from .converters import ADC, DAC
 from .cost import Cost
 from .kinds import ADC_KINDS
 from .measured import read_tables
+from .peers import crosssim
 from .words import SYNONYMS
 
 SCHEMA_KEY = "$schema"
@@ -122,6 +123,24 @@ class HardwareProfile(Value):
         kept = {str(key): value for key, value in values.items() if key != SCHEMA_KEY}
         given = {key: value for key, value in kept.items() if value is not None or key not in cls.model_fields}
         return cls(**read_tables(given, cls, folder))
+
+    @classmethod
+    def from_crosssim(cls, config: Any) -> "HardwareProfile":
+        """Read CrossSim's parameters; a `TranslationWarning` lists what they say that a profile does not.
+
+        Parameters
+        ----------
+        config : path, dict or CrossSimParameters
+            See `analogsim.profile.peers.crosssim.read`, which also returns the list.
+
+        Raises
+        ------
+        ProfileError
+            It is none of these, or makes no profile.
+        """
+        found = crosssim.read(config)
+        found.warn()
+        return cls(**found.values)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the profile as YAML, or as JSON where the path ends in `.json`; never leaves half a file."""

@@ -1,0 +1,424 @@
+"""CrossSim's parameters (Sandia National Laboratories; its version 3.2) and ours.
+
+Its conductances are fractions of the largest, 1/Rmin, as ours are. Its sums are in units of the largest cell's current,
+where ours are in units of a full-scale weight: with g_min = Rmin/Rmax, a range of r there is r/(1 - g_min) here.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import ProfileError
+from ...storage.files import content
+from .report import Reading, Translation, flat
+
+LARGEST = 1_000_000  # bytes of a file
+STYLES = {1: "BALANCED", 2: "BITSLICED", 3: "OFFSET"}
+PAIRS = {1: "ONE_SIDED", 2: "TWO_SIDED"}
+OFFSETS = {1: "DIGITAL_OFFSET", 2: "UNIT_COLUMN_SUBTRACTION"}
+RANGES = {1: "CALIBRATED", 2: "MAX", 3: "GRANULAR"}
+DEFAULTS: dict[str, Any] = {
+    "core.style": 1,
+    "core.rows_max": 0,
+    "core.cols_max": 0,
+    "core.weight_bits": 0,
+    "core.complex_matrix": False,
+    "core.complex_input": False,
+    "core.output_dtype": 1,
+    "core.balanced.style": 1,
+    "core.balanced.interleaved_posneg": False,
+    "core.balanced.subtract_current_in_xbar": True,
+    "core.bit_sliced.style": 1,
+    "core.bit_sliced.num_slices": 2,
+    "core.offset.style": 1,
+    "core.mapping.weights.clipping": True,
+    "core.mapping.weights.min": None,
+    "core.mapping.weights.max": None,
+    "core.mapping.weights.percentile": 1.0,
+    "core.mapping.weights.row_partition_priority": [],
+    "core.mapping.weights.col_partition_priority": [],
+    "core.mapping.weights.row_partition_strategy": 2,
+    "core.mapping.weights.col_partition_strategy": 2,
+    "core.mapping.inputs._match": True,
+    "core.mapping.inputs.mvm.clipping": False,
+    "core.mapping.inputs.mvm.min": -1.0,
+    "core.mapping.inputs.mvm.max": 1.0,
+    "core.mapping.inputs.mvm.percentile": None,
+    "xbar.device.cell_bits": 0,
+    "xbar.device.Rmin": 1000,
+    "xbar.device.Rmax": 10000,
+    "xbar.device.Vread": 0.1,
+    "xbar.device.time": 0,
+    "xbar.device.infinite_on_off_ratio": False,
+    "xbar.device.clip_conductance": False,
+    **{
+        f"xbar.device.{part}.{name}": value
+        for part in ("read_noise", "programming_error", "drift_error", "nonlinear_IV")
+        for name, value in {"enable": False, "model": "IdealDevice", "magnitude": 0}.items()
+    },
+    "xbar.array.Icol_max": 0,
+    "xbar.array.parasitics.enable": False,
+    "xbar.array.parasitics.Rp_row": 0,
+    "xbar.array.parasitics.Rp_col": 0,
+    "xbar.array.parasitics.Rp_row_terminal": 0,
+    "xbar.array.parasitics.Rp_col_terminal": 0,
+    "xbar.array.parasitics.current_from_input": True,
+    "xbar.array.parasitics.selected_rows": "top",
+    "xbar.adc._match": True,
+    "xbar.adc.mvm.model": "IdealADC",
+    "xbar.adc.mvm.bits": 0,
+    "xbar.adc.mvm.signed": True,
+    "xbar.adc.mvm.stochastic_rounding": False,
+    "xbar.adc.mvm.adc_per_ibit": False,
+    "xbar.adc.mvm.calibrated_range": None,
+    "xbar.adc.mvm.adc_range_option": 1,
+    "xbar.adc.mvm.gain_db": 100,
+    "xbar.adc.mvm.sigma_capacitor": 0.0,
+    "xbar.adc.mvm.sigma_comparator": 0.0,
+    "xbar.adc.mvm.split_cdac": True,
+    "xbar.adc.mvm.symmetric_cdac": True,
+    "xbar.adc.mvm.group_size": 8,
+    "xbar.adc.mvm.sigma_C1": 0.0,
+    "xbar.adc.mvm.sigma_C2": 0.0,
+    "xbar.adc.mvm.sigma_Cpar": 0.0,
+    "xbar.dac._match": True,
+    "xbar.dac.mvm.model": "IdealDAC",
+    "xbar.dac.mvm.bits": 0,
+    "xbar.dac.mvm.input_bitslicing": False,
+    "xbar.dac.mvm.signed": True,
+    "xbar.dac.mvm.slice_size": 1,
+}
+# How it computes, and the transposed product, which a layer's forward does not use.
+COMPUTING = ("simulation.*", "core.output_dtype", "*.vmm.*", "*._match")
+
+
+def read(config: Any) -> Translation:
+    """Return what CrossSim's parameters say as the parts of a profile, and what they say beyond it.
+
+    Parameters
+    ----------
+    config : path, dict or CrossSimParameters
+        A JSON file as its `to_json` writes it, what such a file holds, or anything with its `as_dict`. A path is read
+        as JSON, whatever its name is, and no code in it is run.
+
+    Raises
+    ------
+    ProfileError
+        It is none of these.
+    """
+    given = flat(_plain(_values(config)))
+    if not {name.split(".")[0] for name in given} <= {"core", "xbar", "simulation"}:
+        raise ProfileError("CrossSim's parameters have the parts core, xbar and simulation, and no others")
+    r = Reading("CrossSim", "a profile", given, DEFAULTS)
+    r.ignore(COMPUTING)
+    if any(_unmatched(given, part) for part in ("core.mapping.inputs", "xbar.adc", "xbar.dac")):
+        r.lose("xbar.dac._match", "the transposed product (vmm) has converters of its own")
+    r.put("tile.rows", r["core.rows_max"] or None, "core.rows_max")
+    r.put("tile.cols", r["core.cols_max"] or None, "core.cols_max")
+    g_min = 0.0 if r["xbar.device.infinite_on_off_ratio"] else r["xbar.device.Rmin"] / r["xbar.device.Rmax"]
+    _cells(r, g_min)
+    _weights(r)
+    _dac(r)
+    _adc(r, g_min)
+    _device(r, g_min)
+    _wires(r)
+    return r.done()
+
+
+def _values(config: Any) -> Mapping[str, Any]:
+    if hasattr(config, "as_dict"):
+        return config.as_dict()
+    if isinstance(config, Mapping):
+        return config
+    if not isinstance(config, str | os.PathLike):
+        raise ProfileError(f"a path, a dict or CrossSimParameters are needed, not {type(config).__name__}")
+    try:
+        found = json.loads(content(Path(config), LARGEST))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ProfileError(f"{config}: no JSON file of CrossSim's parameters: {error}") from None
+    if not isinstance(found, Mapping):
+        raise ProfileError(f"{config}: no JSON file of CrossSim's parameters: it holds {type(found).__name__}")
+    return found
+
+
+def _plain(values: Any) -> Any:
+    """Return settings without the classes that CrossSim's enumerations have."""
+    if isinstance(values, Mapping):
+        return {str(key): _plain(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    return int(values) if isinstance(values, int) and not isinstance(values, bool) else values
+
+
+def _unmatched(given: Mapping[str, Any], part: str) -> bool:
+    mvm, vmm = (
+        {
+            name.removeprefix(f"{part}.{kind}."): value
+            for name, value in given.items()
+            if name.startswith(f"{part}.{kind}.")
+        }
+        for kind in ("mvm", "vmm")
+    )
+    return not given.get(f"{part}._match", True) and vmm not in ({}, mvm)
+
+
+def _choice(r: Reading, name: str, choices: Mapping[int, str]) -> str:
+    """Return a choice by its name, as which or by whose number it may be given."""
+    value = r[name]
+    if value not in choices and value not in choices.values():
+        raise ProfileError(f"{name}: {value!r} is none of {', '.join(choices.values())}")
+    return choices.get(value, value)
+
+
+def _cells(r: Reading, g_min: float) -> None:
+    style, cell_bits, bits = _choice(r, "core.style", STYLES), r["xbar.device.cell_bits"], r["core.weight_bits"]
+    offset = style == "OFFSET"
+    if style == "BITSLICED":
+        sliced = _choice(r, "core.bit_sliced.style", STYLES)
+        offset = sliced == "OFFSET"
+        slices = r["core.bit_sliced.num_slices"]
+        even = bits % slices == 0
+        each = bits // slices if even else math.ceil((bits - (not offset)) / slices)
+        r.put("weight.bits", bits, "core.weight_bits")
+        r.put("cells.bits", each, "core.bit_sliced.num_slices", "core.weight_bits")
+        if cell_bits not in (0, each):
+            r.lose("xbar.device.cell_bits", f"a cell has the levels of its slice, {each} bits")
+    elif cell_bits:
+        # One-sided, 2^c levels from g_min to 1 are 2^c - 1 steps on each side of 0; offset cells leave out the lowest.
+        r.put("weight.bits", cell_bits + (not offset), "xbar.device.cell_bits")
+    if style != "BITSLICED" and bits:
+        r.ignore(["core.weight_bits"])  # of no effect there without slices
+    if offset:
+        if style == "OFFSET" and cell_bits:
+            steps = 2**cell_bits - 1
+            g_min = 1 - (1 - g_min) * (steps - 1) / steps
+            r.lose("xbar.device.cell_bits", f"outputs are smaller by {steps - 1}/{steps} there, an error of gain")
+        if _choice(r, "core.offset.style", OFFSETS) == "DIGITAL_OFFSET":
+            r.lose("core.offset.style", "exact and digital; here it is a reference column of cells")
+        r.put("cells.mapping", "offset", "core.style", "core.offset.style")
+    else:
+        r.put("cells.mapping", "differential", "core.style")
+        if not r["core.balanced.subtract_current_in_xbar"]:
+            r.put("cells.subtraction", "digital", "core.balanced.subtract_current_in_xbar")
+        if _choice(r, "core.balanced.style", PAIRS) == "TWO_SIDED":
+            r.lose("core.balanced.style", "both cells share a weight; here one of a pair is at g_min")
+    r.put("cells.g_min", g_min, "xbar.device.Rmin", "xbar.device.Rmax", "xbar.device.infinite_on_off_ratio")
+    r.put("cells.g_max", 1e6 / r["xbar.device.Rmin"], "xbar.device.Rmin")
+
+
+def _weights(r: Reading) -> None:
+    where = "core.mapping.weights"
+    share, low, high = r[f"{where}.percentile"], r[f"{where}.min"], r[f"{where}.max"]
+    if share is None:
+        r.put("weight.w_max", float(max(abs(low), abs(high))), f"{where}.min", f"{where}.max")
+        if low != -high:
+            r.lose(f"{where}.min", "the range of weights is symmetric here")
+        if not r[f"{where}.clipping"]:
+            r.lose(f"{where}.clipping", "weights beyond a constant range clip here")
+    else:
+        r.put("weight.w_max", "tensor", f"{where}.percentile")
+        if share != 1.0:
+            r.lose(f"{where}.percentile", "the range reaches to the largest weight here")
+    r.ignore([f"{where}.clipping"])
+    for strategy in ("row", "col"):
+        if r[f"{where}.{strategy}_partition_strategy"] not in (1, "MAX") and r.given.get(f"core.{strategy}s_max"):
+            r.lose(f"{where}.{strategy}_partition_strategy", "equal parts there; here full arrays and a rest")
+
+
+def _dac(r: Reading) -> None:
+    where, inputs = "xbar.dac.mvm", "core.mapping.inputs.mvm"
+    model, bits, signed = r[f"{where}.model"], r[f"{where}.bits"], r[f"{where}.signed"]
+    share, low, high = r[f"{inputs}.percentile"], r[f"{inputs}.min"], r[f"{inputs}.max"]
+    if share is not None:
+        r.put("dac.input_range", "dynamic", f"{inputs}.percentile")
+        if share != 1.0:
+            r.lose(f"{inputs}.percentile", "the range reaches to the batch's largest input here")
+    else:
+        # Signed inputs are multiplied by 2/(max - min) there, others by 1/(max - min).
+        r.put("dac.input_range", (high - low) / (2 if signed else 1), f"{inputs}.min", f"{inputs}.max")
+        if low != (-high if signed else 0):
+            r.lose(f"{inputs}.min", "the range of inputs is even, or begins at 0, here")
+    if r[f"{inputs}.clipping"] and not bits:
+        r.lose(f"{inputs}.clipping", "inputs clip in a DAC with bits alone here")
+    if model == "IdealDAC" or not bits:
+        return
+    r.put("dac.bits", bits, f"{where}.bits", f"{where}.model")
+    r.put("dac.signed", bool(signed), f"{where}.signed")
+    if model == "QuantizerDAC" and signed:
+        r.lose(f"{where}.model", "2^bits levels, none at 0, there; here 2^bits - 1 and one at 0")
+    if r[f"{where}.input_bitslicing"]:
+        if r["xbar.adc.mvm.adc_per_ibit"]:
+            r.put("dac.step_bits", r[f"{where}.slice_size"], f"{where}.slice_size", f"{where}.input_bitslicing")
+        else:  # added up before the one conversion: the same as all at once
+            r.put("dac.step_bits", None, f"{where}.input_bitslicing", "xbar.adc.mvm.adc_per_ibit")
+            r.ignore([f"{where}.slice_size"])
+
+
+def _adc(r: Reading, g_min: float) -> None:
+    where = "xbar.adc.mvm"
+    model, bits = r[f"{where}.model"], r[f"{where}.bits"]
+    if model == "IdealADC" or not bits:
+        r.put("adc.full_scale", None, f"{where}.model")
+        r.ignore([f"{where}.*"])
+        return
+    r.put("adc.bits", bits, f"{where}.bits")
+    kind = {"SarADC": "sar", "RampADC": "ramp"}.get(model, "ideal")
+    low, high = _range(r)
+    if low is None or high is None:
+        r.put("adc.full_scale", "calibrated", f"{where}.calibrated_range")
+        r.lose(f"{where}.calibrated_range", "no range that is known before the array is; `calibrate` finds one")
+    else:
+        signed = low < 0
+        full_scale = max(abs(low), abs(high)) / (1 - g_min)
+        if kind != "ideal" or (model == "QuantizerADC" and signed):
+            # 2^b levels from end to end, none at 0: ours have the same step, and one at 0.
+            full_scale *= (2 ** (bits - 1) - 1) / 2 ** (bits - 1) if kind != "ideal" else 1 - 1 / (2**bits - 1)
+            r.lose(f"{where}.model", "levels stand half a step beside ours, of which one is at 0")
+        if signed and low != -high:
+            r.lose(f"{where}.calibrated_range", "the range is even here, to the end farther from 0")
+        r.put("adc.full_scale", full_scale, f"{where}.calibrated_range", f"{where}.adc_range_option")
+        r.put("adc.signed", signed, f"{where}.calibrated_range")
+    offset = "OFFSET" in (_choice(r, "core.style", STYLES), _choice(r, "core.bit_sliced.style", STYLES))
+    if offset and not (_choice(r, "core.style", STYLES) == "BALANCED"):
+        r.lose(f"{where}.model", "converts sums with their offset; here it is subtracted before the ADC")
+    _kind(r, kind, bits)
+
+
+def _range(r: Reading) -> tuple[float | None, float | None]:
+    """Return the ADC's range in units of the largest cell's current."""
+    where = "xbar.adc.mvm"
+    style, option = _choice(r, "core.style", STYLES), _choice(r, f"{where}.adc_range_option", RANGES)
+    sliced, bits, rows = style == "BITSLICED", r[f"{where}.bits"], r["core.rows_max"]
+    signed, n = r["xbar.dac.mvm.signed"], r["xbar.dac.mvm.bits"]
+    below = signed or (style != "OFFSET" and r["core.balanced.subtract_current_in_xbar"])
+    if option == "CALIBRATED":
+        limits = r[f"{where}.calibrated_range"]
+        if not limits:
+            return None, None
+        if sliced:
+            if any(list(one) != list(limits[0]) for one in limits):
+                r.lose(f"{where}.calibrated_range", "a range for each slice; here the largest is that of all")
+            return min(one[0] for one in limits), max(one[1] for one in limits)
+        return limits[0], limits[1]
+    # As large as the largest digit makes it that is applied, 2^n/(2^n - 1) of the last one's weight.
+    top = 2 ** (n - bool(signed)) if n else 0
+    much = top / (top - 1) if top > 1 else 1.0
+    each = math.ceil(r["core.weight_bits"] / r["core.bit_sliced.num_slices"])
+    if option == "MAX":
+        if not rows:
+            return None, None
+        r.lose(f"{where}.adc_range_option", f"the range follows each array's rows; here it is that of {rows}")
+        if sliced and _choice(r, "core.bit_sliced.style", STYLES) == "OFFSET":
+            levels = 2**bits - (2 if signed else 1)
+            rows = 2 ** round(math.log2(rows)) * 2**each / (2**each - 1) * levels / 2**bits * much
+        return (-float(rows) if below else 0.0), float(rows)
+    step = much / (2**each - 1) if sliced else much / 2 ** r["core.weight_bits"]
+    high = step * (2 ** (bits - 1) - 1 if below else 2**bits - 1)
+    return (-high if below else 0.0), high
+
+
+def _kind(r: Reading, kind: str, bits: int) -> None:
+    where = "xbar.adc.mvm"
+    model = r[f"{where}.model"]
+    if kind == "ideal":
+        if model not in ("SignMagnitudeADC", "QuantizerADC"):
+            r.lose(f"{where}.model", "an ideal quantizer here")
+        else:
+            r.ignore([f"{where}.signed"])
+        return
+    r.put("adc.kind", kind, f"{where}.model")
+    drawn = r[f"{where}.sigma_capacitor"]
+    r.put("adc.capacitor_mismatch", drawn, f"{where}.sigma_capacitor")
+    # A fraction of the reference there, 2^(b-1) steps, and of the full scale here, one step less.
+    offset = r[f"{where}.sigma_comparator"] * 2 ** (bits - 1) / (2 ** (bits - 1) - 1)
+    r.put("adc.offset_error", offset, f"{where}.sigma_comparator")
+    if kind == "sar" and (drawn or offset):
+        r.lose(f"{where}.group_size", "so many columns share one ADC; here each has its own")
+        if r[f"{where}.split_cdac"]:
+            r.lose(f"{where}.split_cdac", "two halves of capacitors; here one capacitive DAC")
+    if kind == "ramp" and drawn and not r[f"{where}.symmetric_cdac"]:
+        r.lose(f"{where}.symmetric_cdac", "here it is symmetric")
+    r.ignore([f"{where}.group_size", f"{where}.split_cdac", f"{where}.symmetric_cdac", f"{where}.signed"])
+
+
+def _sonos(r: Reading, amplitude: float, scale: float) -> dict[str, float]:
+    """Return a saturating law, of nA there and of the largest current here."""
+    largest = r["xbar.device.Vread"] / r["xbar.device.Rmin"] * 1e9
+    return {"amplitude": amplitude / largest, "scale": scale / largest}
+
+
+def _polynomial(r: Reading, *coefficients: float) -> list[float]:
+    """Return Σ c_i g^i in fractions of g_max from that in µS."""
+    g_max = 1e6 / r["xbar.device.Rmin"]
+    return [c * g_max ** (i - 1) for i, c in enumerate(coefficients)]
+
+
+# σ of a cell's programming error, each from its class there; coefficients in µS, the lowest first, or nA.
+PROGRAMMING = {
+    "NormalIndependentDevice": lambda r, size: size,
+    "NormalProportionalDevice": lambda r, size: [0.0, size],
+    "PCMJoshi": lambda r, size: _polynomial(r, 0.28638599, 0.07585724, -0.00178767),
+    "RRAMMilo": lambda r, size: _polynomial(r, 4.782321, -0.009107),
+    "RRAMWan": lambda r, size: _polynomial(r, 1.053, 2.374e-1, -1.167e-2, 1.536e-4),
+    "SONOS": lambda r, size: _sonos(r, 19.88665, 176.3115),
+}
+
+
+def _device(r: Reading, g_min: float) -> None:
+    where = "xbar.device"
+    error, drift = f"{where}.programming_error", f"{where}.drift_error"
+    model, size = r[f"{error}.model"], r[f"{error}.magnitude"]
+    source = error
+    if r[f"{where}.time"] == 0 and model == "IdealDevice" and r[f"{drift}.enable"]:
+        source, model, size = drift, r[f"{drift}.model"], r[f"{drift}.magnitude"]  # at 0 days it is programming's error
+    if r[f"{source}.enable"] and model != "IdealDevice" and r[f"{where}.time"] == 0:
+        if model in PROGRAMMING:
+            sigma = PROGRAMMING[model](r, size)
+            r.put("programming.sigma", sigma, f"{source}.model", f"{source}.magnitude", f"{source}.enable")
+        else:
+            r.lose(f"{source}.model", "no law of the profile")
+    if r[f"{where}.time"]:
+        r.lose(f"{where}.time", "drift by this model is not carried over, nor its programming errors at that time")
+        r.ignore([f"{error}.*", f"{drift}.*"])
+    elif r[f"{drift}.enable"] and r[f"{drift}.model"] != "IdealDevice":
+        r.ignore([f"{drift}.*", f"{where}.Vread"])  # at time 0 it is the programming's error
+    for part in (error, drift):
+        if not r[f"{part}.enable"]:
+            r.ignore([f"{part}.*"])
+    _read_noise(r, g_min)
+    if r[f"{where}.nonlinear_IV.enable"]:
+        r.lose(f"{where}.nonlinear_IV.model", "cells are linear here")
+    r.ignore([f"{where}.nonlinear_IV.*"])
+    if "SONOS" not in (model, r[f"{where}.read_noise.model"]) and not r[f"{where}.nonlinear_IV.enable"]:
+        r.ignore([f"{where}.Vread"])
+
+
+def _read_noise(r: Reading, g_min: float) -> None:
+    where = "xbar.device.read_noise"
+    if not r[f"{where}.enable"] or r[f"{where}.model"] == "IdealDevice":
+        r.ignore([f"{where}.*"])
+        return
+    if r[f"{where}.model"] == "NormalIndependentDevice":
+        # σ_g of a cell; a weight's is that of two cells, or of one over half the range of a weight.
+        offset = _choice(r, "core.style", STYLES) == "OFFSET"
+        size = (2.0 if offset else math.sqrt(2)) * r[f"{where}.magnitude"] / (1 - g_min)
+        r.put("noise.read", size, f"{where}.magnitude", f"{where}.model", f"{where}.enable")
+        if g_min < 4 * r[f"{where}.magnitude"]:
+            r.lose(f"{where}.magnitude", "cells stop at 0 there, those near it are noisy on one side; here on both")
+    else:
+        r.lose(f"{where}.model", "read noise is independent of the conductance here, or 1/f noise")
+        r.ignore([f"{where}.*"])
+
+
+def _wires(r: Reading) -> None:
+    where = "xbar.array.parasitics"
+    if not r[f"{where}.enable"]:
+        r.ignore([f"{where}.*"])
+        return
+    for ours, theirs in {"row": "Rp_row", "column": "Rp_col"}.items():
+        names = f"{where}.{theirs}", "xbar.device.Rmin", f"{where}.enable"
+        r.put(f"wires.{ours}", r[f"{where}.{theirs}"] / r["xbar.device.Rmin"], *names)
+    r.lose(f"{where}.enable", "solved exactly there, to first order here")

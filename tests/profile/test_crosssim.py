@@ -1,0 +1,399 @@
+"""CrossSim's parameters as profiles: what is carried over computes the same, and what is not is said.
+
+Where CrossSim is on PYTHONPATH the same matrices are multiplied by both; elsewhere those tests are skipped.
+"""
+
+import itertools
+import json
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import analogsim as an
+from analogsim.errors import ProfileError, TranslationWarning
+from analogsim.nn import AnalogLinear
+from analogsim.profile import HardwareProfile
+from analogsim.profile.peers import crosssim
+from analogsim.profile.peers.report import flat
+from tests.chip.test_peers import agreement
+
+
+def simulator():
+    return pytest.importorskip("simulator", reason="CrossSim is not on PYTHONPATH")
+
+
+def matrices(m=30, k=48, n=20, seed=0):
+    generator = np.random.default_rng(seed)
+    w = generator.uniform(-1, 1, (n, k))
+    w[0, 0] = 1.0
+    return generator.uniform(-1, 1, (m, k)), w
+
+
+def configured(**settings):
+    """CrossSim's parameters with some of them set; "__" for dots."""
+    params = simulator().CrossSimParameters()
+    for name, value in settings.items():
+        *parts, last = name.split("__")
+        at = params
+        for part in parts:
+            at = getattr(at, part)
+        setattr(at, last, value)
+    return params
+
+
+def theirs(params, x, w):
+    return simulator().AnalogCore(w, params=params).matmat(x.T).T
+
+
+def mine(found, x, w, chip=1):
+    profile = HardwareProfile(**found.values)
+    layer = AnalogLinear(w.shape[1], len(w), bias=False, dtype=torch.float64, profile=profile).eval()
+    layer.weight.data.copy_(torch.from_numpy(w))
+    if profile.is_drawn:
+        an.program(layer, chip)
+    with torch.no_grad():
+        return layer(torch.from_numpy(x)).numpy()
+
+
+def step_of(found, w):
+    """What one code of one ADC is worth in the output."""
+    profile = HardwareProfile(**found.values)
+    if profile.adc.bits is None:
+        return 0.0
+    return profile.adc.full_scale / profile.adc.levels * float(np.abs(w).max()) * profile.dac.input_range
+
+
+def agree(found, params, x, w, tolerance=2e-5):
+    """Equal to their float32, but where a value was within its rounding of a threshold: rarely, and by one step."""
+    a, b = theirs(params, x, w), mine(found, x, w)
+    difference = np.abs(a - b)
+    assert np.abs(a).max() > 0.5
+    assert difference.max() <= 1.001 * step_of(found, w) + tolerance
+    assert (difference > tolerance).mean() < 0.003
+
+
+# --- what is computed is the same ------------------------------------------------------------------------------------
+
+PAIRS = {
+    "exact": {},
+    "5-bit cells": {"xbar__device__cell_bits": 5},
+    "no limit of on/off": {"xbar__device__infinite_on_off_ratio": True},
+    "digital": {"core__balanced__subtract_current_in_xbar": False},
+    "4-bit cells, on/off 4": {"xbar__device__cell_bits": 4, "xbar__device__Rmax": 4000.0},
+}
+DACS = {
+    "no DAC": {},
+    "6-bit DAC": {"xbar__dac__mvm__model": "SignMagnitudeDAC", "xbar__dac__mvm__bits": 6},
+    "bit by bit": {
+        "xbar__dac__mvm__model": "SignMagnitudeDAC",
+        "xbar__dac__mvm__bits": 5,
+        "xbar__dac__mvm__input_bitslicing": True,
+    },
+    "unsigned, 2 bits at once": {
+        "core__mapping__inputs__mvm__min": 0.0,
+        "xbar__dac__mvm__signed": False,
+        "xbar__dac__mvm__model": "QuantizerDAC",
+        "xbar__dac__mvm__bits": 6,
+        "xbar__dac__mvm__input_bitslicing": True,
+        "xbar__dac__mvm__slice_size": 2,
+    },
+    "range of 3": {
+        "xbar__dac__mvm__model": "SignMagnitudeDAC",
+        "xbar__dac__mvm__bits": 8,
+        "core__mapping__inputs__mvm__min": -3.0,
+        "core__mapping__inputs__mvm__max": 3.0,
+    },
+}
+ADCS = {
+    "no ADC": {},
+    "8 bits, range 5.03": {
+        "xbar__adc__mvm__model": "SignMagnitudeADC",
+        "xbar__adc__mvm__bits": 8,
+        "xbar__adc__mvm__calibrated_range": [-5.03, 5.03],  # on no level of cells and inputs, which would be ties
+    },
+    "8 bits, all of it": {
+        "xbar__adc__mvm__model": "SignMagnitudeADC",
+        "xbar__adc__mvm__bits": 8,
+        "xbar__adc__mvm__adc_range_option": "MAX",
+        "core__rows_max": 48,
+    },
+}
+
+
+@pytest.mark.parametrize(("pair", "dac", "adc"), list(itertools.product(PAIRS, DACS, ADCS)), ids=str)
+def test_pairs_compute_the_same(pair, dac, adc):
+    """Every product of cells, DACs and ADCs; an ADC for each step where inputs are in steps."""
+    settings = PAIRS[pair] | DACS[dac] | ADCS[adc]
+    if "xbar__dac__mvm__input_bitslicing" in settings and adc != "no ADC":
+        settings["xbar__adc__mvm__adc_per_ibit"] = True
+    if adc != "no ADC" and pair == "digital" and dac.startswith("unsigned"):
+        settings |= {"xbar__adc__mvm__model": "QuantizerADC", "xbar__adc__mvm__calibrated_range": [0.0, 5.03]}
+    params = configured(**settings)
+    found = crosssim.read(params)
+    x, w = matrices()
+    x = np.abs(x) if dac.startswith("unsigned") else x
+    expected = {"partition"} | ({"adc_range_option"} if "MAX" in str(settings) else set())
+    assert all(any(word in line for word in expected) for line in found.lost), found.lost
+    agree(found, params, x, w)
+
+
+@pytest.mark.parametrize("adc_per_ibit", [True, False])
+@pytest.mark.parametrize(("bits", "slices"), [(9, 2), (8, 2), (8, 4), (7, 3)])
+@pytest.mark.parametrize("subtraction", ["analog", "digital"])
+def test_slices_compute_the_same(bits, slices, subtraction, adc_per_ibit):
+    limits = [[-7.013, 7.013]] * slices
+    params = configured(
+        core__style="BITSLICED",
+        core__weight_bits=bits,
+        core__bit_sliced__num_slices=slices,
+        core__balanced__subtract_current_in_xbar=subtraction == "analog",
+        **DACS["bit by bit"],
+        xbar__adc__mvm__model="SignMagnitudeADC",
+        xbar__adc__mvm__bits=8,
+        xbar__adc__mvm__adc_per_ibit=adc_per_ibit,
+        xbar__adc__mvm__calibrated_range=limits,
+    )
+    found = crosssim.read(params)
+    assert not found.lost
+    x, w = matrices()
+    a, b = theirs(params, x, w), mine(found, x, w)
+    # A code of the highest slice and step is worth the most: a rare one that float32 rounds to the other side.
+    assert np.abs(a - b).max() <= 1.01 * step_of(found, w)
+    assert (np.abs(a - b) > 2e-5).mean() < 0.01
+
+
+@pytest.mark.parametrize(("bits", "slices"), [(8, 2), (8, 4), (6, 2)])
+@pytest.mark.parametrize("ratio", [10.0, 1000.0])
+def test_slices_of_offset_cells_compute_the_same(bits, slices, ratio):
+    params = configured(
+        core__style="BITSLICED",
+        core__weight_bits=bits,
+        core__bit_sliced__style="OFFSET",
+        core__bit_sliced__num_slices=slices,
+        core__offset__style="UNIT_COLUMN_SUBTRACTION",
+        xbar__device__cell_bits=bits // slices,
+        xbar__device__Rmax=1000.0 * ratio,
+    )
+    found = crosssim.read(params)
+    assert not found.lost
+    agree(found, params, *matrices())
+
+
+@pytest.mark.parametrize("style", ["DIGITAL_OFFSET", "UNIT_COLUMN_SUBTRACTION"])
+@pytest.mark.parametrize("cell_bits", [0, 5])
+def test_offset_cells_compute_the_same_but_for_the_gain_that_is_said(style, cell_bits):
+    params = configured(
+        core__style="OFFSET", core__offset__style=style, xbar__device__cell_bits=cell_bits, xbar__device__Rmax=5000.0
+    )
+    found = crosssim.read(params)
+    x, w = matrices()
+    gain = 1 - 1 / (2**cell_bits - 1) if cell_bits else 1.0
+    np.testing.assert_allclose(theirs(params, x, w), gain * mine(found, x, w), atol=2e-5)
+    assert any("error of gain" in line for line in found.lost) == bool(cell_bits)
+    assert any("exact and digital" in line for line in found.lost) == (style == "DIGITAL_OFFSET")
+
+
+@pytest.mark.parametrize("low", [None, -0.7])
+def test_ranges_of_weights_and_inputs_are_theirs(low):
+    """The largest of each, or a constant that clips."""
+    params = configured(**DACS["6-bit DAC"])
+    params.core.mapping.inputs.mvm.percentile = 1.0
+    if low is not None:
+        params.core.mapping.weights.percentile = None
+        params.core.mapping.weights.min, params.core.mapping.weights.max = low, -low
+    found = crosssim.read(params)
+    assert found.values["weight"]["w_max"] == ("tensor" if low is None else 0.7)
+    x, w = matrices()
+    np.testing.assert_allclose(theirs(params, 2.5 * x, 0.9 * w), mine(found, 2.5 * x, 0.9 * w), atol=2e-5)
+
+
+def test_tiles_are_cut_alike_where_they_fill():
+    params = configured(core__rows_max=16, core__cols_max=10, **ADCS["8 bits, range 5.03"], xbar__device__cell_bits=6)
+    found = crosssim.read(params)
+    assert (found.values["tile"]["rows"], found.values["tile"]["cols"]) == (16, 10)
+    agree(found, params, *matrices())
+
+
+# --- each file that CrossSim ships -----------------------------------------------------------------------------------
+
+
+def shipped(name):
+    folder = Path(simulator().__file__).parent / "configs"
+    return folder / f"{name}.json", simulator().CrossSimParameters.from_json(folder / f"{name}.json")
+
+
+def test_the_default_file_computes_the_same():
+    path, params = shipped("default")
+    found = crosssim.read(path)
+    assert all("partition" in line for line in found.lost)
+    agree(found, params, *matrices())
+
+
+@pytest.mark.parametrize(("name", "codes"), [("ISAAC", 0.01), ("ISAAC-SarADC", 2.0)])
+def test_isaacs_files_compute_the_same_to_a_code(name, codes):
+    """What is said: the unit column is converted, too, there, and the SAR ADC's levels stand half a step beside ours.
+
+    So sums of a few rows are exact with the one, and with the other off by less than two codes of one cell's level.
+    """
+    path, params = shipped(name)
+    params.xbar.device.infinite_on_off_ratio = True
+    config = json.loads(path.read_text())
+    config["xbar"]["device"]["infinite_on_off_ratio"] = True
+    found = crosssim.read(config)
+    x, w = matrices(k=32)
+    a, b = theirs(params, 152 * x, w), mine(found, 152 * x, w)
+    unit = step_of(found, w) * sum(4.0**-i for i in range(8)) * 3 * 4**7 / (2**15 - 1)
+    assert np.abs(a - b).max() <= codes * unit
+    if name == "ISAAC":
+        assert np.abs(b - 152 * x @ w.T).max() < 0.05
+
+
+@pytest.mark.parametrize("name", ["PRIME", "SONOS-TCAS"])
+def test_ramps_that_stand_half_a_step_beside_ours_differ_by_no_more(name):
+    """PRIME's with one range for both slices, and SONOS' with an even one and no errors: what is said to be lost."""
+    path, params = shipped(name)
+    config = json.loads(path.read_text())
+    adc = config["xbar"]["adc"]["mvm"]
+    adc["calibrated_range"] = [[-4.0, 4.0]] * 2 if name == "PRIME" else [-4.0, 4.0]
+    params.xbar.adc.mvm.calibrated_range = adc["calibrated_range"]
+    for part in ("programming_error", "drift_error"):
+        config["xbar"]["device"][part]["enable"] = False
+        getattr(params.xbar.device, part).enable = False
+    found = crosssim.read(config)
+    x, w = matrices()
+    a, b = theirs(params, 152 * x, w), mine(found, 152 * x, w)
+    step = step_of(found, w)
+    conversions = 1.0 if name == "SONOS-TCAS" else 2 * (15 / 127 * (1 + 16)) * (7 / 31 * (1 + 8))
+    assert np.abs(a - b).max() <= 1.01 * step * conversions
+    assert np.abs(a - b).mean() > 0.05 * step, "the half step is there"
+
+
+# --- errors of devices, statistically --------------------------------------------------------------------------------
+
+ERRORS = {
+    "NormalIndependentDevice": {"xbar__device__programming_error__magnitude": 0.05},
+    "NormalProportionalDevice": {"xbar__device__programming_error__magnitude": 0.08},
+    "PCMJoshi": {"xbar__device__Rmin": 4e4, "xbar__device__Rmax": 4e6},
+    "RRAMMilo": {"xbar__device__Rmin": 1 / 225e-6, "xbar__device__Rmax": 1 / 50e-6},
+    "RRAMWan": {"xbar__device__Rmin": 3e4, "xbar__device__Rmax": 3e6},
+    "SONOS": {"xbar__device__Rmin": 3.5e4, "xbar__device__Rmax": 6e12, "xbar__device__Vread": 0.06},
+}
+
+
+@pytest.mark.parametrize("model", ERRORS)
+@pytest.mark.parametrize("target", [0.1, 0.5, 1.0])
+def test_programming_errors_are_theirs(model, target):
+    """Pairs programmed to one weight, 20 000 each: means and variances, false alarms 1e-4; a spread 7 % off is seen."""
+    params = configured(
+        xbar__device__programming_error__model=model, xbar__device__programming_error__enable=True, **ERRORS[model]
+    )
+    found = crosssim.read(params)
+    assert not found.lost
+    n = 20_000
+    w = np.full((n, 2), target)
+    w[:, 1] = 0.0
+    w[0, 0] = 1.0  # theirs is the scale of the largest
+    np.random.seed(5)  # noqa: NPY002 - CrossSim draws from the global generator
+    a = theirs(params, np.array([[1.0, 0.0]]), w).ravel()[1:]
+    b = mine(found, np.array([[1.0, 0.0]]), w).ravel()[1:]
+    assert min(agreement(a, b)) > 5e-5
+    assert agreement(a, b.mean() + (b - b.mean()) * 1.07)[1] < 5e-5
+
+
+@pytest.mark.parametrize(("style", "offset"), [("BALANCED", 1), ("OFFSET", 1)])
+def test_read_noise_is_theirs(style, offset):
+    """40 inputs' worth of reads of one matrix: variances by an F test, false alarms 1e-4; 7 % of spread is seen."""
+    params = configured(
+        core__style=style,
+        xbar__device__Rmax=2000.0,
+        xbar__device__read_noise__enable=True,
+        xbar__device__read_noise__model="NormalIndependentDevice",
+        xbar__device__read_noise__magnitude=0.03,
+    )
+    found = crosssim.read(params)
+    assert not any("read_noise" in line for line in found.lost)
+    x, w = matrices(m=1, k=16, n=4000)
+    np.random.seed(6)  # noqa: NPY002
+    a, b = (f.ravel() - (x @ w.T).ravel() for f in (theirs(params, x, w), mine(found, x, w)))
+    ratio = a.var() / b.var()
+    p = 2 * min(stats.f.cdf(ratio, len(a), len(b)), stats.f.sf(ratio, len(a), len(b)))
+    assert p > 1e-4
+    assert abs(math.log(1.07**2)) > stats.f.isf(5e-5, len(a), len(b)) - 1
+
+
+# --- what is said ----------------------------------------------------------------------------------------------------
+
+
+def test_what_has_no_counterpart_is_listed_and_what_is_at_its_default_is_not():
+    config = {
+        "core": {"rows_max": 128, "complex_matrix": True, "balanced": {"style": 2}},
+        "xbar": {
+            "array": {"Icol_max": 40},
+            "adc": {"mvm": {"model": "SarADC", "bits": 8, "stochastic_rounding": True, "calibrated_range": [-1, 1]}},
+            "device": {"clip_conductance": True, "nonlinear_IV": {"enable": True, "model": "RRAMMilo"}},
+        },
+        "simulation": {"useGPU": True},
+    }
+    found = crosssim.read(config)
+    for name in ("complex_matrix", "balanced.style", "Icol_max", "stochastic_rounding", "clip_cond", "nonlinear_IV"):
+        assert sum(name in line for line in found.lost) == 1, name
+    assert not any("GPU" in line or "gain_db" in line for line in found.lost)
+    assert "core.rows_max = 128 -> tile.rows = 128" in found.carried
+    with pytest.warns(TranslationWarning, match=r"Icol_max = 40: no counterpart"):
+        profile = HardwareProfile.from_crosssim(config)
+    assert profile.tile.rows == 128
+
+
+@pytest.mark.parametrize("name", sorted(set(crosssim.DEFAULTS) - {"core.weight_bits"}))
+def test_no_setting_is_dropped_in_silence(name):
+    """Whichever setting is changed is carried over, listed, or without an effect where another is off."""
+    other = {bool: lambda v: not v, int: lambda v: v + 3, float: lambda v: v + 0.25, str: lambda v: v + "X"}
+    value = crosssim.DEFAULTS[name]
+    changed = other.get(type(value), lambda v: 0.9)(value)
+    plain = crosssim.read(flat_to_nested({}))
+    try:
+        found = crosssim.read(flat_to_nested({name: changed}))
+    except ProfileError:
+        return  # no such choice
+    off = name.endswith(("_match", "output_dtype")) or name.rpartition(".")[0].endswith(
+        ("mvm", "parasitics", "read_noise", "programming_error", "drift_error", "nonlinear_IV", "offset", "bit_sliced")
+    )
+    unused = name == "xbar.device.Vread" or name.startswith("core.mapping.weights.") or "strategy" in name
+    assert found.lost != plain.lost or found.values != plain.values or off or unused, name
+
+
+def flat_to_nested(values):
+    nested = {}
+    for name, value in values.items():
+        at = nested
+        *parts, last = name.split(".")
+        for part in parts:
+            at = at.setdefault(part, {})
+        at[last] = value
+    assert flat(nested) == values
+    return nested
+
+
+@pytest.mark.parametrize("config", [3, {"tile": {}}, "nosuch.json", {"core": {"style": "SQUARE"}}])
+def test_what_is_no_configuration_is_refused(config):
+    with pytest.raises(ProfileError):
+        HardwareProfile.from_crosssim(config)
+
+
+def test_a_file_of_anything_else_is_refused_and_never_run(tmp_path):
+    path = tmp_path / "config.json"
+    for text in (b"\x80\x04\x95", b"[1]", b"{"):
+        path.write_bytes(text)
+        with pytest.raises(ProfileError, match="no JSON file of CrossSim"):
+            HardwareProfile.from_crosssim(path)
+
+
+def test_nothing_is_warned_of_where_all_is_carried_over():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert HardwareProfile.from_crosssim({}).weight.w_max == "tensor"
