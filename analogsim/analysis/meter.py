@@ -61,6 +61,7 @@ class Meter(RowsAsImages):
         self.layer, self.number, self.repeats, self.seed = layer, number, repeats, seed
         self.weight: Tensor | None = None
         self.chip: Chip | None = None
+        self.scaled: Tensor | None = None
         self.squares: dict[str, float] = {key: 0.0 for key in (*STAGES, "total", "measured", "signal")}
         self.outputs = 0
         self.inputs, self.inputs_clipped = 0, 0
@@ -68,7 +69,7 @@ class Meter(RowsAsImages):
 
     def written(self, matrix: ProgrammedMatrix) -> None:
         """Take note of the digital matrix, and of the cells that it is on."""
-        self.weight, self.chip = matrix.weight.detach(), matrix.chip
+        self.weight, self.chip, self.scaled = matrix.weight.detach(), matrix.chip, matrix.scaled
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
         """Return the layer's own scalars."""
@@ -98,7 +99,8 @@ class Meter(RowsAsImages):
         exact = job.convolve(x, weight)
         converted = reference.dac(x, spec)
         within = x.clamp(-alpha if spec.dac_signed else 0.0, alpha) if spec.dac_levels else x
-        programmed = job.w * w_max.view(-1, *[1] * (x.ndim - 1))
+        assert self.scaled is not None  # as the digital weights
+        programmed = self.scaled.reshape(weight.shape)
         error = torch.zeros_like(exact)
         for stage, part in {
             "dac_clipping": job.convolve(within - x, weight) if spec.dac_levels else None,
@@ -119,7 +121,7 @@ class Meter(RowsAsImages):
             kernel = DeviceKernel(kernel, chip, self.layer.profile)
         for repeat in range(self.repeats):
             key = derive(self.seed, Key.BUDGET_READ, self.number, self.inputs, repeat)
-            read = Read(spec, key, Stream.READ, scale=gain.flatten())
+            read = Read(spec, key, Stream.READ, scale=gain.flatten(), tile_gains=job.read.tile_gains)
             noisy, _ = kernel.convolve(x, job.w, job.geometry, read)
             self._add("measured", (noisy - exact).square() / self.repeats)
         return exact
@@ -138,7 +140,9 @@ class Meter(RowsAsImages):
             for weight, step in steps(converted, job.spec, profile.dac):
                 own, before = gain * (plane.coefficient * weight), sums.copy()
                 for number, tile in enumerate(job.tiles):
-                    self._convert(sums, job, job.inputs(step, tile), plane, tile, number, own, own_adcs, generator)
+                    gains = job.read.tile_gains
+                    scale = own if gains is None else own * gains[number].view_as(gain)
+                    self._convert(sums, job, job.inputs(step, tile), plane, tile, number, scale, own_adcs, generator)
                 if own_adcs is not None and profile.adc.sum_bits is not None:
                     exact = job.convolve(step, plane.weight)
                     self._saturate(sums, before, exact, own, own_adcs.register(job.spec.full_scale(0)))

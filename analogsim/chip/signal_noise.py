@@ -70,7 +70,10 @@ def signal_noise(
             sigma = (_variance(job, part, tile, s.square(), cells) + spec.noise_output**2).sqrt()
             z = shaped(normals_of(base, s.contiguous(), own, number), distribution).to(s.dtype)
             n = torch.where(sigma > 0, _variance(job, kept, tile, s * s_kept, cells) / sigma, 0) * z
-            total += coefficient * (n if clips is None else n.masked_fill(clips.mask(number).view_as(n), 0))
+            n = n if clips is None else n.masked_fill(clips.mask(number).view_as(n), 0)
+            if read.tile_gains is not None:
+                n = n * read.tile_gains[number].view(-1, *[1] * (n.ndim - 2))
+            total += coefficient * n
     return total if read.scale is None else total * read.scale.view(-1, *[1] * (total.ndim - 2))
 
 

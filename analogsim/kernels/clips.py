@@ -50,8 +50,11 @@ class Clips:
         return bool(self.bits.any()) if self._counts is None else any(self._counts)
 
     def among(self, outputs: Tensor) -> "Clips":
-        """Return the clips of some outputs (N,), bool, alone."""
-        return Clips(self.bits * outputs.view(-1, *[1] * (self.bits.ndim - 3)), self.tiles)
+        """Return the clips of some outputs (N,), bool, alone; or of each tile's own (T, N)."""
+        if outputs.ndim == 1:
+            return Clips(self.bits * outputs.view(-1, *[1] * (self.bits.ndim - 3)), self.tiles)
+        kept = Clips.of(outputs).bits  # (planes, N)
+        return Clips(self.bits & kept.view(len(kept), 1, -1, *[1] * (self.bits.ndim - 3)), self.tiles)
 
     def mask(self, tile: int) -> Tensor:
         """Return where this tile clipped (bool, the output's shape)."""

@@ -12,8 +12,10 @@ from torch import Tensor
 from .clips import Clips
 from .philox import check_extent
 from .precision import float32_precision
+from .rows import add_tile
 from .spec import MatmulSpec, Read
-from .tiles import ConvGeometry, Tile
+from .tiles import ConvGeometry, Tile, cut
+from .weights import along_tiles
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -27,6 +29,8 @@ CONVS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d
 def convolve_natively(x: Tensor, w: Tensor, geometry: ConvGeometry, read: Read) -> Tensor:
     """Convolve where no converter and no noise comes between: one digital convolution."""
     gain = 1 if read.scale is None else read.scale.view(-1, *[1] * (w.ndim - 1))
+    if read.tile_gains is not None:
+        gain = gain * along_tiles(read.tile_gains, [(tile.start, tile.stop) for tile in cut(w, read.spec)], w)
     with float32_precision(x.device, read.spec.precision):
         return CONVS[x.ndim - 2](x, w * (gain / read.spec.input_range), read.bias, *_walk(geometry))
 
@@ -114,7 +118,7 @@ class Job:
         """Have the backend convert a tile's partial sums of the chunk that starts at image `first`."""
         plane = None if bits is None else bits[tile // 8, first : first + len(out)]
         offset = first * math.prod(out.shape[1:])
-        return self.kernel.accumulate(out, partial, norm2, self.read, tile, offset, plane, tile == 0)
+        return add_tile(self.kernel, out, partial, norm2, self.read, tile, offset, plane, tile == 0)
 
 
 Runner = Callable[[Job, Tensor, Tensor | None], list[int] | None]

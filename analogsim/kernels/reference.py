@@ -10,8 +10,10 @@ from . import philox
 from .spec import MatmulSpec
 
 
-def tiled_matmul(x: Tensor, w: Tensor, spec: MatmulSpec, seed: int, stream: int) -> tuple[Tensor, Tensor]:
-    """Multiply on crossbars (design sections 3.1-3.5): Σ_t ADC(x̂_t ŵ_tᵀ + noise).
+def tiled_matmul(
+    x: Tensor, w: Tensor, spec: MatmulSpec, seed: int, stream: int, gains: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Multiply on crossbars (design sections 3.1-3.5): Σ_t g_t·ADC(x̂_t ŵ_tᵀ + noise).
 
     Parameters
     ----------
@@ -22,6 +24,8 @@ def tiled_matmul(x: Tensor, w: Tensor, spec: MatmulSpec, seed: int, stream: int)
     spec : MatmulSpec
     seed, stream : int
         Key of the random numbers, and who draws.
+    gains : Tensor (T, N), optional
+        g_t, where the tiles' full scales of weights differ.
 
     Returns
     -------
@@ -38,7 +42,7 @@ def tiled_matmul(x: Tensor, w: Tensor, spec: MatmulSpec, seed: int, stream: int)
         partial = x[:, start:stop] @ w[:, start:stop].T
         norm2 = (x[:, start:stop] ** 2).sum(1, keepdim=True)
         converted, clip = adc(partial, norm2, spec, seed, stream, tile)
-        out += converted
+        out += converted if gains is None else converted * gains[tile]
         clipped.append(clip)
     return out, torch.stack(clipped) if clipped else out.new_zeros((0, *out.shape), dtype=torch.bool)
 

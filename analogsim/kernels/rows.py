@@ -1,7 +1,7 @@
 """One product of rows on crossbars, a tile at a time through a backend's `accumulate`."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def multiply_by_tile(
             norm2 = part.square().sum(1, keepdim=True) if spec.noise_read else None
         into = None if clips is None else clips.bits[tile // 8]
         sums = part @ w[:, start:stop].T
-        counts.append(kernel.accumulate(out, sums, norm2, read, tile, 0, into, tile == 0))
+        counts.append(add_tile(kernel, out, sums, norm2, read, tile, 0, into, tile == 0))
     if not tiles:  # nothing was written yet
         out.zero_()
     if read.scale is not None:
@@ -52,3 +52,24 @@ def multiply_by_tile(
     if read.bias is not None:
         out += read.bias
     return out, None if clips is None else Clips(clips.bits, len(tiles), counts)
+
+
+def add_tile(
+    kernel: "Backend | Any",
+    out: Tensor,
+    partial: Tensor,
+    norm2: Tensor | None,
+    read: Read,
+    tile: int,
+    offset: int,
+    bits: Tensor | None,
+    first: bool,
+) -> int:
+    """Add one tile's converted sums to `out` as `Backend.accumulate`, multiplied by the tile's gains if it has any."""
+    if read.tile_gains is None:
+        return kernel.accumulate(out, partial, norm2, read, tile, offset, bits, first)
+    own = torch.empty_like(out)
+    count = kernel.accumulate(own, partial, norm2, read, tile, offset, bits, True)
+    gains = read.tile_gains[tile].view(-1, *[1] * (out.ndim - 2))
+    torch.mul(own, gains, out=out) if first else out.addcmul_(own, gains)
+    return count

@@ -149,6 +149,8 @@ class Read:
     w_max : Tensor (N,) or None
         Where given, what is read is the digital matrix W in weight units, and a backend with `programs` computes what
         ŵ gives as it reads: it writes each output's largest magnitude here, and its scale is α·w_max.
+    tile_gains : Tensor (T, N) or None
+        What each tile's converted sums are multiplied by before tiles are added up; no unit. None: 1.
     """
 
     spec: MatmulSpec
@@ -158,6 +160,7 @@ class Read:
     bias: Tensor | None = None
     record_clips: bool = False
     w_max: Tensor | None = None
+    tile_gains: Tensor | None = None
 
     @property
     def records(self) -> bool:

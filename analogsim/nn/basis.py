@@ -9,6 +9,7 @@ import zlib
 from typing import Any
 
 from ..profile import HardwareProfile
+from ..value import Value
 
 INPUT = ("dac.signed", "dac.bits", "dac.step_bits", "dac.input_range")
 """The fields that an input range depends on."""
@@ -24,6 +25,7 @@ FIELDS = (
     "cells.bits",
     "adc.signed",
     "adc.bits",
+    "tile.cols",
 )
 """The fields that a full scale depends on. It is relative to the input range, so that range's fields are among them.
 
@@ -57,6 +59,8 @@ def basis(profile: HardwareProfile, least_error: bool = True) -> tuple[float, ..
         part, field = name.split(".")
         values[name] = getattr(getattr(profile, part), field)
     values["dac.signed"] |= profile.dac.bits is None  # a DAC that does not clip treats signs alike
+    if profile.weight.share != "tile":  # else it says which columns share a full scale of weights
+        values["tile.cols"] = ANY
     if not least_error:
         values["adc.bits"] = ANY
         if profile.dac.step_bits is None:
@@ -69,11 +73,13 @@ def changed(kept: list[float] | tuple[float, ...], now: tuple[float, ...]) -> li
 
     A field is taken to agree where the record has `ANY`, or NaN, which is left of a record that was damaged.
     """
-    return [name for name, a, b in zip(FIELDS, kept, now) if a != b and a == a and a != ANY]
+    return [name for name, a, b in zip(FIELDS, kept, now) if a != b and a == a and ANY not in (a, b)]
 
 
 def _number(value: Any) -> float:
-    """Return a field's value as a number: -1 for null, a number below -2 for a word, which its checksum tells apart."""
+    """Return a field's value as a number: -1 for null, below -2 for words, which a checksum tells apart."""
     if value is None:
         return -1.0
+    if isinstance(value, Value):
+        value = value.model_dump_json()
     return -2.0 - zlib.crc32(value.encode()) if isinstance(value, str) else float(value)

@@ -51,15 +51,14 @@ class Plan:
 
     def untracked(self, bias: Tensor | None) -> Read:
         """Return the read with its bias, where nobody asks for gradients."""
-        read = self.read
-        offset = None if bias is None else bias.detach()
-        return Read(read.spec, read.seed, read.stream, read.scale, offset, read.record_clips, read.w_max)
+        return replace(self.read, bias=None if bias is None else bias.detach())
 
     def part(self, outputs: slice, seed: int, stream: int) -> "Plan":
         """Return the plan of some of the outputs, which draw their noise from a seed and stream of their own."""
         scale = None if self.read.scale is None else self.read.scale[outputs]
         w_eff = None if self.w_eff is None else self.w_eff[outputs]
-        read = replace(self.read, seed=seed, stream=stream, scale=scale)
+        gains = None if self.read.tile_gains is None else self.read.tile_gains[:, outputs]
+        read = replace(self.read, seed=seed, stream=stream, scale=scale, tile_gains=gains)
         return Plan(self.programmed[outputs], w_eff, self.kernel.part(outputs), read, self.differentiable)
 
     def reads(self, ctx: Any, bias: Tensor | None, alpha: Tensor | None) -> Read:
@@ -107,7 +106,7 @@ class CrossbarLinear(torch.autograd.Function):
         x, weight, w_eff, *kept = ctx.saved_tensors
         w = weight if w_eff is None else w_eff
         read = ctx.read
-        spec, clips = read.spec, _of_live_outputs(ctx.clips, read.scale if read.w_max is None else read.w_max)
+        spec, clips = read.spec, _of_live_outputs(ctx.clips, read)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         needs = need_x or bool(kept), need_w
         grad_x, grad_w = ctx.kernel.matmul_backward(g, x, w, spec, clips, needs)
@@ -118,12 +117,13 @@ class CrossbarLinear(torch.autograd.Function):
         return (grad_x, grad_w, g.sum(0) if need_b else None, None, grad_alpha)
 
 
-def _of_live_outputs(clips: Clips | None, scale: Tensor | None) -> Clips | None:
-    """Return what ADCs clipped, but for outputs whose weights are all 0.
+def _of_live_outputs(clips: Clips | None, read: Read) -> Clips | None:
+    """Return what ADCs clipped, but for outputs whose weights are all 0 (with full scales of tiles: all 0 in the tile).
 
     The sum of such an output is noise and offsets. That it clips says nothing of weights which training might put
     there, and so must not set their gradient to 0.
     """
+    scale = read.tile_gains if read.tile_gains is not None else read.scale if read.w_max is None else read.w_max
     if clips is None or scale is None or (scale.device.type == "cpu" and bool(scale.all())):
         return clips
     return clips.among(scale != 0)
@@ -207,7 +207,7 @@ class CrossbarConv(torch.autograd.Function):
             weight if w_eff is None else w_eff,
             ctx.read.spec,
             ctx.geometry,
-            _of_live_outputs(ctx.clips, ctx.read.scale),
+            _of_live_outputs(ctx.clips, ctx.read),
             (need_x, need_w),
         )
         grad_b = g.sum((0, *range(2, g.ndim))) if need_b else None

@@ -23,14 +23,14 @@ from ..kernels import Backend, BackendName, MatmulSpec, Precision, Read, uncompi
 from ..kernels.dispatch import find
 from ..kernels.memory import refuse_symbols
 from ..kernels.philox import seed_of_call
-from ..kernels.weights import Copy
+from ..kernels.weights import Copy, by_tile
 from ..profile import HardwareProfile
 from ..profile.kinds import CELL_MODELS
 from ..seeds import Key, Stream, checked, derive, next_call, numbered
 from ..value import LEAST_SCALE
 from .basis import INPUT, basis, changed
 from .function import Plan, exact_dtype, multiplied
-from .matrix import ProgrammedMatrix, cells_of
+from .matrix import ProgrammedMatrix, cells_of, layout
 from .surgery import _forbid_fused_inference, allow_fused_inference, twin  # noqa: F401  # pickles name the hook here
 
 RANGES = ("input_range", "adc_full_scale")
@@ -157,11 +157,7 @@ class AnalogLayer(nn.Module):
     @property
     def programs_exactly(self) -> bool:
         """True where ŵ·w_max is the digital weight itself."""
-        return (
-            not self.profile.needs_chip
-            and self.profile.weight.bits is None
-            and not isinstance(self.profile.weight.w_max, float)
-        )
+        return not self.profile.needs_chip and self.profile.weight.bits is None and not self.profile.weight.clips
 
     def draw(self, spec: MatmulSpec) -> tuple[int, int]:
         """Return (seed, stream) for one call: drawn from torch's generator, or the explicit seed and a call count."""
@@ -234,7 +230,7 @@ class AnalogLayer(nn.Module):
         cells = None if chip is None else CELL_MODELS[chip[0].cells.model]
         if cells is not None and vars(cells):  # a model that holds anything may change, so that it is asked every time
             return self._written(weight, chip)
-        kind = weight.shape, weight.dtype, weight.device, chip or self.profile.weight, cells
+        kind = weight.shape, weight.dtype, weight.device, chip or (self.profile.weight, self.profile.tile), cells
         key = Copy(weight) if mark is None else mark, *kind
 
         def write() -> ProgrammedMatrix:
@@ -244,12 +240,18 @@ class AnalogLayer(nn.Module):
         return self._kept.get("matrix", key, write).of(weight)
 
     def _written(self, weight: Tensor, which: tuple[HardwareProfile, int, float] | None) -> ProgrammedMatrix:
-        programmed, w_max = self._kernel(weight).program(weight, self.profile.weight)
-        chip = None if which is None else cells_of(programmed, which[0], getattr(self, "groups", 1), *which[1:])
+        groups, tile_gains, tiles = getattr(self, "groups", 1), None, ()
+        if self.profile.weight.by_tile and weight.numel():
+            where = layout(weight, self.profile, groups)
+            programmed, w_max, tile_gains = by_tile(weight, self.profile.weight, where.tiles, where.widths)
+            tiles = where.tiles
+        else:
+            programmed, w_max = self._kernel(weight).program(weight, self.profile.weight)
+        chip = None if which is None else cells_of(programmed, which[0], groups, *which[1:])
         if chip is not None:
             programmed, w_max = chip.weight, w_max * chip.gain
         exact = self.programs_exactly or self._observer is not None
-        matrix = ProgrammedMatrix(weight, programmed, w_max, exact, chip)
+        matrix = ProgrammedMatrix(weight, programmed, w_max, exact, chip, tile_gains, tiles)
         if self._observer is not None:
             self._observer.written(matrix)
         return matrix
@@ -288,14 +290,15 @@ class AnalogLayer(nn.Module):
             kernel = self._observer
             if kernel.reads_chips and chip is not None and DeviceKernel.needed(chip, self.profile):
                 kernel = DeviceKernel(kernel, chip, self.profile, observer=True)
-            return Plan(matrix.programmed, None, kernel, Read(self._observer.spec(self, x), scale=matrix.w_max), False)
+            read = Read(self._observer.spec(self, x), scale=matrix.w_max, tile_gains=matrix.tile_gains)
+            return Plan(matrix.programmed, None, kernel, read, False)
         spec = self.spec(x)
         kernel = self._kernel(x)
         if chip is not None and DeviceKernel.needed(chip, self.profile):
             kernel = DeviceKernel(kernel, chip, self.profile)
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
-        read = Read(spec, *self.draw(spec), matrix.gain(spec.input_range))
+        read = Read(spec, *self.draw(spec), matrix.gain(spec.input_range), tile_gains=matrix.tile_gains)
         w_eff = matrix.effective if differentiable and not matrix.exact else None
         return Plan(matrix.programmed, w_eff, kernel, read, differentiable)
 

@@ -1,6 +1,6 @@
 """A weight matrix on crossbars: its scale, its weights in normalised units, and where its cells lie."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from ..chip import Chip, Layout, build
 from ..kernels import MatmulSpec
 from ..kernels.tiles import cut
-from ..kernels.weights import along_outputs
+from ..kernels.weights import along_outputs, along_tiles
 from ..profile import HardwareProfile
 
 
@@ -29,6 +29,10 @@ class ProgrammedMatrix:
         Whether ŵ·w_max is W.
     chip : Chip or None
         The cells, where the profile needs a chip.
+    tile_gains : Tensor (T, N) or None
+        Where crossbars have full scales of their own, each as a fraction of w_max, which is an output's largest.
+    tiles : tuple of (int, int)
+        First and last row, exclusive, of these tiles.
     gains : dict
         What `gain` last returned, and for which range.
     """
@@ -38,16 +42,24 @@ class ProgrammedMatrix:
     w_max: Tensor
     exact: bool = False
     chip: Chip | None = None
+    tile_gains: Tensor | None = None
+    tiles: tuple[tuple[int, int], ...] = ()
     gains: dict[float, Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def effective(self) -> Tensor:
         """ŵ·w_max (N, K, …), weight units, which gradients are computed with; the same for all reads of a matrix."""
-        return self.weight if self.exact else scaled(self.programmed, self.w_max)
+        return self.weight if self.exact else self.scaled
+
+    @property
+    def scaled(self) -> Tensor:
+        """ŵ·w_max (N, K, …), weight units, whatever it is used for; computed anew."""
+        out = scaled(self.programmed, self.w_max)
+        return out if self.tile_gains is None else out * along_tiles(self.tile_gains, self.tiles, out)
 
     def of(self, weight: Tensor) -> "ProgrammedMatrix":
         """Return the same crossbars as those of an equal digital matrix."""
-        return ProgrammedMatrix(weight, self.programmed, self.w_max, self.exact, self.chip, self.gains)
+        return replace(self, weight=weight)
 
     def gain(self, input_range: float) -> Tensor:
         """Return α·w_max (N,), activation units, which sums are multiplied by; made once for reads of one range α."""
@@ -66,6 +78,8 @@ class ProgrammedMatrix:
             self.w_max[outputs],
             self.exact,
             None if self.chip is None else self.chip.part(outputs),
+            None if self.tile_gains is None else self.tile_gains[:, outputs],
+            self.tiles,
         )
 
 

@@ -1,6 +1,6 @@
 """The hardware: immutable pydantic models of one crossbar accelerator, loaded from and saved to YAML or JSON."""
 
-from .array import Noise, Tile, Weight
+from .array import Noise, Percentile, Tile, Weight
 from .cells import Cells, Drift, Faults, Flicker, Programming, Wires
 from .converters import ADC, DAC
 from .cost import Cost
@@ -20,6 +20,7 @@ __all__ = [
     "Law",
     "LogLaw",
     "Noise",
+    "Percentile",
     "Programming",
     "Saturating",
     "Table",

@@ -27,14 +27,43 @@ class Tile(Value):
     im2col: a tile holds `rows` consecutive rows of the unfolded weight, wherever a channel ends."""
 
 
+Share = Literal["column", "tensor", "tile", "tile-column"]
+
+
+class Percentile(Value):
+    """A full scale of weights that a few of the largest exceed, and are clipped to."""
+
+    percentile: Annotated[float, Field(gt=0, le=100)]
+    """Percentile of the weights' magnitudes, linear between neighbours; where it is 0, the largest is taken."""
+    per: Share = "tensor"
+    """Whose magnitudes: those of all weights that share one full scale."""
+
+
 class Weight(Value):
     """How weights become conductances."""
 
     bits: SignedBits | None = None
     """Conductance levels: weights are rounded to multiples of 1/(2^(b-1)-1) of full scale. null: continuous."""
-    w_max: FullScale | Literal["column", "tensor"] = "column"
-    """Weight full scale in weight units: the absolute maximum per output `column`, per `tensor`, or a constant
-    (larger weights clip)."""
+    w_max: FullScale | Share | Percentile = "column"
+    """Weight full scale in weight units: the absolute maximum per output `column`, per `tensor`, per `tile` (one for
+    each crossbar: a tile's rows and a block of columns) or per `tile-column` (one for each column of each crossbar);
+    a percentile of the magnitudes; or a constant. Weights larger than a percentile or a constant clip."""
+
+    @property
+    def share(self) -> Share | None:
+        """Which weights have one full scale; None where it is a constant."""
+        rule = self.w_max
+        return rule.per if isinstance(rule, Percentile) else rule if isinstance(rule, str) else None
+
+    @property
+    def by_tile(self) -> bool:
+        """True where the crossbars of a matrix have full scales of their own."""
+        return self.share in ("tile", "tile-column")
+
+    @property
+    def clips(self) -> bool:
+        """True where a weight may be larger than its full scale."""
+        return isinstance(self.w_max, float | Percentile)
 
     @property
     def levels(self) -> int:

@@ -68,6 +68,11 @@ class HardwareProfile(Value):
             raise ValueError(f"cells.bits: needs weight.bits, and at most {most} (got {each} and {self.weight.bits})")
         if self.tile.cols is not None and self.tile.cols < self.lines:
             raise ValueError(f"tile.cols: a weight takes {self.lines} bit lines of one crossbar (got {self.tile.cols})")
+        if self.weight.by_tile and self.adc.sum_bits is not None:
+            raise ValueError(
+                "adc.sum_bits: a register adds up the codes of all tiles as they are, so that tiles must have one full "
+                f"scale of weights: choose weight.w_max column or tensor (got {self.weight.share!r})"
+            )
         return self
 
     def __init__(self, **values: Any) -> None:
@@ -173,7 +178,7 @@ class HardwareProfile(Value):
             return False
         exact = (self.dac.bits, self.weight.bits, self.adc.bits, self.adc.full_scale) == (None,) * 4
         noisy = self.noise.output or self.noise.read or self.noise.multiplicative
-        return exact and not noisy and not isinstance(self.weight.w_max, float)
+        return exact and not noisy and not self.weight.clips
 
     def without_variation(self) -> "HardwareProfile":
         """Return the profile of a chip that is as it was wanted: nothing drawn, nothing aged, no wire resistance."""

@@ -34,7 +34,8 @@ class Observer(Observing):
     rows : float
         The number of inputs that a tile holds; 0 before a matrix was programmed.
     row_power, gain_power : float
-        The means over outputs of ‖W_j‖² and of w_max², weight units squared.
+        The means over outputs of ‖W_j‖² and of w_max² (over tiles, too, that have full scales of their own), weight
+        units squared.
     plane_power : float
         The sum of the squares of the coefficients with which slices, and halves of pairs that are subtracted digitally,
         are added up. It is 1 where each weight is converted as a whole.
@@ -50,15 +51,16 @@ class Observer(Observing):
         self.norms: list[list[float]] = []
         self.row_power = self.gain_power = self.plane_power = 1.0
         self.rows = 0.0
-        self._live: Tensor | None = None  # bool (N,): outputs whose weights are not all 0; None where all are such
+        self._live: Tensor | None = None  # bool (N,) or (T, N): whose weights are not all 0; None where all are such
 
     def written(self, matrix: ProgrammedMatrix) -> None:
         """Record the sizes of a matrix that was programmed, and which of its outputs have any weights."""
         programmed, w_max, chip = matrix.programmed, matrix.w_max, matrix.chip
         self.rows = min(self.profile.tile.rows or math.inf, programmed[0].numel()) if len(programmed) else 0
         self.row_power = float(matrix.weight.detach().flatten(1).double().square().sum(1).mean())
-        self.gain_power = float(w_max.double().square().mean())
-        self._live = None if bool(w_max.all()) else w_max != 0
+        scales = w_max if matrix.tile_gains is None else w_max * matrix.tile_gains
+        self.gain_power = float(scales.double().square().mean())
+        self._live = None if bool(scales.all()) else scales != 0
         self.plane_power = 1.0 if chip is None else sum(plane.coefficient**2 for plane in chip.planes)
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
@@ -94,7 +96,8 @@ class Observer(Observing):
         while len(self.sums) <= tile:
             self.sums.append(Histogram(self.binned, self.profile.adc.signed))
             self.norms.append([0.0, 0])
-        self.sums[tile].add(partial if self._live is None else partial[:, self._live])
+        live = self._live if self._live is None or self._live.ndim == 1 else self._live[tile]
+        self.sums[tile].add(partial if live is None else partial[:, live])
         if norm2 is not None:
             self.norms[tile][0] += float(norm2.double().sum())
             self.norms[tile][1] += norm2.numel()

@@ -156,7 +156,9 @@ def _fields(d: Draw) -> dict[str, Any]:
     if deep and bits is not None and bits > signed and d.chance(0.3):
         dac["step_bits"] = d.whole(1, bits - signed)
     weight: dict[str, Any] = {"bits": None if d.chance(0.5) else d.among((2, 3, 4, 6, 8, 12, 16))}
-    weight["w_max"] = d.among(("column", "column", "tensor", d.log(0.05, 5)))
+    weight["w_max"] = d.among(("column", "column", "tensor", "tile", "tile-column", d.log(0.05, 5)))
+    if d.chance(0.1):
+        weight["w_max"] = {"percentile": d.among((50.0, 99.0, 100.0)), "per": d.among(("column", "tensor", "tile"))}
     if d.chance(0.02):
         weight["w_max"] = d.among((1e-30, 1e30))
     noise: dict[str, Any] = {

@@ -22,7 +22,9 @@ def matrix(n, k, seed=0):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 70), (64, 1), (33, 2, 3, 3), (0, 4), (4, 0)])
-@pytest.mark.parametrize("w_max", ["column", "tensor", 0.03])
+@pytest.mark.parametrize(
+    "w_max", ["column", "tensor", 0.03, {"percentile": 90.0}, {"percentile": 55.5, "per": "column"}]
+)
 @pytest.mark.parametrize("bits", [None, 2, 8])
 def test_programming_is_the_readable_one_to_the_bit(shape, w_max, bits):
     w = torch.randn(shape) * 0.05

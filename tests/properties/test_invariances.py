@@ -54,7 +54,7 @@ PARTS = {
     },
 }
 DRAWN_BY_READ = [name for name, part in PARTS.items() if "noise" in part or "flicker" in part]
-RULES = ["column", "tensor", 1.5]
+RULES = ["column", "tensor", 1.5, "tile", "tile-column", {"percentile": 80.0, "per": "column"}]
 LAYERS = {
     "linear": (lambda: nn.Linear(10, 6), (7, 10)),
     "conv1d": (lambda: nn.Conv1d(4, 6, 3, padding=1), (3, 4, 5)),

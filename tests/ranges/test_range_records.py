@@ -26,6 +26,8 @@ CHANGES = [
     ({"tile": {"mapping": "im2col"}}, "tile.mapping", True),
     ({"weight": {"w_max": "tensor"}}, "weight.w_max", True),
     ({"weight": {"w_max": 1.0}}, "weight.w_max", True),
+    ({"weight": {"w_max": "tile"}}, "weight.w_max", True),
+    ({"weight": {"w_max": {"percentile": 99.0}}}, "weight.w_max", True),
     ({"weight": {"bits": 4}}, "weight.bits", True),
     ({"cells": {"bits": 2}}, "cells.bits", True),
     ({"cells": {"mapping": "offset"}}, "cells.mapping", True),

@@ -21,7 +21,7 @@ class Reference(Backend):
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Compute the product by its statement."""
-        out, clipped = reference.tiled_matmul(x, w, read.spec, read.seed, read.stream)
+        out, clipped = reference.tiled_matmul(x, w, read.spec, read.seed, read.stream, read.tile_gains)
         if read.scale is not None:
             out = out * read.scale
         if read.bias is not None:

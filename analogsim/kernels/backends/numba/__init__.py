@@ -27,6 +27,8 @@ class Numba(Backend):
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Multiply a block of rows at a time."""
+        if read.tile_gains is not None:
+            return super().matmul(x, w, read)
         from .matmul import matmul
 
         return matmul(x, w, read)
@@ -81,6 +83,8 @@ class Numba(Backend):
 
     def read_lines(self, x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | None] | None:
         """Multiply a block of rows at a time by all lines, in all steps."""
+        if read.tile_gains is not None:
+            return None
         from .device import read_lines
 
         return read_lines(x, lines, read)
@@ -99,6 +103,8 @@ class Numba(Backend):
 
     def run(self, job: Job, out: Tensor, bits: Tensor | None) -> list[int] | None:
         """Give each thread its output positions."""
+        if job.read.tile_gains is not None:
+            return super().run(job, out, bits)
         from . import conv
 
         return conv.run(job, out, bits)

@@ -117,7 +117,7 @@ def program(weight: Tensor, part: Weight) -> tuple[Tensor, Tensor]:
     finds = part.w_max == "column"
     if not finds:
         w_max = weight_scale(w, part)
-    options = kept_floats(part.levels, isinstance(part.w_max, float))
+    options = kept_floats(part.levels, part.clips)
     count = w.numel()
     openmp.run(
         jit.program_kernel,

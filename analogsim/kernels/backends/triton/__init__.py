@@ -33,6 +33,8 @@ class Triton(Backend):
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Multiply in one kernel."""
+        if read.tile_gains is not None:
+            return super().matmul(x, w, read)
         from .matmul import matmul
 
         return matmul(x, w, read)
@@ -65,6 +67,8 @@ class Triton(Backend):
 
     def run(self, job: Job, out: Tensor, bits: Tensor | None) -> list[int] | None:
         """Convolve by cuDNN, a tile at a time; clips stay on the device, uncounted."""
+        if job.read.tile_gains is not None:
+            return super().run(job, out, bits)
         from .conv import run
 
         return run(job, out, bits)
