@@ -8,14 +8,14 @@ from torch import Tensor
 
 from ..errors import ProgrammingError
 from ..profile import HardwareProfile
-from ..profile.cells import Wires
 from ..profile.kinds import CELL_MODELS
 from ..seeds import Key, derive
 from . import cells, faults
 from .cell_models import Draws
+from .gated import Gated
 from .kept import Kept
 from .layout import Layout
-from .wires import attenuation
+from .wires import read_through
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,19 @@ class Plane:
         Normalised units.
     variance : Tensor (N, K, …) or None
         Of each weight's noise at every read, normalised units squared, where it depends on the cell.
+    gated : Gated or None
+        What is read instead of `weight` where rows are gated.
     """
 
     coefficient: float
     weight: Tensor
     variance: Tensor | None = None
+    gated: Gated | None = None
+
+    @property
+    def is_product(self) -> bool:
+        """True where its sums are the product of inputs and `weight`."""
+        return self.gated is None
 
     def view(self, shape: tuple[int, ...]) -> "Plane":
         """Return the same cells as a matrix or kernel of another shape."""
@@ -43,7 +51,8 @@ class Plane:
     def part(self, outputs: slice) -> "Plane":
         """Return the rows of some outputs."""
         variance = None if self.variance is None else self.variance[outputs]
-        return replace(self, weight=self.weight[outputs], variance=variance)
+        gated = None if self.gated is None else self.gated.part(outputs)
+        return replace(self, weight=self.weight[outputs], variance=variance, gated=gated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,58 +117,67 @@ def _planes(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seco
     targets = [cells.targets(part.digits, own) for part in parts]
     if own.mapping == "differential" and own.subtraction == "analog":
         # The two of a pair are arrays of their own, subtracted before the ADC.
-        plus, minus = (
-            _held(side, [], profile, layout, seed, seconds, array) for array, side in enumerate(zip(*targets))
-        )
-        lines = [(g - h, None if v is None or u is None else v + u) for (g, v), (h, u) in zip(plus, minus, strict=True)]
+        sides, references = [list(side) for side in zip(*targets)], []
     else:
+        sides = [[g for of_slice in targets for g in of_slice]]
         references = [own.g_min + span * part.reference for part in parts] if own.mapping == "offset" else []
-        lines = _held([g for of_slice in targets for g in of_slice], references, profile, layout, seed, seconds, 0)
+    lines = _held(sides, references, profile, layout, seed, seconds)
     if own.mapping == "signed":
-        lines = [(cells.signs(part.digits) * g, v) for part, (g, v) in zip(parts, lines, strict=True)]
+        lines = [(cells.signs(part.digits) * g, v, c) for part, (g, v, c) in zip(parts, lines, strict=True)]
     halves = (1, -1) if own.subtraction == "digital" else (1,)
     scales = [(sign * part.coefficient, part.unit / span) for part in parts for sign in halves]
     return [
-        Plane(c, g * unit, None if v is None else v * unit**2) for (c, unit), (g, v) in zip(scales, lines, strict=True)
+        Plane(c, g * unit, None if v is None else v * unit**2, None if circuits is None else circuits.times(unit))
+        for (c, unit), (g, v, circuits) in zip(scales, lines, strict=True)
     ]
 
 
 def _held(
-    targets: Sequence[Tensor],
+    sides: Sequence[Sequence[Tensor]],
     references: Sequence[float],
     profile: HardwareProfile,
     layout: Layout,
     seed: int,
     seconds: float,
-    array: int,
-) -> list[tuple[Tensor, Tensor | None]]:
-    """Return what targets (N, K), an output's side by side in one array, became: conductances, less those of the
-    array's reference columns (one for each target) where there are any, and the variance of their read noise.
+) -> list[tuple[Tensor, Tensor | None, Gated | None]]:
+    """Return what targets (N, K), an output's side by side in one array, became: conductances, less those of pairs'
+    second sides and of the array's reference columns (one for each target) where there are any, the variance of their
+    read noise, and their circuits where rows are gated.
     """
-    count = len(targets)
-    layout, g = layout.of_lines(count), torch.stack(list(targets), 1).flatten(0, 1)
-    if not references:
-        g, noise = _age(g, profile, layout, seed, seconds, array)
-    else:
-        wide = layout.with_references(count)
-        g, noise = _age(cells.with_references(g, layout, references), profile, wide, seed, seconds, array)
+    count = len(sides[0])
+    layout = layout.of_lines(count)
+    wide = layout.with_references(count) if references else layout
+    stacks = [torch.stack(list(side), 1).flatten(0, 1) for side in sides]
+    if references:
+        stacks = [cells.with_references(g, layout, references) for g in stacks]
+    aged = [_age(g, profile, wide, seed, seconds, array) for array, g in enumerate(stacks)]
+    held = [g for g, _ in aged]
+    g, noise = read_through(held, [noise for _, noise in aged], profile.wires, wide)
+    own = [torch.arange(len(g), device=g.device)]
+    if references:
         ends = torch.tensor(wide.ends(), device=g.device)
         last = (ends[:, None] - torch.arange(count - 1, -1, -1, device=g.device)).flatten()  # blocks' references
         others = torch.ones(len(g), dtype=torch.bool, device=g.device).index_fill(0, last, False)
         block = layout.block_of(g.device)
-        own = last[block * count + torch.arange(len(block), device=g.device) % count]
-        g, noise = g[others] - g[own], None if noise is None else noise[others] + noise[own]
-
-    def apart(v: Tensor) -> list[Tensor]:
-        return [line.contiguous() for line in v.unflatten(0, (-1, count)).unbind(1)]
-
-    return list(zip(apart(g), [None] * count if noise is None else apart(noise), strict=True))
+        own = [own[0][others], last[block * count + torch.arange(len(block), device=g.device) % count]]
+        g, noise = g[own[0]] - g[own[1]], None if noise is None else noise[own[0]] + noise[own[1]]
+    elif len(held) > 1 and not profile.wires.interleaved:
+        own.append(own[0] + len(g))
+    circuits = Gated.of(held, profile.wires, wide, own) if profile.wires.gated else None
+    return [
+        (
+            g[number::count].contiguous(),
+            None if noise is None else noise[number::count].contiguous(),
+            None if circuits is None else circuits.line(count, number),
+        )
+        for number in range(count)
+    ]
 
 
 def _age(
     target: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seconds: float, array: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Return what conductances became, as their columns' currents show them, and the variance of their read noise."""
+    """Return what conductances became, 0 where they are not connected, and the variance of their read noise."""
     own = profile.cells
     model, draws = CELL_MODELS[own.model], Draws(seed, array)
     written = model.program(target, profile, draws)
@@ -168,17 +186,15 @@ def _age(
         _check(own.model, target, own.mapping != "signed", program=written, age=g)
     # What is stuck was never programmed, and stays.
     g, written = (faults.stick(v, profile.faults, own.g_min, seed, array) for v in (g, written))
-    factor = faults.connected(g, profile.faults, layout, seed, array)
-    if profile.wires != Wires():
-        alive = g if factor is None else g * factor
-        drop = attenuation(alive.abs(), profile.wires, layout)
-        factor = drop if factor is None else factor * drop
+    connected = faults.connected(g, profile.faults, layout, seed, array)
     noise = model.read_noise(g, written, profile, seconds)
     if noise is not None:
         if own.model not in CELL_MODELS.names:
             _check(own.model, target, True, read_noise=noise)
-        noise = noise.square() if factor is None else noise.square() * factor**2
-    return g if factor is None else g * factor, noise
+        noise = noise.square()
+    if connected is None:
+        return g, noise
+    return g * connected, None if noise is None else noise * connected
 
 
 def _check(model: str, target: Tensor, magnitudes: bool, **returned: object) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..kernels import Backend, Clips, ConvGeometry, MatmulSpec, Read, reference
-from ..kernels.conv_job import CHUNK, Job, run_in_chunks
+from ..kernels.conv_job import CHUNK, Job, patches, run_in_chunks
 from ..kernels.conversion import Conversion, Conversions, Lines, of_spec
 from ..kernels.rows import multiply_by_tile
 from ..kernels.tiles import Tile, cut
@@ -51,7 +52,8 @@ class DeviceKernel(Backend):
     @staticmethod
     def needed(chip: Chip, profile: HardwareProfile) -> bool:
         """Return whether the plain backend alone cannot read this chip."""
-        planes = len(chip.planes) > 1 or chip.planes[0].coefficient != 1 or chip.planes[0].variance is not None
+        first, *others = chip.planes
+        planes = bool(others) or first.coefficient != 1 or first.variance is not None or not first.is_product
         return planes or profile.dac.step_bits is not None or not (profile.noise.is_plain and profile.adc.is_plain)
 
     def part(self, outputs: slice) -> "DeviceKernel":
@@ -64,7 +66,8 @@ class DeviceKernel(Backend):
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Compute as a backend's `matmul`; `w`, the sum of the planes, is not used."""
-        lines = None if self.observer else self._lines(x, read)
+        products = all(plane.is_product for plane in self.chip.planes)
+        lines = None if self.observer or not products else self._lines(x, read)
         found = None if lines is None else self.base.read_lines(x, lines, read)
         if found is not None:
             return found
@@ -190,7 +193,7 @@ class DeviceKernel(Backend):
 
     def _expressible(self, plane: Plane) -> bool:
         """Return whether one call of the plain tiled product reads a plane."""
-        return self.observer or (self.converters is None and plane.variance is None)
+        return plane.is_product and (self.observer or (self.converters is None and plane.variance is None))
 
     def _rows(
         self, base: Any, adcs: Converters | None, x: Tensor, plane: Plane, read: Read
@@ -198,15 +201,16 @@ class DeviceKernel(Backend):
         """Read one plane in one step for rows x (M, K)."""
         if self._expressible(plane):
             return base.matmul(x, plane.weight, read)
-        backend, variance = adcs or base, plane.variance
-        if variance is None:
-            return multiply_by_tile(backend, x, plane.weight, read)
+        backend, variance, gated = adcs or base, plane.variance, plane.gated
+        multiply = None if gated is None else lambda part, start, stop: gated.sums(base, part, start)
+        if variance is None or self.observer:
+            return multiply_by_tile(backend, x, plane.weight, read, multiply=multiply)
 
         def lengths(squares: Tensor, start: int, stop: int) -> Tensor:
             cells = squares @ variance[:, start:stop].T
             return cells + read.spec.noise_read**2 * squares.sum(1, keepdim=True) if read.spec.noise_read else cells
 
-        return multiply_by_tile(backend, x, plane.weight, _with_noise_of_cells(read, plane), lengths)
+        return multiply_by_tile(backend, x, plane.weight, _with_noise_of_cells(read, plane), lengths, multiply)
 
     def _images(
         self,
@@ -222,16 +226,35 @@ class DeviceKernel(Backend):
         if self._expressible(plane):
             return base.convolve(x, w, geometry, read)
         tiled = adcs or base, x.contiguous(), cut(w, read.spec), w, geometry
-        own = _with_noise_of_cells(read, plane)
-        return _DeviceJob(*tiled, own, plane.variance, read.spec.noise_read).run(run_in_chunks)
+        own, variance = _with_noise_of_cells(read, plane), plane.variance
+        if self.observer:
+            own, variance = read, None
+        return _DeviceJob(*tiled, own, variance, read.spec.noise_read, plane, base).run(run_in_chunks)
 
 
 @dataclass(frozen=True)
 class _DeviceJob(Job):
-    """A convolution whose cells have noise of their own."""
+    """A convolution whose cells have noise of their own, or whose sums are no products."""
 
     variance: Tensor | None = None
     noise_read: float = 0.0
+    plane: Plane | None = None
+    base: Any = None
+
+    def sums(self, x: Tensor, tile: Tile, weight: Tensor) -> Tensor:
+        """Return what the plane makes of a tile's inputs."""
+        gated = None if self.plane is None else self.plane.gated
+        if gated is None:
+            return super().sums(x, tile, weight)
+        groups, size = self.geometry.groups, math.prod(self.w.shape[2:])
+        rows, parts = slice(tile.start - tile.channels.start * size, tile.stop - tile.channels.start * size), []
+        for group, images in enumerate(x.chunk(groups, 1)):
+            under = patches(images, self.w.shape[2:], self.geometry)
+            n = len(self.w) // groups
+            own = gated.part(slice(group * n, (group + 1) * n))
+            found = own.sums(self.base, under.flatten(0, -2)[:, rows], tile.start)
+            parts.append(found.unflatten(0, under.shape[:-1]).movedim(-1, 1))
+        return torch.cat(parts, 1).contiguous()
 
     def chunks(self, most: int = CHUNK) -> list[slice]:
         """Leave the batch whole where an ADC's offset wanders from one image to the next."""

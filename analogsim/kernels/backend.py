@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..profile import Weight
 from . import backward, overlap, reference
+from .circuit import Circuit, settle
 from .clips import Clips
 from .conv_job import Job, convolve_natively, run_in_chunks
 from .conversion import Conversion, Lines
@@ -226,6 +227,10 @@ class Backend(ABC):
         by default, and each line and step is read by itself.
         """
         return None
+
+    def settle(self, circuit: Circuit, x: Tensor) -> Tensor:
+        """Compute `circuit.settle`: the column currents (M, C) of an array with gated rows, for x (M, R), float64."""
+        return settle(circuit, x)
 
     def noisy(self, x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
         """Compute `reference.add_noise`; σ are numbers or broadcast over x."""

@@ -99,6 +99,10 @@ class Job:
         """Convolve natively."""
         return CONVS[x.ndim - 2](x, weight, None, *_walk(self.geometry))
 
+    def sums(self, x: Tensor, tile: Tile, weight: Tensor) -> Tensor:
+        """Return a tile's partial sums for its inputs x̂, contiguous; `weight` are its weights."""
+        return self.convolve(x, weight).contiguous()
+
     def squared_lengths(self, x: Tensor, tile: Tile) -> Tensor | None:
         """Return ‖x̂_t‖² of each output, where read noise needs it: (B, 1 or N, *output spatial)."""
         if not self.spec.noise_read:
@@ -134,8 +138,8 @@ def run_in_chunks(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
         inputs, into = job.kernel.dac(job.x[chunk], job.spec), out[chunk]
         for t, tile in enumerate(job.tiles):
             part = job.inputs(inputs, tile)
-            partial, norm2 = job.convolve(part, weights[t]), job.squared_lengths(part, tile)
-            counts[t] += job.accumulate(into, partial.contiguous(), norm2, bits, t, chunk.start)
+            partial, norm2 = job.sums(part, tile, weights[t]), job.squared_lengths(part, tile)
+            counts[t] += job.accumulate(into, partial, norm2, bits, t, chunk.start)
         if not job.tiles:  # no channels: nobody has written anything
             into.zero_()
         if job.read.scale is not None:
@@ -143,6 +147,15 @@ def run_in_chunks(job: Job, out: Tensor, bits: Tensor | None) -> list[int]:
         if job.read.bias is not None:
             into += job.read.bias.view(columns)
     return counts
+
+
+def patches(x: Tensor, kernel: Sequence[int], geometry: ConvGeometry) -> Tensor:
+    """Unfold images x (B, C, *spatial): the inputs (B, *output spatial, C · kernel) under the kernel at each place."""
+    g, dims = geometry, len(kernel)
+    x = F.pad(x, [side for padding in reversed(g.padding) for side in (padding, padding)])
+    for dim, (size, stride, dilation) in enumerate(zip(kernel, g.stride, g.dilation, strict=True), 2):
+        x = x.unfold(dim, (size - 1) * dilation + 1, stride)[..., ::dilation]
+    return x.movedim(1, dims + 1).flatten(dims + 1)
 
 
 def _walk(geometry: ConvGeometry) -> tuple[Sequence[int], Sequence[int], Sequence[int], int]:

@@ -21,6 +21,7 @@ def multiply_by_tile(
     w: Tensor,
     read: Read,
     lengths: Callable[[Tensor, int, int], Tensor] | None = None,
+    multiply: Callable[[Tensor, int, int], Tensor] | None = None,
 ) -> tuple[Tensor, Clips | None]:
     """Compute `Backend.matmul` with torch's products and the backend's `dac` and `accumulate`.
 
@@ -29,6 +30,8 @@ def multiply_by_tile(
     lengths : callable, optional
         Gives what stands for ‖x̂_t‖² (M, 1 or N): of x̂² (M, rows) and a tile's first and last row. By default that sum
         itself, where there is read noise.
+    multiply : callable, optional
+        Gives a tile's sums (M, N): of its x̂ (M, rows) and its first and last row. By default the product with ŵ.
     """
     spec, out = read.spec, x.new_empty(len(x), len(w))
     check_extent(out.numel())
@@ -43,7 +46,7 @@ def multiply_by_tile(
         else:
             norm2 = part.square().sum(1, keepdim=True) if spec.noise_read else None
         into = None if clips is None else clips.bits[tile // 8]
-        sums = part @ w[:, start:stop].T
+        sums = part @ w[:, start:stop].T if multiply is None else multiply(part, start, stop)
         counts.append(add_tile(kernel, out, sums, norm2, read, tile, 0, into, tile == 0))
     if not tiles:  # nothing was written yet
         out.zero_()

@@ -1,11 +1,12 @@
 """The hardware: immutable pydantic models of one crossbar accelerator, loaded from and saved to YAML or JSON."""
 
 from .array import Noise, Percentile, Tile, Weight
-from .cells import Cells, Drift, Faults, Flicker, Programming, Wires
+from .cells import Cells, Drift, Faults, Flicker, Programming
 from .converters import ADC, DAC
 from .cost import Cost
 from .hardware import HardwareProfile, presets
 from .laws import Branches, Law, LogLaw, Saturating, Table
+from .wires import Wires
 
 __all__ = [
     "ADC",

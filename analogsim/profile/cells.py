@@ -1,4 +1,4 @@
-"""The parts of a profile that describe cells, their programming, ageing and faults, and the wires; all off by default.
+"""The parts of a profile that describe cells, their programming, ageing and faults; all off by default.
 
 A conductance is a fraction of the largest one, g_max: 1 is g_max.
 """
@@ -114,12 +114,3 @@ class Faults(Value):
         if self.stuck_off + self.stuck_on > 1:
             raise ValueError(f"stuck_off + stuck_on must not exceed 1 (got {self.stuck_off} + {self.stuck_on})")
         return self
-
-
-class Wires(Value):
-    """Wire resistance (IR drop), to first order."""
-
-    row: NonNegative = 0.0
-    """Resistance of a row's segment between two cells, times g_max (no unit). The driver is beside column 0."""
-    column: NonNegative = 0.0
-    """Resistance of a column's segment between two cells, times g_max (no unit). The ADC is after the last row."""

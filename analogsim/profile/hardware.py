@@ -16,12 +16,13 @@ from ..storage.files import content, replaced
 from ..storage.plain_yaml import LARGEST, read_yaml
 from ..value import Value, explain
 from .array import Noise, Tile, Weight
-from .cells import Cells, Drift, Faults, Flicker, Programming, Wires
+from .cells import Cells, Drift, Faults, Flicker, Programming
 from .converters import ADC, DAC
 from .cost import Cost
 from .kinds import ADC_KINDS
 from .measured import read_tables
 from .peers import crosssim
+from .wires import Wires
 from .words import SYNONYMS
 
 SCHEMA_KEY = "$schema"
@@ -72,6 +73,25 @@ class HardwareProfile(Value):
             raise ValueError(
                 "adc.sum_bits: a register adds up the codes of all tiles as they are, so that tiles must have one full "
                 f"scale of weights: choose weight.w_max column or tensor (got {self.weight.share!r})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _wires_of_these_cells(self) -> Self:
+        wires, mapping, dac = self.wires, self.cells.mapping, self.dac
+        if wires.solution == "exact" and mapping == "signed":
+            raise ValueError(
+                "wires.solution: of the abstract cells of mapping 'signed' nobody knows where currents flow; choose "
+                "cells.mapping 'differential' or 'offset'"
+            )
+        if wires.interleaved and (mapping != "differential" or self.cells.subtraction == "digital"):
+            raise ValueError(
+                "wires.interleaved: only cells of a differential pair that are subtracted before the ADC share a column"
+            )
+        if wires.source is not None and (dac.signed or 1 not in (dac.bits, dac.step_bits)):
+            raise ValueError(
+                "wires.source: an input can only connect a row's cells or not: needs dac.signed: false, and one bit a "
+                "step (dac.step_bits: 1)"
             )
         return self
 

@@ -176,3 +176,93 @@ def network(g, x, row, column):
         matrix[bit(rows - 1, c), bit(rows - 1, c)] += 1 / column
     voltage = spsolve(matrix.tocsr(), current)
     return np.array([voltage[bit(rows - 1, c)] / column for c in range(columns)])
+
+
+def circuit(
+    sides,
+    x,
+    row=0.0,
+    column=0.0,
+    row_terminal=0.0,
+    column_terminal=0.0,
+    source=None,
+    source_terminal=0.0,
+    gated=False,
+):
+    """Return the column currents of an array with any wires, by nodal analysis; as `network`, but for any resistance.
+
+    `sides` are one or two matrices (R, C): of two, the second ones' cells are driven by -x and share the columns.
+    Where `source` is a number, cells hang on a wire beside their column, fed before row 0, and inputs only switch.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.linalg import spsolve
+
+    rows, columns = sides[0].shape
+    joined, resistors, fixed = {}, [], {}
+
+    def root(node):
+        while node in joined:
+            node = joined[node]
+        return node
+
+    def connect(a, b, resistance=None, conductance=None):
+        if resistance == 0:
+            a, b = root(a), root(b)
+            if a != b:
+                joined[a] = b
+        elif conductance is None or conductance > 0:
+            resistors.append((a, b, 1 / resistance if conductance is None else conductance))
+
+    for c in range(columns):
+        fixed["adc", c] = 0.0
+        for r in range(rows):
+            last = r == rows - 1
+            connect(("bit", r, c), ("adc", c) if last else ("bit", r + 1, c), column + column_terminal * last)
+    for side, g in enumerate(sides):
+        sign = (1, -1)[side]
+        for r in range(rows):
+            for c in range(columns):
+                on = not gated or x[r] != 0
+                at = "word", side, r, c
+                if source is None:
+                    before = ("word", side, r, c - 1) if c else ("driver", side, r)
+                    connect(at, before, row + row_terminal * (c == 0))
+                    fixed["driver", side, r] = sign * x[r]
+                else:
+                    before = ("word", side, r - 1, c) if r else ("driver", side, c)
+                    connect(at, before, source + source_terminal * (r == 0))
+                    fixed["driver", side, c] = sign * 1.0
+                if on:
+                    connect(at, ("bit", r, c), conductance=g[r, c])
+    known = {root(node): volts for node, volts in fixed.items()}
+    number = {}
+    for a, b, _ in resistors:
+        for node in (root(a), root(b)):
+            if node not in known:
+                number.setdefault(node, len(number))
+    entries, current = [], np.zeros(len(number))
+    for a, b, g in resistors:
+        for p, q in ((root(a), root(b)), (root(b), root(a))):
+            if p in known:
+                continue
+            entries.append((number[p], number[p], g))
+            if q in known:
+                current[number[p]] += g * known[q]
+            else:
+                entries.append((number[p], number[q], -g))
+    volts = np.zeros(0)
+    if number:
+        i, j, values = zip(*entries, strict=True)
+        volts = np.atleast_1d(spsolve(coo_matrix((values, (i, j)), shape=(len(number),) * 2).tocsr(), current))
+    out = np.zeros(columns)
+
+    def voltage(node):
+        return known[node] if node in known else volts[number[node]]
+
+    for a, b, g in resistors:
+        a, b = root(a), root(b)
+        for c in range(columns):
+            ground = root(("adc", c))
+            if ground in (a, b):
+                out[c] += g * (voltage(b if a == ground else a) - 0.0)
+    return out

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ....profile import Weight
 from ...backend import Backend
+from ...circuit import Circuit
 from ...clips import Clips
 from ...conv_job import Job
 from ...conversion import Lines
@@ -88,6 +89,12 @@ class Numba(Backend):
         from .device import read_lines
 
         return read_lines(x, lines, read)
+
+    def settle(self, circuit: Circuit, x: Tensor) -> Tensor:
+        """Give each thread inputs of its own, and leave out rows that are disconnected."""
+        from .circuit import settle
+
+        return settle(circuit, x)
 
     def noisy(self, x: Tensor, sigma: Tensor | float, multiplicative: Tensor | float, seed: int, stream: int) -> Tensor:
         """Add noise in one pass."""

@@ -1,0 +1,239 @@
+"""Exact wires: columns' currents against an independent solution of Kirchhoff's equations, to 1e-6 and better."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import analogsim as an
+from analogsim.chip.circuit import Ends, transfer
+from analogsim.errors import ProfileError
+from analogsim.kernels.backends.numba import Numba
+from analogsim.kernels.backends.reference import Reference
+from analogsim.kernels.circuit import Circuit
+from analogsim.profile import HardwareProfile
+from tests.support import oracle
+from tests.support.chips import IDEAL, effective, linear
+
+RESISTANCE = st.sampled_from([0.0, 1e-6, 1e-4, 1e-2, 1.0, 10.0])
+PAIRS = {"mapping": "differential", "g_min": 0.1}
+
+
+def cells(generator, rows, columns, sides):
+    """Conductances, some of them 0."""
+    return [
+        generator.uniform(0, 1, (rows, columns)) * (generator.uniform(0, 1, (rows, columns)) < 0.8)
+        for _ in range(sides)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 7), st.integers(1, 7), st.integers(1, 2), *[RESISTANCE] * 4, st.integers(0, 2**32 - 1))
+def test_an_array_is_kirchhoffs(rows, columns, sides, row, column, row_terminal, column_terminal, seed):
+    generator = np.random.default_rng(seed)
+    matrices, x = cells(generator, rows, columns, sides), generator.uniform(-1, 1, rows)
+    ends = row, column, row_terminal, column_terminal
+    want = oracle.circuit(matrices, x, *ends)
+    found = transfer([torch.from_numpy(g) for g in matrices], Ends(row, row_terminal, column, column_terminal))
+    np.testing.assert_allclose(x @ found.numpy(), want, rtol=1e-8, atol=1e-9)  # what the oracle itself cancels
+
+
+def test_the_solution_itself_knows_what_an_older_one_says():
+    """The general circuit of the oracle is its first one, which the first-order wires were tested against."""
+    generator = np.random.default_rng(0)
+    g, x = generator.uniform(0.05, 1, (6, 5)), generator.uniform(0, 1, 6)
+    np.testing.assert_allclose(oracle.circuit([g], x, 0.02, 0.03), oracle.network(g, x, 0.02, 0.03), rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_an_array_of_256_rows_and_columns_is_kirchhoffs():
+    generator = np.random.default_rng(0)
+    (g,), x = cells(generator, 256, 256, 1), generator.uniform(-1, 1, 256)
+    found = transfer([torch.from_numpy(g)], Ends(2e-5, 1e-4, 1e-5, 2e-4)).numpy()
+    want = oracle.circuit([g], x, 2e-5, 1e-5, 1e-4, 2e-4)
+    assert np.abs(x @ found - want).max() < 1e-9 * np.abs(want).max()
+    assert np.abs(x @ found - x @ g).max() > 0.1 * np.abs(want).max()
+
+
+OPTIONS = [
+    {"row": 2e-3, "column": 1e-3},
+    {"row": 2e-3, "row_terminal": 5e-3},
+    {"column": 1e-3, "column_terminal": 5e-3},
+    {"row": 2e-3, "column": 1e-3, "row_terminal": 5e-3, "column_terminal": 4e-3, "interleaved": True},
+]
+
+
+def layer_currents(w, x, wires, g_min=0.1, rows=4, cols=3):
+    """What a layer of differential pairs in arrays of `rows` x `cols` gives, from the oracle's circuits."""
+    resistances = {key: value for key, value in wires.items() if key not in ("interleaved", "solution")}
+    out = np.zeros(len(w))
+    for start in range(0, len(w), cols):
+        for first in range(0, w.shape[1], rows):
+            block, part = w[start : start + cols, first : first + rows].T, x[first : first + rows]
+            sides = [g_min + (1 - g_min) * np.maximum(sign * block, 0) for sign in (1, -1)]
+            if wires.get("interleaved"):
+                current = oracle.circuit(sides, part, **resistances)
+            else:
+                plus, minus = (oracle.circuit([side], part, **resistances) for side in sides)
+                current = plus - minus
+            out[start : start + cols] += current / (1 - g_min)
+    return out
+
+
+@pytest.mark.parametrize("wires", OPTIONS, ids=lambda wires: "+".join(wires))
+def test_layers_of_pairs_are_kirchhoffs(wires):
+    profile = IDEAL.varied(tile={"rows": 4, "cols": 3}, cells=PAIRS, wires=wires | {"solution": "exact"})
+    layer, x = linear(profile, 5, 10), np.linspace(-1, 1, 10)
+    want = layer_currents(layer.weight.detach().numpy(), x, wires)
+    np.testing.assert_allclose(layer(torch.from_numpy(x)).detach().numpy(), want, rtol=1e-9, atol=1e-12)
+    assert np.abs(effective(layer) @ x - layer.weight.detach().numpy() @ x).max() > 1e-3
+
+
+@pytest.mark.parametrize("wires", OPTIONS, ids=lambda wires: "+".join(wires))
+def test_first_order_wires_agree_to_second_order(wires):
+    """A tenth of the resistances leaves a hundredth of the difference between the two solutions."""
+    x = np.linspace(-1, 1, 10)
+    left = []
+    for scale in (0.1, 0.01):
+        scaled = {key: value if key == "interleaved" else scale * value for key, value in wires.items()}
+        profile = IDEAL.varied(tile={"rows": 4, "cols": 3}, cells=PAIRS, wires=scaled)
+        first = linear(profile, 5, 10)
+        exact = linear(profile.varied(wires={"solution": "exact"}), 5, 10)
+        left.append(np.abs(effective(first) @ x - effective(exact) @ x).max())
+        lost = np.abs(effective(first) @ x - first.weight.detach().numpy() @ x).max()
+        assert left[-1] < lost / 10
+    assert left[1] == pytest.approx(left[0] / 100, rel=0.1)
+
+
+def test_reference_columns_and_slices_are_in_the_circuit():
+    """Offset cells: each array's last columns are its references, whose current is subtracted."""
+    profile = IDEAL.varied(
+        tile={"rows": 4, "cols": 6},
+        weight={"bits": 4},
+        cells={"mapping": "offset", "g_min": 0.1, "bits": 2},
+        wires={"row": 2e-3, "column": 1e-3, "solution": "exact"},
+    )
+    layer, x = linear(profile, 5, 8), np.linspace(-1, 1, 8)
+    codes, want = np.round(layer.weight.detach().numpy() * 7).astype(int) + 8, np.zeros(5)
+    for outputs in (range(0, 3), range(3, 5)):
+        for rows in (slice(0, 4), slice(4, 8)):
+            held = [codes[j, rows] >> 2 * i & 3 for j in outputs for i in range(2)]
+            held += [np.full(4, 8 >> 2 * i & 3) for i in range(2)]
+            current = oracle.circuit([0.1 + 0.9 * np.array(held).T / 3], x[rows], 2e-3, 1e-3)
+            for j in outputs:
+                for i in range(2):
+                    line = current[2 * (j - outputs[0]) + i] - current[2 * len(outputs) + i]
+                    want[j] += 4**i * 3 / 7 * line / 0.9
+    np.testing.assert_allclose(layer(torch.from_numpy(x)).detach().numpy(), want, rtol=1e-9, atol=1e-12)
+
+
+def test_digital_pairs_lie_in_one_array():
+    profile = IDEAL.varied(
+        tile={"rows": 8, "cols": 6},
+        cells=PAIRS | {"subtraction": "digital"},
+        wires={"row": 2e-3, "column": 1e-3, "solution": "exact"},
+    )
+    layer, x = linear(profile, 3, 8), np.linspace(-1, 1, 8)
+    w = layer.weight.detach().numpy()
+    g = 0.1 + 0.9 * np.array([np.maximum(sign * one, 0) for one in w for sign in (1, -1)])
+    current = oracle.circuit([g.T], x, 2e-3, 1e-3)
+    want = (current[::2] - current[1::2]) / 0.9
+    np.testing.assert_allclose(layer(torch.from_numpy(x)).detach().numpy(), want, rtol=1e-9, atol=1e-12)
+
+
+def test_dead_lines_are_open_circuits():
+    profile = IDEAL.varied(
+        cells=PAIRS, wires={"row": 2e-3, "column": 1e-3, "solution": "exact"}, faults={"dead_rows": 0.4}
+    )
+    plain = profile.varied(wires={"row": 0.0, "column": 0.0, "solution": "first-order"})
+    layer, other = linear(profile, 6, 12), linear(plain, 6, 12)
+    for one in (layer, other):
+        an.program(one, 1)
+    dead = effective(other).any(0) == 0
+    assert 1 < dead.sum() < 11
+    w = layer.weight.detach().numpy()
+    sides = [(0.1 + 0.9 * np.maximum(sign * w, 0)).T * ~dead[:, None] for sign in (1, -1)]
+    x = np.linspace(-1, 1, 12)
+    plus, minus = (oracle.circuit([side], x, 2e-3, 1e-3) for side in sides)
+    np.testing.assert_allclose(effective(layer) @ x, (plus - minus) / 0.9, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_the_noise_of_a_cell_counts_as_the_circuit_lets_it(interleaved):
+    """A weight's variance is σ² times the square of ∂I/∂g of its cells, to first order in the resistances.
+
+    ∂I/∂g is taken by differences from the exact circuit. What is left falls with the square of the resistance.
+    """
+    left, x = [], np.zeros(5)
+    for scale in (1.0, 0.1):
+        wires = {"row": 2e-3 * scale, "column": 1e-3 * scale, "row_terminal": 3e-3 * scale}
+        profile = IDEAL.varied(
+            cells=PAIRS, flicker={"amplitude": 0.1}, wires=wires | {"solution": "exact", "interleaved": interleaved}
+        )
+        layer, ideal = linear(profile, 4, 5), linear(profile.varied(wires={k: 0.0 for k in wires}), 4, 5)
+        found = []
+        for one in (layer, ideal):
+            an.program(one, 1)
+            (plane,) = one.write(one.weight.detach()).chip.planes
+            found.append(plane.variance.numpy())
+        w = layer.weight.detach().numpy()
+        sides = [(0.1 + 0.9 * np.maximum(sign * w, 0)).T for sign in (1, -1)]
+        unit = oracle.flicker(1.0, 1.0, amplitude=0.1, exponent=0.0, maximum=1.0, read_time=250e-9, time=20.0)
+        want = np.zeros_like(w)
+        for r in range(5):
+            x[:] = np.arange(5) == r
+            for c in range(4):
+                for side in (0, 1):
+                    changed = [g.copy() for g in sides]
+                    step = 1e-4
+                    changed[side][r, c] += step
+                    before, after = (
+                        oracle.circuit(both, x, **wires) if interleaved else oracle.circuit([both[side]], x, **wires)
+                        for both in (sides, changed)
+                    )
+                    want[c, r] += ((after - before)[c] / step / 0.9 * unit * sides[side][r, c]) ** 2
+        lost = np.abs(found[0] / found[1] - 1).max()
+        left.append(np.abs(found[0] / want - 1).max())
+        assert left[-1] < lost / 5
+    assert left[1] < left[0] / 50
+
+
+def test_what_does_not_fit_together_is_refused():
+    for change, message in (
+        ({"wires": {"row": 1e-3, "solution": "exact"}}, "signed"),
+        ({"wires": {"row": 1e-3, "interleaved": True}}, "interleaved"),
+        ({"wires": {"row": 1e-3, "gated": True}, "cells": PAIRS}, "gated"),
+        ({"wires": {"source": 1e-3, "solution": "exact"}, "cells": PAIRS}, "gated"),
+        ({"wires": {"source": 1e-3, "solution": "exact", "gated": True}, "cells": PAIRS}, "step"),
+        ({"wires": {"source_terminal": 1e-3}}, "source"),
+        ({"wires": {"interleaved": True}, "cells": PAIRS | {"subtraction": "digital"}}, "interleaved"),
+    ):
+        with pytest.raises(ProfileError, match=message):
+            HardwareProfile(**change)
+
+
+# --- gated rows ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.integers(1, 2),
+    st.booleans(),
+    *[RESISTANCE] * 4,
+    st.integers(0, 2**32 - 1),
+)
+def test_an_array_with_gated_rows_is_kirchhoffs(rows, columns, sides, along_rows, supply, column, end, exit, seed):
+    generator = np.random.default_rng(seed)
+    matrices, x = cells(generator, rows, columns, sides), generator.uniform(-1, 1, (3, rows))
+    x[generator.uniform(0, 1, x.shape) < 0.5] = 0
+    if along_rows:
+        wires = {"row": supply, "row_terminal": end}
+    else:
+        wires, x = {"source": supply, "source_terminal": end}, np.sign(np.abs(x))
+    circuit = Circuit(torch.tensor(np.array(matrices)), supply, end, column, exit, along_rows)
+    want = [oracle.circuit(matrices, one, column=column, column_terminal=exit, gated=True, **wires) for one in x]
+    for backend in (Reference(), Numba()):
+        np.testing.assert_allclose(backend.settle(circuit, torch.from_numpy(x)).numpy(), want, rtol=1e-7, atol=1e-8)
