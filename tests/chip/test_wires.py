@@ -12,6 +12,7 @@ from analogsim.errors import ProfileError
 from analogsim.kernels.backends.numba import Numba
 from analogsim.kernels.backends.reference import Reference
 from analogsim.kernels.circuit import Circuit
+from analogsim.nn import AnalogConv2d
 from analogsim.profile import HardwareProfile
 from tests.support import oracle
 from tests.support.chips import IDEAL, effective, linear
@@ -237,3 +238,114 @@ def test_an_array_with_gated_rows_is_kirchhoffs(rows, columns, sides, along_rows
     want = [oracle.circuit(matrices, one, column=column, column_terminal=exit, gated=True, **wires) for one in x]
     for backend in (Reference(), Numba()):
         np.testing.assert_allclose(backend.settle(circuit, torch.from_numpy(x)).numpy(), want, rtol=1e-7, atol=1e-8)
+
+
+GATED = {"row": 2e-3, "column": 1e-3, "row_terminal": 3e-3, "solution": "exact", "gated": True}
+SOURCE = {"source": 2e-3, "column": 1e-3, "source_terminal": 3e-3, "solution": "exact", "gated": True}
+
+
+def switched(k, seed=0):
+    """Inputs of which half are 0."""
+    generator = np.random.default_rng(seed)
+    return generator.uniform(-1, 1, k) * (generator.uniform(0, 1, k) < 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_layers_with_gated_rows_are_kirchhoffs(interleaved, dtype):
+    wires = GATED | {"interleaved": interleaved}
+    layer = linear(IDEAL.varied(tile={"rows": 4, "cols": 3}, cells=PAIRS, wires=wires), 5, 10)
+    w, x = layer.weight.detach().numpy(), switched(10)
+    want = layer_currents(w, x, wires)
+    got = layer.to(dtype)(torch.tensor(x, dtype=dtype)).detach().numpy()
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6 if dtype == torch.float32 else 1e-9)
+    always_on = layer_currents(w, x, {key: value for key, value in wires.items() if key != "gated"})
+    assert np.abs(want - always_on).max() > 1e-4
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_source_wires_with_inputs_bit_by_bit_are_kirchhoffs(interleaved):
+    """Each bit is a read of its own, of which the cells of rows with a 1 are connected."""
+    wires = SOURCE | {"interleaved": interleaved}
+    profile = IDEAL.varied(
+        tile={"rows": 4, "cols": 3}, dac={"bits": 3, "signed": False, "step_bits": 1}, cells=PAIRS, wires=wires
+    )
+    layer, codes = linear(profile, 5, 10), np.random.default_rng(1).integers(0, 8, 10)
+    w = layer.weight.detach().numpy()
+    want = sum(2**bit / 7 * layer_currents(w, (codes >> bit & 1).astype(float), wires) for bit in range(3))
+    got = layer(torch.from_numpy(codes / 7)).detach().numpy()
+    np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-9)
+
+
+def test_gated_arrays_have_reference_columns_and_slices():
+    profile = IDEAL.varied(
+        tile={"rows": 4, "cols": 6},
+        weight={"bits": 4},
+        cells={"mapping": "offset", "g_min": 0.1, "bits": 2},
+        wires=GATED,
+    )
+    layer, x = linear(profile, 5, 8), switched(8)
+    codes, want = np.round(layer.weight.detach().numpy() * 7).astype(int) + 8, np.zeros(5)
+    for outputs in (range(0, 3), range(3, 5)):
+        for rows in (slice(0, 4), slice(4, 8)):
+            held = [codes[j, rows] >> 2 * i & 3 for j in outputs for i in range(2)]
+            held += [np.full(4, 8 >> 2 * i & 3) for i in range(2)]
+            g = 0.1 + 0.9 * np.array(held).T / 3
+            current = oracle.circuit([g], x[rows], 2e-3, 1e-3, row_terminal=3e-3, gated=True)
+            for j in outputs:
+                for i in range(2):
+                    line = current[2 * (j - outputs[0]) + i] - current[2 * len(outputs) + i]
+                    want[j] += 4**i * 3 / 7 * line / 0.9
+    np.testing.assert_allclose(layer(torch.from_numpy(x)).detach().numpy(), want, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("mapping", ["channel", "im2col"])
+@pytest.mark.parametrize("geometry", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "padding": (2, 1), "groups": 2}])
+def test_convolutions_with_gated_rows_are_products_of_patches(mapping, geometry):
+    """Each group is a linear layer on the patches under its kernel, in the same tiles, with the same ADCs."""
+    profile = IDEAL.varied(
+        tile={"rows": 9, "cols": 2, "mapping": mapping},
+        cells=PAIRS,
+        wires=GATED,
+        adc={"bits": 8, "full_scale": 4.0, "rounding": "down"},
+    )
+    groups = geometry.get("groups", 1)
+    layer = AnalogConv2d(4, 6, (2, 2), bias=False, profile=profile, **geometry).double().eval()
+    torch.nn.init.uniform_(layer.weight, -1, 1)
+    x = torch.rand(2, 4, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.5
+    x = x.relu()
+    got = layer(x).detach()
+    for group in range(groups):
+        own = slice(group * 6 // groups, (group + 1) * 6 // groups)
+        weight, channels = layer.weight.detach()[own].flatten(1), slice(group * 4 // groups, (group + 1) * 4 // groups)
+        rows = 9 if mapping == "im2col" else 8
+        one = linear(profile.varied(tile={"rows": rows}), *weight.shape)
+        one.weight.data.copy_(weight)
+        options = {key: value for key, value in geometry.items() if key != "groups"}
+        under = torch.nn.functional.unfold(x[:, channels], (2, 2), **options).transpose(1, 2)
+        want = one(under).detach().transpose(1, 2).unflatten(2, got.shape[2:])
+        assert (got[:, own] - want).abs().max() < 1e-9
+    assert got.abs().max() > 0.1
+
+
+def test_gradients_of_gated_rows_are_those_of_first_order_wires():
+    profile = IDEAL.varied(tile={"rows": 4, "cols": 3}, cells=PAIRS, wires=GATED)
+    first = profile.varied(wires={"solution": "first-order", "gated": False})
+    grads = []
+    for one in (linear(profile, 5, 10), linear(first, 5, 10)):
+        x = torch.tensor(switched(10), requires_grad=True)
+        one(x).sum().backward()
+        grads.append((x.grad, one.weight.grad))
+    assert torch.equal(grads[0][0], grads[1][0])
+    assert torch.equal(grads[0][1], grads[1][1])
+
+
+def test_gated_reads_have_noise_and_other_outputs_none_of_it():
+    """Read noise counts x alone; parts of a layer read the same circuits."""
+    profile = IDEAL.varied(cells=PAIRS, wires=GATED, noise={"read": 0.05})
+    layer, x = linear(profile, 3, 10), torch.from_numpy(switched(10)).expand(20_000, 10)
+    an.set_seed(layer, 1)
+    with torch.no_grad():
+        noise = layer(x) - linear(profile.varied(noise={"read": 0.0}), 3, 10)(x)
+    sigma = 0.05 * float(x[0].norm())
+    assert abs(float(noise.std()) / sigma - 1) < 0.02  # 60 000 numbers: 7 standard deviations
