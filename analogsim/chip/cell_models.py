@@ -10,7 +10,7 @@ from ..profile.kinds import CELL_MODELS
 from ..seeds import Key, Stream, derive
 from . import drift
 from .draw import normals
-from .laws import check_targets
+from .laws import check_targets, evaluate
 from .programming import program
 
 
@@ -57,12 +57,12 @@ class CellModel(ABC):
 
 
 class Standard(CellModel):
-    """The laws of the profile: `programming`, `drift` and `flicker` (docs/devices.md)."""
+    """The laws of the profile: `programming`, `drift`, `flicker` and `cells.read_noise` (docs/devices.md)."""
 
     name = "standard"
 
     def program(self, target: Tensor, profile: HardwareProfile, draws: Draws) -> Tensor:
-        """Return target + σ(target)·N(0, 1)."""
+        """Return target + mean(target) + σ(target)·N(0, 1)."""
         check_targets(target, profile)
         return program(target, profile.programming, draws.seed, draws.array, profile.cells.mapping == "signed")
 
@@ -71,10 +71,14 @@ class Standard(CellModel):
         return drift.relax(written, target, profile.drift, seconds, draws.seed, draws.array)
 
     def read_noise(self, now: Tensor, written: Tensor, profile: HardwareProfile, seconds: float) -> Tensor | None:
-        """Return that of 1/f noise."""
-        if not profile.flicker.amplitude:
-            return None
-        return drift.flicker_sigma(now, written, profile.flicker, profile.drift.t0 + seconds)
+        """Return that of 1/f noise and of the cells' noise that is the same at all times, which are independent."""
+        sigma = None
+        if profile.flicker.amplitude != 0:
+            sigma = drift.flicker_sigma(now, written, profile.flicker, profile.drift.t0 + seconds)
+        if profile.cells.read_noise != 0:
+            white = evaluate(profile.cells.read_noise, now.abs())
+            sigma = white if sigma is None else (sigma.square() + white.square()).sqrt()
+        return sigma
 
 
 CELL_MODELS.add(Standard())

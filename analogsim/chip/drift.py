@@ -1,13 +1,16 @@
 """Ageing: conductances relax with a power of time, and their 1/f read noise grows."""
 
 import math
+from bisect import bisect_right
 
+import torch
 from torch import Tensor
 
-from ..profile import Drift, Flicker
+from ..errors import ProgrammingError
+from ..profile import Drift, DriftTable, Flicker
 from ..seeds import Stream
 from .draw import normals
-from .laws import SMALLEST, evaluate
+from .laws import ROUNDING, SMALLEST, evaluate, interpolated
 
 
 def exponents(target: Tensor, drift: Drift, seed: int, array: int) -> Tensor:
@@ -23,10 +26,43 @@ def exponents(target: Tensor, drift: Drift, seed: int, array: int) -> Tensor:
 
 
 def relax(g: Tensor, target: Tensor, drift: Drift, seconds: float, seed: int, array: int) -> Tensor:
-    """Return g·((t0 + seconds)/t0)^(-ν), conductances `seconds` after the first read."""
-    if seconds <= 0 or (drift.nu, drift.nu_sigma) == (0, 0):
+    """Return what conductances became `seconds` after the first read: g·((t0 + seconds)/t0)^(-ν), or by a table."""
+    if drift.table is not None:
+        return measured(g, drift.table, drift.t0 + max(seconds, 0.0))
+    if seconds <= 0 or not drift.is_on:
         return g
     return g * (1 + seconds / drift.t0) ** -exponents(target, drift, seed, array)
+
+
+def measured(g: Tensor, table: DriftTable, time: float) -> Tensor:
+    """Return what cells programmed to g became: g + Δ(|g|, t), of the sign of g, and not beyond 0.
+
+    Δ is the table's g(g0, t) - g0, linear in g0 and ln t between its points, and held beyond them.
+
+    Parameters
+    ----------
+    time : float
+        t since programming, seconds.
+
+    Raises
+    ------
+    ProgrammingError
+        t is outside of a table that does not hold there.
+    """
+    times = table.seconds
+    first, last = times[0], times[-1]
+    if table.outside == "error" and not first * (1 - ROUNDING) <= time <= last * (1 + ROUNDING):
+        raise ProgrammingError(
+            f"drift.table: {time:.4g} s after programming (t0 and the chip's age) is outside of its {first:.4g} to "
+            f"{last:.4g} s; measure longer, or say `outside: hold`"
+        )
+    right = min(max(bisect_right(times, time), 1), len(times) - 1)
+    span = math.log(times[right] / times[right - 1])
+    share = min(max(math.log(time / times[right - 1]) / span, 0.0), 1.0)
+    changes = [row[right - 1] * (1 - share) + row[right] * share - g0 for g0, row in zip(table.g0, table.g)]
+    size = g.abs()
+    now = (size + interpolated(table.g0, tuple(changes), size)).clamp(min=0)
+    return torch.where(g < 0, -now, now)
 
 
 def flicker_sigma(now: Tensor, programmed: Tensor, flicker: Flicker, time: float) -> Tensor:

@@ -4,18 +4,23 @@ import torch
 from torch import Tensor
 
 from ..errors import ProgrammingError
-from ..profile import Branches, HardwareProfile, Law, LogLaw, Saturating, Table
+from ..profile import Branches, DriftTable, HardwareProfile, Law, LogLaw, Saturating, SignedLaw, Table
 
 SMALLEST = 1e-7  # conductance (fraction of g_max) below which the laws of ln(g) are held constant
 ROUNDING = 1e-6  # by which float32 may miss a table's end, fraction of g_max
 
 
-def evaluate(law: Law, g: Tensor) -> Tensor:
+def evaluate(law: Law | SignedLaw, g: Tensor, signed: bool = False) -> Tensor:
     r"""Evaluate a law at conductances g (any shape, fraction of g_max).
 
     A constant; max(Σ c_i g^i, 0); amplitude·(1 - exp(-g/scale)); constant + slope·ln(g) between limits; such a law
     below a limit and a polynomial above it; or linear interpolation between measured points, which is held beyond
     them (`check_targets` refuses targets there).
+
+    Parameters
+    ----------
+    signed : bool
+        Of a `SignedLaw`: a polynomial may be below 0.
 
     References
     ----------
@@ -38,7 +43,7 @@ def evaluate(law: Law, g: Tensor) -> Tensor:
         value = torch.zeros_like(g)
         for coefficient in reversed(law):
             value = value * g + coefficient
-        return value.clamp(min=0)
+        return value if signed else value.clamp(min=0)
     return torch.full_like(g, law)
 
 
@@ -64,16 +69,21 @@ def check_targets(target: Tensor, profile: HardwareProfile) -> None:
     """
     laws = {
         "programming.sigma": profile.programming.sigma,
+        "programming.mean": profile.programming.mean,
         "drift.nu": profile.drift.nu,
         "drift.nu_sigma": profile.drift.nu_sigma,
+        "drift.table": profile.drift.table,
         "flicker.amplitude": profile.flicker.amplitude,
+        "cells.read_noise": profile.cells.read_noise,
     }
-    measured = {name: law for name, law in laws.items() if isinstance(law, Table) and law.outside == "error"}
+    tables = {name: law for name, law in laws.items() if isinstance(law, Table | DriftTable)}
+    measured = {name: law for name, law in tables.items() if law.outside == "error"}
     if not (measured and target.numel()):
         return
     low, high = (float(end) for end in target.aminmax())
     for name, law in measured.items():
-        first, last = law.g[0], law.g[-1]
+        points = law.g if isinstance(law, Table) else law.g0
+        first, last = points[0], points[-1]
         if low < first - ROUNDING or high > last + ROUNDING:
             raise ProgrammingError(
                 f"{name}: cells' targets reach from {low:.4g} to {high:.4g} of g_max, its table from {first:.4g} to "

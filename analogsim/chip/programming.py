@@ -9,7 +9,7 @@ from .laws import evaluate
 
 
 def program(g: Tensor, programming: Programming, seed: int, array: int, negative: bool) -> Tensor:
-    """Return the conductances that targets g (N, K) were programmed to: g + σ(g)·N(0, 1), and not below 0.
+    """Return the conductances that targets g (N, K) were programmed to: g + mean(g) + σ(g)·N(0, 1), not below 0.
 
     Parameters
     ----------
@@ -18,7 +18,9 @@ def program(g: Tensor, programming: Programming, seed: int, array: int, negative
     negative : bool
         An abstract signed cell: its magnitude may become negative, so that its mean is its target.
     """
-    if not programming.draws:
+    if programming == Programming():
         return g
-    written = g + evaluate(programming.sigma, g) * normals(g, seed, Stream.PROGRAMMING, array)
+    written = g if programming.mean == 0 else g + evaluate(programming.mean, g, signed=True)
+    if programming.draws:
+        written = written + evaluate(programming.sigma, g) * normals(g, seed, Stream.PROGRAMMING, array)
     return written if negative else written.clamp(min=0)

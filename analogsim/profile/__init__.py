@@ -5,7 +5,7 @@ from .cells import Cells, Drift, Faults, Flicker, Programming
 from .converters import ADC, DAC
 from .cost import Cost
 from .hardware import HardwareProfile, presets
-from .laws import Branches, Law, LogLaw, Saturating, Table
+from .laws import Branches, DriftTable, Law, LogLaw, Saturating, SignedLaw, Table
 from .wires import Wires
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Cells",
     "Cost",
     "Drift",
+    "DriftTable",
     "Faults",
     "Flicker",
     "HardwareProfile",
@@ -24,6 +25,7 @@ __all__ = [
     "Percentile",
     "Programming",
     "Saturating",
+    "SignedLaw",
     "Table",
     "Tile",
     "Weight",

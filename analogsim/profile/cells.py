@@ -9,11 +9,12 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from ..value import NonNegative, Positive, Value
 from .kinds import CELL_MODELS
-from .laws import Law
-from .measured import CONDUCTANCE, RATIO, SPREAD, Column, Columns
+from .laws import DriftTable, Law, SignedLaw
+from .measured import CONDUCTANCE, RATIO, SECONDS, SPREAD, Column, Columns
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-G = Column("g", CONDUCTANCE, "g")  # the target of the cells that were measured
+G = Column("g", CONDUCTANCE, "g")  # of the cells that were measured
+G0 = Column("g0", CONDUCTANCE, "g0")
 
 
 class Cells(Value):
@@ -29,6 +30,9 @@ class Cells(Value):
     """Smallest conductance, fraction of g_max (the inverse on/off ratio); not of signed cells."""
     g_max: Positive | None = None
     """Largest conductance, µS. Changes nothing but how data in units are read. null: unknown."""
+    read_noise: Annotated[Law, Columns(G, Column("read_noise", SPREAD))] = 0.0
+    """Standard deviation of a cell's noise at every read, drawn anew on every cell, fraction of g_max: a constant, or a
+    law of the conductance that the cell then has. It adds to that of `flicker`, which grows with time."""
     bits: Annotated[int, Field(ge=1, le=15)] | None = None
     """Bits a cell holds, so that it has 2^bits levels: the weight.bits - 1 magnitude bits (of an offset mapping the
     weight.bits bits of the weight with its offset) are cut into slices of this many, each in cells of its own and
@@ -53,6 +57,9 @@ class Programming(Value):
     sigma: Annotated[Law, Columns(G, Column("sigma", SPREAD))] = 0.0
     """Standard deviation, fraction of g_max: a constant, or a law of the target conductance. Conductances below 0
     become 0. A table's column is `sigma`."""
+    mean: Annotated[SignedLaw, Columns(G, Column("mean", SPREAD))] = 0.0
+    """Mean of the error, fraction of g_max, of either sign: a constant, a polynomial or a table of the target
+    conductance. Cells end at target + mean + N(0, sigma²)."""
 
     @property
     def draws(self) -> bool:
@@ -70,8 +77,32 @@ class Drift(Value):
     """Mean of ν, no unit: a constant, or a law of the target conductance."""
     nu_sigma: Annotated[Law, Columns(G, Column("nu_sigma", RATIO))] = 0.0
     """Standard deviation of ν between cells, no unit, likewise; ν is |N(nu, nu_sigma²)|."""
+    table: Annotated[DriftTable | None, Columns(G0, Column("t", SECONDS, "seconds"), Column("g", CONDUCTANCE, "g"))] = (
+        None
+    )
+    """Measured conductances g(g0, t), instead of the power law; t is counted from programming, and g0 what the cell was
+    programmed to."""
     compensation: Literal["none", "global"] = "none"
     """global: each layer's outputs are multiplied, digitally, by Σ|W(t0)| / Σ|W(t)|."""
+
+    @model_validator(mode="after")
+    def _one_way_to_drift(self) -> Self:
+        if self.table is None:
+            return self
+        if (self.nu, self.nu_sigma) != (0, 0):
+            raise ValueError("nu and nu_sigma are of the power law: leave them out beside a table")
+        first, last = self.table.seconds[0], self.table.seconds[-1]
+        if self.table.outside == "error" and not first <= self.t0 <= last:
+            raise ValueError(
+                f"the first read, t0 = {self.t0:g} s, is outside the table's {first:g} to {last:g} s: set t0, or "
+                "`outside: hold`"
+            )
+        return self
+
+    @property
+    def is_on(self) -> bool:
+        """True where conductances change with time."""
+        return (self.nu, self.nu_sigma, self.table) != (0, 0, None)
 
 
 class Flicker(Value):

@@ -219,11 +219,10 @@ class HardwareProfile(Value):
     @cached_property  # asked at every call of every layer
     def is_drawn(self) -> bool:
         """True where one chip differs from another, so that a layer must be programmed before it is evaluated."""
-        drift = (self.drift.nu, self.drift.nu_sigma) != (0, 0)
         return (
             self.programming.draws
             or self.cells.model != "standard"
-            or drift
+            or self.drift.is_on
             or self.flicker.amplitude != 0
             or self.faults != Faults()
             or self.adc.has_errors
@@ -233,7 +232,14 @@ class HardwareProfile(Value):
     def is_random(self) -> bool:
         """True where two evaluations differ: by the chip, or by noise of every read."""
         noise = self.noise
-        return self.is_drawn or bool(noise.output or noise.read or noise.multiplicative or noise.wander)
+        drawn = noise.output or noise.read or noise.multiplicative or noise.wander
+        return self.is_drawn or self.cells_are_noisy or bool(drawn)
+
+    @property
+    def cells_are_noisy(self) -> bool:
+        """True where a cell may have read noise of its own."""
+        cells = self.cells
+        return self.flicker.amplitude != 0 or cells.read_noise != 0 or cells.model != "standard"
 
     @cached_property
     def needs_chip(self) -> bool:
@@ -243,7 +249,8 @@ class HardwareProfile(Value):
         quantizer, and noise that is not Gaussian and white.
         """
         cells = self.cells != Cells(g_max=self.cells.g_max) or self.wires != Wires() or self.dac.step_bits is not None
-        return self.is_drawn or cells or not (self.noise.is_plain and self.adc.is_plain)
+        missed = self.programming != Programming()
+        return self.is_drawn or cells or missed or not (self.noise.is_plain and self.adc.is_plain)
 
     @property
     def sliced_bits(self) -> int | None:

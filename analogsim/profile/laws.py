@@ -56,6 +56,10 @@ class Branches(Value):
     """From there on: coefficients c₀, c₁, … of a polynomial in the conductance, max(Σ c_i g^i, 0)."""
 
 
+Whole = Annotated[float, Field(ge=0, le=FURTHEST)]
+Points = Annotated[tuple[Whole, ...], Field(min_length=2, max_length=ROWS)]
+
+
 class Table(Value):
     """A quantity that was measured at some conductances, linearly interpolated between them.
 
@@ -65,7 +69,7 @@ class Table(Value):
 
     model_config = ConfigDict(json_schema_extra=takes_files)
 
-    g: Annotated[tuple[Annotated[float, Field(ge=0, le=FURTHEST)], ...], Field(min_length=2, max_length=ROWS)]
+    g: Points
     """Conductances of the points, fractions of g_max, each larger than the one before."""
     value: Annotated[tuple[float, ...], Field(min_length=2, max_length=ROWS)]
     """Value at each point, in the field's unit."""
@@ -79,10 +83,66 @@ class Table(Value):
     def _points_increase(self) -> Self:
         if len(self.g) != len(self.value):
             raise ValueError(f"as many values as conductances are needed (got {len(self.value)} for {len(self.g)})")
-        for a, b in zip(self.g, self.g[1:]):
-            if a >= b:
-                raise ValueError(f"conductances must increase, each one once (got {a:g}, then {b:g})")
+        _increase(self.g, "conductances")
         return self
+
+
+class DriftTable(Value):
+    """Conductances that were measured as they drifted: g(g0, t), of cells that were programmed to g0.
+
+    Between its points it is linear in g0 and in ln t. In a profile it is given inline; or by three columns of equal
+    length, `g0`, `t` and `g`, one row for each conductance and time, which may have units in their names and be in a
+    `file`, as those of a `Table`.
+    """
+
+    model_config = ConfigDict(json_schema_extra=takes_files)
+
+    g0: Points
+    """Conductances that cells were programmed to, fractions of g_max, each larger than the one before."""
+    seconds: Annotated[tuple[Positive, ...], Field(min_length=2, max_length=ROWS)]
+    """Times since they were programmed, seconds, each later than the one before; the first read is at `t0`."""
+    g: tuple[tuple[Whole, ...], ...]
+    """For each of `g0`, the conductance at each of `seconds`, fractions of g_max."""
+    outside: Literal["error", "hold"] = "error"
+    """Of targets and times beyond the table: error; or hold: the cell changes by as much as it does at the table's end,
+    as every conductance does that noise took there."""
+    source: str = ""
+    """Where the numbers are from: the name of the file that they were read from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_make_a_grid(cls, given: Any) -> Any:
+        columns = [given.get(name) for name in ("g0", "seconds", "g")] if isinstance(given, Mapping) else []
+        lists = [column for column in columns if isinstance(column, list | tuple)]
+        if len(lists) < 3 or len({*map(len, lists)}) > 1:
+            return given
+        rows = list(zip(*lists))
+        if not rows or not all(isinstance(one, int | float) for row in rows for one in row):
+            return given
+        g0, seconds = (sorted({row[i] for row in rows}) for i in (0, 1))
+        found = {(a, t): g for a, t, g in rows}
+        if len(found) < len(rows) or len(rows) != len(g0) * len(seconds):
+            raise ValueError(
+                f"a row is needed for each of {len(g0)} conductances at each of {len(seconds)} times, each once "
+                f"(got {len(rows)} rows)"
+            )
+        return {**given, "g0": g0, "seconds": seconds, "g": [[found[a, t] for t in seconds] for a in g0]}
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Self:
+        if len(self.g) != len(self.g0) or any(len(row) != len(self.seconds) for row in self.g):
+            raise ValueError(f"g must have {len(self.g0)} rows, one a conductance, of {len(self.seconds)} times")
+        if len(self.g0) * len(self.seconds) > ROWS:
+            raise ValueError(f"more than {ROWS:,} conductances")
+        _increase(self.g0, "conductances")
+        _increase(self.seconds, "times")
+        return self
+
+
+def _increase(points: tuple[float, ...], what: str) -> None:
+    for a, b in zip(points, points[1:]):
+        if a >= b:
+            raise ValueError(f"{what} must increase, each one once (got {a:g}, then {b:g})")
 
 
 def _not_negative(table: Table) -> Table:
@@ -113,6 +173,12 @@ def _kind(value: Any) -> str | None:
     return "law[polynomial]" if isinstance(value, list | tuple) else "law[constant]"
 
 
+def _signed_kind(value: Any) -> str | None:
+    kind = _kind(value)
+    return kind if kind in ("law[constant]", "law[polynomial]", "law[table]") else None
+
+
+_SIGNED = "a law of either sign is a number, coefficients [c0, c1, …] of a polynomial, or has g and value, or file"
 _WANTED = (
     "a law is a number, coefficients [c0, c1, …] of a polynomial, or has amplitude and scale; constant and slope; "
     "below, limit and above; g and value; or file"
@@ -128,3 +194,11 @@ Law = Annotated[
 ]
 """How a quantity that is not negative depends on the conductance: a constant; coefficients c₀, c₁, … of a polynomial,
 max(Σ c_i g^i, 0); a saturating or a logarithmic law; one in two branches; or measured points."""
+
+SignedLaw = Annotated[
+    Annotated[float, Tag("law[constant]")]
+    | Annotated[Polynomial, Tag("law[polynomial]")]
+    | Annotated[Table, Tag("law[table]")],
+    Discriminator(_signed_kind, custom_error_type="no_law", custom_error_message=_SIGNED),
+]
+"""How a quantity of either sign depends on the conductance: a constant; a polynomial Σ c_i g^i; or measured points."""

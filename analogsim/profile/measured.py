@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 
 from pydantic import BaseModel
 
+from .. import ages
 from ..errors import ProfileError
 from ..storage.files import content
 from ..storage.plain_yaml import LARGEST
@@ -79,7 +80,8 @@ class Quantity:
 CONDUCTANCE = Quantity("a conductance", _RATIO, conductance=True, resistance=True)
 SPREAD = Quantity("an error of a conductance", _RATIO, conductance=True)
 RATIO = Quantity("a ratio", _RATIO)
-_UNITS = {*_MICROSIEMENS, *_OHM, *_RATIO}
+SECONDS = Quantity("a time", {"": 1.0, **ages.UNITS, "ms": 1e-3, "us": 1e-6, "ns": 1e-9})
+_UNITS = {*_MICROSIEMENS, *_OHM, *_RATIO, *SECONDS.units}
 
 
 @dataclass(frozen=True)

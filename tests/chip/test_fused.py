@@ -26,6 +26,7 @@ PARTS = {
     "three steps": {"dac": {"step_bits": 3}},
     "1/f noise": {"flicker": {"amplitude": 0.05}},
     "1/f noise alone": {"flicker": {"amplitude": 0.05}, "noise": {"read": 0.0, "output": 0.0}},
+    "noise of cells": {"cells": {"mapping": "differential", "read_noise": {"g": [0, 1], "value": [0.01, 0.1]}}},
     "errors": {"adc": {"gain_error": 0.02, "offset_error": 0.02}},
     "SAR": {"adc": {"kind": "sar", "capacitor_mismatch": 0.02}},
     "SAR in disorder": {"adc": {"kind": "sar", "capacitor_mismatch": 0.4}},

@@ -204,8 +204,15 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
         cells["bits"] = d.whole(1, weight["bits"] - (mapping != "offset"))
     law = {"constant": d.log(1e-3, 0.2), "slope": float(d.rng.uniform(-0.05, 0.05)), "low": 0.0, "high": d.log(0.01, 1)}
     branches = {"below": law, "limit": d.log(0.01, 1), "above": tuple(d.rng.normal(0, 0.1, d.whole(1, 8)).tolist())}
+    points = {"g": [0.0, d.log(1e-3, 0.9), 1.0], "value": d.rng.uniform(0, 0.2, 3).tolist(), "outside": "hold"}
+    grid = {
+        "g0": [0.0, d.log(1e-3, 0.9), 1.0],
+        "seconds": [1.0, d.log(2, 1e6)],
+        "g": d.rng.uniform(0, 1, (3, 2)).tolist(),
+    }
     sigma: Any = d.among(
         (
+            points,
             d.log(1e-3, 0.3),
             tuple(d.rng.normal(0, 0.1, d.whole(1, 8)).tolist()),
             {"amplitude": d.log(1e-3, 0.3), "scale": d.log(1e-2, 10)},
@@ -214,7 +221,10 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
     read_time = d.log(1e-9, 1)
     deep: dict[str, dict[str, Any]] = {
         "cells": cells,
-        "programming": {"sigma": sigma if d.chance(0.4) else 0.0},
+        "programming": {
+            "sigma": sigma if d.chance(0.4) else 0.0,
+            "mean": d.among((0.0, 0.0, 0.0, 0.01, (0.01, -0.03), points)),
+        },
         "drift": {
             "t0": d.log(1e-3, 1e4),
             "nu": d.among((0.0, 0.0, 0.0, d.log(1e-3, 0.3), law, branches)),
@@ -235,6 +245,9 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
         },
         "wires": {"row": some(0.2, 1e-5, 1e-1), "column": some(0.2, 1e-5, 1e-1)},
     }
+    cells["read_noise"] = d.among((0.0, 0.0, 0.0, d.log(1e-3, 0.2), law, points))
+    if d.chance(0.1):
+        deep["drift"] |= {"nu": 0.0, "nu_sigma": 0.0, "table": grid | {"outside": "hold"}}
     if isinstance(deep["flicker"]["amplitude"], dict):  # a law, which has no exponent
         deep["flicker"]["exponent"] = 0.0
     return deep

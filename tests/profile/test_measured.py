@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,9 +73,15 @@ def test_every_law_of_the_conductance_is_one_for_every_field():
         {"g": [0, 1], "value": [0.01, 0.02]},
     ]
     for law in laws:
-        for part, field in (("programming", "sigma"), ("drift", "nu"), ("drift", "nu_sigma"), ("flicker", "amplitude")):
+        for part, field in (
+            ("programming", "sigma"),
+            ("drift", "nu"),
+            ("drift", "nu_sigma"),
+            ("flicker", "amplitude"),
+            ("cells", "read_noise"),
+        ):
             profile = HardwareProfile(**{part: {field: law}})
-            assert profile.is_drawn
+            assert profile.is_random
             assert HardwareProfile(**profile.model_dump()) == HardwareProfile(**json.loads(profile.model_dump_json()))
 
 
@@ -94,6 +101,70 @@ def test_a_profile_with_tables_is_a_value(tmp_path):
 def test_the_largest_conductance_alone_changes_nothing():
     assert HardwareProfile(cells={"g_max": 25.0}).is_ideal
     assert not HardwareProfile(cells={"g_max": 25.0}).needs_chip
+
+
+def test_drift_is_read_from_rows_in_any_order(tmp_path):
+    (tmp_path / "drift.csv").write_text("t_h,g0_uS,g_uS,cells\n1,25,20,9\n24,5,4,8\n1,5,4.5,7\n# a day\n24,25,15,9\n")
+    drift = {"t0": 3600.0, "table": {"file": str(tmp_path / "drift.csv")}}
+    table = HardwareProfile(cells=CELLS, drift=drift).drift.table
+    assert table.g0 == pytest.approx((0.2, 1))
+    assert table.seconds == (3600, 86400)
+    assert table.g == (pytest.approx((0.18, 0.16)), pytest.approx((0.8, 0.6)))
+    inline = {"g0_uS": [5, 5, 25, 25], "t_h": [1, 24, 1, 24], "g_uS": [4.5, 4, 20, 15], "source": table.source}
+    grid = {"g0": [0.2, 1], "seconds": [3600, 86400], "g": [[0.18, 0.16], [0.8, 0.6]], "source": table.source}
+    profile = HardwareProfile(cells=CELLS, drift={"t0": 3600.0, "table": inline})
+    assert profile.drift.table == table
+    close = HardwareProfile(drift={"t0": 3600.0, "table": grid}).drift.table
+    assert np.allclose(close.g, table.g)
+    profile.save(tmp_path / "p.yaml")
+    assert HardwareProfile.load(tmp_path / "p.yaml") == profile
+    assert profile.is_drawn
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            {"g": [[1, 1], [1, 1]], "g0": [0, 1], "seconds": [10, 20, 30]},
+            "g must have 2 rows, one a conductance, of 3 times",
+        ),
+        (
+            {"g": [[1, 1], [1, 1]], "g0": [1, 0], "seconds": [10, 30]},
+            r"conductances must increase, each one once \(got 1",
+        ),
+        ({"g": [[1, 1], [1, 1]], "g0": [0, 1], "seconds": [30, 30]}, "times must increase"),
+        ({"g": [[1, 1], [1, 1]], "g0": [0, 1], "seconds": [0, 30]}, "seconds.0"),
+        (
+            {"g": [1, 1, 1], "g0": [0, 0, 1], "seconds": [10, 30, 10]},
+            "a row is needed for each of 2 .* 2 times.*got 3 rows",
+        ),
+        ({"g": [1, 1, 1, 2], "g0": [0, 0, 1, 1], "seconds": [10, 30, 10, 10]}, "a row is needed for each"),
+        (
+            {"g": [[1, 1], [1, 1]], "g0": [0, 1], "seconds": [30, 60]},
+            "first read, t0 = 20 s, is outside the table's 30 to 60 s",
+        ),
+    ],
+)
+def test_what_is_no_table_of_drift_is_refused(table, message):
+    with pytest.raises(ProfileError, match=rf"^drift.*{message}"):
+        HardwareProfile(drift={"table": table})
+
+
+def test_a_table_of_drift_stands_alone():
+    table = {"g": [[1, 1], [1, 1]], "g0": [0, 1], "seconds": [20, 60]}
+    with pytest.raises(
+        ProfileError, match="drift: nu and nu_sigma are of the power law: leave them out beside a table"
+    ):
+        HardwareProfile(drift={"table": table, "nu": 0.1})
+    late = table | {"seconds": [30, 60], "outside": "hold"}
+    assert HardwareProfile(drift={"table": late}).drift.table.outside == "hold"
+
+
+def test_the_mean_error_has_a_sign_and_is_a_constant_a_polynomial_or_a_table():
+    for mean in (-0.1, (0.1, -0.2), {"g": [0, 1], "value": [-0.1, 0.1]}):
+        assert HardwareProfile(programming={"mean": mean}).needs_chip
+    with pytest.raises(ProfileError, match="programming.mean: a law of either sign is a number, coefficients"):
+        HardwareProfile(programming={"mean": {"amplitude": 0.1, "scale": 0.1}})
 
 
 @pytest.mark.parametrize(

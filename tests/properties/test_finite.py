@@ -143,6 +143,7 @@ KINDS = {
     "errors": {"adc": {"bits": 6, "full_scale": 2.0, "gain_error": 0.1, "offset_error": 0.1, "signed": False}},
     "slices": {"weight": {"bits": 4}, "cells": {"bits": 1, "mapping": "offset"}, "dac": {"bits": 4, "step_bits": 1}},
     "flicker": {"flicker": {"amplitude": 0.1}},
+    "noise of cells": {"cells": {"read_noise": 0.1}},
     "faults": {"faults": {"dead_rows": 0.5, "stuck_on": 0.2}},
 }
 LAYERS = {

@@ -31,7 +31,8 @@ PARTS = {
     "laplace noise": {"noise": {"output": 0.2, "multiplicative": 0.3, "distribution": "laplace"}},
     "wander": {"noise": {"wander": 0.3, "read": 0.2}},
     "flicker": {"flicker": {"amplitude": 0.5}, "cells": DIFFERENTIAL},
-    "programming": {"programming": {"sigma": 0.1}},
+    "noise of cells": {"cells": DIFFERENTIAL | {"read_noise": {"g": [0, 1], "value": [0.1, 0.5]}}},
+    "programming": {"programming": {"sigma": 0.1, "mean": -0.02}},
     "ageing": {"drift": {"nu": 0.1, "nu_sigma": 0.02, "compensation": "global"}, "cells": DIFFERENTIAL},
     "faults": {"faults": {"stuck_on": 0.1, "stuck_off": 0.1, "dead_rows": 0.1, "dead_columns": 0.1}},
     "wires": {"wires": {"row": 1e-2, "column": 1e-2}, "cells": DIFFERENTIAL},
@@ -53,7 +54,11 @@ PARTS = {
 }
 # What noise depends on inputs and weights with is left out by rule, and what a chip makes of a weight.
 NOISE_OF_THE_SIGNAL = [
-    name for name, part in PARTS.items() if {"read", "multiplicative"} & {*part.get("noise", {})} or "flicker" in part
+    name
+    for name, part in PARTS.items()
+    if {"read", "multiplicative"} & {*part.get("noise", {})}
+    or "flicker" in part
+    or "read_noise" in part.get("cells", {})
 ]
 OF_WEIGHTS = [name for name in ("nothing", "unclipped", "unsigned ADC", "output noise", "programming")]
 LAYERS = {
@@ -151,6 +156,7 @@ def test_noise_is_a_constant_for_inputs_and_weights(part):
             torch.manual_seed(0)
             own = {} if noisy else {"noise": {"output": 0.0, "read": 0.0, "multiplicative": 0.0, "wander": 0.0}}
             own = own if noisy or "flicker" not in PARTS[part] else own | {"flicker": {"amplitude": 0.0}}
+            own = own if noisy or part != "noise of cells" else own | {"cells": {"read_noise": 0.0}}
             free = {"adc": {"full_scale": None, "offset_error": 0.0}}
             model, x, loss = on_chip(kind, hardware(part, **own, **free))
             if kind != "rnn cell" and kind not in SEVERAL:  # their outputs are no linear functions

@@ -31,6 +31,11 @@ PARTS = {
     "programming": {"programming": {"sigma": 0.1}},
     "drift": {"drift": LAWS | {"compensation": "global"}, "programming": {"sigma": 0.1}},
     "flicker": {"flicker": {"amplitude": 0.2}, "cells": {"mapping": "differential", "g_min": 0.1}},
+    "noise of cells": {"cells": {"mapping": "offset", "read_noise": {"g": [0, 1], "value": [0.1, 0.3]}}},
+    "measured cells": {
+        "programming": {"sigma": {"g": [0, 1], "value": [0.1, 0.2]}, "mean": {"g": [0, 1], "value": [0.1, -0.1]}},
+        "drift": {"table": {"g0": [0, 1], "seconds": [1, 1e9], "g": [[0, 0.1], [1, 0.6]]}},
+    },
     "stuck cells": {"faults": {"stuck_on": 0.3, "stuck_off": 0.1}},
     "dead lines": {"faults": {"dead_rows": 0.2, "dead_columns": 0.2}},
     "wires": {"wires": {"row": 1e-3, "column": 1e-3}, "cells": {"mapping": "differential"}},
@@ -53,7 +58,9 @@ PARTS = {
         "adc": {"kind": "sar", "capacitor_mismatch": 0.1, "gain_error": 0.1, "offset_error": 0.1},
     },
 }
-DRAWN_BY_READ = [name for name, part in PARTS.items() if "noise" in part or "flicker" in part]
+DRAWN_BY_READ = [
+    name for name, part in PARTS.items() if "noise" in part or "flicker" in part or name == "noise of cells"
+]
 RULES = ["column", "tensor", 1.5, "tile", "tile-column", {"percentile": 80.0, "per": "column"}]
 LAYERS = {
     "linear": (lambda: nn.Linear(10, 6), (7, 10)),
