@@ -175,7 +175,7 @@ def _kind(value: Any) -> str | None:
 
 def _signed_kind(value: Any) -> str | None:
     kind = _kind(value)
-    return kind if kind in ("law[constant]", "law[polynomial]", "law[table]") else None
+    return kind if kind in ("law[constant]", "law[polynomial]", "Table") else None
 
 
 _SIGNED = "a law of either sign is a number, coefficients [c0, c1, …] of a polynomial, or has g and value, or file"
@@ -198,7 +198,7 @@ max(Σ c_i g^i, 0); a saturating or a logarithmic law; one in two branches; or m
 SignedLaw = Annotated[
     Annotated[float, Tag("law[constant]")]
     | Annotated[Polynomial, Tag("law[polynomial]")]
-    | Annotated[Table, Tag("law[table]")],
+    | Annotated[Table, Tag("Table")],
     Discriminator(_signed_kind, custom_error_type="no_law", custom_error_message=_SIGNED),
 ]
 """How a quantity of either sign depends on the conductance: a constant; a polynomial Σ c_i g^i; or measured points."""

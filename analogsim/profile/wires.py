@@ -8,21 +8,24 @@ from ..value import NonNegative, Value
 
 
 class Wires(Value):
-    """Wire resistance (IR drop), times g_max, so that it has no unit (docs/devices.md, Wires)."""
+    """Wire resistance (IR drop); docs/devices.md, Wires."""
 
     row: NonNegative = 0.0
-    """Resistance of a row's segment between two cells. The driver is beside column 0."""
+    """Resistance of a row's segment between two cells, times g_max (no unit). The driver is beside column 0."""
     column: NonNegative = 0.0
-    """Resistance of a column's segment between two cells. The ADC is after the last row."""
+    """Resistance of a column's segment between two cells, times g_max (no unit). The ADC is after the last row."""
     row_terminal: NonNegative = 0.0
-    """Resistance between a row's driver and its first segment: of the driver itself, of switches."""
+    """Resistance between a row's driver and its first segment, of the driver itself and of switches, times g_max (no
+    unit)."""
     column_terminal: NonNegative = 0.0
-    """Resistance between a column's last segment and its ADC, whose input is at 0 V."""
+    """Resistance between a column's last segment and its ADC, whose input is at 0 V, times g_max (no unit)."""
     source: NonNegative | None = None
-    """Resistance of a segment of a *source wire* beside every column, where the cells' current comes from such wires:
-    inputs then carry no current, and only connect cells to them. null: current comes along the rows."""
+    """Resistance of a segment of a *source wire* beside every column, times g_max (no unit), where the cells' current
+    comes from such wires: inputs then carry no current, and only connect cells to them. null: current comes along
+    the rows."""
     source_terminal: NonNegative = 0.0
-    """Resistance between a source wire's supply, which is before row 0, and its first segment."""
+    """Resistance between a source wire's supply, which is before row 0, and its first segment, times g_max (no
+    unit)."""
     solution: Literal["first-order", "exact"] = "first-order"
     """first-order: each cell loses what the resistances take to first order. exact: Kirchhoff's equations are solved,
     once for a chip where that is enough, and at every read where rows are gated."""
