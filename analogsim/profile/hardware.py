@@ -21,7 +21,7 @@ from .converters import ADC, DAC
 from .cost import Cost
 from .kinds import ADC_KINDS
 from .measured import read_tables
-from .peers import crosssim
+from .peers import aihwkit, crosssim
 from .wires import Wires
 from .words import SYNONYMS
 
@@ -148,6 +148,24 @@ class HardwareProfile(Value):
         kept = {str(key): value for key, value in values.items() if key != SCHEMA_KEY}
         given = {key: value for key, value in kept.items() if value is not None or key not in cls.model_fields}
         return cls(**read_tables(given, cls, folder))
+
+    @classmethod
+    def from_aihwkit(cls, config: Any) -> "HardwareProfile":
+        """Read an RPUConfig of aihwkit or aihwkit-lightning; a `TranslationWarning` lists what a profile does not have.
+
+        Parameters
+        ----------
+        config : InferenceRPUConfig, TorchInferenceRPUConfig, or aihwkit-lightning's
+            See `analogsim.profile.peers.aihwkit.read`, which also returns the list.
+
+        Raises
+        ------
+        ProfileError
+            It is none of these, or makes no profile.
+        """
+        found = aihwkit.read(config)
+        found.warn()
+        return cls(**found.values)
 
     @classmethod
     def from_crosssim(cls, config: Any) -> "HardwareProfile":
