@@ -16,6 +16,7 @@ from ..profile import HardwareProfile, presets
 from ..profile.compare import Row
 from ..profile.compare import compare as side_by_side
 from ..profile.hardware import text_of
+from ..profile.peers import aihwkit, crosssim
 from ..profile.template import SCHEMA_FILE, template
 from ..storage.files import replaced, writable
 from ..terminal.text import printable
@@ -135,6 +136,44 @@ def _lines(cells: list[list[str]], form: Format) -> str:
         return text.getvalue().rstrip()
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
     return "\n".join([lines[0], "| " + " | ".join("---" for _ in cells[0]) + " |", *lines[1:]])
+
+
+@app.command(
+    "import",
+    epilog="[bold]Examples:[/] analogsim profile import ISAAC.json --out isaac.yaml (CrossSim) · "
+    "analogsim profile import my_config:rpu_config --out mine.yaml (aihwkit)",
+)
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|MODULE:NAME",
+            help="CrossSim's parameters, as the JSON file that it writes; or an RPUConfig of aihwkit in a Python module, "
+            "or a function that returns one.",
+        ),
+    ],
+    target: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; without one it is printed.")
+    ] = None,
+) -> None:
+    """Translate another simulator's configuration into a profile, and say what a profile does not have of it."""
+    if target is not None and target.suffix not in (".yaml", ".yml"):
+        raise typer.BadParameter(f"{target}: the name must end in .yaml", param_hint="--out")
+    if Path(source).suffix == ".json" or ":" not in source:
+        found, name = crosssim.read(source), Path(source).stem
+    else:
+        from ..training.network import imported
+
+        config = imported(source, "rpu_config")
+        found, name = aihwkit.read(config() if callable(config) else config), source.rpartition(":")[2]
+    HardwareProfile(**found.values)
+    text = found.text(name)
+    if target is None:
+        typer.echo(text.rstrip())
+    else:
+        _write(target, text)
+    for line in found.lost:
+        note(f"[yellow]not carried over:[/] {plain(line)}")
 
 
 @app.command(epilog=f"[bold]Example:[/] analogsim profile validate profiles/*.yaml\n\n{EXIT_CODES}")

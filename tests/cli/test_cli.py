@@ -65,6 +65,7 @@ COMMANDS = [
     ["profile", "validate"],
     ["profile", "schema"],
     ["profile", "new"],
+    ["profile", "import"],
     ["profile", "compare"],
     ["train"],
     ["sweep"],

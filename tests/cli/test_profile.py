@@ -71,3 +71,40 @@ def test_compare_in_each_format():
     markdown = done("profile", "compare", *names, "--format", "markdown").stdout
     assert "| noise.output | normalised units | 0.0 | 0.06 |" in markdown
     assert "at least two" in refused("profile", "compare", "8bit", code=2)
+
+
+def test_import_writes_a_profile_and_says_what_is_not_in_it(tmp_path):
+    config = {"core": {"rows_max": 64}, "xbar": {"array": {"Icol_max": 40}, "device": {"cell_bits": 4}}}
+    file, out = tmp_path / "theirs.json", tmp_path / "mine.yaml"
+    file.write_text(json.dumps(config))
+    said = done("profile", "import", file, "--out", out).stderr
+    assert "not carried over: xbar.array.Icol_max = 40: no counterpart" in said
+    profile = HardwareProfile.load(out)
+    assert (profile.name, profile.tile.rows, profile.weight.bits) == ("theirs", 64, 5)
+    assert "# " in out.read_text()
+    assert "Icol_max = 40" in out.read_text()
+    assert HardwareProfile.loads(done("profile", "import", file).stdout) == profile
+    assert "no JSON file" in refused("profile", "import", tmp_path / "config.pkl")
+    assert "must end in .yaml" in refused("profile", "import", file, "--out", tmp_path / "a.json", code=2)
+
+
+CONFIG = """
+from types import SimpleNamespace as S
+forward = S(is_perfect=False, mv_type="OnePass", inp_bound=1.0, inp_res=1/126, out_bound=12.0, out_res=1/510,
+            out_noise=0.06, w_noise=0.0, w_noise_type="None", noise_management="None", bound_management="Iterative",
+            nm_thres=0.0, ir_drop=0.0)
+mapping = S(max_input_size=512, max_output_size=512, weight_scaling_omega=1.0, weight_scaling_columnwise=True)
+made = S(forward=forward, mapping=mapping, pre_post=S(input_range=S(enable=True)))
+def make():
+    return made
+"""
+
+
+def test_import_takes_a_configuration_from_a_module(tmp_path, monkeypatch):
+    (tmp_path / "my_rpu.py").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    for name in ("made", "make"):
+        result = done("profile", "import", f"my_rpu:{name}")
+        assert HardwareProfile.loads(result.stdout).adc.bits == 9
+        assert "bound_management = 'Iterative'" in result.stderr
+    assert "no module 'nosuch'" in refused("profile", "import", "nosuch:config")

@@ -1,7 +1,8 @@
 """The configurations of IBM's aihwkit (1.1) and aihwkit-lightning, RPUConfigs, and ours; none of them is imported here.
 
 A tile of aihwkit holds weights in units of its own (of 1 at most, with `weight_scaling_omega` = 1) and is given inputs
-within `inp_bound`. Its sums are in units of the product of both, ours of a full-scale input through a full weight. So with ω for the largest weight on the tile, what is added to a sum or bounds it is divided:
+within `inp_bound`. Its sums are in units of the product of both, ours of a full-scale input through a full weight. With
+ω for the largest weight on the tile, what is added to a sum or bounds it is divided:
 
     adc.full_scale = out_bound/(inp_bound·ω),    noise.output = out_noise/(inp_bound·ω),    noise.read = w_noise/ω
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import yaml
+
 from ...errors import TranslationWarning
+from ...terminal.text import printable
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,13 @@ class Translation:
             lines = "".join(f"\n  {line}" for line in self.lost)
             said = f"of {self.source}'s settings {self.target} has these not, or otherwise:{lines}"
             warnings.warn(said, TranslationWarning, stacklevel)
+
+    def text(self, name: str) -> str:
+        """Return a profile that was read as YAML: what it is from and what is lost as comments, and its values."""
+        lost = ["# What is not in it, or otherwise:", *(f"#   {line}" for line in self.lost)] if self.lost else []
+        head = [f"# Read from {self.source}'s settings: {printable(name)}", *map(printable, lost)]
+        values = {"name": name, "description": f"Read from {self.source}'s settings: {name}.", **self.values}
+        return "\n".join([*head, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)])
 
 
 class Reading:
