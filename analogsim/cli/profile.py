@@ -148,8 +148,8 @@ def import_(
         str,
         typer.Argument(
             metavar="FILE|MODULE:NAME",
-            help="CrossSim's parameters, as the JSON file that it writes; or an RPUConfig of aihwkit in a Python module, "
-            "or a function that returns one.",
+            help="CrossSim's parameters, as the JSON file that it writes; or an RPUConfig of aihwkit in a Python "
+            "module, or a function that returns one.",
         ),
     ],
     target: Annotated[

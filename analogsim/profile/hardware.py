@@ -21,7 +21,7 @@ from .converters import ADC, DAC
 from .cost import Cost
 from .kinds import ADC_KINDS
 from .measured import read_tables
-from .peers import aihwkit, crosssim
+from .peers import aihwkit, crosssim, to_aihwkit, to_crosssim
 from .wires import Wires
 from .words import SYNONYMS
 
@@ -184,6 +184,37 @@ class HardwareProfile(Value):
         found = crosssim.read(config)
         found.warn()
         return cls(**found.values)
+
+    def to_aihwkit(self) -> Any:
+        """Return an RPUConfig of aihwkit for this hardware, which must be installed.
+
+        A `TranslationWarning` lists what it does not say; `analogsim.profile.peers.to_aihwkit.write` returns the list,
+        and the settings as plain values. It is a TorchInferenceRPUConfig, or with `noise.read` an InferenceRPUConfig.
+
+        Raises
+        ------
+        ProfileError
+            aihwkit cannot be imported.
+        """
+        found = to_aihwkit.write(self.model_dump(mode="json"), type(self)().model_dump(mode="json"))
+        config = to_aihwkit.build(found.values)
+        found.warn()
+        return config
+
+    def to_crosssim(self) -> dict[str, Any]:
+        """Return CrossSim's parameters for this hardware, as its JSON files and `CrossSimParameters(**…)` take them.
+
+        A `TranslationWarning` lists what they do not say; `analogsim.profile.peers.to_crosssim.write` returns the list.
+
+        Examples
+        --------
+        >>> profile = HardwareProfile(tile={"rows": 64}, dac={"input_range": 1.0}, weight={"w_max": "tensor"})
+        >>> profile.to_crosssim()["core"]["rows_max"]
+        64
+        """
+        found = to_crosssim.write(self.model_dump(mode="json"), type(self)().model_dump(mode="json"))
+        found.warn()
+        return found.values
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the profile as YAML, or as JSON where the path ends in `.json`; never leaves half a file."""

@@ -16,8 +16,8 @@ from scipy import stats
 import analogsim as an
 from analogsim.errors import ProfileError, TranslationWarning
 from analogsim.nn import AnalogLinear
-from analogsim.profile import HardwareProfile
-from analogsim.profile.peers import aihwkit
+from analogsim.profile import HardwareProfile, presets
+from analogsim.profile.peers import aihwkit, to_aihwkit
 from tests.chip.test_peers import agreement
 
 INDEXING = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
@@ -342,3 +342,96 @@ def test_units_follow_the_formulas(omega, bound):
 def test_what_is_no_configuration_of_inference_is_refused(config):
     with pytest.raises(ProfileError, match="InferenceRPUConfig"):
         HardwareProfile.from_aihwkit(config)
+
+
+# --- and back --------------------------------------------------------------------------------------------------------
+
+PAIR = {"mapping": "differential", "g_max": 25.0}
+EXPORTED = {
+    "converters": {
+        "tile": {"rows": 64, "cols": None},
+        "dac": {"bits": 7, "input_range": 0.7},
+        "adc": {"bits": 9, "full_scale": 5.03},
+        "noise": {"output": 0.03},
+    },
+    "calibrated": {"dac": {"bits": 8}, "adc": {"bits": 6, "full_scale": 4.01}, "weight": {"w_max": "tensor"}},
+    "constants": {
+        "dac": {"bits": 8},
+        "programming": {"sigma": [0.01, 0.02]},
+        "drift": {"t0": 30.0, "nu": 0.06, "nu_sigma": 0.02, "compensation": "global"},
+        "flicker": {"amplitude": 0.01, "read_time": 1e-6},
+        "cells": {"g_min": 0.1},
+    },
+    "noise of weights": {"dac": {"bits": 8}, "noise": {"read": 0.02}},
+}
+
+
+def whole(profile):
+    values = profile.model_dump(exclude={"name", "description", "cost"})
+    return {f"{s}.{f}": value for s, fields in values.items() for f, value in fields.items()}
+
+
+def same(one, other):
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list | tuple) or isinstance(other, list | tuple):
+        one, other = ([x] if isinstance(x, float) else x for x in (one, other))
+        # Trailing coefficients of 0 add nothing.
+        return all(math.isclose(a, b, abs_tol=1e-12) for a, b in itertools.zip_longest(one, other, fillvalue=0.0))
+    return one == other or (isinstance(one, float) and math.isclose(one, other, rel_tol=1e-9))
+
+
+@pytest.mark.parametrize("name", [*EXPORTED, "pcm", "hermes"])
+def test_a_profile_comes_back_as_it_went(name):
+    peer()
+    if name in EXPORTED:
+        values = EXPORTED[name]
+        profile = HardwareProfile(**values | {"cells": PAIR | values.get("cells", {})})
+    else:
+        profile = HardwareProfile.load(name).varied(adc={"full_scale": 9.0})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TranslationWarning)
+        if "cost" in profile.model_fields_set:
+            profile = profile.varied(cost=HardwareProfile().cost.model_dump())
+        config = profile.to_aihwkit()
+        warnings.simplefilter("ignore", TranslationWarning)
+        back = HardwareProfile.from_aihwkit(config)
+    assert profile.cells.g_max or back.cells.g_max == 25.0
+    want, got = whole(profile), whole(back)
+    got["cells.g_max"] = want["cells.g_max"]
+    assert not {field: (value, got[field]) for field, value in want.items() if not same(value, got[field])}
+    assert type(config).__name__.startswith("Torch") == (name != "noise of weights")
+
+
+@pytest.mark.parametrize("name", ["converters", "calibrated"])
+def test_an_exported_profile_computes_the_same_there(name):
+    peer()
+    profile = HardwareProfile(**EXPORTED[name] | {"cells": PAIR, "noise": {}, "tile": {}})
+    config = profile.to_aihwkit()
+    x, w = matrices()
+    a, b = theirs(config, x, w), mine(config, x, w)
+    layer = AnalogLinear(w.shape[1], len(w), bias=False, dtype=torch.float64, profile=profile).eval()
+    layer.weight.data.copy_(w)
+    if profile.dac.input_range == "calibrated":
+        layer.input_range.fill_(0.8)
+    with torch.no_grad():
+        direct = layer(x.double()).numpy()
+    np.testing.assert_allclose(b, direct, atol=1e-9)
+    assert (np.abs(a - direct) > 2e-5).mean() < 0.01
+
+
+@pytest.mark.parametrize("name", presets())
+def test_of_every_preset_it_is_said_what_aihwkit_does_not_have(name):
+    """Each field that differs from its default is carried over or listed, by its name."""
+    profile, plain = HardwareProfile.load(name), HardwareProfile()
+    found = to_aihwkit.write(profile.model_dump(mode="json"), plain.model_dump(mode="json"))
+    said = "\n".join([*found.carried, *found.lost])
+    for field, value in whole(profile).items():
+        if value != whole(plain)[field] and field not in ("tile.mapping", "cells.mapping", "cells.g_max"):
+            assert field in said, field
+
+
+def test_without_aihwkit_it_is_said_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "aihwkit.inference", None)
+    with pytest.raises(ProfileError, match="pip install aihwkit"):
+        HardwareProfile.load("pcm").to_aihwkit()

@@ -8,6 +8,7 @@ import json
 import math
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from scipy import stats
 import analogsim as an
 from analogsim.errors import ProfileError, TranslationWarning
 from analogsim.nn import AnalogLinear
-from analogsim.profile import HardwareProfile
+from analogsim.profile import HardwareProfile, presets
 from analogsim.profile.peers import crosssim
 from analogsim.profile.peers.report import flat
 from tests.chip.test_peers import agreement
@@ -397,3 +398,85 @@ def test_nothing_is_warned_of_where_all_is_carried_over():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert HardwareProfile.from_crosssim({}).weight.w_max == "tensor"
+
+
+# --- and back --------------------------------------------------------------------------------------------------------
+
+BASE = {"weight": {"w_max": 1.0, "bits": 7}, "dac": {"bits": 6, "input_range": 1.0}}
+EXPORTED = {
+    "pair": {"cells": {"mapping": "differential", "g_min": 0.1}, "adc": {"bits": 8, "full_scale": 5.03}},
+    "digital": {
+        "cells": {"mapping": "differential", "g_min": 0.25, "subtraction": "digital"},
+        "adc": {"bits": 8, "full_scale": 5.03},
+    },
+    "slices and steps": {
+        "cells": {"mapping": "differential", "bits": 2},
+        "adc": {"bits": 8, "full_scale": 7.013},
+        "dac": {"bits": 6, "input_range": 1.0, "step_bits": 1},
+    },
+    "unsigned": {
+        "cells": {"mapping": "differential"},
+        "dac": {"bits": 5, "input_range": 1.0, "signed": False},
+        "weight": {"w_max": "tensor"},
+        "tile": {"rows": 16, "cols": 10},
+    },
+    "offset slices": {"cells": {"mapping": "offset", "bits": 4, "g_min": 0.01}, "weight": {"w_max": 1.0, "bits": 8}},
+    "noisy": {
+        "cells": {"mapping": "differential", "g_min": 0.5, "g_max": 50.0},
+        "programming": {"sigma": 0.02},
+        "noise": {"read": 0.03},
+    },
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_profile_comes_back_as_it_went(name):
+    profile = HardwareProfile(**BASE | EXPORTED[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TranslationWarning)
+        config = profile.to_crosssim()
+        back = HardwareProfile.from_crosssim(json.loads(json.dumps(config)))
+    theirs_alone = {"g_max": profile.cells.g_max or 100.0}
+    assert back.varied(cells={"g_max": None}) == profile.varied(cells={"g_max": None}) or close(back, profile)
+    assert back.cells.g_max == pytest.approx(theirs_alone["g_max"])
+
+
+def close(one, other):
+    for section, values in one.model_dump().items():
+        for field, value in (values if isinstance(values, dict) else {}).items():
+            if field != "g_max":
+                assert value == pytest.approx(getattr(getattr(other, section), field)), f"{section}.{field}"
+    return True
+
+
+@pytest.mark.parametrize("name", [name for name in EXPORTED if name != "noisy"])
+def test_an_exported_profile_computes_the_same_there(name):
+    profile = HardwareProfile(**BASE | EXPORTED[name])
+    params = simulator().CrossSimParameters(**profile.to_crosssim())
+    x, w = matrices()
+    x = x if profile.dac.signed else np.abs(x)
+    found = SimpleNamespace(values=profile.model_dump())
+    agree(found, params, x, w, tolerance=2e-4 if name == "offset slices" else 2e-5)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_of_every_preset_it_is_said_what_crosssim_does_not_have(name):
+    """Each field that differs from its default is carried over or listed, by its name."""
+    from analogsim.profile.peers import to_crosssim
+
+    profile, plain = HardwareProfile.load(name), HardwareProfile()
+    found = to_crosssim.write(profile.model_dump(mode="json"), plain.model_dump(mode="json"))
+    said = "\n".join([*found.carried, *found.lost])
+    for section, values in profile.model_dump().items():
+        for field, value in (values if isinstance(values, dict) else {}).items():
+            differs = value != getattr(getattr(plain, section), field)
+            if differs and section != "cost" and field not in ("mapping", "t0", "exponent", "maximum", "read_time"):
+                assert f"{section}.{field}" in said, f"{section}.{field}"
+    json.dumps(found.values)
+
+
+def test_the_parameters_of_every_preset_are_crosssims():
+    for name in presets():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TranslationWarning)
+            simulator().CrossSimParameters(**HardwareProfile.load(name).to_crosssim())

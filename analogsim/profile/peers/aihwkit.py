@@ -201,9 +201,9 @@ def _training(r: Reading, config: Any) -> None:
 
 # --- the material ----------------------------------------------------------------------------------------------------
 
-_PCM = {"nu": (0.0244, -0.0155, 0.049, 0.1), "nu_sigma": (-0.0059, -0.0125, 0.008, 0.045)}
+PCM = {"nu": (0.0244, -0.0155, 0.049, 0.1), "nu_sigma": (-0.0059, -0.0125, 0.008, 0.045)}
 # Of both numbers of devices: limits and laws in two branches, as the class HermesNoiseModel has them.
-_HERMES: dict[int, dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]]] = {
+HERMES: dict[int, dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]]] = {
     1: {
         "nu": (0.0945, (-0.0182, -0.0387, 0.072, 0.13), (0.0736, -0.0126, -0.0436)),
         "nu_sigma": (0.3039, (-0.0023, -0.0120, 0.0124, 0.04), (0.0104, 0.0116, -0.0165)),
@@ -217,19 +217,26 @@ _HERMES: dict[int, dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]]
 }
 
 
-def _log(law: tuple[float, ...], scale: float) -> dict[str, float]:
+def logarithmic(law: tuple[float, ...], scale: float) -> dict[str, float] | float:
+    """Return a logarithmic law of a profile, from its four numbers; scaled by 0, a constant 0."""
+    if not scale:
+        return 0.0
     return {name: value * scale for name, value in zip(("constant", "slope", "low", "high"), law)}
 
 
-def _branches(law: tuple[float, tuple[float, ...], tuple[float, ...]], scale: float) -> dict[str, Any]:
+def branches(law: tuple[float, tuple[float, ...], tuple[float, ...]], scale: float) -> dict[str, Any] | float:
+    """Return a law in two branches of a profile, from its limit and both laws' numbers; scaled by 0, a constant 0."""
+    if not scale:
+        return 0.0
     limit, below, above = law
-    return {"below": _log(below, scale), "limit": limit, "above": [value * scale for value in above]}
+    return {"below": logarithmic(below, scale), "limit": limit, "above": [value * scale for value in above]}
 
 
-def _programming(model: Any, coefficients: Any, reference: float) -> list[float]:
+def _programming(model: Any, coefficients: Any, reference: float) -> list[float] | float:
     """σ in µS is a polynomial of g/g_max that was fitted where g_max was `reference`."""
     scale = getattr(model, "prog_noise_scale", getattr(model, "noise_scale", 1.0))
-    return [float(value) * scale / reference for value in coefficients]
+    found = [float(value) * scale / reference for value in coefficients]
+    return found if any(found[1:]) else found[0]
 
 
 def _pcm(model: Any) -> dict[str, dict[str, Any]]:
@@ -239,7 +246,7 @@ def _pcm(model: Any) -> dict[str, dict[str, Any]]:
         flicker = {}
     return {
         "programming": {"sigma": _programming(model, model.prog_coeff, model.prog_coeff_g_max_reference)},
-        "drift": {"t0": model.t_0, **{name: _log(law, drift) for name, law in _PCM.items()}},
+        "drift": {"t0": model.t_0, **{name: logarithmic(law, drift) for name, law in PCM.items()}},
         "flicker": {**flicker, "read_time": model.t_read},
     }
 
@@ -254,11 +261,10 @@ def _custom_drift(model: Any) -> dict[str, dict[str, Any]]:
 
 
 def _hermes(model: Any) -> dict[str, dict[str, Any]]:
-    laws = _HERMES[model.num_devices]
+    laws = HERMES[model.num_devices]
     parts = _pcm(model)
-    parts["drift"] |= {name: _branches(laws[name], model.drift_scale) for name in ("nu", "nu_sigma")}
-    amplitude = _branches(laws["amplitude"], model.read_noise_scale) if model.read_noise_scale else 0.0
-    parts["flicker"] = {"amplitude": amplitude, "read_time": model.t_read}
+    parts["drift"] |= {name: branches(laws[name], model.drift_scale) for name in ("nu", "nu_sigma")}
+    parts["flicker"] = {"amplitude": branches(laws["amplitude"], model.read_noise_scale), "read_time": model.t_read}
     return parts
 
 

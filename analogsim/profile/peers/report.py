@@ -72,6 +72,11 @@ class Reading:
         self._asked.add(name)
         return self.given.get(name, self.defaults.get(name))
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """What was set so far."""
+        return self._values
+
     def put(self, field: str, value: Any, *names: str) -> None:
         """Set a field of the target, which follows from these settings."""
         at = self._values
@@ -114,4 +119,14 @@ def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     for name, value in values.items():
         inner = isinstance(value, Mapping) and bool(value)
         found |= flat(value, f"{before}{name}.") if inner else {f"{before}{name}": value}
+    return found
+
+
+def parts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a profile's fields by their dotted names; a law is one value."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= (
+            {f"{name}.{own}": inner for own, inner in value.items()} if isinstance(value, Mapping) else {name: value}
+        )
     return found
