@@ -140,8 +140,9 @@ def _same(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
-    numbers = isinstance(one, float | int) and isinstance(other, float | int)
-    return numbers and math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    if isinstance(one, float | int) and isinstance(other, float | int):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return False
 
 
 def build(settings: Mapping[str, Any]) -> Any:
