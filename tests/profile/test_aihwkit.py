@@ -128,6 +128,27 @@ def test_a_torch_tile_computes_the_same(inputs, dac, adc, weights):
     assert (difference > 2e-5).mean() < 0.01
 
 
+@pytest.mark.parametrize("columnwise", [False, True])
+def test_tiles_have_scales_of_their_own_as_theirs(columnwise):
+    """Two tiles of rows and two of columns; weights of the halves are of other sizes."""
+    config = configured(
+        inp_res=126.0,
+        out_res=510.0,
+        out_bound=3.03,
+        mapping__weight_scaling_omega=1.0,
+        mapping__weight_scaling_columnwise=columnwise,
+        mapping__max_input_size=24,
+        mapping__max_output_size=10,
+    )
+    x, w = matrices()
+    w[:, :24] *= 0.2
+    w[:10] *= 0.5
+    a, b = theirs(config, x, w), mine(config, x, w)
+    assert (np.abs(a - b) > 2e-5).mean() < 0.01
+    assert np.abs(a - b).max() <= 2 * 3.03 / 255 + 2e-5
+    assert np.abs(b - (x @ w.T).numpy()).max() > 0.01
+
+
 def test_a_perfect_tile_is_exact():
     config = configured(is_perfect=True)
     x, w = matrices()
@@ -354,7 +375,7 @@ EXPORTED = {
         "adc": {"bits": 9, "full_scale": 5.03},
         "noise": {"output": 0.03},
     },
-    "calibrated": {"dac": {"bits": 8}, "adc": {"bits": 6, "full_scale": 4.01}, "weight": {"w_max": "tensor"}},
+    "calibrated": {"dac": {"bits": 8}, "adc": {"bits": 6, "full_scale": 4.01}, "weight": {"w_max": "tile"}},
     "constants": {
         "dac": {"bits": 8},
         "programming": {"sigma": [0.01, 0.02]},
@@ -386,9 +407,10 @@ def test_a_profile_comes_back_as_it_went(name):
     peer()
     if name in EXPORTED:
         values = EXPORTED[name]
-        profile = HardwareProfile(**values | {"cells": PAIR | values.get("cells", {})})
+        weight = {"weight": {"w_max": "tile-column"}}
+        profile = HardwareProfile(**weight | values | {"cells": PAIR | values.get("cells", {})})
     else:
-        profile = HardwareProfile.load(name).varied(adc={"full_scale": 9.0})
+        profile = HardwareProfile.load(name).varied(adc={"full_scale": 9.0}, weight={"w_max": "tile"})
     with warnings.catch_warnings():
         warnings.simplefilter("error", TranslationWarning)
         if "cost" in profile.model_fields_set:
@@ -406,7 +428,8 @@ def test_a_profile_comes_back_as_it_went(name):
 @pytest.mark.parametrize("name", ["converters", "calibrated"])
 def test_an_exported_profile_computes_the_same_there(name):
     peer()
-    profile = HardwareProfile(**EXPORTED[name] | {"cells": PAIR, "noise": {}, "tile": {}})
+    weight = {"weight": {"w_max": "tile-column"}}
+    profile = HardwareProfile(**weight | EXPORTED[name] | {"cells": PAIR, "noise": {}, "tile": {}})
     config = profile.to_aihwkit()
     x, w = matrices()
     a, b = theirs(config, x, w), mine(config, x, w)

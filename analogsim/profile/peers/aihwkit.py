@@ -105,9 +105,8 @@ def _forward(r: Reading, config: Any) -> None:
     if r["forward.mv_type"] != "OnePass":
         r.lose("forward.mv_type", "positive and negative inputs are applied in one pass here")
     if omega > 0:
-        share = "column" if r["mapping.weight_scaling_columnwise"] else "tensor"
+        share = "tile-column" if r["mapping.weight_scaling_columnwise"] else "tile"
         r.put("weight.w_max", share, "mapping.weight_scaling_omega", "mapping.weight_scaling_columnwise")
-        r.lose("mapping.weight_scaling_omega", "each tile has its own scale there, a layer's tiles one here")
     else:
         r.put("weight.w_max", 1.0, "mapping.weight_scaling_omega")
         r.lose("mapping.weight_scaling_omega", "weights are not scaled there; here those beyond 1 clip, and 1 is g_max")

@@ -201,7 +201,8 @@ def _cells(r: Reading, g_min: float) -> None:
         r.put("cells.mapping", "offset", "core.style", "core.offset.style")
     else:
         r.put("cells.mapping", "differential", "core.style")
-        if not r["core.balanced.subtract_current_in_xbar"]:
+        apart = not r["core.balanced.subtract_current_in_xbar"]
+        if apart and not r["core.balanced.interleaved_posneg"]:  # in one column currents cannot but subtract
             r.put("cells.subtraction", "digital", "core.balanced.subtract_current_in_xbar")
         if _choice(r, "core.balanced.style", PAIRS) == "TWO_SIDED":
             r.lose("core.balanced.style", "both cells share a weight; here one of a pair is at g_min")
@@ -219,9 +220,12 @@ def _weights(r: Reading) -> None:
         if not r[f"{where}.clipping"]:
             r.lose(f"{where}.clipping", "weights beyond a constant range clip here")
     else:
-        r.put("weight.w_max", "tensor", f"{where}.percentile")
+        # Of weights with a sign there, so that a share p below is 2p - 1 of even magnitudes.
+        few = {"percentile": 100 * (2 * share - 1), "per": "tensor"}
+        r.put("weight.w_max", few if 0.5 < share < 1 else "tensor", f"{where}.percentile")
         if share != 1.0:
-            r.lose(f"{where}.percentile", "the range reaches to the largest weight here")
+            why = "of weights with a sign there, of magnitudes here" if 0.5 < share < 1 else "the largest weight's here"
+            r.lose(f"{where}.percentile", why)
     r.ignore([f"{where}.clipping"])
     for strategy in ("row", "col"):
         if r[f"{where}.{strategy}_partition_strategy"] not in (1, "MAX") and r.given.get(f"core.{strategy}s_max"):
@@ -396,29 +400,48 @@ def _device(r: Reading, g_min: float) -> None:
         r.ignore([f"{where}.Vread"])
 
 
+# σ of a cell's noise at every read, of the conductance that it then has.
+READ_NOISE = {
+    "NormalIndependentDevice": lambda r, size: size,
+    "NormalProportionalDevice": lambda r, size: [0.0, size],
+    "SONOS": lambda r, size: _sonos(r, 12.58037, 215.36557),
+}
+
+
 def _read_noise(r: Reading, g_min: float) -> None:
     where = "xbar.device.read_noise"
-    if not r[f"{where}.enable"] or r[f"{where}.model"] == "IdealDevice":
+    model, size = r[f"{where}.model"], r[f"{where}.magnitude"]
+    if not r[f"{where}.enable"] or model == "IdealDevice":
         r.ignore([f"{where}.*"])
-        return
-    if r[f"{where}.model"] == "NormalIndependentDevice":
-        # σ_g of a cell; a weight's is that of two cells, or of one over half the range of a weight.
-        offset = _choice(r, "core.style", STYLES) == "OFFSET"
-        size = (2.0 if offset else math.sqrt(2)) * r[f"{where}.magnitude"] / (1 - g_min)
-        r.put("noise.read", size, f"{where}.magnitude", f"{where}.model", f"{where}.enable")
-        if g_min < 4 * r[f"{where}.magnitude"]:
+    elif model in READ_NOISE:
+        names = f"{where}.model", f"{where}.magnitude", f"{where}.enable"
+        r.put("cells.read_noise", READ_NOISE[model](r, size), *names)
+        if model == "NormalIndependentDevice" and g_min < 4 * size:
             r.lose(f"{where}.magnitude", "cells stop at 0 there, those near it are noisy on one side; here on both")
     else:
-        r.lose(f"{where}.model", "read noise is independent of the conductance here, or 1/f noise")
+        r.lose(f"{where}.model", "no law of the profile")
         r.ignore([f"{where}.*"])
 
 
 def _wires(r: Reading) -> None:
     where = "xbar.array.parasitics"
     if not r[f"{where}.enable"]:
-        r.ignore([f"{where}.*"])
+        r.ignore([f"{where}.*", "core.balanced.interleaved_posneg"])
         return
-    for ours, theirs in {"row": "Rp_row", "column": "Rp_col"}.items():
-        names = f"{where}.{theirs}", "xbar.device.Rmin", f"{where}.enable"
-        r.put(f"wires.{ours}", r[f"{where}.{theirs}"] / r["xbar.device.Rmin"], *names)
-    r.lose(f"{where}.enable", "solved exactly there, to first order here")
+    unit, source = r["xbar.device.Rmin"], not r[f"{where}.current_from_input"]
+    if source and (r["xbar.dac.mvm.signed"] or 1 not in (r["xbar.dac.mvm.bits"], r["xbar.dac.mvm.slice_size"])):
+        r.lose(f"{where}.current_from_input", "only unsigned inputs, bit by bit, switch cells here")
+        source = False
+    elif source:
+        r.put("wires.gated", True, f"{where}.current_from_input")
+        if r[f"{where}.selected_rows"] != "top":
+            r.lose(f"{where}.selected_rows", "rows of an array that is not full are far from the ADC here")
+    ours = ("source", "source_terminal") if source else ("row", "row_terminal")
+    theirs = {ours[0]: "Rp_row", ours[1]: "Rp_row_terminal", "column": "Rp_col", "column_terminal": "Rp_col_terminal"}
+    for field, name in theirs.items():
+        r.put(f"wires.{field}", r[f"{where}.{name}"] / unit, f"{where}.{name}", "xbar.device.Rmin")
+    if not source and r[f"{where}.Rp_row_terminal"]:
+        r.lose(f"{where}.Rp_row_terminal", "in version 3.2 it is in every segment of the first row instead")
+    r.put("wires.solution", "exact", f"{where}.enable")
+    if r["core.balanced.interleaved_posneg"]:
+        r.put("wires.interleaved", True, "core.balanced.interleaved_posneg")

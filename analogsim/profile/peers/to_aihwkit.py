@@ -30,12 +30,16 @@ def write(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Translation
     r.put("mapping.max_input_size", r["tile.rows"] or 0, "tile.rows")
     r.put("mapping.max_output_size", r["tile.cols"] or 0, "tile.cols")
     rule = r["weight.w_max"]
-    if rule in ("column", "tensor"):
-        r.put("mapping.weight_scaling_omega", 1.0, "weight.w_max")
-        r.put("mapping.weight_scaling_columnwise", rule == "column", "weight.w_max")
-    else:
-        r.put("mapping.weight_scaling_omega", 1.0)
-        r.lose("weight.w_max", "a tile's largest weight, or each of its columns', is its scale there")
+    columns = rule in ("column", "tile-column")
+    r.put("mapping.weight_scaling_omega", 1.0, "weight.w_max")
+    r.put("mapping.weight_scaling_columnwise", columns, "weight.w_max")
+    if rule not in ("tile", "tile-column"):
+        why = (
+            "each tile there has a scale of its own"
+            if isinstance(rule, str)
+            else "the largest weight is the scale there"
+        )
+        r.lose("weight.w_max", why)
     _forward(r)
     _material(r)
     if any(name.startswith("cost.") and value != r.defaults.get(name) for name, value in r.given.items()):

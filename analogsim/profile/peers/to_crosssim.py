@@ -35,11 +35,7 @@ def write(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Translation
     _weights(r)
     _converters(r, 1 - g_min)
     _errors(r, g_min, signed)
-    for name, ours in {"Rp_row": "wires.row", "Rp_col": "wires.column"}.items():
-        if r[ours]:
-            r.put(f"xbar.array.parasitics.{name}", r[ours] * r_min, ours)
-            r.put("xbar.array.parasitics.enable", True, ours)
-            r.lose(ours, "solved exactly there, to first order here")
+    _wires(r, r_min)
     if any(name.startswith("cost.") and value != r.defaults.get(name) for name, value in r.given.items()):
         r.lose("cost.mac_energy", "energies and latencies are not of CrossSim's")
     r.ignore(["cost.*"])
@@ -154,12 +150,43 @@ def _errors(r: Reading, g_min: float, signed: bool) -> None:
         _error(r, where, "NormalProportionalDevice", sigma[1], "programming.sigma")
     elif not constant:
         r.lose("programming.sigma", "a law is a class there; a constant or a part of the conductance are carried over")
-    read = r["noise.read"]
-    if read:
-        size = read * (1 - g_min) / (2 if r["cells.mapping"] == "offset" else math.sqrt(2))
-        _error(r, "xbar.device.read_noise", "NormalIndependentDevice", size, "noise.read")
+    # Noise of a weight is that of two cells, or of one over half the range of a weight.
+    weight, cell, two = r["noise.read"], r["cells.read_noise"], 2.0 if r["cells.mapping"] == "offset" else math.sqrt(2)
+    if weight and cell:
+        r.lose("noise.read", "one kind of read noise there, that of cells")
+    size, name = (cell, "cells.read_noise") if cell != 0 else (weight * (1 - g_min) / two, "noise.read")
+    where = "xbar.device.read_noise"
+    if isinstance(size, list | tuple) and len(size) == 2 and not size[0]:
+        _error(r, where, "NormalProportionalDevice", size[1], name)
+    elif not isinstance(size, float | int):
+        r.lose(name, "a law is a class there; a constant or a part of the conductance are carried over")
+    elif size:
+        _error(r, where, "NormalIndependentDevice", size, name)
         if g_min < 4 * size:
-            r.lose("noise.read", "cells stop at 0 there, those near it are noisy on one side; here on both")
+            r.lose(name, "cells stop at 0 there, those near it are noisy on one side; here on both")
+
+
+def _wires(r: Reading, unit: float) -> None:
+    where = "xbar.array.parasitics"
+    source = r["wires.source"] is not None
+    r.ignore(["wires.source", "wires.gated", "wires.interleaved", "wires.solution"])
+    pairs = {"column": "Rp_col", "column_terminal": "Rp_col_terminal"}
+    ours = ("source", "source_terminal") if source else ("row", "row_terminal")
+    pairs |= dict(zip(ours, ("Rp_row", "Rp_row_terminal")))
+    found = {f"wires.{name}": theirs for name, theirs in pairs.items() if r[f"wires.{name}"]}
+    for name, theirs in found.items():
+        r.put(f"{where}.{theirs}", r[name] * unit, name)
+        r.put(f"{where}.enable", True, name)
+    if not found:
+        return
+    if r["wires.solution"] != "exact":
+        r.lose("wires.solution", "solved exactly there")
+    if source:
+        r.put(f"{where}.current_from_input", False, "wires.source", "wires.gated")
+    elif r["wires.gated"]:
+        r.lose("wires.gated", "rows of 0 are driven to 0 there, unless cells have source wires")
+    if r["wires.interleaved"]:
+        r.put("core.balanced.interleaved_posneg", True, "wires.interleaved")
 
 
 def _error(r: Reading, where: str, model: str, size: float, name: str) -> None:
