@@ -11,6 +11,7 @@ from ..chip import Chip, DeviceKernel
 from ..chip.adc import Converters
 from ..chip.build import Plane
 from ..chip.dac_steps import steps
+from ..chip.planes import of_images
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose, reference
 from ..kernels.conv_job import Job
 from ..kernels.tiles import Tile, cut
@@ -105,7 +106,7 @@ class Meter(RowsAsImages):
         for stage, part in {
             "dac_clipping": job.convolve(within - x, weight) if spec.dac_levels else None,
             "dac_rounding": job.convolve(alpha * converted - within, weight) if spec.dac_levels else None,
-            "weight": None if self.layer.programs_exactly else job.convolve(alpha * converted, programmed - weight),
+            "weight": self._programming(job, converted, weight, programmed, gain),
         }.items():
             if part is not None:
                 self._add(stage, part.square())
@@ -126,6 +127,28 @@ class Meter(RowsAsImages):
             self._add("measured", (noisy - exact).square() / self.repeats)
         return exact
 
+    def _programming(
+        self, job: Job, converted: Tensor, weight: Tensor, programmed: Tensor, gain: Tensor
+    ) -> Tensor | None:
+        """Return what is added by the weights' being others, or by cells' not multiplying at all."""
+        alpha, planes = job.spec.input_range, [] if self.chip is None else self.chip.planes
+        if self.layer.programs_exactly:
+            return None
+        if all(plane.is_product for plane in planes):
+            return job.convolve(alpha * converted, programmed - weight)
+        inputs = steps(converted, job.spec, self.layer.profile.dac)
+        parts = (
+            gain * (plane.coefficient * c) * self._sums(job, step, plane) for plane in planes for c, step in inputs
+        )
+        return sum(parts, -job.convolve(alpha * converted, weight))
+
+    def _sums(self, job: Job, step: Tensor, plane: Plane) -> Tensor:
+        """Return the sums of all tiles, normalised units."""
+        if plane.is_product:
+            return job.convolve(step, plane.weight)
+        kernel, zero = choose(step, self.layer.backend), step.new_zeros(())
+        return sum((of_images(plane, kernel, job, job.inputs(step, tile), tile) for tile in job.tiles), zero)
+
     def _conversions(self, job: Job, converted: Tensor, gain: Tensor) -> "_Sums":
         """Return the moments of G·Σ c_p d_j (n_t + c_t + r_t) at each output, over planes, steps and tiles."""
         profile, chip = self.layer.profile, self.chip
@@ -144,7 +167,7 @@ class Meter(RowsAsImages):
                     scale = own if gains is None else own * gains[number].view_as(gain)
                     self._convert(sums, job, job.inputs(step, tile), plane, tile, number, scale, own_adcs, generator)
                 if own_adcs is not None and profile.adc.sum_bits is not None:
-                    exact = job.convolve(step, plane.weight)
+                    exact = self._sums(job, step, plane)
                     self._saturate(sums, before, exact, own, own_adcs.register(job.spec.full_scale(0)))
         self._add("adc_clipping", sums.clip_own + sums.clip_mean.square())
         self._add("adc_rounding", sums.round_own + sums.round_mean.square())
@@ -164,7 +187,7 @@ class Meter(RowsAsImages):
     ) -> None:
         """Add one conversion of each output; `gain` is what its result is multiplied by."""
         spec, gain2, noise = job.spec, gain.square(), self.layer.profile.noise
-        s = job.convolve(part, tile.of(plane.weight))
+        s = of_images(plane, choose(part, self.layer.backend), job, part, tile)
         norm2 = job.squared_lengths(part, tile)
         nothing = torch.zeros_like(s)
         read = nothing if norm2 is None else spec.noise_read**2 * norm2

@@ -14,6 +14,7 @@ from . import cells, faults
 from .cell_models import Draws
 from .gated import Gated
 from .kept import Kept
+from .laws import evaluate
 from .layout import Layout
 from .wires import read_through
 
@@ -31,28 +32,39 @@ class Plane:
         Of each weight's noise at every read, normalised units squared, where it depends on the cell.
     gated : Gated or None
         What is read instead of `weight` where rows are gated.
+    powers : tuple of Tensor (N, K, …)
+        What the inputs' squares and cubes are multiplied by, of cells that are not linear.
     """
 
     coefficient: float
     weight: Tensor
     variance: Tensor | None = None
     gated: Gated | None = None
+    powers: tuple[Tensor, ...] = ()
 
     @property
     def is_product(self) -> bool:
         """True where its sums are the product of inputs and `weight`."""
-        return self.gated is None
+        return self.gated is None and not self.powers
 
     def view(self, shape: tuple[int, ...]) -> "Plane":
         """Return the same cells as a matrix or kernel of another shape."""
         variance = None if self.variance is None else self.variance.view(shape)
-        return replace(self, weight=self.weight.view(shape), variance=variance)
+        powers = tuple(power.view(shape) for power in self.powers)
+        return replace(self, weight=self.weight.view(shape), variance=variance, powers=powers)
 
     def part(self, outputs: slice) -> "Plane":
         """Return the rows of some outputs."""
         variance = None if self.variance is None else self.variance[outputs]
         gated = None if self.gated is None else self.gated.part(outputs)
-        return replace(self, weight=self.weight[outputs], variance=variance, gated=gated)
+        powers = tuple(power[outputs] for power in self.powers)
+        return replace(self, weight=self.weight[outputs], variance=variance, gated=gated, powers=powers)
+
+    def times(self, unit: float, coefficient: float) -> "Plane":
+        """Return the same with currents in other units, and the coefficient that its sums are added up with."""
+        variance = None if self.variance is None else self.variance * unit**2
+        gated = None if self.gated is None else self.gated.times(unit)
+        return Plane(coefficient, self.weight * unit, variance, gated, tuple(power * unit for power in self.powers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,12 @@ class Chip:
         first, *others = self.planes
         start = first.weight if first.coefficient == 1 else first.coefficient * first.weight
         return sum((plane.coefficient * plane.weight for plane in others), start)
+
+    @property
+    def powers(self) -> list[Tensor]:
+        """What squares and cubes of inputs are multiplied by, as `weight`; none of linear cells."""
+        each = [[plane.coefficient * power for power in plane.powers] for plane in self.planes]
+        return [sum(of_all[1:], of_all[0]) for of_all in zip(*each, strict=True)]
 
     def part(self, outputs: slice) -> "Chip":
         """Return the cells of some outputs, whose ADCs are others."""
@@ -123,13 +141,11 @@ def _planes(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seco
         references = [own.g_min + span * part.reference for part in parts] if own.mapping == "offset" else []
     lines = _held(sides, references, profile, layout, seed, seconds)
     if own.mapping == "signed":
-        lines = [(cells.signs(part.digits) * g, v, c) for part, (g, v, c) in zip(parts, lines, strict=True)]
+        signed = (cells.signs(part.digits) * line.weight for part, line in zip(parts, lines, strict=True))
+        lines = [replace(line, weight=w) for line, w in zip(lines, signed, strict=True)]
     halves = (1, -1) if own.subtraction == "digital" else (1,)
-    scales = [(sign * part.coefficient, part.unit / span) for part in parts for sign in halves]
-    return [
-        Plane(c, g * unit, None if v is None else v * unit**2, None if circuits is None else circuits.times(unit))
-        for (c, unit), (g, v, circuits) in zip(scales, lines, strict=True)
-    ]
+    scales = [(part.unit / span, sign * part.coefficient) for part in parts for sign in halves]
+    return [line.times(*scale) for line, scale in zip(lines, scales, strict=True)]
 
 
 def _held(
@@ -139,10 +155,9 @@ def _held(
     layout: Layout,
     seed: int,
     seconds: float,
-) -> list[tuple[Tensor, Tensor | None, Gated | None]]:
+) -> list[Plane]:
     """Return what targets (N, K), an output's side by side in one array, became: conductances, less those of pairs'
-    second sides and of the array's reference columns (one for each target) where there are any, the variance of their
-    read noise, and their circuits where rows are gated.
+    second sides and of the array's reference columns (one for each target) where there are any.
     """
     count = len(sides[0])
     layout = layout.of_lines(count)
@@ -153,6 +168,8 @@ def _held(
     aged = [_age(g, profile, wide, seed, seconds, array) for array, g in enumerate(stacks)]
     held = [g for g, _ in aged]
     g, noise = read_through(held, [noise for _, noise in aged], profile.wires, wide)
+    curves = (profile.iv.second, profile.iv.third) if profile.iv.any else ()
+    powers = [_subtracted([torch.where(one > 0, evaluate(curve, one), 0) for one in held]) for curve in curves]
     own = [torch.arange(len(g), device=g.device)]
     if references:
         ends = torch.tensor(wide.ends(), device=g.device)
@@ -160,18 +177,25 @@ def _held(
         others = torch.ones(len(g), dtype=torch.bool, device=g.device).index_fill(0, last, False)
         block = layout.block_of(g.device)
         own = [own[0][others], last[block * count + torch.arange(len(block), device=g.device) % count]]
-        g, noise = g[own[0]] - g[own[1]], None if noise is None else noise[own[0]] + noise[own[1]]
+        g, *powers = (_subtracted([v[lines] for lines in own]) for v in (g, *powers))
+        noise = None if noise is None else noise[own[0]] + noise[own[1]]
     elif len(held) > 1 and not profile.wires.interleaved:
         own.append(own[0] + len(g))
     circuits = Gated.of(held, profile.wires, wide, own) if profile.wires.gated else None
     return [
-        (
+        Plane(
+            1.0,
             g[number::count].contiguous(),
             None if noise is None else noise[number::count].contiguous(),
             None if circuits is None else circuits.line(count, number),
+            tuple(power[number::count].contiguous() for power in powers),
         )
         for number in range(count)
     ]
+
+
+def _subtracted(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] - parts[1] if len(parts) > 1 else parts[0]
 
 
 def _age(

@@ -4,18 +4,29 @@ import torch
 from torch import Tensor
 
 from ..errors import ProgrammingError
-from ..profile import Branches, DriftTable, HardwareProfile, Law, LogLaw, Saturating, SignedLaw, Table
+from ..profile import (
+    Branches,
+    Curve,
+    DriftTable,
+    HardwareProfile,
+    Law,
+    LogLaw,
+    LogPolynomial,
+    Saturating,
+    SignedLaw,
+    Table,
+)
 
 SMALLEST = 1e-7  # conductance (fraction of g_max) below which the laws of ln(g) are held constant
 ROUNDING = 1e-6  # by which float32 may miss a table's end, fraction of g_max
 
 
-def evaluate(law: Law | SignedLaw, g: Tensor, signed: bool = False) -> Tensor:
+def evaluate(law: Law | SignedLaw | Curve, g: Tensor, signed: bool = False) -> Tensor:
     r"""Evaluate a law at conductances g (any shape, fraction of g_max).
 
     A constant; max(Σ c_i g^i, 0); amplitude·(1 - exp(-g/scale)); constant + slope·ln(g) between limits; such a law
-    below a limit and a polynomial above it; or linear interpolation between measured points, which is held beyond
-    them (`check_targets` refuses targets there).
+    below a limit and a polynomial above it; Σ c_i (ln g)^i; or linear interpolation between measured points, which is
+    held beyond them (`check_targets` refuses targets there).
 
     Parameters
     ----------
@@ -37,6 +48,11 @@ def evaluate(law: Law | SignedLaw, g: Tensor, signed: bool = False) -> Tensor:
         return torch.where(g < law.limit, evaluate(law.below, g), evaluate(law.above, g))
     if isinstance(law, LogLaw):
         return (law.constant + law.slope * g.clamp(min=SMALLEST).log()).clamp(law.low, law.high)
+    if isinstance(law, LogPolynomial):
+        logarithm, value = g.clamp(min=SMALLEST).log(), torch.zeros_like(g)
+        for coefficient in reversed(law.log):
+            value = value * logarithm + coefficient
+        return value
     if isinstance(law, Table):
         return interpolated(law.g, law.value, g)
     if isinstance(law, tuple):
@@ -75,6 +91,8 @@ def check_targets(target: Tensor, profile: HardwareProfile) -> None:
         "drift.table": profile.drift.table,
         "flicker.amplitude": profile.flicker.amplitude,
         "cells.read_noise": profile.cells.read_noise,
+        "iv.second": profile.iv.second,
+        "iv.third": profile.iv.third,
     }
     tables = {name: law for name, law in laws.items() if isinstance(law, Table | DriftTable)}
     measured = {name: law for name, law in tables.items() if law.outside == "error"}

@@ -7,20 +7,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..kernels import Backend, Clips, ConvGeometry, MatmulSpec, Read, reference
-from ..kernels.conv_job import CHUNK, Job, patches, run_in_chunks
+from ..kernels.conv_job import CHUNK, Job, run_in_chunks
 from ..kernels.conversion import Conversion, Conversions, Lines, of_spec
 from ..kernels.rows import multiply_by_tile
 from ..kernels.tiles import Tile, cut
+from ..kernels.weights import along_outputs
 from ..profile import HardwareProfile
 from ..seeds import Key, derive
 from ..value import LEAST_SCALE
 from .adc import Converters
 from .build import Chip, Plane
 from .dac_steps import step_coefficients, steps
+from .planes import of_images, of_rows
 from .read_noise import wandering
 
 WANDERING = 2**24  # slow offsets of a call that are drawn before it: 64 MiB; more are drawn a tile at a time
@@ -42,10 +43,20 @@ class DeviceKernel(Backend):
     profile : HardwareProfile
     observer : bool
         `base` takes notes of what the converters would see, for calibration.
+    w_max : Tensor (N,), optional
+        Scale of each output, weight units, for gradients of cells that are not linear.
     """
 
-    def __init__(self, base: Backend | Any, chip: Chip, profile: HardwareProfile, *, observer: bool = False) -> None:
-        self.base, self.chip, self.profile, self.observer = base, chip, profile, observer
+    def __init__(
+        self,
+        base: Backend | Any,
+        chip: Chip,
+        profile: HardwareProfile,
+        *,
+        observer: bool = False,
+        w_max: Tensor | None = None,
+    ) -> None:
+        self.base, self.chip, self.profile, self.observer, self.w_max = base, chip, profile, observer, w_max
         ideal = observer or (profile.noise.is_plain and profile.adc.is_plain)
         self.converters = None if ideal else Converters(profile.adc, profile.noise, chip.seed, base, kept=chip.kept)
 
@@ -58,7 +69,8 @@ class DeviceKernel(Backend):
 
     def part(self, outputs: slice) -> "DeviceKernel":
         """Return the kernel of some outputs."""
-        return DeviceKernel(self.base, self.chip.part(outputs), self.profile, observer=self.observer)
+        w_max = None if self.w_max is None else self.w_max[outputs]
+        return DeviceKernel(self.base, self.chip.part(outputs), self.profile, observer=self.observer, w_max=w_max)
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Convert inputs to normalised units, all bits at once (what the gradients see)."""
@@ -80,6 +92,40 @@ class DeviceKernel(Backend):
     def convolve(self, x: Tensor, w: Tensor, geometry: ConvGeometry, read: Read) -> tuple[Tensor, Clips | None]:
         """Compute as a backend's `convolve`; `w`, the sum of the planes, is not used."""
         return self._sum(x, read, partial(self._images, geometry))
+
+    def matmul_backward(
+        self, grad: Tensor, x: Tensor, w: Tensor, spec: MatmulSpec, clips: Clips | None, needs: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Compute as a backend's; where cells are not linear, inputs have the derivative of their currents."""
+        grad_x, grad_w = super().matmul_backward(grad, x, w, spec, clips, needs)
+        for exponent, power in self._slopes(grad_x):
+            more, _ = super().matmul_backward(grad, x, power, spec, clips, (True, False))
+            grad_x += exponent * self.dac(x, spec) ** (exponent - 1) * more
+        return grad_x, grad_w
+
+    def convolve_backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        w: Tensor,
+        spec: MatmulSpec,
+        geometry: ConvGeometry,
+        clips: Clips | None,
+        needs: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Compute as a backend's, likewise."""
+        grad_x, grad_w = super().convolve_backward(grad, x, w, spec, geometry, clips, needs)
+        for exponent, power in self._slopes(grad_x):
+            more, _ = super().convolve_backward(grad, x, power.view(w.shape), spec, geometry, clips, (True, False))
+            grad_x += exponent * self.dac(x.contiguous(), spec) ** (exponent - 1) * more
+        return grad_x, grad_w
+
+    def _slopes(self, grad_x: Tensor | None) -> list[tuple[int, Tensor]]:
+        """Return, for the gradient of inputs, exponents and what powers are multiplied by, weight units."""
+        if grad_x is None or self.w_max is None:
+            return []
+        powers = self.chip.powers
+        return [(exponent, along_outputs(self.w_max, power) * power) for exponent, power in enumerate(powers, 2)]
 
     def _sum(
         self,
@@ -201,8 +247,9 @@ class DeviceKernel(Backend):
         """Read one plane in one step for rows x (M, K)."""
         if self._expressible(plane):
             return base.matmul(x, plane.weight, read)
-        backend, variance, gated = adcs or base, plane.variance, plane.gated
-        multiply = None if gated is None else lambda part, start, stop: gated.sums(base, part, start)
+        backend, variance, multiply = adcs or base, plane.variance, None
+        if not plane.is_product:
+            multiply = partial(_rows_of, plane, base, self._alpha(x))
         if variance is None or self.observer:
             return multiply_by_tile(backend, x, plane.weight, read, multiply=multiply)
 
@@ -229,7 +276,19 @@ class DeviceKernel(Backend):
         own, variance = _with_noise_of_cells(read, plane), plane.variance
         if self.observer:
             own, variance = read, None
-        return _DeviceJob(*tiled, own, variance, read.spec.noise_read, plane, base).run(run_in_chunks)
+        return _DeviceJob(*tiled, own, variance, read.spec.noise_read, plane, base, self._alpha(x)).run(run_in_chunks)
+
+    def _alpha(self, x: Tensor) -> float | None:
+        """Return the input that calibration takes for 1 where sums are not linear, while no range is known."""
+        if not self.observer or self.profile.dac.step_bits is not None:  # steps are in normalised units
+            return None
+        top = float(x.abs().amax()) if x.numel() else 1.0
+        given = self.profile.dac.input_range
+        return given if isinstance(given, float) else max(top, LEAST_SCALE) if math.isfinite(top) else 1.0
+
+
+def _rows_of(plane: Plane, base: Any, alpha: float | None, x: Tensor, start: int, stop: int) -> Tensor:
+    return of_rows(plane, base, x, start, stop, alpha)
 
 
 @dataclass(frozen=True)
@@ -240,21 +299,13 @@ class _DeviceJob(Job):
     noise_read: float = 0.0
     plane: Plane | None = None
     base: Any = None
+    alpha: float | None = None
 
     def sums(self, x: Tensor, tile: Tile, weight: Tensor) -> Tensor:
         """Return what the plane makes of a tile's inputs."""
-        gated = None if self.plane is None else self.plane.gated
-        if gated is None:
+        if self.plane is None or self.plane.is_product:
             return super().sums(x, tile, weight)
-        groups, size = self.geometry.groups, math.prod(self.w.shape[2:])
-        rows, parts = slice(tile.start - tile.channels.start * size, tile.stop - tile.channels.start * size), []
-        for group, images in enumerate(x.chunk(groups, 1)):
-            under = patches(images, self.w.shape[2:], self.geometry)
-            n = len(self.w) // groups
-            own = gated.part(slice(group * n, (group + 1) * n))
-            found = own.sums(self.base, under.flatten(0, -2)[:, rows], tile.start)
-            parts.append(found.unflatten(0, under.shape[:-1]).movedim(-1, 1))
-        return torch.cat(parts, 1).contiguous()
+        return of_images(self.plane, self.base, self, x, tile, self.alpha)
 
     def chunks(self, most: int = CHUNK) -> list[slice]:
         """Leave the batch whole where an ADC's offset wanders from one image to the next."""

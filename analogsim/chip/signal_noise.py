@@ -11,6 +11,7 @@ from ..kernels.reference import dac_clipped
 from ..kernels.tiles import Tile, cut
 from .build import Plane
 from .distributions import shaped
+from .planes import of_images
 from .read import DeviceKernel
 from .read_noise import normals_of
 
@@ -32,7 +33,8 @@ def signal_noise(
 
         α·∂n/∂α = -n·V_x/V,    V_x = σ_r²·‖x̂_u‖² + Σ x̂_u²v + σ_m²·s·s_u,
 
-    where x̂_u are the inputs with 0 in place of what the DAC clipped, and s_u is their sum.
+    where x̂_u are the inputs with 0 in place of what the DAC clipped, and s_u is their sum
+    (where cells are not linear, Σ x̂_u·∂s/∂x̂).
 
     Parameters
     ----------
@@ -62,10 +64,9 @@ def signal_noise(
         for number, tile in enumerate(tiles):
             part = job.inputs(step, tile)
             kept = part if passed is None else part * job.inputs(passed, tile)
-            weight = tile.of(plane.weight.view(w.shape))
             cells = None if plane.variance is None else tile.of(plane.variance.view(w.shape)).contiguous()
-            s = job.convolve(part, weight)
-            s_kept = s if kept is part else job.convolve(kept, weight)
+            s = of_images(plane, base, job, part, tile)
+            s_kept = s if kept is part and plane.is_product else of_images(plane, base, job, kept, tile, slopes=True)
 
             sigma = (_variance(job, part, tile, s.square(), cells) + spec.noise_output**2).sqrt()
             z = shaped(normals_of(base, s.contiguous(), own, number), distribution).to(s.dtype)

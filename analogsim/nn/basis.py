@@ -26,6 +26,8 @@ FIELDS = (
     "adc.signed",
     "adc.bits",
     "tile.cols",
+    "iv.second",
+    "iv.third",
 )
 """The fields that a full scale depends on. It is relative to the input range, so that range's fields are among them.
 

@@ -295,7 +295,7 @@ class AnalogLayer(nn.Module):
         spec = self.spec(x)
         kernel = self._kernel(x)
         if chip is not None and DeviceKernel.needed(chip, self.profile):
-            kernel = DeviceKernel(kernel, chip, self.profile)
+            kernel = DeviceKernel(kernel, chip, self.profile, w_max=matrix.w_max)
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
         read = Read(spec, *self.draw(spec), matrix.gain(spec.input_range), tile_gains=matrix.tile_gains)
@@ -318,8 +318,9 @@ class AnalogLayer(nn.Module):
         rule = self.profile.dac.input_range
         if isinstance(rule, float):
             return rule
-        noise = self.profile.noise
-        if self.profile.dac.bits is None and self.profile.adc.full_scale is None and not (noise.output or noise.wander):
+        noise, linear = self.profile.noise, not self.profile.iv.any
+        plain = self.profile.dac.bits is None and self.profile.adc.full_scale is None
+        if plain and linear and not (noise.output or noise.wander):
             return 1.0  # α cancels
         if rule == "dynamic":
             top = float(x.detach().abs().amax()) if x.numel() else 0.0

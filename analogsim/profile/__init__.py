@@ -5,15 +5,18 @@ from .cells import Cells, Drift, Faults, Flicker, Programming
 from .converters import ADC, DAC
 from .cost import Cost
 from .hardware import HardwareProfile, presets
+from .iv import IV, Curve, LogPolynomial
 from .laws import Branches, DriftTable, Law, LogLaw, Saturating, SignedLaw, Table
 from .wires import Wires
 
 __all__ = [
     "ADC",
     "DAC",
+    "IV",
     "Branches",
     "Cells",
     "Cost",
+    "Curve",
     "Drift",
     "DriftTable",
     "Faults",
@@ -21,6 +24,7 @@ __all__ = [
     "HardwareProfile",
     "Law",
     "LogLaw",
+    "LogPolynomial",
     "Noise",
     "Percentile",
     "Programming",

@@ -19,6 +19,7 @@ from .array import Noise, Tile, Weight
 from .cells import Cells, Drift, Faults, Flicker, Programming
 from .converters import ADC, DAC
 from .cost import Cost
+from .iv import IV
 from .kinds import ADC_KINDS
 from .measured import read_tables
 from .peers import aihwkit, crosssim, to_aihwkit, to_crosssim
@@ -59,6 +60,7 @@ class HardwareProfile(Value):
     flicker: Flicker = Flicker()
     faults: Faults = Faults()
     wires: Wires = Wires()
+    iv: IV = IV()
     cost: Cost = Cost()
 
     @model_validator(mode="after")
@@ -93,6 +95,13 @@ class HardwareProfile(Value):
                 "wires.source: an input can only connect a row's cells or not: needs dac.signed: false, and one bit a "
                 "step (dac.step_bits: 1)"
             )
+        if self.iv.any and (wires.any or wires.gated):
+            raise ValueError(
+                "iv: currents of cells that are not linear are known for whole voltages, not for what wires leave of "
+                "them; leave out iv or wires"
+            )
+        if self.iv.any and mapping == "signed":
+            raise ValueError("iv: a signed cell is an abstract one; choose cells.mapping 'differential' or 'offset'")
         return self
 
     def __init__(self, **values: Any) -> None:
@@ -298,7 +307,7 @@ class HardwareProfile(Value):
         quantizer, and noise that is not Gaussian and white.
         """
         cells = self.cells != Cells(g_max=self.cells.g_max) or self.wires != Wires() or self.dac.step_bits is not None
-        missed = self.programming != Programming()
+        missed = self.programming != Programming() or self.iv.any
         return self.is_drawn or cells or missed or not (self.noise.is_plain and self.adc.is_plain)
 
     @property

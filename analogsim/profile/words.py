@@ -38,6 +38,11 @@ _FIELDS = {
     "wires": "parasitics ir_drop irdrop wire_resistance interconnect",
     "wires.row": "rp_row r_row row_resistance r_wire",
     "wires.column": "rp_col r_col column_resistance col",
+    "wires.row_terminal": "rp_row_terminal",
+    "wires.column_terminal": "rp_col_terminal",
+    "wires.interleaved": "interleaved_posneg",
+    "wires.gated": "gate_input",
+    "iv": "nonlinear_iv nonlinearity",
 }
 _VALUES = {
     "differential": "balanced pair pairs single_pair two_sided",

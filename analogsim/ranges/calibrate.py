@@ -58,7 +58,8 @@ def calibrate(
 
     Slices of weights and steps of inputs are converted by themselves, and so are their sums counted; in J each
     conversion has the square of the coefficient that it is added up with. Steps are those of the DAC's range where it
-    is given, else of each batch's largest input.
+    is given, else of each batch's largest input; so are the squares and cubes of inputs that cells which are not linear
+    (`iv`) answer to.
 
     Parameters
     ----------
