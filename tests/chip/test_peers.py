@@ -347,3 +347,87 @@ def test_capacitive_adcs_are_crosssims(kind, signed, bits, mismatch, monkeypatch
     np.testing.assert_allclose(got.numpy(), np.maximum(theirs, -full_scale), atol=1e-9)
     ideal = (x / step).round()[:, None] * step
     assert bool((np.abs(got.numpy() - ideal) > step / 2).any()) == (mismatch > 0)
+
+
+# --- CrossSim: wires and I-V curves ----------------------------------------------------------------------------------
+
+
+def wired(simulator, w, *, source=False, interleaved=False, row=0.0, column=0.0, row_terminal=0.0, column_terminal=0.0):
+    """A core of differential pairs behind wires, resistances in units of 1/g_max, solved until voltages are 1e-9."""
+    params = simulator.CrossSimParameters()
+    params.core.style = "BALANCED"
+    params.core.balanced.interleaved_posneg = interleaved
+    params.core.mapping.weights.percentile = None
+    params.core.mapping.weights.min, params.core.mapping.weights.max = -1.0, 1.0
+    params.xbar.device.infinite_on_off_ratio = False
+    params.xbar.device.Rmin, params.xbar.device.Rmax = 1e4, 1e5
+    parasitics = params.xbar.array.parasitics
+    parasitics.enable, parasitics.current_from_input = True, not source
+    parasitics.Rp_row, parasitics.Rp_col = row * 1e4, column * 1e4
+    parasitics.Rp_row_terminal, parasitics.Rp_col_terminal = row_terminal * 1e4, column_terminal * 1e4
+    params.simulation.Verr_th_mvm, params.simulation.Niters_max_parasitics = 1e-9, 1000
+    if source:
+        dac = params.xbar.dac.mvm
+        dac.model, dac.bits, dac.signed, dac.input_bitslicing, dac.slice_size = "QuantizerDAC", 1, False, True, 1
+        params.core.mapping.inputs.mvm.percentile = None
+        params.core.mapping.inputs.mvm.min, params.core.mapping.inputs.mvm.max = 0.0, 1.0
+    return simulator.AnalogCore(w, params=params)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("source", [False, True])
+@pytest.mark.parametrize("size", [24, 64])
+def test_exact_wires_are_crosssims(size, source, interleaved):
+    """Its currents are those of voltages that are right to 1e-9, and float32 on the way.
+
+    It puts the terminal of a row that carries current into every segment of row 0 instead (version 3.2.0), so that rows
+    have none here where there are no source wires. `test_wires.py` has ours against Kirchhoff's equations.
+    """
+    simulator = crosssim()
+    x, w = matrices(5, size, 20)
+    x = (x > 0).astype(float) if source else x
+    ends = {"column": 1e-3, "column_terminal": 3e-3}
+    other = wired(simulator, w, source=source, interleaved=interleaved, row=1e-3, row_terminal=2e-3 * source, **ends)
+    wires = {"source": 1e-3, "source_terminal": 2e-3, "gated": True} if source else {"row": 1e-3}
+    profile = HardwareProfile(
+        **BASE,
+        dac={"input_range": 1.0} | ({"bits": 1, "signed": False} if source else {}),
+        cells={"mapping": "differential", "g_min": 0.1},
+        wires=wires | ends | {"solution": "exact", "interleaved": interleaved},
+    )
+    mine = layer_of(w, profile)(torch.from_numpy(x)).detach().numpy()
+    theirs = np.array([other.matvec(one) for one in x])
+    np.testing.assert_allclose(mine, theirs, atol=1e-6 * np.abs(theirs).max())
+    assert np.abs(mine - x @ w.T).max() > 0.1
+
+
+def test_curved_cells_are_crosssims():
+    """RRAM of V. Milo et al. (IRPS 2021), 50 to 225 µS read with 0.5 V: CrossSim's polynomials in log10 of siemens."""
+    simulator = crosssim()
+    x, w = matrices()
+    g_max, g_min, volts = 225e-6, 50e-6, 0.5
+    device = simulator.CrossSimParameters()
+    device.core.style = "BALANCED"
+    device.core.mapping.weights.percentile = None
+    device.core.mapping.weights.min, device.core.mapping.weights.max = -1.0, 1.0
+    device.xbar.device.infinite_on_off_ratio = False
+    device.xbar.device.Rmin, device.xbar.device.Rmax, device.xbar.device.Vread = 1 / g_max, 1 / g_min, volts
+    device.xbar.device.nonlinear_IV.enable, device.xbar.device.nonlinear_IV.model = True, "RRAMMilo"
+    theirs = simulator.AnalogCore(w, params=device).matmat(x.T).T
+
+    def of_ln(coefficients, unit):
+        """Σ c (log10 G)^i with the highest power first, as a polynomial in ln(G/g_max), the lowest first."""
+        inner = np.poly1d([1 / math.log(10), math.log10(g_max)])
+        return [float(c) * unit for c in np.poly1d(coefficients)(inner).coeffs[::-1]]
+
+    second = of_ln([0.0001388, 0.001541, 0.005711, 0.007063], volts / g_max)
+    third = of_ln([8.8710e-05, 6.7919e-04, 1.2968e-03], volts**2 / g_max)
+    profile = HardwareProfile(
+        **BASE,
+        dac={"input_range": 1.0},
+        cells={"mapping": "differential", "g_min": g_min / g_max},
+        iv={"second": {"log": second}, "third": {"log": third}},
+    )
+    mine = layer_of(w, profile)(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(mine, theirs, atol=2e-6)
+    assert np.abs(mine - x @ w.T).max() > 0.1
