@@ -136,23 +136,22 @@ class Meter(RowsAsImages):
             return None
         if all(plane.is_product for plane in planes):
             return job.convolve(alpha * converted, programmed - weight)
-        inputs = steps(converted, job.spec, self.layer.profile.dac)
-        parts = (
-            gain * (plane.coefficient * c) * self._sums(job, step, plane) for plane in planes for c, step in inputs
+        out, gains, kernel = (
+            -job.convolve(alpha * converted, weight),
+            job.read.tile_gains,
+            choose(job.x, self.layer.backend),
         )
-        return sum(parts, -job.convolve(alpha * converted, weight))
-
-    def _sums(self, job: Job, step: Tensor, plane: Plane) -> Tensor:
-        """Return the sums of all tiles, normalised units."""
-        if plane.is_product:
-            return job.convolve(step, plane.weight)
-        kernel, zero = choose(step, self.layer.backend), step.new_zeros(())
-        return sum((of_images(plane, kernel, job, job.inputs(step, tile), tile) for tile in job.tiles), zero)
+        for plane in planes:
+            for c, step in steps(converted, job.spec, self.layer.profile.dac):
+                for number, tile in enumerate(job.tiles):
+                    own = gain if gains is None else gain * gains[number].view_as(gain)
+                    out += own * (plane.coefficient * c) * of_images(plane, kernel, job, job.inputs(step, tile), tile)
+        return out
 
     def _conversions(self, job: Job, converted: Tensor, gain: Tensor) -> "_Sums":
         """Return the moments of G·Σ c_p d_j (n_t + c_t + r_t) at each output, over planes, steps and tiles."""
         profile, chip = self.layer.profile, self.chip
-        planes = [Plane(1.0, job.w)] if chip is None else chip.planes
+        planes, kernel = [Plane(1.0, job.w)] if chip is None else chip.planes, choose(converted, self.layer.backend)
         ideal = profile.noise.is_plain and profile.adc.is_plain
         adcs = None if ideal else Converters(profile.adc, profile.noise, 0 if chip is None else chip.seed)
         key = derive(self.seed, Key.BUDGET_SAMPLE, self.number, self.inputs)
@@ -167,7 +166,10 @@ class Meter(RowsAsImages):
                     scale = own if gains is None else own * gains[number].view_as(gain)
                     self._convert(sums, job, job.inputs(step, tile), plane, tile, number, scale, own_adcs, generator)
                 if own_adcs is not None and profile.adc.sum_bits is not None:
-                    exact = self._sums(job, step, plane)
+                    exact = job.convolve(step, plane.weight)
+                    if not plane.is_product:
+                        parts = ((job.inputs(step, tile), tile) for tile in job.tiles)
+                        exact = sum((of_images(plane, kernel, job, *one) for one in parts), torch.zeros_like(exact))
                     self._saturate(sums, before, exact, own, own_adcs.register(job.spec.full_scale(0)))
         self._add("adc_clipping", sums.clip_own + sums.clip_mean.square())
         self._add("adc_rounding", sums.round_own + sums.round_mean.square())

@@ -14,7 +14,6 @@ from ..kernels.conv_job import CHUNK, Job, run_in_chunks
 from ..kernels.conversion import Conversion, Conversions, Lines, of_spec
 from ..kernels.rows import multiply_by_tile
 from ..kernels.tiles import Tile, cut
-from ..kernels.weights import along_outputs
 from ..profile import HardwareProfile
 from ..seeds import Key, derive
 from ..value import LEAST_SCALE
@@ -43,8 +42,8 @@ class DeviceKernel(Backend):
     profile : HardwareProfile
     observer : bool
         `base` takes notes of what the converters would see, for calibration.
-    w_max : Tensor (N,), optional
-        Scale of each output, weight units, for gradients of cells that are not linear.
+    slopes : tuple of Tensor (N, K, …)
+        What the inputs' squares and cubes are multiplied by, weight units, for gradients of cells that are not linear.
     """
 
     def __init__(
@@ -54,9 +53,9 @@ class DeviceKernel(Backend):
         profile: HardwareProfile,
         *,
         observer: bool = False,
-        w_max: Tensor | None = None,
+        slopes: tuple[Tensor, ...] = (),
     ) -> None:
-        self.base, self.chip, self.profile, self.observer, self.w_max = base, chip, profile, observer, w_max
+        self.base, self.chip, self.profile, self.observer, self.slopes = base, chip, profile, observer, slopes
         ideal = observer or (profile.noise.is_plain and profile.adc.is_plain)
         self.converters = None if ideal else Converters(profile.adc, profile.noise, chip.seed, base, kept=chip.kept)
 
@@ -69,8 +68,8 @@ class DeviceKernel(Backend):
 
     def part(self, outputs: slice) -> "DeviceKernel":
         """Return the kernel of some outputs."""
-        w_max = None if self.w_max is None else self.w_max[outputs]
-        return DeviceKernel(self.base, self.chip.part(outputs), self.profile, observer=self.observer, w_max=w_max)
+        slopes = tuple(power[outputs] for power in self.slopes)
+        return DeviceKernel(self.base, self.chip.part(outputs), self.profile, observer=self.observer, slopes=slopes)
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Convert inputs to normalised units, all bits at once (what the gradients see)."""
@@ -98,9 +97,10 @@ class DeviceKernel(Backend):
     ) -> tuple[Tensor | None, Tensor | None]:
         """Compute as a backend's; where cells are not linear, inputs have the derivative of their currents."""
         grad_x, grad_w = super().matmul_backward(grad, x, w, spec, clips, needs)
-        for exponent, power in self._slopes(grad_x):
-            more, _ = super().matmul_backward(grad, x, power, spec, clips, (True, False))
-            grad_x += exponent * self.dac(x, spec) ** (exponent - 1) * more
+        for exponent, power in enumerate(self.slopes, 2):
+            more, _ = super().matmul_backward(grad, x, power, spec, clips, (needs[0], False))
+            if grad_x is not None and more is not None:
+                grad_x += exponent * self.dac(x, spec) ** (exponent - 1) * more
         return grad_x, grad_w
 
     def convolve_backward(
@@ -115,17 +115,12 @@ class DeviceKernel(Backend):
     ) -> tuple[Tensor | None, Tensor | None]:
         """Compute as a backend's, likewise."""
         grad_x, grad_w = super().convolve_backward(grad, x, w, spec, geometry, clips, needs)
-        for exponent, power in self._slopes(grad_x):
-            more, _ = super().convolve_backward(grad, x, power.view(w.shape), spec, geometry, clips, (True, False))
-            grad_x += exponent * self.dac(x.contiguous(), spec) ** (exponent - 1) * more
+        for exponent, power in enumerate(self.slopes, 2):
+            own = power.view(w.shape)
+            more, _ = super().convolve_backward(grad, x, own, spec, geometry, clips, (needs[0], False))
+            if grad_x is not None and more is not None:
+                grad_x += exponent * self.dac(x.contiguous(), spec) ** (exponent - 1) * more
         return grad_x, grad_w
-
-    def _slopes(self, grad_x: Tensor | None) -> list[tuple[int, Tensor]]:
-        """Return, for the gradient of inputs, exponents and what powers are multiplied by, weight units."""
-        if grad_x is None or self.w_max is None:
-            return []
-        powers = self.chip.powers
-        return [(exponent, along_outputs(self.w_max, power) * power) for exponent, power in enumerate(powers, 2)]
 
     def _sum(
         self,

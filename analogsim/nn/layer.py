@@ -294,10 +294,11 @@ class AnalogLayer(nn.Module):
             return Plan(matrix.programmed, None, kernel, read, False)
         spec = self.spec(x)
         kernel = self._kernel(x)
-        if chip is not None and DeviceKernel.needed(chip, self.profile):
-            kernel = DeviceKernel(kernel, chip, self.profile, w_max=matrix.w_max)
         # Asked here: within autograd's functions it is always off.
         differentiable = torch.is_grad_enabled()
+        if chip is not None and DeviceKernel.needed(chip, self.profile):
+            slopes = tuple(map(matrix.in_weight_units, chip.powers)) if differentiable else ()
+            kernel = DeviceKernel(kernel, chip, self.profile, slopes=slopes)
         read = Read(spec, *self.draw(spec), matrix.gain(spec.input_range), tile_gains=matrix.tile_gains)
         w_eff = matrix.effective if differentiable and not matrix.exact else None
         return Plan(matrix.programmed, w_eff, kernel, read, differentiable)

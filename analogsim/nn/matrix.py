@@ -54,7 +54,11 @@ class ProgrammedMatrix:
     @property
     def scaled(self) -> Tensor:
         """ŵ·w_max (N, K, …), weight units, whatever it is used for; computed anew."""
-        out = scaled(self.programmed, self.w_max)
+        return self.in_weight_units(self.programmed)
+
+    def in_weight_units(self, programmed: Tensor) -> Tensor:
+        """Return a matrix (N, K, …) in normalised units in those of weights."""
+        out = scaled(programmed, self.w_max)
         return out if self.tile_gains is None else out * along_tiles(self.tile_gains, self.tiles, out)
 
     def of(self, weight: Tensor) -> "ProgrammedMatrix":

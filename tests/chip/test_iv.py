@@ -105,6 +105,15 @@ def test_inputs_have_the_derivative_of_the_current_and_weights_that_of_a_product
     np.testing.assert_allclose(layer.weight.grad.numpy(), (g.T @ x).detach().numpy(), atol=1e-12)
 
 
+def test_tiles_with_scales_of_their_own_have_them_in_gradients_too():
+    layer = linear(CURVED.varied(weight={"w_max": "tile"}), 5, 10)
+    layer.weight.data[:, :4] *= 0.1
+    x = torch.linspace(-1, 1, 20, dtype=torch.float64).view(2, 10).requires_grad_()
+    assert torch.autograd.gradcheck(lambda one: layer(one), (x,))
+    (one,) = an.noise_budget(layer, x.detach(), repeats=1).layers
+    assert one.measured == pytest.approx(one.total, rel=1e-6)
+
+
 def test_a_convolutions_inputs_have_the_derivative_of_the_current():
     layer = AnalogConv2d(4, 6, 2, groups=2, bias=False, profile=CURVED.varied(tile={"rows": 4})).double().eval()
     torch.nn.init.uniform_(layer.weight, -1, 1)

@@ -349,3 +349,15 @@ def test_gated_reads_have_noise_and_other_outputs_none_of_it():
         noise = layer(x) - linear(profile.varied(noise={"read": 0.0}), 3, 10)(x)
     sigma = 0.05 * float(x[0].norm())
     assert abs(float(noise.std()) / sigma - 1) < 0.02  # 60 000 numbers: 7 standard deviations
+
+
+def test_the_budget_knows_gated_rows():
+    """What it predicts is what the simulation measures; wires are all that is wrong here, and count as the weights'."""
+    layer, x = (
+        linear(IDEAL.varied(tile={"rows": 4}, cells=PAIRS, wires=GATED), 5, 10),
+        torch.from_numpy(switched(10))[None],
+    )
+    (one,) = an.noise_budget(layer, x, repeats=1).layers
+    assert one.measured == pytest.approx(one.total, rel=1e-6)
+    error = layer(x).detach() - x @ layer.weight.detach().T
+    assert one.stages["weight"] == pytest.approx(float(error.square().mean()), rel=1e-6)

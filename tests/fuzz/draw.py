@@ -245,6 +245,15 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
         },
         "wires": {"row": some(0.2, 1e-5, 1e-1), "column": some(0.2, 1e-5, 1e-1)},
     }
+    if mapping != "signed" and d.chance(0.3):
+        deep["wires"] |= {"solution": "exact", "gated": d.chance(0.3), "row_terminal": some(0.3, 1e-5, 1e-1)}
+        deep["wires"]["interleaved"] = mapping == "differential" and cells["subtraction"] == "analog" and d.chance(0.5)
+    elif mapping != "signed" and given["dac"]["bits"] is not None and d.chance(0.2):
+        del deep["wires"]
+        deep["iv"] = {
+            "second": {"log": d.rng.normal(0, 0.1, d.whole(1, 4)).tolist()},
+            "third": d.among((0.0, -0.1, points)),
+        }
     cells["read_noise"] = d.among((0.0, 0.0, 0.0, d.log(1e-3, 0.2), law, points))
     if d.chance(0.1):
         deep["drift"] |= {"nu": 0.0, "nu_sigma": 0.0, "table": grid | {"outside": "hold"}}

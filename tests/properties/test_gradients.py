@@ -36,6 +36,7 @@ PARTS = {
     "ageing": {"drift": {"nu": 0.1, "nu_sigma": 0.02, "compensation": "global"}, "cells": DIFFERENTIAL},
     "faults": {"faults": {"stuck_on": 0.1, "stuck_off": 0.1, "dead_rows": 0.1, "dead_columns": 0.1}},
     "wires": {"wires": {"row": 1e-2, "column": 1e-2}, "cells": DIFFERENTIAL},
+    "exact wires": {"wires": {"row": 1e-2, "column": 1e-2, "solution": "exact"}, "cells": DIFFERENTIAL},
     "offset cells": {"cells": {"mapping": "offset", "g_min": 0.1}, "programming": {"sigma": 0.05}},
     "digital subtraction": {"cells": DIFFERENTIAL | {"subtraction": "digital"}, "noise": {"read": 0.1}, "adc": WIDE},
     "slices": {"weight": {"bits": 5}, "cells": {"bits": 2}, "noise": {"output": 0.1, "read": 0.2}, "adc": WIDE},
