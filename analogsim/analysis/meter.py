@@ -99,14 +99,18 @@ class Meter(RowsAsImages):
         alpha, gain = spec.input_range, (w_max * spec.input_range).view(columns)
         exact = job.convolve(x, weight)
         converted = reference.dac(x, spec)
+        applied = converted
+        if self.layer.profile.dac.inl is not None:
+            parts = steps(converted, spec, self.layer.profile.dac)
+            applied = sum((c * step for c, step in parts), torch.zeros_like(converted))
         within = x.clamp(-alpha if spec.dac_signed else 0.0, alpha) if spec.dac_levels else x
         assert self.scaled is not None  # as the digital weights
         programmed = self.scaled.reshape(weight.shape)
         error = torch.zeros_like(exact)
         for stage, part in {
             "dac_clipping": job.convolve(within - x, weight) if spec.dac_levels else None,
-            "dac_rounding": job.convolve(alpha * converted - within, weight) if spec.dac_levels else None,
-            "weight": self._programming(job, converted, weight, programmed, gain),
+            "dac_rounding": job.convolve(alpha * applied - within, weight) if spec.dac_levels else None,
+            "weight": self._programming(job, converted, applied, weight, programmed, gain),
         }.items():
             if part is not None:
                 self._add(stage, part.square())
@@ -128,19 +132,19 @@ class Meter(RowsAsImages):
         return exact
 
     def _programming(
-        self, job: Job, converted: Tensor, weight: Tensor, programmed: Tensor, gain: Tensor
+        self, job: Job, converted: Tensor, applied: Tensor, weight: Tensor, programmed: Tensor, gain: Tensor
     ) -> Tensor | None:
-        """Return what is added by the weights' being others, or by cells' not multiplying at all."""
+        """Return what is added by the weights' being others, or by cells' not multiplying at all.
+
+        converted, applied: the inputs as codes, and what the DACs make of them.
+        """
         alpha, planes = job.spec.input_range, [] if self.chip is None else self.chip.planes
         if self.layer.programs_exactly:
             return None
         if all(plane.is_product for plane in planes):
-            return job.convolve(alpha * converted, programmed - weight)
-        out, gains, kernel = (
-            -job.convolve(alpha * converted, weight),
-            job.read.tile_gains,
-            choose(job.x, self.layer.backend),
-        )
+            return job.convolve(alpha * applied, programmed - weight)
+        out, gains = -job.convolve(alpha * applied, weight), job.read.tile_gains
+        kernel = choose(job.x, self.layer.backend)
         for plane in planes:
             for c, step in steps(converted, job.spec, self.layer.profile.dac):
                 for number, tile in enumerate(job.tiles):

@@ -115,5 +115,23 @@ class Ramp(ADCKind):
         return (levels[:, 1:] + levels[:, :-1]) / 2, symmetric(adc, codes).expand_as(levels).gather(1, order)
 
 
-for kind in (Ideal(), SAR(), Ramp()):
+class Measured(ADCKind):
+    """Codes that begin where `adc.transfer` says, one curve for all ADCs, or one for each output in turn."""
+
+    name = "measured"
+
+    def transfer(self, adc: ADC, codes: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Return the measured thresholds; codes mean what they should."""
+        assert adc.transfer is not None  # the profile says so
+        assert adc.bits is not None
+        curves = codes.new_tensor(adc.transfer.edges(adc.bits, adc.signed))
+        outputs = symmetric(adc, codes)
+        if len(curves) == 1:
+            return curves, outputs[None]
+        adcs = len(draw(1))
+        own = torch.arange(adcs, device=codes.device) % len(curves)
+        return curves[own], outputs.expand(adcs, -1)
+
+
+for kind in (Ideal(), SAR(), Ramp(), Measured()):
     ADC_KINDS.add(kind)

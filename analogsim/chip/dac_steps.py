@@ -1,5 +1,6 @@
 """DACs that apply their bits in steps."""
 
+import torch
 from torch import Tensor
 
 from ..kernels import MatmulSpec
@@ -21,19 +22,35 @@ def steps(x: Tensor, spec: MatmulSpec, dac: DAC) -> list[tuple[float, Tensor]]:
     Returns
     -------
     list of (coefficient, Tensor)
-        Inputs of each step, in [-1, 1].
+        Inputs of each step, in [-1, 1] (beyond, where `dac.inl` takes them there).
     """
     if dac.step_bits is None:
-        return [(1.0, x)]
+        return [(1.0, bent(x, dac))]
     base, found = 2**dac.step_bits, []
     codes = x.abs().mul_(spec.dac_levels).round_()
     for coefficient in step_coefficients(dac):
         # In place, since memory that is asked for anew takes longer than what is computed in it.
         rest = (codes / base).floor_()
         digit = codes.sub_(rest, alpha=base).copysign_(x).div_(base - 1)
-        found.append((coefficient, digit))
+        found.append((coefficient, bent(digit, dac)))
         codes = rest
     return found
+
+
+def bent(x: Tensor, dac: DAC) -> Tensor:
+    """Return what a DAC makes of converted inputs: code c is (c + inl(c))/L instead of c/L; without `dac.inl`, x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Multiples of 1/L in [-1, 1], L being the largest code that is applied at once.
+    """
+    if dac.inl is None:
+        return x
+    most = dac.step_levels
+    table = x.new_tensor(dac.inl.levels(most, dac.signed)) / most
+    index = (x * most).round().nan_to_num().long() + (most if dac.signed else 0)
+    return torch.where(x.isnan(), x, table[index])
 
 
 def step_coefficients(dac: DAC) -> list[float]:

@@ -64,7 +64,8 @@ class DeviceKernel(Backend):
         """Return whether the plain backend alone cannot read this chip."""
         first, *others = chip.planes
         planes = bool(others) or first.coefficient != 1 or first.variance is not None or not first.is_product
-        return planes or profile.dac.step_bits is not None or not (profile.noise.is_plain and profile.adc.is_plain)
+        dac = profile.dac.step_bits is not None or profile.dac.inl is not None
+        return planes or dac or not (profile.noise.is_plain and profile.adc.is_plain)
 
     def part(self, outputs: slice) -> "DeviceKernel":
         """Return the kernel of some outputs."""
@@ -73,7 +74,11 @@ class DeviceKernel(Backend):
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Convert inputs to normalised units, all bits at once (what the gradients see)."""
-        return self.base.dac(x, spec)
+        whole = self.base.dac(x, spec)
+        if self.profile.dac.inl is None:
+            return whole
+        (coefficient, first), *others = steps(whole, spec, self.profile.dac)
+        return sum((c * step for c, step in others), coefficient * first)
 
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Compute as a backend's `matmul`; `w`, the sum of the planes, is not used."""
@@ -151,6 +156,8 @@ class DeviceKernel(Backend):
     def _lines(self, x: Tensor, read: Read) -> Lines | None:
         """Return what `reads` yields, for a backend that reads all of it in one pass; None where that would not fit."""
         planes, dac, adcs = self.chip.planes, self.profile.dac, self.converters
+        if dac.inl is not None:  # whoever reads all at once converts inputs by himself
+            return None
         parts = step_coefficients(dac)
         saturates = adcs is not None and self.profile.adc.sum_bits is not None
         seeds = [_own_seed(read.seed, i, j) for i in range(len(planes)) for j in range(len(parts))]

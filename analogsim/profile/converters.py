@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from ..value import FullScale, NonNegative, Value
 from .kinds import ADC_KINDS
+from .transfer import OF_ADC, OF_DAC, ADCTransfer, DACTable
 
 Bits = Annotated[int, Field(ge=1, le=16)]
 SignedBits = Annotated[int, Field(ge=2, le=16)]
@@ -35,13 +36,26 @@ class DAC(Value):
     """Bits converted at once: the DAC's bits (of a signed one, its magnitude's) are applied in slices of this many, the
     lowest first, each converted by the ADC and added up digitally with its power of two. null: all at once."""
 
+    inl: Annotated[DACTable | None, OF_DAC] = None
+    """Integral non-linearity of all rows' DACs, measured: code c gives c + inl(c) steps (of each step of inputs, its
+    code). null: none."""
+
     @model_validator(mode="after")
     def _bits_fit_together(self) -> Self:
         if self.signed and self.bits == 1:
             raise ValueError("a signed DAC needs at least 2 bits (1 bit leaves no level but 0)")
         if self.step_bits is not None and (self.bits is None or self.step_bits > self.bits - self.signed):
             raise ValueError(f"step_bits must be at most the DAC's own bits of magnitude (got {self.step_bits})")
+        if self.inl is not None:
+            if self.bits is None:
+                raise ValueError("inl is of a DAC with bits")
+            self.inl.levels(self.step_levels, self.signed)
         return self
+
+    @property
+    def step_levels(self) -> int:
+        """The largest code that is applied at once: of a step, or of all bits."""
+        return self.levels if self.step_bits is None else 2**self.step_bits - 1
 
     @property
     def levels(self) -> int:
@@ -89,19 +103,27 @@ class ADC(Value):
     inl: float = 0.0
     """ramp: integral non-linearity, LSB: levels are shifted by inl·(1 - z²), z from -1 to 1 over the range."""
 
+    transfer: Annotated[ADCTransfer | None, OF_ADC] = None
+    """measured: where codes begin, of all ADCs alike, or of several: output c of a layer (in all its tiles, and all bit
+    lines of the output) has the ADC c mod n of n."""
+
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:
+        if (self.transfer is not None) != (self.kind == "measured"):
+            raise ValueError("a transfer is of a kind 'measured', which needs one")
+        if self.transfer is not None and self.bits is not None:
+            self.transfer.edges(self.bits, self.signed)
         if self.bits is not None and self.full_scale is None:
             raise ValueError("an ADC with bits needs a full_scale (a positive number, or 'calibrated')")
         if self.kind != "ideal" and self.bits is None:
             raise ValueError(f"an ADC of kind {self.kind!r} needs bits")
-        if self.capacitor_mismatch and self.kind == "ideal":
+        if self.capacitor_mismatch and self.kind in ("ideal", "measured"):
             raise ValueError("capacitor_mismatch is of a kind 'sar' or 'ramp'")
         if self.rounding == "down" and (self.kind != "ideal" or self.bits is None):
             raise ValueError("rounding 'down' is of a kind 'ideal' with bits")
         if self.sum_bits is not None and (self.bits is None or self.per == "tile"):
             raise ValueError("sum_bits counts steps of the ADC: it needs bits, and one full_scale a layer (per: layer)")
-        if self.inl and self.kind in ("ideal", "sar"):
+        if self.inl and self.kind in ("ideal", "sar", "measured"):
             raise ValueError("inl is of a kind 'ramp'")
         if (self.offset_error or not self.signed) and self.full_scale is None:
             raise ValueError("offset_error and an unsigned range need a full_scale")

@@ -226,12 +226,20 @@ class HardwareProfile(Value):
         return found.values
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the profile as YAML, or as JSON where the path ends in `.json`; never leaves half a file."""
+        """Write the profile as YAML, or as JSON where the path ends in `.json`; never leaves half a file.
+
+        Raises
+        ------
+        ProfileError
+            It holds so many measured numbers that YAML of it would be too long to be read.
+        """
         path = Path(path)
         values = self.model_dump(mode="json")
         text = (
             json.dumps(values, indent=2) + "\n" if path.suffix == ".json" else yaml.safe_dump(values, sort_keys=False)
         )
+        if path.suffix != ".json" and len(text) > LARGEST:
+            raise ProfileError(f"{path}: {len(text):,} characters of YAML, more than {LARGEST:,}; save it as .json")
         with replaced(path) as aside:
             aside.write_text(text, encoding="utf-8")
 
@@ -307,6 +315,7 @@ class HardwareProfile(Value):
         quantizer, and noise that is not Gaussian and white.
         """
         cells = self.cells != Cells(g_max=self.cells.g_max) or self.wires != Wires() or self.dac.step_bits is not None
+        cells = cells or self.dac.inl is not None
         missed = self.programming != Programming() or self.iv.any
         return self.is_drawn or cells or missed or not (self.noise.is_plain and self.adc.is_plain)
 

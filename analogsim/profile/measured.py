@@ -6,6 +6,7 @@ refused in a line, with its name and line.
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -81,16 +82,34 @@ CONDUCTANCE = Quantity("a conductance", _RATIO, conductance=True, resistance=Tru
 SPREAD = Quantity("an error of a conductance", _RATIO, conductance=True)
 RATIO = Quantity("a ratio", _RATIO)
 SECONDS = Quantity("a time", {"": 1.0, **ages.UNITS, "ms": 1e-3, "us": 1e-6, "ns": 1e-9})
-_UNITS = {*_MICROSIEMENS, *_OHM, *_RATIO, *SECONDS.units}
+LSB = Quantity("a step of a converter", {"": 1.0, "LSB": 1.0})
+VOLT = Quantity("a voltage", {"V": 1.0, "mV": 1e-3, "uV": 1e-6})
+CODE = Quantity("a code", {"": 1.0})
+_UNITS = {*LSB.units, *VOLT.units, *_MICROSIEMENS, *_OHM, *_RATIO, *SECONDS.units}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of measured numbers: its name in a header, and the field of the table that holds it."""
+    """A column of measured numbers.
+
+    Attributes
+    ----------
+    name : str
+        In a header.
+    quantity : Quantity
+    field : str
+        Of the table that holds it.
+    optional : bool
+        A table may do without it; then it is found by the units of its quantity only.
+    many : bool
+        Several columns with numbers after the name or at the end, `inl_1` and `inl_2`, are curves side by side.
+    """
 
     name: str
     quantity: Quantity
     field: str = "value"
+    optional: bool = False
+    many: bool = False
 
     def unit(self, header: str) -> str | None:
         """Return the unit that a header gives this column, "" for none; or None where it is another column's.
@@ -103,9 +122,12 @@ class Column:
         header = header.strip()
         if not header.casefold().startswith(self.name.casefold()):
             return None
-        unit = header[len(self.name) :].strip(" _[]()/").replace("µ", "u").replace("μ", "u")
+        unit = header[len(self.name) :].replace("µ", "u").replace("μ", "u")
         unit = unit.replace("Ω", "Ohm").replace("Ω", "Ohm").replace("ohm", "Ohm")
-        return unit if unit in _UNITS else None
+        if self.many:
+            unit = re.sub(r"^[ _]*\d+|[ _]+\d+$", "", unit)
+        unit = unit.strip(" _[]()/")
+        return unit if unit in (self.quantity.units if self.optional else _UNITS) else None
 
 
 @dataclass(frozen=True)
@@ -136,11 +158,13 @@ class Columns:
         columns = read_csv(folder / name)
         try:
             found = {column.field: self._converted(column, columns, g_max) for column in self.each}
+            found = {field: values for field, values in found.items() if values is not None}
         except ProfileError as error:
             raise ProfileError(f"{name}: {error}") from None
-        points = found[self.each[0].field]
+        points = found.get(self.each[0].field, ())
         if len(points) > 1 and all(a > b for a, b in zip(points, points[1:])):  # as of growing resistances
-            found = {field: values[::-1] for field, values in found.items()}
+            many = {column.field for column in self.each if column.many}
+            found = {field: tuple(v[::-1] for v in vs) if field in many else vs[::-1] for field, vs in found.items()}
         return {"source": name} | rest | found
 
     def _inline(self, rest: dict[str, Any], g_max: float | None) -> dict[str, Any]:
@@ -156,6 +180,10 @@ class Columns:
     def _converted(self, column: Column, columns: dict[str, tuple[float, ...]], g_max: float | None) -> Any:
         units = {header: column.unit(header) for header in columns}
         own = [header for header, unit in units.items() if unit is not None]
+        if column.optional and not own:
+            return None
+        if column.many:
+            return tuple(column.quantity.converted(columns[one], units[one] or "", g_max) for one in own)
         if len(own) != 1:
             which = "no column" if not own else f"{len(own)} columns"
             raise ProfileError(f"{which} {column.name!r}; the columns are {short(', '.join(columns))}")
@@ -196,7 +224,8 @@ def takes_files(schema: dict[str, Any]) -> None:
     text = "Path of a CSV file whose columns have units in their names, relative to the profile's file."
     schema["properties"]["file"] = {"title": "File", "type": "string", "description": text}
     with_units = {"propertyNames": {"pattern": r"^(outside|source|.*[ _(\[].*)$"}}
-    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["file"]}, with_units]
+    if required := schema.pop("required", None):
+        schema["anyOf"] = [{"required": required}, {"required": ["file"]}, with_units]
     del schema["additionalProperties"]
 
 

@@ -31,6 +31,7 @@ PARTS = {
     "SAR": {"adc": {"kind": "sar", "capacitor_mismatch": 0.02}},
     "SAR in disorder": {"adc": {"kind": "sar", "capacitor_mismatch": 0.4}},
     "ramp": {"adc": {"kind": "ramp", "capacitor_mismatch": 0.2, "inl": 1.5}},
+    "measured ADCs": {"adc": {"kind": "measured", "transfer": {"dnl": [[0.1] * 126, [-0.05] * 126]}}},
     "down": {"adc": {"rounding": "down"}},
     "unsigned": {"adc": {"signed": False}},
     "register": {"adc": {"sum_bits": 7}},

@@ -3,6 +3,7 @@
 Where the law speaks of the same random numbers, the noise is on; elsewhere its statistics, or what is left without it.
 """
 
+import math
 import subprocess
 import sys
 
@@ -15,6 +16,8 @@ from torch import nn
 import analogsim as an
 
 CONVERTERS = {"tile": {"rows": 6}, "dac": {"bits": 6, "input_range": 2.0}, "adc": {"bits": 7, "full_scale": 3.0}}
+MEASURED = [[math.sin(3.0 * code + curve) / 3 for code in range(127)] for curve in range(4)]
+DACS = [math.sin(code - 31) / 3 for code in range(63)]  # of code 0, 0
 SLICED = {"weight": {"bits": 5}, "cells": {"bits": 2, "mapping": "differential"}}
 LAWS = {"nu": 0.05, "nu_sigma": 0.01}
 
@@ -58,6 +61,10 @@ PARTS = {
     "ADC errors": {"adc": {"gain_error": 0.2, "offset_error": 0.2}},
     "unsigned ADC": {"adc": {"signed": False, "offset_error": 0.2}, "noise": {"output": 0.3}},
     "SAR": {"adc": {"kind": "sar", "capacitor_mismatch": 0.2}},
+    "measured converters": {
+        "adc": {"kind": "measured", "transfer": {"inl": MEASURED}},
+        "dac": {"inl": DACS},
+    },
     "ramp": {"adc": {"kind": "ramp", "capacitor_mismatch": 0.2, "inl": 2.0}},
     "everything": SLICED
     | {
@@ -208,6 +215,8 @@ def test_an_empty_column_can_be_filled(part):
         g = torch.randn_like(digital(x))
         analog(x.requires_grad_()).backward(g)
         converted = x.detach() if part == "no converters" else (x.detach() / 2).clamp(-1, 1).mul(31).round().div(31) * 2
+        if "inl" in PARTS[part].get("dac", {}):
+            converted += torch.tensor(DACS)[(converted / 2 * 31).round().long() + 31] / 31 * 2
         digital(converted).backward(g)
         torch.testing.assert_close(analog.weight.grad, digital.weight.grad, rtol=1e-4, atol=1e-5)
         assert not x.grad.any(), "nothing goes back through weights of 0"
