@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .profile import HardwareProfile, presets  # isort: skip
     from .convert import convert, to_digital  # isort: skip
     from .ranges.calibrate import calibrate  # isort: skip
+    from .ranges.outputs import calibrate_outputs  # isort: skip
     from .ranges.learn import learn_ranges  # isort: skip
     from .batch_norm import estimate_batch_norm  # isort: skip
     from .program import at_time, program  # isort: skip
@@ -66,6 +67,7 @@ _NAMES = {
     "profile": "HardwareProfile presets",
     "convert": "convert to_digital",
     "ranges.calibrate": "calibrate",
+    "ranges.outputs": "calibrate_outputs",
     "ranges.learn": "learn_ranges",
     "batch_norm": "estimate_batch_norm",
     "program": "at_time program",
@@ -101,6 +103,7 @@ __all__ = [
     "convert",
     "to_digital",
     "calibrate",
+    "calibrate_outputs",
     "learn_ranges",
     "estimate_batch_norm",
     "program",

@@ -177,7 +177,7 @@ def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
     if layer.calibrated_for is None:  # ranges that were set by hand are for the hardware that they were set on
         layer.calibrated_for = basis(layer.profile, least_error=False)
     layer.profile = profile
-    layer.chip_seed = layer.chip_seconds = None
+    layer.chip_seed = layer.chip_seconds = layer.correction = None
     if layer.outlived("adc_full_scale"):
         layer.adc_full_scale = torch.full((), math.nan, device=layer.adc_full_scale.device)
         known = layer.calibrated_for

@@ -63,7 +63,7 @@ def program(model: nn.Module, seed: int | None = None) -> int:
     if not layers:
         raise ConversionError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
     for number, (_, layer) in enumerate(layers):
-        layer.chip_seed, layer.chip_seconds = derive(seed, Key.CHIP, number), 0.0
+        layer.chip_seed, layer.chip_seconds, layer.correction = derive(seed, Key.CHIP, number), 0.0, None
     return seed
 
 

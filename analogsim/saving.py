@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .errors import CheckpointError, ProfileError
 from .machine import installed
 from .nn import AnalogComposite, AnalogLayer, analog_layers, called_layers, forbid_nested, plain_class
+from .nn.correction import KEYS
 from .nn.known import exactly
 from .nn.layer import CHIP, RANGES, RECORD
 from .noise import all_sites
@@ -158,7 +159,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     for number, (name, layer) in enumerate(analog_layers(model)):
         layer.stream, layer.layer_name = number, name
         layer.profile = profiles[about.profile_of.get(name, 0)]
-        layer.chip_seed = layer.chip_seconds = layer.calibrated_for = None
+        layer.chip_seed = layer.chip_seconds = layer.calibrated_for = layer.correction = None
         learn_alone(layer, name in about.learned)
     forbid_nested(model)
     model.load_state_dict(tensors)
@@ -273,7 +274,7 @@ def _check_tensors(path: Path, model: nn.Module, tensors: dict[str, Tensor], abo
         for name, owner in owners.items()
         for place in places[id(model.get_submodule(owner))]
     }
-    added = {f"{name}.{key}".lstrip(".") for name in names for key in (*RANGES, *CHIP, RECORD)}
+    added = {f"{name}.{key}".lstrip(".") for name in names for key in (*RANGES, *CHIP, RECORD, *KEYS)}
     wanted = {name: value for name, value in model.state_dict().items() if name not in added}
     held = {name: value for name, value in tensors.items() if name not in added}
     for name in {**held, **wanted}:

@@ -76,6 +76,7 @@ class Key(IntEnum):
     CELL_MODEL = 42  # a cell model's numbers [which]
     SENSITIVITY = 43  # sensitivity: a chip, and its reads [chip, 0 or 1]
     VARIED = 44  # evaluate, hardware_sweep: a chip, and its reads [chip, 0 or 1]
+    OUTPUTS = 45  # calibrate_outputs: a read of a layer [layer, call]
     CHECK = 64  # no key: what a saved chip's seed is checked with []
 
 

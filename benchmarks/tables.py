@@ -9,7 +9,7 @@ import typer
 
 from analogsim.bench import Case, Report, Result, Spread
 
-from . import char_gpt, encoder, findings
+from . import char_gpt, compensation, encoder, findings
 from .common import RESULTS, ROOT
 from .findings import grid
 from .published import tables as published
@@ -240,6 +240,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "chips": chips,
     **findings.TABLES,
     **char_gpt.TABLES,
+    **compensation.TABLES,
     **encoder.TABLES,
     **published.TABLES,
 }

@@ -47,6 +47,7 @@ CLAIMS = [
         "test_evaluate.py::test_a_digital_network_is_measured_with_the_noise_that_it_has",
     ),
     ("evaluate", "without `profile`", "test_evaluate.py::test_its_ranges_are_its_own_without_a_profile"),
+    ("calibrate_outputs", "never set", "test_outputs.py::test_another_chip_or_other_hardware_is_refused"),
     ("evaluate", "never called", "test_evaluate.py::test_layers_that_are_never_called_are_named"),
     ("RobustnessCurve.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
     ("Noise.distribution", "whatever", "test_adc.py::test_noise_has_its_shape_and_the_same_variance"),

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ..nn.reach import warn_of_layers, watched
 from ..noise import all_sites
 from ..profile import HardwareProfile
 from ..ranges.calibrate import Method, calibrate
+from ..ranges.outputs import calibrate_outputs
 from ..robustness.measure import Measure
 from ..robustness.metric import Metric
 from ..seeds import checked
@@ -160,6 +162,7 @@ def evaluate(
     ages: float | str | Sequence[float | str] | None = None,
     calibration: Batches | None = None,
     method: Method = "maximum",
+    outputs: Batches | None = None,
     step: Step | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -190,6 +193,8 @@ def evaluate(
         What the ranges for `profile` are taken from, as of `calibrate`; default: `data`.
     method : str
         Of `calibrate`.
+    outputs : batches, optional
+        Gain and offset of each output are measured on these, by `calibrate_outputs`, on every chip at every age.
     step : callable, optional
         As of `noise_sweep`.
     seed : int
@@ -206,7 +211,7 @@ def evaluate(
     Raises
     ------
     ConversionError
-        Several chips or ages are asked for, but nothing is on hardware.
+        Several chips or ages, or outputs, are asked for, but nothing is on hardware.
     ProgrammingError
         Fewer than one chip, or no age.
     AnalogSimError
@@ -240,8 +245,8 @@ def evaluate(
         calibrate(network, digital.batches if calibration is None else calibration, method, step=step, progress=False)
     network.eval()
     layers = [layer for _, layer in analog_layers(network)]
-    if not layers and (chips > 1 or times != (0,)):
-        raise ConversionError(f"{type(model).__name__}: no layer is analog; chips and ages need a profile=")
+    if not layers and (chips > 1 or times != (0,) or outputs is not None):
+        raise ConversionError(f"{type(model).__name__}: no layer is analog; chips, ages and outputs need a profile=")
     random = any(layer.profile.is_random for layer in layers) or any(site.eval for site in all_sites(network))
     several, modules = chips if random else 1, called_layers(network)
     programmed = own and chips == 1 and bool(layers) and all(layer.chip_seconds is not None for layer in layers)
@@ -250,9 +255,14 @@ def evaluate(
         times, set_to = (max(float(layer.chip_seconds or 0) for layer in layers),), (None,)
     with bar(progress) as shown, watched(modules) as called:
         task = shown.add_task("Evaluating", total=several * len(times))
-        rows = digital.on_chips(network, several, set_to, seed, lambda: shown.advance(task), programmed)
+        prepare = None if outputs is None else partial(_correct, batches=outputs, step=step)
+        rows = digital.on_chips(network, several, set_to, seed, lambda: shown.advance(task), programmed, prepare)
     warn_of_layers("evaluate", modules, called, "no hardware disturbs them")
     values = tuple(map(tuple, digital.settled("evaluate", rows).tolist()))
     name = next((layer.profile.name for layer in layers), "no hardware")
     measure = digital.measure.as_known
     return Evaluation(times, values, digital.value, digital.guess, digital.samples, name, measure)
+
+
+def _correct(network: nn.Module, seed: int, *, batches: Batches, step: Step | None) -> None:
+    calibrate_outputs(network, batches, step=step, seed=seed, progress=False)

@@ -63,6 +63,7 @@ class Meter(RowsAsImages):
         self.weight: Tensor | None = None
         self.chip: Chip | None = None
         self.scaled: Tensor | None = None
+        self.offset: Tensor | None = None
         self.squares: dict[str, float] = {key: 0.0 for key in (*STAGES, "total", "measured", "signal")}
         self.outputs = 0
         self.inputs, self.inputs_clipped = 0, 0
@@ -71,6 +72,7 @@ class Meter(RowsAsImages):
     def written(self, matrix: ProgrammedMatrix) -> None:
         """Take note of the digital matrix, and of the cells that it is on."""
         self.weight, self.chip, self.scaled = matrix.weight.detach(), matrix.chip, matrix.scaled
+        self.offset = matrix.offset
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
         """Return the layer's own scalars."""
@@ -126,7 +128,7 @@ class Meter(RowsAsImages):
             kernel = DeviceKernel(kernel, chip, self.layer.profile)
         for repeat in range(self.repeats):
             key = derive(self.seed, Key.BUDGET_READ, self.number, self.inputs, repeat)
-            read = Read(spec, key, Stream.READ, scale=gain.flatten(), tile_gains=job.read.tile_gains)
+            read = Read(spec, key, Stream.READ, scale=gain.flatten(), bias=self.offset, tile_gains=job.read.tile_gains)
             noisy, _ = kernel.convolve(x, job.w, job.geometry, read)
             self._add("measured", (noisy - exact).square() / self.repeats)
         return exact
@@ -142,7 +144,7 @@ class Meter(RowsAsImages):
         if self.layer.programs_exactly:
             return None
         if all(plane.is_product for plane in planes):
-            return job.convolve(alpha * applied, programmed - weight)
+            return self._corrected(job.convolve(alpha * applied, programmed - weight))
         out, gains = -job.convolve(alpha * applied, weight), job.read.tile_gains
         kernel = choose(job.x, self.layer.backend)
         for plane in planes:
@@ -150,7 +152,11 @@ class Meter(RowsAsImages):
                 for number, tile in enumerate(job.tiles):
                     own = gain if gains is None else gain * gains[number].view_as(gain)
                     out += own * (plane.coefficient * c) * of_images(plane, kernel, job, job.inputs(step, tile), tile)
-        return out
+        return self._corrected(out)
+
+    def _corrected(self, out: Tensor) -> Tensor:
+        """Add the offsets that outputs are corrected by."""
+        return out if self.offset is None else out + self.offset.view(-1, *[1] * (out.ndim - 2))
 
     def _conversions(self, job: Job, converted: Tensor, gain: Tensor) -> "_Sums":
         """Return the moments of G·Σ c_p d_j (n_t + c_t + r_t) at each output, over planes, steps and tiles."""

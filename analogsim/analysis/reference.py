@@ -65,12 +65,13 @@ class Reference:
         seed: int,
         done: Callable[[], object] = lambda: None,
         own_chip: bool = False,
+        prepare: Callable[[nn.Module, int], object] | None = None,
     ) -> list[list[float]]:
         """Return what a network is worth on several chips, a row for each age; NaN where it is not finite.
 
         A chip and its noise depend on the seed and its number only: not on the hardware, nor on other ages.
         An age is in seconds; None: the layers keep theirs. `own_chip`: the network stays on the chip that it was
-        programmed for.
+        programmed for. `prepare` gets the network on each chip at each age, and a seed, before it is measured.
         """
         rows: list[list[float]] = [[] for _ in ages]
         aged = any(analog_layers(analog))
@@ -80,6 +81,8 @@ class Reference:
             for row, age in zip(rows, ages):
                 if aged and age is not None:
                     at_time(analog, age)
+                if prepare is not None:
+                    prepare(analog, derive(seed, Key.VARIED, chip, 1))
                 reseed(analog, derive(seed, Key.VARIED, chip, 1))
                 row.append(self.value_of(analog))
                 done()

@@ -74,8 +74,8 @@ class Chip:
     Attributes
     ----------
     planes : list of Plane
-    gain : float
-        Digital factor that compensates the drift.
+    gain : float or Tensor (N,)
+        Digital factor that compensates the drift, one for all outputs or one for each.
     seed : int
         What the layer's ADCs are drawn from.
     kept : Kept
@@ -83,7 +83,7 @@ class Chip:
     """
 
     planes: list[Plane]
-    gain: float = 1.0
+    gain: float | Tensor = 1.0
     seed: int = 0
     kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
@@ -103,7 +103,8 @@ class Chip:
     def part(self, outputs: slice) -> "Chip":
         """Return the cells of some outputs, whose ADCs are others."""
         seed = derive(self.seed, Key.PART, outputs.start) if outputs.start else self.seed
-        return Chip([plane.part(outputs) for plane in self.planes], self.gain, seed, self.kept.part(outputs))
+        gain = self.gain[outputs] if isinstance(self.gain, Tensor) else self.gain
+        return Chip([plane.part(outputs) for plane in self.planes], gain, seed, self.kept.part(outputs))
 
 
 @torch.no_grad()
@@ -121,11 +122,16 @@ def build(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int = 0, se
     """
     matrix = w.flatten(1)
     planes = _planes(matrix, profile, layout, seed, seconds)
-    gain = 1.0
-    if profile.drift.compensation == "global" and seconds > 0:
-        held = matrix.any(1)  # an empty column is not read, and tells nothing of the drift
-        fresh, aged = (Chip(p).weight[held].abs().sum() for p in (_planes(matrix, profile, layout, seed, 0.0), planes))
-        gain = float(fresh / aged) if aged > 0 else 1.0
+    gain: float | Tensor = 1.0
+    if profile.drift.compensation != "none" and seconds > 0:
+        both = [Chip(p).weight.abs() for p in (_planes(matrix, profile, layout, seed, 0.0), planes)]
+        if profile.drift.compensation == "global":
+            held = matrix.any(1)  # an empty column is not read, and tells nothing of the drift
+            fresh, aged = (w[held].sum() for w in both)
+            gain = float(fresh / aged) if aged > 0 else 1.0
+        else:
+            fresh, aged = (w.sum(1) for w in both)
+            gain = torch.where(aged > 0, fresh / aged, 1.0)
     return Chip([plane.view(w.shape) for plane in planes], gain, seed)
 
 

@@ -41,6 +41,7 @@ EPILOG = (
     "measured on that, with the ranges that it has; and a digital one as it is.\n\n"
     "[bold]Examples:[/]\n\n"
     "analogsim evaluate runs/plain --profile pcm --chips 10 --age 0 --age 1d --age 1mo\n\n"
+    "analogsim evaluate runs/plain --profile pcm --age 1y --calibrate-outputs\n\n"
     "analogsim evaluate runs/aware --chips 10   (of a run that was trained with --profile: its own hardware)\n\n"
     "analogsim evaluate --model my_net:MyNet --weights net.pt --data my_data:loader --profile 8bit\n\n"
     f"{EXIT_CODES}"
@@ -66,6 +67,14 @@ def evaluate(
         ),
     ] = None,
     ranges: RangesOption = None,
+    outputs: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate-outputs",
+            help="Measure gain and offset of each output on every chip at every age, on the calibration images, and "
+            "correct them digitally.",
+        ),
+    ] = False,
     calibration: Calibration = 1024,
     data: Data = None,
     test_subset: TestSubset = None,
@@ -105,6 +114,7 @@ def evaluate(
         ages=age or None,
         calibration=None if profile is None else on.sample(calibration),
         method=method_of(ranges, None),
+        outputs=on.sample(calibration) if outputs else None,
         seed=seed,
     )
     csv = target or on.folder / f"evaluation{f'-{Path(profile).stem}' if profile else ''}{on.suffix}.csv"

@@ -35,6 +35,8 @@ class Plan:
     read : Read
         The scalars of the call, its random numbers and its scale. The bias is added by `reads`, because it has a
         gradient and so must be an argument of the function.
+    offset : Tensor (N,) or None
+        Added to the bias, activation units; has no gradient.
     differentiable : bool
         Whether a backward may follow. Within a function of autograd, torch always says that none does.
     """
@@ -44,6 +46,7 @@ class Plan:
     kernel: Backend
     read: Read
     differentiable: bool = True
+    offset: Tensor | None = None
 
     def tracks(self, *tensors: Tensor | None) -> bool:
         """Return whether autograd has anything to remember; functions of its own take longer than a small product."""
@@ -51,7 +54,10 @@ class Plan:
 
     def untracked(self, bias: Tensor | None) -> Read:
         """Return the read with its bias, where nobody asks for gradients."""
-        return replace(self.read, bias=None if bias is None else bias.detach())
+        return replace(self.read, bias=self._added(None if bias is None else bias.detach()))
+
+    def _added(self, bias: Tensor | None) -> Tensor | None:
+        return bias if self.offset is None else self.offset if bias is None else bias + self.offset
 
     def part(self, outputs: slice, seed: int, stream: int) -> "Plan":
         """Return the plan of some of the outputs, which draw their noise from a seed and stream of their own."""
@@ -59,12 +65,13 @@ class Plan:
         w_eff = None if self.w_eff is None else self.w_eff[outputs]
         gains = None if self.read.tile_gains is None else self.read.tile_gains[:, outputs]
         read = replace(self.read, seed=seed, stream=stream, scale=scale, tile_gains=gains)
-        return Plan(self.programmed[outputs], w_eff, self.kernel.part(outputs), read, self.differentiable)
+        offset = None if self.offset is None else self.offset[outputs]
+        return Plan(self.programmed[outputs], w_eff, self.kernel.part(outputs), read, self.differentiable, offset)
 
     def reads(self, ctx: Any, bias: Tensor | None, alpha: Tensor | None) -> Read:
         """Return the read with its bias; it records what ADCs clip where a gradient of x, W or α needs that."""
         wanted = self.differentiable and any((*ctx.needs_input_grad[:2], alpha is not None))
-        return replace(self.read, bias=bias, record_clips=wanted)
+        return replace(self.read, bias=self._added(bias), record_clips=wanted)
 
 
 class CrossbarLinear(torch.autograd.Function):
@@ -94,7 +101,7 @@ class CrossbarLinear(torch.autograd.Function):
         """Compute the product; x, the weights and the bits of what ADCs clipped are held for backward."""
         read = plan.reads(ctx, bias, alpha)
         out, clips = plan.kernel.matmul(x, plan.programmed, read)
-        ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
+        ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), read.bias)))
         ctx.kernel, ctx.read, ctx.clips, ctx.programmed = plan.kernel, read, clips, plan.programmed
         return out
 
@@ -188,7 +195,7 @@ class CrossbarConv(torch.autograd.Function):
         """Compute the product; x, the weights and the bits of what ADCs clipped are held for backward."""
         read = plan.reads(ctx, bias, alpha)
         out, clips = plan.kernel.convolve(x, plan.programmed, geometry, read)
-        ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), bias)))
+        ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), read.bias)))
         ctx.geometry, ctx.kernel, ctx.read = geometry, plan.kernel, read
         ctx.clips, ctx.programmed = clips, plan.programmed
         return out

@@ -29,6 +29,7 @@ from ..profile.kinds import CELL_MODELS
 from ..seeds import Key, Stream, checked, derive, next_call, numbered
 from ..value import LEAST_SCALE
 from .basis import INPUT, basis, changed
+from .correction import KEYS, Correction
 from .function import Plan, exact_dtype, multiplied
 from .matrix import ProgrammedMatrix, cells_of, layout
 from .surgery import _forbid_fused_inference, allow_fused_inference, twin  # noqa: F401  # pickles name the hook here
@@ -61,6 +62,8 @@ class AnalogLayer(nn.Module):
     calibrated_for : tuple of float, or None
         What `calibrate` found the ranges for (`basis.basis`), which the profile must agree with; None for ranges that
         were set otherwise, of which nothing is known. In the `state_dict`, and no buffer either.
+    correction : Correction or None
+        Gain and offset of each output that were measured on this chip (`analogsim.calibrate_outputs`); likewise.
     backend : {"auto", "reference", "numba", "triton"} or Backend
         Which kernel computes; see `analogsim.kernels`.
     precision : {"ieee", "tf32", "tf32x3"}
@@ -79,6 +82,7 @@ class AnalogLayer(nn.Module):
     chip_seed: int | None
     chip_seconds: float | None
     calibrated_for: tuple[float, ...] | None
+    correction: Correction | None
 
     def _init_analog(self, profile: HardwareProfile | None, device: torch.device | None = None) -> None:
         if profile is not None and not isinstance(profile, HardwareProfile):
@@ -90,7 +94,7 @@ class AnalogLayer(nn.Module):
         device = device or next(self.parameters()).device
         for name in RANGES:
             self.register_buffer(name, torch.full((), math.nan, device=device))
-        self.chip_seed = self.chip_seconds = self.calibrated_for = None
+        self.chip_seed = self.chip_seconds = self.calibrated_for = self.correction = None
         self.backend: BackendName | Backend = "auto"
         self.precision: Precision = "ieee"
         self.layer_name = ""
@@ -121,7 +125,7 @@ class AnalogLayer(nn.Module):
 
     def to_digital(self) -> nn.Module:
         """Turn this layer, itself, back into its digital twin; parameters, hooks and parametrisations stay."""
-        for name in (*RANGES, *CHIP, RECORD):
+        for name in (*RANGES, *CHIP, RECORD, "correction"):
             delattr(self, name)
         own = "profile", "backend", "precision", "layer_name", "stream", "seed", "calls", "keep_programmed"
         for name in (*own, "_observer", "_kept", "_spec", "_asked", "_basis"):
@@ -157,7 +161,8 @@ class AnalogLayer(nn.Module):
     @property
     def programs_exactly(self) -> bool:
         """True where ŵ·w_max is the digital weight itself."""
-        return not self.profile.needs_chip and self.profile.weight.bits is None and not self.profile.weight.clips
+        part = self.profile.weight
+        return not self.profile.needs_chip and part.bits is None and not part.clips and self.correction is None
 
     def draw(self, spec: MatmulSpec) -> tuple[int, int]:
         """Return (seed, stream) for one call: drawn from torch's generator, or the explicit seed and a call count."""
@@ -231,6 +236,7 @@ class AnalogLayer(nn.Module):
         if cells is not None and vars(cells):  # a model that holds anything may change, so that it is asked every time
             return self._written(weight, chip)
         kind = weight.shape, weight.dtype, weight.device, chip or (self.profile.weight, self.profile.tile), cells
+        kind = *kind, self._applied()
         key = Copy(weight) if mark is None else mark, *kind
 
         def write() -> ProgrammedMatrix:
@@ -250,11 +256,28 @@ class AnalogLayer(nn.Module):
         chip = None if which is None else cells_of(programmed, which[0], groups, *which[1:])
         if chip is not None:
             programmed, w_max = chip.weight, w_max * chip.gain
+        correction, offset = self._applied(), None
+        if correction is not None:
+            gain, offset = (v.to(w_max) for v in (correction.gain, correction.offset))
+            w_max = w_max * gain
         exact = self.programs_exactly or self._observer is not None
-        matrix = ProgrammedMatrix(weight, programmed, w_max, exact, chip, tile_gains, tiles)
+        matrix = ProgrammedMatrix(weight, programmed, w_max, exact, chip, tile_gains, tiles, offset)
         if self._observer is not None:
             self._observer.written(matrix)
         return matrix
+
+    def _applied(self) -> Correction | None:
+        """Return what outputs are corrected by: in evaluation, on the chip that it was measured on."""
+        held, observer = self.correction, self._observer
+        if held is None or self.training or (observer is not None and not observer.wants_the_chip):
+            return None
+        why = held.why_not(self.profile, self.chip_seed)
+        if why is not None:
+            raise CalibrationError(
+                f"{self._where()}: gain and offset of its outputs were measured {why}; run calibrate_outputs(model, "
+                "batches) again, or program(model, seed), which takes them away"
+            )
+        return held
 
     def _kernel(self, x: Tensor) -> Backend:
         # What `choose` refuses as well, `exact_dtype` has refused.
@@ -301,7 +324,7 @@ class AnalogLayer(nn.Module):
             kernel = DeviceKernel(kernel, chip, self.profile, slopes=slopes)
         read = Read(spec, *self.draw(spec), matrix.gain(spec.input_range), tile_gains=matrix.tile_gains)
         w_eff = matrix.effective if differentiable and not matrix.exact else None
-        return Plan(matrix.programmed, w_eff, kernel, read, differentiable)
+        return Plan(matrix.programmed, w_eff, kernel, read, differentiable, matrix.offset)
 
     @property
     def learned_range(self) -> Tensor | None:
@@ -424,6 +447,11 @@ class AnalogLayer(nn.Module):
         record = state_dict.pop(prefix + RECORD, None)
         if record is not None and not record.is_meta:
             self.calibrated_for = tuple(record.tolist())
+        values, about = (state_dict.pop(prefix + name, None) for name in KEYS)
+        if values is not None and about is not None and not values.is_meta and not about.is_meta:
+            self.correction = Correction.of(values, about)
+        elif seed is not None:  # another chip, that nobody measured
+            self.correction = None
         self._kept.clear()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -436,6 +464,8 @@ class AnalogLayer(nn.Module):
             destination[prefix + "chip_seconds"] = torch.tensor(self.chip_seconds, dtype=torch.float64, device="cpu")
         if self.calibrated_for is not None:
             destination[prefix + RECORD] = torch.tensor(self.calibrated_for, dtype=torch.float64, device="cpu")
+        if self.correction is not None:
+            destination.update({prefix + name: v for name, v in zip(KEYS, self.correction.tensors(), strict=True)})
 
     def _load_chip(self, seed: Tensor, seconds: Tensor | None) -> None:
         """Take over a saved chip: its seed and check, or, as it once was saved, the seed alone."""
@@ -456,6 +486,7 @@ class AnalogLayer(nn.Module):
         self.__dict__.setdefault("_kept", Kept())
         self.__dict__.setdefault("_spec", None)
         self.__dict__.setdefault("keep_programmed", True)
+        self.__dict__.setdefault("correction", None)
         for name in CHIP:  # they once were buffers
             held = self._buffers.pop(name, None)
             self.__dict__.setdefault(name, None if held is None else held.item())

@@ -23,8 +23,8 @@ class ProgrammedMatrix:
     programmed : Tensor (N, K, …)
         ŵ, normalised units: rounded to the levels of `weight.bits`; with a chip, what its cells have become.
     w_max : Tensor (N,)
-        Scale of each output, weight units, with a chip's compensation of drift in it; 0 for an output whose weights are
-        all 0.
+        Scale of each output, weight units, with a chip's compensation of drift and an output's correction in it; 0 for
+        an output whose weights are all 0.
     exact : bool
         Whether ŵ·w_max is W.
     chip : Chip or None
@@ -33,6 +33,8 @@ class ProgrammedMatrix:
         Where crossbars have full scales of their own, each as a fraction of w_max, which is an output's largest.
     tiles : tuple of (int, int)
         First and last row, exclusive, of these tiles.
+    offset : Tensor (N,) or None
+        Added to the outputs digitally, activation units.
     gains : dict
         What `gain` last returned, and for which range.
     """
@@ -44,6 +46,7 @@ class ProgrammedMatrix:
     chip: Chip | None = None
     tile_gains: Tensor | None = None
     tiles: tuple[tuple[int, int], ...] = ()
+    offset: Tensor | None = None
     gains: dict[float, Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -84,6 +87,7 @@ class ProgrammedMatrix:
             None if self.chip is None else self.chip.part(outputs),
             None if self.tile_gains is None else self.tile_gains[:, outputs],
             self.tiles,
+            None if self.offset is None else self.offset[outputs],
         )
 
 

@@ -82,8 +82,9 @@ class Drift(Value):
     )
     """Measured conductances g(g0, t), instead of the power law; t is counted from programming, and g0 what the cell was
     programmed to."""
-    compensation: Literal["none", "global"] = "none"
-    """global: each layer's outputs are multiplied, digitally, by Σ|W(t0)| / Σ|W(t)|."""
+    compensation: Literal["none", "global", "output"] = "none"
+    """global: each layer's outputs are multiplied, digitally, by Σ|W(t0)| / Σ|W(t)|. output: each output by that of
+    its own weights."""
 
     @model_validator(mode="after")
     def _one_way_to_drift(self) -> Self:

@@ -114,7 +114,7 @@ def test_a_digital_network_is_measured_with_the_noise_that_it_has():
     options = {"profile": PCM, "chips": 2, "seed": 3, "ages": np.int64(60)}
     assert an.evaluate(noisy, DATA, **options) == an.evaluate(network(), DATA, **options), "put on hardware digitally"
     for options in ({"chips": 2}, {"ages": "1d"}):
-        with pytest.raises(ConversionError, match="chips and ages need a profile="):
+        with pytest.raises(ConversionError, match="chips, ages and outputs need a profile="):
             an.evaluate(network(), DATA, **options)
 
 
@@ -212,3 +212,19 @@ def test_a_step_calls_networks_in_its_way():
     assert found == an.evaluate(network(), list(zip(X.split(100), Y.split(100))), profile=PCM, seed=2)
     with pytest.raises(AnalogSimError, match="give step="):
         an.evaluate(network(), batches, profile=PCM)
+
+
+def test_outputs_are_measured_on_every_chip_at_every_age():
+    """Without it a chip whose drift nobody compensates is lost."""
+    torch.manual_seed(0)
+    net, x = torch.nn.Linear(30, 4), torch.randn(400, 30)
+    labels = net(x).argmax(1)
+    profile = an.HardwareProfile.load("pcm").varied(drift={"compensation": "none"})
+    options = {"profile": profile, "chips": 2, "ages": [0, "1y"], "progress": False}
+    plain = an.evaluate(net, (x, labels), **options)
+    corrected = an.evaluate(net, (x, labels), outputs=x, **options)
+    assert corrected.mean[1] > plain.mean[1] + 0.02
+    alone = an.evaluate(net, (x, labels), outputs=x, **(options | {"ages": "1y"}))
+    assert alone.values[0] == corrected.values[1]  # each age by itself
+    with pytest.raises(an.AnalogSimError, match="outputs need a profile"):
+        an.evaluate(net, (x, labels), outputs=x, progress=False)

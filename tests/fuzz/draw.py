@@ -229,7 +229,7 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
             "t0": d.log(1e-3, 1e4),
             "nu": d.among((0.0, 0.0, 0.0, d.log(1e-3, 0.3), law, branches)),
             "nu_sigma": d.among((0.0, 0.0, 0.0, d.log(1e-3, 0.1), law, branches)),
-            "compensation": d.among(("none", "global")),
+            "compensation": d.among(("none", "global", "output")),
         },
         "flicker": {
             "amplitude": d.among((0.0, 0.0, 0.0, 0.0, d.log(1e-4, 0.2), d.log(1e-4, 0.2), law, branches)),

@@ -69,6 +69,7 @@ def derived(seed, many):
             yield ("sweep", number, call), derive(seed, Key.SWEEP, int(np.float64(number).view(np.uint64)), call)
             yield ("search", number, call), derive(derive(seed, Key.SEARCH_CHIP, number), Key.CHIP, call)
             yield ("rank", number, call), derive(derive(seed, Key.RANK, number + 1), Key.TRAINING_CHIP, 0, call)
+        yield ("outputs", number), derive(seed, Key.OUTPUTS, number, 0)
         yield ("statistics", number), derive(seed, Key.SWEEP_STATISTICS, number)
         yield ("rank", number), derive(seed, Key.RANK, number + 1)
         yield ("replica", number), derive(seed, Key.REPLICA, number)
