@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from . import nn as layers
 from .errors import ConversionError, ProfileError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, analog_layers, plain_class
-from .nn.basis import ANY, INPUT, basis
+from .nn.basis import ANY, FIELDS, INPUT, basis
 from .nn.copies import copied, refuse_held_forwards, refuse_script
 from .nn.known import exactly, kinds, like
 from .nn.others import why_not
@@ -180,11 +180,14 @@ def _reprofile(layer: AnalogLayer, profile: HardwareProfile) -> None:
     layer.chip_seed = layer.chip_seconds = layer.correction = None
     if layer.outlived("adc_full_scale"):
         layer.adc_full_scale = torch.full((), math.nan, device=layer.adc_full_scale.device)
-        known = layer.calibrated_for
-        layer.calibrated_for = (*known[: len(INPUT)], *[ANY] * (len(known) - len(INPUT)))
+        layer.calibrated_for = tuple(
+            value if name in INPUT else ANY for name, value in zip(FIELDS, layer.calibrated_for)
+        )
     if layer.outlived("input_range"):
         layer.calibrated_for = None
         with torch.no_grad():
+            if layer.input_range.ndim:
+                layer.input_range = torch.full((), math.nan, device=layer.input_range.device)
             layer.input_range.fill_(math.nan)
 
 

@@ -57,6 +57,7 @@ class Key(IntEnum):
     PART = 3  # ADCs of a group's outputs [first output]
     LINE = 4  # ADCs of one of an output's bit lines [line]
     PLANE = 5  # a read of one slice of weights in one step of inputs [plane, step]
+    RETRY = 11  # a vector that is read again, since its ADCs saturated [which of its reads]
     # Calls
     FURTHER = 6  # of numbers that the stream has no room for [who / 2^24, call / 2^32]
     RANK = 7  # of one of several processes in training [rank, not 0]

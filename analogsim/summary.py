@@ -208,7 +208,7 @@ def _set(rule: Any, held: Tensor) -> Any:
         return rule
     if held.is_meta or bool(held.isnan().any()):
         return "not calibrated"
-    return float(held) if not held.ndim else tuple(held.tolist())
+    return float(held) if not held.ndim else tuple(held.flatten().tolist())
 
 
 def _digital(name: str, module: nn.Module, tensor: Tensor, why: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..chip.adc import Converters
 from ..chip.distributions import shaped
+from ..profile import Range
 
 _DIRECT = 0.02  # noise below this part of a step moves no mean
 _TERMS = 32
@@ -78,7 +79,7 @@ def sampled_moments(
     s: Tensor,
     variance: Tensor,
     converters: Converters,
-    full_scale: float | None,
+    full_scale: float | Range | None,
     tile: int,
     generator: torch.Generator,
 ) -> Moments:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ..batches import Batch, Step, called, device_of, logits_of, moved, run
 from ..convert import to_digital
-from ..errors import CalibrationError
-from ..nn import set_seed
+from ..errors import CalibrationError, ProfileError
+from ..nn import analog_layers, set_seed
 from ..nn.copies import copied
+from ..nn.management import Management
 from ..nn.observing import observed
 from ..noise import NoiseSpec, all_sites, injected, remove_noise, set_noise
 from ..seeds import Key, checked, derive
@@ -210,6 +211,8 @@ def noise_budget(
         A range that shall be calibrated was not, a layer was never reached, or the seed is impossible.
     ProgrammingError
         Chips of this hardware differ, and the model was not programmed.
+    ProfileError
+        Vectors are managed by themselves (`dac.input_range: vector`, `adc.bound_management`).
 
     Notes
     -----
@@ -223,6 +226,12 @@ def noise_budget(
     repeats, seed = whole(repeats, "repeats", CalibrationError), checked(seed, CalibrationError)
     if repeats < 0:
         raise CalibrationError(f"repeats: 0 or more is needed (got {repeats})")
+    for name, layer in analog_layers(model):
+        if Management.of(layer.profile) is not None:
+            raise ProfileError(
+                f"{name or 'the layer'}: a budget takes every vector alike, and dac.input_range 'vector' and "
+                "adc.bound_management do not; set them to 'calibrated' and 0"
+            )
     model = copied(model).eval()
     remove_noise(model)
     numbers = count()

@@ -17,6 +17,7 @@ from ..kernels.conv_job import Job
 from ..kernels.tiles import Tile, cut
 from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import RowsAsImages
+from ..profile import Range
 from ..seeds import Key, Stream, derive
 from .adc_moments import adc_moments, beyond, sampled_moments
 
@@ -105,7 +106,7 @@ class Meter(RowsAsImages):
         if self.layer.profile.dac.inl is not None:
             parts = steps(converted, spec, self.layer.profile.dac)
             applied = sum((c * step for c, step in parts), torch.zeros_like(converted))
-        within = x.clamp(-alpha if spec.dac_signed else 0.0, alpha) if spec.dac_levels else x
+        within = x.clamp(*spec.dac_limits) if spec.dac_levels else x
         assert self.scaled is not None  # as the digital weights
         programmed = self.scaled.reshape(weight.shape)
         error = torch.zeros_like(exact)
@@ -219,7 +220,7 @@ class Meter(RowsAsImages):
         if adcs is not None:
             white = (total - noise.wander**2).clamp(min=0).expand_as(s)
             found = sampled_moments(s, white, adcs, scale, number, generator)
-        elif scale is None:
+        elif scale is None or isinstance(scale, Range):  # the latter have converters
             return
         else:
             found = adc_moments(s, total, scale, spec.adc_levels)

@@ -11,7 +11,7 @@ from ..errors import ProfileError, ShapeError
 from ..kernels import Backend, MatmulSpec, Read, reference
 from ..kernels.backends.reference import Reference
 from ..kernels.conversion import Conversion
-from ..profile import ADC, Noise
+from ..profile import ADC, Noise, Range
 from ..profile.kinds import ADC_KINDS
 from ..seeds import Key, Stream, derive
 from .distributions import shaped
@@ -89,7 +89,7 @@ class Converters(Backend):
             noisy = noisy + slow
         return self.base.convert(out, noisy.contiguous(), *adcs.arguments, tile, bits, first)
 
-    def conversion(self, full_scale: float | None, tile: int, like: Tensor) -> Conversion:
+    def conversion(self, full_scale: float | Range | None, tile: int, like: Tensor) -> Conversion:
         """Return one tile's ADCs, for sums like these (M, N, …); drawn when they are first asked for."""
         if not self.keeps:
             return self._conversion(full_scale, tile, like)
@@ -105,27 +105,28 @@ class Converters(Backend):
         """Return all that ADCs follow from, beside full scale, line and tile, for sums like these (M, N, …)."""
         return self.chip, self.adc, ADC_KINDS[self.adc.kind], like.shape[1], like.dtype, like.device
 
-    def _conversion(self, full_scale: float | None, tile: int, like: Tensor) -> Conversion:
+    def _conversion(self, full_scale: float | Range | None, tile: int, like: Tensor) -> Conversion:
         gains, offsets = self.errors(full_scale, tile, like)
         differs = bool(self.adc.gain_error or self.adc.offset_error)
         if full_scale is None:
             return Conversion((-math.inf, math.inf), 0.0, gains, offsets, None, differs)
-        step = full_scale / self.adc.levels if self.adc.levels else 0.0
+        step = self.step(full_scale) if self.adc.levels else 0.0
         table = self.transfer(full_scale, tile, like) if self.searches else None
         return Conversion(self.limits(full_scale), step, gains, offsets, table, differs)
 
-    def converted(self, partial: Tensor, full_scale: float | None, tile: int) -> tuple[Tensor, Tensor]:
+    def converted(self, partial: Tensor, full_scale: float | Range | None, tile: int) -> tuple[Tensor, Tensor]:
         """Convert noisy sums (M, N, …); return values in normalised units, and where they were out of range."""
         return reference.convert(partial, *self.conversion(full_scale, tile, partial).arguments)
 
-    def errors(self, full_scale: float | None, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def errors(self, full_scale: float | Range | None, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 + gain_tc, and offset_tc·full_scale in normalised units, of one tile's ADCs (N,)."""
         gains, offsets = like.new_ones(like.shape[1]), like.new_zeros(like.shape[1])
         if self.adc.gain_error:
             gains = gains + self.adc.gain_error * normals(like, self._seed, Stream.ADC_GAIN, tile, gains.shape)
         if self.adc.offset_error and full_scale is not None:
             drawn = normals(like, self._seed, Stream.ADC_OFFSET, tile, offsets.shape)
-            offsets = self.adc.offset_error * full_scale * drawn
+            size = full_scale.size if isinstance(full_scale, Range) else full_scale
+            offsets = self.adc.offset_error * size * drawn
         return gains, offsets
 
     @property
@@ -137,21 +138,29 @@ class Converters(Backend):
         """True where codes begin at thresholds of a table, and not half way between evenly spaced levels."""
         return self.adc.kind != "ideal" or self.adc.rounding == "down"
 
-    def limits(self, full_scale: float) -> tuple[float, float]:
+    def step(self, full_scale: float | Range) -> float:
+        """Return what two neighbouring levels of ADCs with bits differ by, normalised units."""
+        return (
+            full_scale.codes(self.adc.bits or 1)[2] if isinstance(full_scale, Range) else full_scale / self.adc.levels
+        )
+
+    def limits(self, full_scale: float | Range) -> tuple[float, float]:
         """Return the least and the largest sum that is not clipped, normalised units."""
+        if isinstance(full_scale, Range):
+            return full_scale.aligned(self.adc.bits)
         if self.adc.rounding == "nearest":
             return -full_scale if self.adc.signed else 0.0, full_scale
         step = full_scale / self.adc.levels
         return -(self.adc.levels + 1) * step if self.adc.signed else 0.0, full_scale + step
 
-    def register(self, full_scale: float | None) -> tuple[float, float]:
+    def register(self, full_scale: float | Range | None) -> tuple[float, float]:
         """Return the least and the largest sum over tiles that `sum_bits` hold, normalised units."""
         assert self.adc.sum_bits is not None
         assert full_scale is not None  # the profile says so
-        step, most = full_scale / self.adc.levels, 2 ** (self.adc.sum_bits - 1)
+        step, most = self.step(full_scale), 2 ** (self.adc.sum_bits - 1)
         return -most * step, (most - 1) * step
 
-    def transfer(self, full_scale: float, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def transfer(self, full_scale: float | Range, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the ADCs of one tile (one, or one for each of like's columns) make of a sum, normalised units.
 
         Returns
@@ -161,7 +170,7 @@ class Converters(Backend):
         outputs : Tensor (ADCs or 1, 2^bits)
             What codes 0, 1, … mean.
         """
-        bits, step = self.adc.bits or 1, full_scale / self.adc.levels
+        bits, step = self.adc.bits or 1, self.step(full_scale)
         codes = torch.arange(2**bits, device=like.device) - (2 ** (bits - 1) if self.adc.signed else 0)
 
         def draw(count: int, *, shared: bool = False) -> Tensor:

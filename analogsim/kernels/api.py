@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteError, ShapeError
+from ..errors import NonFiniteError, ProfileError, ShapeError
+from ..profile import Range
 from ..seeds import checked
 from .backend import HALF, Backend, BackendName
 from .clips import Clips
@@ -65,11 +66,14 @@ def tiled_matmul(
         (`memory.refuse_bodiless`).
     SeedError
         The seed or the stream is no whole number in [0, 2^64).
+    ProfileError
+        The spec's ADCs have a range [low, high], which only layers convert with.
     """
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
         raise ShapeError(f"x (M, K) and w (N, K) needed, got {tuple(x.shape)} and {tuple(w.shape)}")
     kernel = choose(x, backend)
     _same_kind(x, w, kernel, scale, bias)
+    _refuse_ranges(spec)
     return kernel.matmul(x, w, Read(spec, checked(seed), checked(stream, what="stream"), scale, bias, record_clips))
 
 
@@ -115,6 +119,7 @@ def tiled_conv(
         )
     kernel = choose(x, backend)
     _same_kind(x, w, kernel, scale, bias)
+    _refuse_ranges(spec)
     spec = spec if mapping is None else replace(spec, mapping=mapping)
     read = Read(spec, checked(seed), checked(stream, what="stream"), scale, bias, record_clips)
     if x.dtype not in HALF:
@@ -177,6 +182,11 @@ def _level(name: str, value: Tensor | float, x: Tensor) -> Tensor | float:
         raise ShapeError(f"{name}: one value, or one for each of {samples} samples, needed; got {described(value)}")
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     return value.detach().to(x.device, wide).reshape((-1, *[1] * (x.ndim - 1)) if x.ndim else ())
+
+
+def _refuse_ranges(spec: MatmulSpec) -> None:
+    if any(isinstance(scale, Range) for scale in spec.full_scales):
+        raise ProfileError("adc.full_scale: ADCs with a range [low, high] are of layers; give a number here")
 
 
 def _same_kind(x: Tensor, w: Tensor, kernel: Backend, scale: Tensor | None, bias: Tensor | None) -> None:

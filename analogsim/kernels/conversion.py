@@ -48,7 +48,7 @@ class Conversion:
 
 def of_spec(spec: MatmulSpec, tile: int) -> Conversion:
     """Return the ideal quantizers that `Backend.accumulate` takes from a spec."""
-    return _ideal(spec.full_scale(tile), spec.adc_levels)
+    return _ideal(spec.even_scale(tile), spec.adc_levels)
 
 
 @lru_cache(maxsize=256)

@@ -52,13 +52,13 @@ def dac(x: Tensor, spec: MatmulSpec) -> Tensor:
     if not spec.dac_levels:
         return x * (1 / spec.input_range)
     codes = x * (spec.dac_levels / spec.input_range)
-    return codes.clamp(-spec.dac_levels * spec.dac_signed, spec.dac_levels).round() / spec.dac_levels
+    return codes.clamp(*spec.dac_codes).round() / spec.dac_levels
 
 
 def dac_clipped(x: Tensor, spec: MatmulSpec) -> Tensor:
     """Return where the DAC clips its input (bool, shape of x)."""
-    low = -spec.input_range if spec.dac_signed else 0.0
-    return (x > spec.input_range) | (x < low)
+    low, high = spec.dac_limits
+    return (x > high) | (x < low)
 
 
 def adc(
@@ -85,7 +85,7 @@ def adc(
     if spec.noisy:
         n = philox.normals(tuple(partial.shape), seed, stream, tile, offset=offset, device=partial.device)
         partial = partial + noise_variance(partial, norm2, spec).sqrt() * n.to(partial.dtype)
-    full_scale = spec.full_scale(tile)
+    full_scale = spec.even_scale(tile)
     if full_scale is None:
         return partial, torch.zeros_like(partial, dtype=torch.bool)
     clipped = partial.abs() > full_scale

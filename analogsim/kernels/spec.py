@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..errors import ProfileError
-from ..profile import HardwareProfile
+from ..profile import HardwareProfile, Range
 from ..value import LARGEST_SCALE, LEAST_SCALE
 from .precision import PRECISIONS, Precision
 
@@ -25,8 +25,11 @@ class MatmulSpec:
         None neither rounds nor clips.
     dac_signed : bool
         Inputs in [-1, 1] or [0, 1].
-    adc_full_scale : float, tuple of float, or None
-        Partial sums clip to ±this, normalised units; a tuple holds one for each tile. None does not clip.
+    dac_lowest : int or None
+        Lowest code of an asymmetric DAC, whose 2^bits codes follow from it on; None: as `dac_signed` says.
+    adc_full_scale : float, Range, tuple of them, or None
+        Partial sums clip to ±this or to the range, normalised units; a tuple holds one for each tile. None does not
+        clip. (What has a range is converted by ADCs of its own, `Conversion`, and not by a backend's `accumulate`.)
     adc_bits : int or None
         None does not round.
     noise_output, noise_read, noise_multiplicative : float
@@ -41,20 +44,21 @@ class MatmulSpec:
     input_range: float = 1.0
     dac_bits: int | None = None
     dac_signed: bool = True
-    adc_full_scale: float | tuple[float, ...] | None = None
+    adc_full_scale: "float | Range | tuple[float | Range, ...] | None" = None
     adc_bits: int | None = None
     noise_output: float = 0.0
     noise_read: float = 0.0
     noise_multiplicative: float = 0.0
     precision: Precision = "ieee"
     mapping: Literal["channel", "im2col"] = "channel"
+    dac_lowest: int | None = None
 
     def __post_init__(self) -> None:
         _check_scale("input_range", self.input_range)
         if self.precision not in PRECISIONS:
             raise ProfileError(f"precision: must be one of {', '.join(PRECISIONS)} (got {self.precision!r})")
         for scale in self.full_scales:
-            _check_scale("adc.full_scale", scale)
+            _check_scale("adc.full_scale", scale.size if isinstance(scale, Range) else scale)
         if self.adc_bits is not None and not self.full_scales:
             raise ProfileError("adc.full_scale: an ADC with bits needs one (got None)")
 
@@ -62,11 +66,15 @@ class MatmulSpec:
     def of(
         cls,
         profile: HardwareProfile,
-        input_range: float = 1.0,
-        adc_full_scale: float | tuple[float, ...] | None = None,
+        input_range: float | Range = 1.0,
+        adc_full_scale: "float | Range | tuple[float | Range, ...] | None" = None,
         precision: Precision = "ieee",
     ) -> "MatmulSpec":
         """Take the scalars of a profile, with the two ranges that a layer may hold itself, and its precision."""
+        lowest = None
+        if isinstance(input_range, Range):
+            lowest, highest, step = input_range.codes(profile.dac.bits or 1)
+            input_range = max(-lowest, highest) * step
         return cls(
             profile.tile.rows,
             input_range,
@@ -79,12 +87,30 @@ class MatmulSpec:
             profile.noise.multiplicative,
             precision,
             profile.tile.mapping,
+            lowest,
         )
 
     @property
+    def dac_codes(self) -> tuple[int, int]:
+        """Lowest and highest DAC code: ±(2^(b-1)-1) signed, 0 and 2^b-1 unsigned; 0 and 0 for an ideal DAC."""
+        if self.dac_bits is None:
+            return 0, 0
+        if self.dac_lowest is not None:
+            return self.dac_lowest, self.dac_lowest + 2**self.dac_bits - 1
+        highest = 2 ** (self.dac_bits - self.dac_signed) - 1
+        return -highest * self.dac_signed, highest
+
+    @property
     def dac_levels(self) -> int:
-        """Largest DAC code: 2^(b-1)-1 signed, 2^b-1 unsigned; 0 for an ideal DAC."""
-        return 0 if self.dac_bits is None else 2 ** (self.dac_bits - self.dac_signed) - 1
+        """The DAC code farthest from 0, which stands for α; 0 for an ideal DAC."""
+        lowest, highest = self.dac_codes
+        return max(-lowest, highest)
+
+    @property
+    def dac_limits(self) -> tuple[float, float]:
+        """Least and largest input that a DAC with bits does not clip, activation units."""
+        lowest, highest = self.dac_codes
+        return self.input_range * (lowest / self.dac_levels), self.input_range * (highest / self.dac_levels)
 
     @property
     def adc_levels(self) -> int:
@@ -92,21 +118,28 @@ class MatmulSpec:
         return 0 if self.adc_bits is None else 2 ** (self.adc_bits - 1) - 1
 
     @property
-    def full_scales(self) -> tuple[float, ...]:
+    def full_scales(self) -> "tuple[float | Range, ...]":
         """The ADCs' full scales: one for all tiles, or one for each; none where they do not clip."""
         scale = self.adc_full_scale
-        return () if scale is None else scale if isinstance(scale, tuple) else (scale,)
+        return () if scale is None else (scale,) if isinstance(scale, float | int | Range) else scale
 
-    def full_scale(self, tile: int) -> float | None:
+    def full_scale(self, tile: int) -> "float | Range | None":
         """Return the full scale of one tile's ADCs."""
         scale = self.adc_full_scale
-        return scale[tile] if isinstance(scale, tuple) else scale
+        return scale if scale is None or isinstance(scale, float | int | Range) else scale[tile]
+
+    def even_scale(self, tile: int) -> float | None:
+        """Return the same of ADCs that reach as far below 0 as above, which are all that a backend itself converts."""
+        scale = self.full_scale(tile)
+        assert not isinstance(scale, Range)  # it has a `Conversion` of its own
+        return scale
 
     def check_tiles(self, count: int) -> None:
         """Refuse full scales of another number of tiles."""
-        if isinstance(self.adc_full_scale, tuple) and len(self.adc_full_scale) != count:
+        scales = self.adc_full_scale
+        if isinstance(scales, tuple) and not isinstance(scales, Range) and len(scales) != count:
             raise ProfileError(
-                f"adc.full_scale: {len(self.adc_full_scale)} values for {count} tiles; calibrate anew for these tiles"
+                f"adc.full_scale: {len(scales)} values for {count} tiles; calibrate anew for these tiles"
             )
 
     @property

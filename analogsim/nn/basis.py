@@ -11,10 +11,10 @@ from typing import Any
 from ..profile import HardwareProfile
 from ..value import Value
 
-INPUT = ("dac.signed", "dac.bits", "dac.step_bits", "dac.input_range")
+INPUT = ("dac.signed", "dac.bits", "dac.step_bits", "dac.input_range", "dac.symmetric")
 """The fields that an input range depends on."""
 FIELDS = (
-    *INPUT,
+    *INPUT[:4],
     "tile.rows",
     "tile.mapping",
     "weight.w_max",
@@ -28,6 +28,8 @@ FIELDS = (
     "tile.cols",
     "iv.second",
     "iv.third",
+    "dac.symmetric",
+    "adc.symmetric",
 )
 """The fields that a full scale depends on. It is relative to the input range, so that range's fields are among them.
 
@@ -60,6 +62,8 @@ def basis(profile: HardwareProfile, least_error: bool = True) -> tuple[float, ..
     for name in FIELDS:
         part, field = name.split(".")
         values[name] = getattr(getattr(profile, part), field)
+    if not isinstance(values["dac.input_range"], float | str):  # a constant range [low, high]: a word for both its ends
+        values["dac.input_range"] = repr(tuple(values["dac.input_range"]))
     values["dac.signed"] |= profile.dac.bits is None  # a DAC that does not clip treats signs alike
     if profile.weight.share != "tile":  # else it says which columns share a full scale of weights
         values["tile.cols"] = ANY

@@ -5,12 +5,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ShapeError
+from ..errors import ProfileError, ShapeError
 from ..kernels import ConvGeometry, uncompiled
 from ..kernels.memory import refuse_symbols
 from ..profile import HardwareProfile
 from .function import convolved, exact_dtype
 from .layer import AnalogLayer
+from .management import Management
 
 
 class AnalogSpatial(AnalogLayer):
@@ -79,6 +80,11 @@ class _AnalogConv(AnalogSpatial):
                 if size + 2 * pad < dilation * (kernel - 1) + 1:
                     raise ShapeError(f"{self._where()}: input {tuple(x.shape)} is smaller than the kernel")
             geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
+            if Management.of(self.profile) is not None:
+                raise ProfileError(
+                    f"{self._where()}: dac.input_range 'vector' and adc.bound_management are of layers that multiply "
+                    "rows, not of convolutions; give these a profile of their own with a calibrated one"
+                )
             return convolved(inputs, w, b, geometry, self.plan(inputs, w), self.learned_range).to(x.dtype)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ..errors import ConversionError
 from ..profile import HardwareProfile
-from .function import exact_dtype, multiplied
+from .function import exact_dtype
 from .layer import AnalogLayer
+from .management import multiplied
 from .surgery import forbid_fused_inference, plain_class, twin
 
 

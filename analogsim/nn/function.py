@@ -39,6 +39,10 @@ class Plan:
         Added to the bias, activation units; has no gradient.
     differentiable : bool
         Whether a backward may follow. Within a function of autograd, torch always says that none does.
+    management : Management or None
+        How rows are read each by itself (`management.py`).
+    noted : list or None
+        Where given, the clips of the read are appended to it.
     """
 
     programmed: Tensor
@@ -47,6 +51,8 @@ class Plan:
     read: Read
     differentiable: bool = True
     offset: Tensor | None = None
+    management: Any = None
+    noted: list[Clips | None] | None = None
 
     def tracks(self, *tensors: Tensor | None) -> bool:
         """Return whether autograd has anything to remember; functions of its own take longer than a small product."""
@@ -54,7 +60,8 @@ class Plan:
 
     def untracked(self, bias: Tensor | None) -> Read:
         """Return the read with its bias, where nobody asks for gradients."""
-        return replace(self.read, bias=self._added(None if bias is None else bias.detach()))
+        records = self.read.record_clips or self.noted is not None
+        return replace(self.read, bias=self._added(None if bias is None else bias.detach()), record_clips=records)
 
     def _added(self, bias: Tensor | None) -> Tensor | None:
         return bias if self.offset is None else self.offset if bias is None else bias + self.offset
@@ -66,11 +73,15 @@ class Plan:
         gains = None if self.read.tile_gains is None else self.read.tile_gains[:, outputs]
         read = replace(self.read, seed=seed, stream=stream, scale=scale, tile_gains=gains)
         offset = None if self.offset is None else self.offset[outputs]
-        return Plan(self.programmed[outputs], w_eff, self.kernel.part(outputs), read, self.differentiable, offset)
+        kernel = self.kernel.part(outputs)
+        return Plan(
+            self.programmed[outputs], w_eff, kernel, read, self.differentiable, offset, self.management, self.noted
+        )
 
     def reads(self, ctx: Any, bias: Tensor | None, alpha: Tensor | None) -> Read:
         """Return the read with its bias; it records what ADCs clip where a gradient of x, W or α needs that."""
         wanted = self.differentiable and any((*ctx.needs_input_grad[:2], alpha is not None))
+        wanted = wanted or self.noted is not None
         return replace(self.read, bias=self._added(bias), record_clips=wanted)
 
 
@@ -101,6 +112,8 @@ class CrossbarLinear(torch.autograd.Function):
         """Compute the product; x, the weights and the bits of what ADCs clipped are held for backward."""
         read = plan.reads(ctx, bias, alpha)
         out, clips = plan.kernel.matmul(x, plan.programmed, read)
+        if plan.noted is not None:
+            plan.noted.append(clips)
         ctx.save_for_backward(x, weight, plan.w_eff, *(() if alpha is None else (out.clone(), read.bias)))
         ctx.kernel, ctx.read, ctx.clips, ctx.programmed = plan.kernel, read, clips, plan.programmed
         return out
@@ -113,7 +126,7 @@ class CrossbarLinear(torch.autograd.Function):
         x, weight, w_eff, *kept = ctx.saved_tensors
         w = weight if w_eff is None else w_eff
         read = ctx.read
-        spec, clips = read.spec, _of_live_outputs(ctx.clips, read)
+        spec, clips = read.spec, of_live_outputs(ctx.clips, read)
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         needs = need_x or bool(kept), need_w
         grad_x, grad_w = ctx.kernel.matmul_backward(g, x, w, spec, clips, needs)
@@ -124,7 +137,7 @@ class CrossbarLinear(torch.autograd.Function):
         return (grad_x, grad_w, g.sum(0) if need_b else None, None, grad_alpha)
 
 
-def _of_live_outputs(clips: Clips | None, read: Read) -> Clips | None:
+def of_live_outputs(clips: Clips | None, read: Read) -> Clips | None:
     """Return what ADCs clipped, but for outputs whose weights are all 0 (with full scales of tiles: all 0 in the tile).
 
     The sum of such an output is noise and offsets. That it clips says nothing of weights which training might put
@@ -214,7 +227,7 @@ class CrossbarConv(torch.autograd.Function):
             weight if w_eff is None else w_eff,
             ctx.read.spec,
             ctx.geometry,
-            _of_live_outputs(ctx.clips, ctx.read),
+            of_live_outputs(ctx.clips, ctx.read),
             (need_x, need_w),
         )
         grad_b = g.sum((0, *range(2, g.ndim))) if need_b else None
@@ -230,7 +243,10 @@ def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, alpha
     if plan.tracks(x, weight, bias, alpha):
         out: Tensor = CrossbarLinear.apply(x, weight, bias, plan, alpha)
         return out
-    return plan.kernel.matmul(x.detach(), plan.programmed, plan.untracked(bias))[0]
+    found, clips = plan.kernel.matmul(x.detach(), plan.programmed, plan.untracked(bias))
+    if plan.noted is not None:
+        plan.noted.append(clips)
+    return found
 
 
 def convolved(

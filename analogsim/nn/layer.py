@@ -24,13 +24,14 @@ from ..kernels.dispatch import find
 from ..kernels.memory import refuse_symbols
 from ..kernels.philox import seed_of_call
 from ..kernels.weights import Copy, by_tile
-from ..profile import HardwareProfile
+from ..profile import HardwareProfile, Range
 from ..profile.kinds import CELL_MODELS
 from ..seeds import Key, Stream, checked, derive, next_call, numbered
 from ..value import LEAST_SCALE
 from .basis import INPUT, basis, changed
 from .correction import KEYS, Correction
-from .function import Plan, exact_dtype, multiplied
+from .function import Plan, exact_dtype
+from .management import Management, multiplied
 from .matrix import ProgrammedMatrix, cells_of, layout
 from .surgery import _forbid_fused_inference, allow_fused_inference, twin  # noqa: F401  # pickles name the hook here
 
@@ -49,11 +50,13 @@ class AnalogLayer(nn.Module):
     ----------
     profile : HardwareProfile
         The hardware; may be assigned anew at any time.
-    input_range : Tensor (), buffer
-        α, activation units; NaN until calibrated. Used where the profile's `dac.input_range` is "calibrated".
-    adc_full_scale : Tensor () or (tiles,), buffer
+    input_range : Tensor () or (2,), buffer
+        α, activation units, or with `dac.symmetric: false` its two ends; NaN until calibrated. Used where the profile's
+        `dac.input_range` is "calibrated".
+    adc_full_scale : Tensor (), (tiles,), (1, 2) or (tiles, 2), buffer
         Normalised units, one for the layer or one for each cut of its rows into tiles (column tiles and groups share
-        it); NaN until calibrated. Used where the profile's `adc.full_scale` is "calibrated".
+        it), with `adc.symmetric: false` two ends each; NaN until calibrated. Used where the profile's `adc.full_scale`
+        is "calibrated".
     chip_seed : int or None
         What was drawn when the layer was programmed (`analogsim.program`), as a seed; None until then. It is in the
         `state_dict` but no buffer: what averages, casts or empties buffers would make it another chip's.
@@ -210,7 +213,8 @@ class AnalogLayer(nn.Module):
         if weight.stride(-1) != 1:  # to turn it takes longer than to read what is kept
             return None
         kernel = self._kernel(x)
-        if not kernel.programs(len(x), len(weight)) or self.learned_range is not None:
+        managed = Management.of(self.profile) is not None
+        if managed or not kernel.programs(len(x), len(weight)) or self.learned_range is not None:
             return None
         spec = self.spec(x)
         read = Read(spec, *self.draw(spec), w_max=weight.new_empty(len(weight)))
@@ -314,7 +318,7 @@ class AnalogLayer(nn.Module):
             if kernel.reads_chips and chip is not None and DeviceKernel.needed(chip, self.profile):
                 kernel = DeviceKernel(kernel, chip, self.profile, observer=True)
             read = Read(self._observer.spec(self, x), scale=matrix.w_max, tile_gains=matrix.tile_gains)
-            return Plan(matrix.programmed, None, kernel, read, False)
+            return Plan(matrix.programmed, None, kernel, read, False, management=Management.of(self.profile))
         spec = self.spec(x)
         kernel = self._kernel(x)
         # Asked here: within autograd's functions it is always off.
@@ -324,7 +328,7 @@ class AnalogLayer(nn.Module):
             kernel = DeviceKernel(kernel, chip, self.profile, slopes=slopes)
         read = Read(spec, *self.draw(spec), matrix.gain(spec.input_range), tile_gains=matrix.tile_gains)
         w_eff = matrix.effective if differentiable and not matrix.exact else None
-        return Plan(matrix.programmed, w_eff, kernel, read, differentiable, matrix.offset)
+        return Plan(matrix.programmed, w_eff, kernel, read, differentiable, matrix.offset, Management.of(self.profile))
 
     @property
     def learned_range(self) -> Tensor | None:
@@ -338,32 +342,38 @@ class AnalogLayer(nn.Module):
         seed = seed_of_call(self.seed, self.input_range.device, training=True)
         return seed if self.seed is None else derive(seed, Key.TRAINING_CHIP, self.stream, next_call(self))
 
-    def _input_range(self, x: Tensor) -> float:
+    def _input_range(self, x: Tensor) -> float | Range:
         rule = self.profile.dac.input_range
-        if isinstance(rule, float):
+        if isinstance(rule, float | Range):
             return rule
+        if rule == "vector":  # rows are divided by their own before (`management.py`)
+            return 1.0
         noise, linear = self.profile.noise, not self.profile.iv.any
         plain = self.profile.dac.bits is None and self.profile.adc.full_scale is None
         if plain and linear and not (noise.output or noise.wander):
             return 1.0  # α cancels
         if rule == "dynamic":
-            top = float(x.detach().abs().amax()) if x.numel() else 0.0
+            low, high = (float(end) for end in x.detach().aminmax()) if x.numel() else (0.0, 0.0)
+            found = Range(min(low, 0.0), max(high, 0.0))
+            top = found.size
             if not math.isfinite(top):
                 raise NonFiniteError(
                     f"{self._where()}: its input holds {top}, so that a dynamic input range has no value; check the "
                     "data and the layers before"
                 )
-            return max(top, LEAST_SCALE)
+            if self.profile.dac.symmetric:
+                return max(top, LEAST_SCALE)
+            return found if top >= LEAST_SCALE else Range(0.0, LEAST_SCALE)
         return self._calibrated("input_range", "dac.input_range")
 
-    def _full_scale(self) -> float | tuple[float, ...] | None:
+    def _full_scale(self) -> float | Range | tuple[float | Range, ...] | None:
         rule = self.profile.adc.full_scale
         return self._calibrated("adc_full_scale", "adc.full_scale") if rule == "calibrated" else rule
 
     def _calibrated(self, name: Literal["input_range", "adc_full_scale"], field: str) -> Any:
         values = self._numbers(name)
-        value = values if isinstance(values, float) else tuple(values)
-        if math.isnan(sum(value) if isinstance(value, tuple) else value):
+        value = _ranges([values] if name == "input_range" and isinstance(values, list) else values)
+        if value is None:
             raise CalibrationError(
                 f"{self._where()}: {field} is 'calibrated' but was never set; run "
                 f"calibrate(model, batches) first, or give {field} a number in the profile"
@@ -374,7 +384,21 @@ class AnalogLayer(nn.Module):
             raise CalibrationError(
                 f"{self._where()}: {field} was calibrated for another {now}; run calibrate(model, batches) again"
             )
-        return value
+        converter = field.split(".")[0]
+        symmetric = getattr(self.profile, converter).symmetric
+        several = isinstance(value, tuple) and not isinstance(value, Range)
+        each: tuple[float | Range, ...] = value if several else (value,)
+        for one in each:
+            if isinstance(one, Range) and (symmetric or not (one.low <= 0 <= one.high and one.size > 0)):
+                raise CalibrationError(
+                    f"{self._where()}: {field} holds {tuple(one)}, which is no range of a converter with "
+                    f"{converter}.symmetric: {str(symmetric).lower()}; run calibrate(model, batches) again"
+                )
+        if symmetric:
+            return value
+        # What was set by hand as one number is a range that reaches as far on both sides.
+        ranges = tuple(one if isinstance(one, Range) else Range(-one, one) for one in each)
+        return ranges if several else ranges[0]
 
     def outlived(self, name: str) -> list[str]:
         """Return the profile's fields that a range (one of `RANGES`) was calibrated for another value of."""
@@ -497,6 +521,23 @@ class AnalogLayer(nn.Module):
             # torch.nn.DataParallel makes its replicas anew in every step, so that what they count is lost.
             replica.seed, replica.calls = derive(self.seed, Key.REPLICA, next_call(self)), 0
         return replica
+
+
+def _ranges(values: Any) -> Any:
+    """Return what a range's buffer holds as `MatmulSpec` takes it: a number, a Range, or a tuple of them; None for NaN.
+
+    Parameters
+    ----------
+    values : float or list
+        A full scale, those of tiles, two ends, or a list of two ends for each tile (or, if it is one, for all).
+    """
+    if isinstance(values, float):
+        return None if math.isnan(values) else values
+    if any(_ranges(value) is None for value in values):
+        return None
+    if isinstance(values[0], list):
+        return Range(*values[0]) if len(values) == 1 else tuple(Range(*ends) for ends in values)
+    return tuple(values)
 
 
 def analog_layers(model: nn.Module) -> Iterator[tuple[str, AnalogLayer]]:

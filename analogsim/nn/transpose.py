@@ -12,7 +12,8 @@ from ..errors import ShapeError
 from ..kernels import Backend, choose, uncompiled
 from ..kernels.overlap import Overlap, patches
 from .conv import AnalogSpatial
-from .function import exact_dtype, multiplied
+from .function import exact_dtype
+from .management import multiplied
 
 DIGITAL: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 

@@ -2,7 +2,7 @@
 
 from .array import Noise, Percentile, Tile, Weight
 from .cells import Cells, Drift, Faults, Flicker, Programming
-from .converters import ADC, DAC
+from .converters import ADC, DAC, Range
 from .cost import Cost
 from .hardware import HardwareProfile, presets
 from .iv import IV, Curve, LogPolynomial
@@ -28,6 +28,7 @@ __all__ = [
     "Noise",
     "Percentile",
     "Programming",
+    "Range",
     "Saturating",
     "SignedLaw",
     "Table",

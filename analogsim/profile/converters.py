@@ -3,11 +3,11 @@
 Partial sums are in *normalised units*, as `array.py` defines them.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from ..value import FullScale, NonNegative, Value
+from ..value import LARGEST_SCALE, LEAST_SCALE, FullScale, NonNegative, Value
 from .kinds import ADC_KINDS
 from .transfer import OF_ADC, OF_DAC, ADCTransfer, DACTable
 
@@ -20,6 +20,65 @@ def levels(bits: int | None, signed: bool) -> int:
     return 0 if bits is None else 2 ** (bits - signed) - 1
 
 
+class Range(NamedTuple):
+    """An asymmetric range, low ≤ 0 ≤ high: what a converter of 2^bits levels covers that need not be as far from 0 on
+    both sides.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def size(self) -> float:
+        """The magnitude of the end that is farther from 0."""
+        return max(-self.low, self.high)
+
+    def scaled(self, factor: float) -> "Range":
+        """Return the same range in other units."""
+        return Range(self.low * factor, self.high * factor)
+
+    def codes(self, bits: int) -> tuple[int, int, float]:
+        """Return the lowest and the highest code, and the step: levels are the whole multiples of it in between.
+
+            step = (high - low)/(2^bits - 1),    lowest = -round(-low/step),    highest = lowest + 2^bits - 1
+
+        So the range is shifted by half a step at most, that 0 is a level.
+        """
+        many = 2**bits - 1
+        step = (self.high - self.low) / many
+        lowest = -round(-self.low / step)
+        return lowest, lowest + many, step
+
+    def aligned(self, bits: int | None) -> "Range":
+        """Return the least and the largest level of a converter with this range; without bits, the range."""
+        if bits is None:
+            return self
+        lowest, highest, step = self.codes(bits)
+        return Range(lowest * step, highest * step)
+
+
+def _range(value: Any) -> Range:
+    """Read a pair, and refuse one that float32 cannot convert with or that does not hold 0."""
+    low, high = value
+    if not (low <= 0 <= high and LEAST_SCALE <= max(-low, high) <= LARGEST_SCALE):
+        raise ValueError(f"a range [low, high] needs low <= 0 <= high, and an end in {LEAST_SCALE:.1e} … 1.3e+33")
+    return Range(low, high)
+
+
+_End = Annotated[float, Field(strict=True)]
+Ends = Annotated[tuple[_End, _End], AfterValidator(_range)]
+
+
+def _fits_symmetry(symmetric: bool, signed: bool, name: str, value: object) -> None:
+    """Refuse a constant range, or a sign, of the other kind."""
+    if symmetric and isinstance(value, Range):
+        raise ValueError(f"{name}: a range [low, high] is of symmetric: false")
+    if not symmetric and isinstance(value, float):
+        raise ValueError(f"{name}: with symmetric: false it is a range [low, high]")
+    if not (symmetric or signed):
+        raise ValueError("signed: false is of symmetric: true (a range [low, high] says itself what it holds below 0)")
+
+
 class DAC(Value):
     """Digital-to-analog converter at the crossbar's inputs."""
 
@@ -28,9 +87,13 @@ class DAC(Value):
     null: neither rounds nor clips."""
     signed: bool = True
     """true: inputs in [-1, 1]; false: inputs in [0, 1] (negative inputs clip to 0)."""
-    input_range: FullScale | Literal["calibrated", "dynamic"] = "calibrated"
-    """Input full scale α in activation units: a constant, `calibrated` (constant, stored in each layer by calibrate()),
-    or `dynamic` (absolute maximum of each batch; for comparison, no chip does this)."""
+    symmetric: bool = True
+    """false: inputs clip to a range [low, high] with low <= 0 <= high, and 2^bits levels lie (high-low)/(2^bits-1)
+    apart, one of them at 0, for which the range is shifted by half a step at most."""
+    input_range: FullScale | Ends | Literal["calibrated", "dynamic", "vector"] = "calibrated"
+    """Input full scale α in activation units: a constant (with `symmetric: false` [low, high]), `calibrated` (constant,
+    stored in each layer by calibrate()), `vector` (absolute maximum of each input vector: noise management), or
+    `dynamic` (absolute maximum of each batch, or its least and largest value; for comparison, no chip does this)."""
 
     step_bits: Bits | None = None
     """Bits converted at once: the DAC's bits (of a signed one, its magnitude's) are applied in slices of this many, the
@@ -42,7 +105,7 @@ class DAC(Value):
 
     @model_validator(mode="after")
     def _bits_fit_together(self) -> Self:
-        if self.signed and self.bits == 1:
+        if self.signed and self.symmetric and self.bits == 1:
             raise ValueError("a signed DAC needs at least 2 bits (1 bit leaves no level but 0)")
         if self.step_bits is not None and (self.bits is None or self.step_bits > self.bits - self.signed):
             raise ValueError(f"step_bits must be at most the DAC's own bits of magnitude (got {self.step_bits})")
@@ -50,6 +113,15 @@ class DAC(Value):
             if self.bits is None:
                 raise ValueError("inl is of a DAC with bits")
             self.inl.levels(self.step_levels, self.signed)
+        _fits_symmetry(self.symmetric, self.signed, "input_range", self.input_range)
+        if not self.symmetric and self.input_range == "vector":
+            raise ValueError("input_range 'vector' is of symmetric: true")
+        if not self.symmetric and (self.bits is None or self.step_bits is not None):
+            raise ValueError(
+                "symmetric: false is of a DAC with bits, all of which it applies at once (step_bits: null)"
+            )
+        if not self.symmetric and self.inl is not None:
+            raise ValueError("inl is of a DAC with symmetric: true")
         return self
 
     @property
@@ -75,9 +147,12 @@ class ADC(Value):
 
     bits: SignedBits | None = None
     """Resolution in bits, signed: step full_scale/(2^(b-1)-1). null: does not round."""
-    full_scale: FullScale | Literal["calibrated"] | None = "calibrated"
-    """Partial sums clip to ±full_scale, normalised units: a constant, or `calibrated` (stored in each layer by
-    calibrate()). null (only with bits: null): does not clip."""
+    symmetric: bool = True
+    """false: partial sums clip to a range [low, high] with low <= 0 <= high, and 2^bits levels lie
+    (high-low)/(2^bits-1) apart, one of them at 0, for which the range is shifted by half a step at most."""
+    full_scale: FullScale | Ends | Literal["calibrated"] | None = "calibrated"
+    """Partial sums clip to ±full_scale, normalised units: a constant (with `symmetric: false` [low, high]), or
+    `calibrated` (stored in each layer by calibrate()). null (only with bits: null): does not clip."""
     per: Literal["network", "layer", "tile"] = "layer"
     """Which ADCs share one calibrated full_scale: all of the network's, a layer's, or a tile's (one cut of a layer's
     rows; its column tiles and groups share it). It matters only where full_scale is `calibrated`."""
@@ -87,7 +162,8 @@ class ADC(Value):
     gain_error: NonNegative = 0.0
     """Standard deviation between ADCs (one each tile and bit line) of their gain, fraction; drawn once for a chip."""
     offset_error: NonNegative = 0.0
-    """Standard deviation between ADCs of their offset, fraction of full scale; drawn once for a chip."""
+    """Standard deviation between ADCs of their offset, fraction of full scale (of a range [low, high], of its end
+    farther from 0); drawn once for a chip."""
     kind: Annotated[str, AfterValidator(ADC_KINDS.check), WithJsonSchema(ADC_KINDS.schema)] = "ideal"
     """Where the thresholds are: ideal: evenly spaced. sar: of a capacitive DAC in each ADC, searched bit by bit.
     ramp: between the levels of one capacitive DAC a tile, whose ramp all its columns are compared with. Others where a
@@ -100,6 +176,9 @@ class ADC(Value):
     sum_bits: SignedBits | None = None
     """Bits of the signed register in which a layer's conversions, tile after tile, are added up in units of their step
     (of each slice and step of inputs by itself): the sum saturates at -2^(b-1) and 2^(b-1)-1. null: never."""
+    bound_management: Annotated[int, Field(ge=0, le=64)] = 0
+    """How often at most an input vector is read again, each time with its inputs halved, because one of its partial
+    sums was beyond the range (iterative bound management); its outputs are doubled as often. 0: all are read once."""
     inl: float = 0.0
     """ramp: integral non-linearity, LSB: levels are shifted by inl·(1 - z²), z from -1 to 1 over the range."""
 
@@ -125,8 +204,13 @@ class ADC(Value):
             raise ValueError("sum_bits counts steps of the ADC: it needs bits, and one full_scale a layer (per: layer)")
         if self.inl and self.kind in ("ideal", "sar", "measured"):
             raise ValueError("inl is of a kind 'ramp'")
-        if (self.offset_error or not self.signed) and self.full_scale is None:
-            raise ValueError("offset_error and an unsigned range need a full_scale")
+        if (self.offset_error or not self.is_even) and self.full_scale is None:
+            raise ValueError("offset_error, an unsigned and an asymmetric range need a full_scale")
+        if self.bound_management and self.full_scale is None:
+            raise ValueError("bound_management is of an ADC that clips: it needs a full_scale")
+        _fits_symmetry(self.symmetric, self.signed, "full_scale", self.full_scale)
+        if not self.symmetric and (self.kind != "ideal" or self.rounding == "down"):
+            raise ValueError("symmetric: false is of a kind 'ideal' that rounds to the nearest level")
         return self
 
     @property
@@ -135,9 +219,14 @@ class ADC(Value):
         return levels(self.bits, self.signed)
 
     @property
+    def is_even(self) -> bool:
+        """True where the range reaches as far below 0 as above."""
+        return self.signed and self.symmetric
+
+    @property
     def is_plain(self) -> bool:
         """True for the ideal quantizer to the nearest, with a symmetric range and an endless sum."""
-        ideal = self.signed and self.kind == "ideal" and self.rounding == "nearest" and self.sum_bits is None
+        ideal = self.is_even and self.kind == "ideal" and self.rounding == "nearest" and self.sum_bits is None
         return ideal and not self.has_errors
 
     @property

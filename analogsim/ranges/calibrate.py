@@ -16,9 +16,9 @@ from ..nn import AnalogLayer
 from ..nn.basis import basis
 from ..nn.observing import observed
 from ..noise import without_noise
+from ..profile import Range
 from ..value import LARGEST_SCALE, LEAST_SCALE
-from .full_scale import best_scale, conversion_error, least, least_error
-from .histogram import Histogram, pooled
+from .kinds import hull, of_adc, of_dac, scaled, size
 from .observer import Observer
 
 Method = Literal["maximum", "percentile", "mse", "noise-aware"]
@@ -43,7 +43,8 @@ def calibrate(
     data. Then
 
     * `maximum`: the largest magnitudes; nothing of this data clips, but what is below 0 where a converter has no sign.
-    * `percentile`: percentiles of the magnitudes.
+    * `percentile`: percentiles of the magnitudes; of an asymmetric converter, half of what it leaves out at either
+      end.
     * `mse`: α and F that each minimise the mean square error of their own converter, E[(Q(v) − v)²] with Q clipping to
       the range and rounding to the profile's bits, on noise-free data.
     * `noise-aware`: α and F that together minimise the layer's output error under the profile's noise,
@@ -55,6 +56,10 @@ def calibrate(
       inputs, but rounds them more coarsely and makes σ_out larger in activation units. Errors of different inputs and
       tiles count as uncorrelated, and noise of any distribution as normal. An ideal DAC sets no limit to the signal;
       its α is then the largest input.
+
+    A converter with `symmetric: false` gets a range [low, high] in the place of ±α or ±F: the least and the largest
+    value and 0, percentiles, or both ends of least error; then moved by at most half a step, so that 0 is a level. α is
+    the magnitude of the end that is farther from 0.
 
     Slices of weights and steps of inputs are converted by themselves, and so are their sums counted; in J each
     conversion has the square of the coefficient that it is added up with. Steps are those of the DAC's range where it
@@ -84,7 +89,8 @@ def calibrate(
     Returns
     -------
     dict
-        Layer name → {"input_range": activation units, "adc_full_scale": normalised units (a list for tiles),
+        Layer name → {"input_range": activation units, "adc_full_scale": normalised units (a list for tiles;
+        of `symmetric: false` `Range`s, low and high, in the place of numbers),
         "input_clipped", "adc_clipped": fractions of these batches' inputs and noise-free partial sums beyond them}, and
         "assumed" → why, where these batches do not tell a range.
 
@@ -123,11 +129,11 @@ def calibrate(
             f"batches: the inputs of all layers ({', '.join(one.name or 'the layer' for one in layers)}) are all zero, "
             "or they were never called; give other batches"
         )
-    most = max(one.top for one in found), max(one.full_scale() for one in found)
+    most = hull([one.top for one in found]), hull([one.full_scale() for one in found])
     for one in layers:
         if one.idle:
-            one.top, one.guess = most
-            one.alpha = one.given or one.top
+            one.top, one.guess = one.dac.of(most[0]), one.adc.of(most[1])
+            one.set_alpha()
     shared = [one for one in found if (per or one.layer.profile.adc.per) == "network"]
     common = _common(shared) if shared else most[1]
     report = {}
@@ -154,7 +160,9 @@ def _say_assumed(layers: list["_Layer"]) -> None:
 
 def _has_constants(layer: AnalogLayer) -> bool:
     """Return whether a range is given, so that data may clip whatever the method."""
-    return isinstance(layer.profile.dac.input_range, float) or isinstance(layer.profile.adc.full_scale, float)
+    return isinstance(layer.profile.dac.input_range, float | Range) or isinstance(
+        layer.profile.adc.full_scale, float | Range
+    )
 
 
 @dataclass
@@ -168,8 +176,12 @@ class _Layer:
     percentile: float
 
     def __post_init__(self) -> None:
-        self.sums = pooled(self.seen.sums or [Histogram()])
-        self.assumed, self.guess = "", 0.0
+        profile = self.layer.profile
+        dac = profile.dac
+        self.dac, self.adc = of_dac(dac), of_adc(profile.adc)
+        self.sums = self.adc.pooled(self.seen.sums or [self.adc.histogram(True)])
+        self.assumed: str = ""
+        self.guess: Any = None
         for what, histogram in (("inputs", self.seen.inputs), ("partial sums", self.sums)):
             if not math.isfinite(histogram.maximum):
                 raise CalibrationError(f"{self.name}: its {what} are not finite; check the batches and the weights")
@@ -178,54 +190,63 @@ class _Layer:
             if not histogram.maximum:
                 zero = "all 0 or below, and their converter has no sign" if histogram.below else "all zero"
                 self.assumed = f"its {what} are {zero}" if self.seen.inputs.number else "the network never called it"
-            elif not self._percentile(histogram):
+            elif not size(self._percentile(histogram)):
                 self.assumed = f"its {what} are all zero at this percentile: their maximum"
         if self.method == "noise-aware" and not math.isfinite(sum(norm for norm, _ in self.seen.norms)):
             raise CalibrationError(f"{self.name}: its inputs are too large for read noise; their squares overflow")
-        profile = self.layer.profile
-        dac = profile.dac
-        self.given = dac.input_range if isinstance(dac.input_range, float) else None
-        self.dac_levels, self.adc_levels = dac.levels, profile.adc.levels
+        self.given = dac.input_range if isinstance(dac.input_range, float | Range) else None
+        if dac.input_range == "vector":  # inputs were seen as they are converted, each vector by its own largest
+            self.given = 1.0
         if self.idle:
             return
-        self.top = self._usable("inputs", self._input_range())
-        self.alpha = self.given or self.top
+        self.top = self._usable("inputs", self.dac.aligned(self._input_range()))
+        self.set_alpha()
         if not self.sums.maximum:  # what weights drawn from [-1, 1] would make of these inputs, four deviations
             square = min(1.0, self.seen.inputs.mean_square / self.alpha**2)
             square = square if dac.step_bits is None else max(square, 0.4)  # low digits are as good as uniform
-            self.guess = 4 * math.sqrt(max(1.0, self.seen.rows) * square / 3)
+            self.guess = self.adc.of(4 * math.sqrt(max(1.0, self.seen.rows) * square / 3))
+
+    def set_alpha(self) -> None:
+        """Take the range that inputs are converted with: the profile's, or what was found."""
+        self.range = self.top if self.given is None else self.dac.aligned(self.given)
+        self.alpha = size(self.range)
 
     @property
     def idle(self) -> bool:
         """True where nothing but zeros was seen of the inputs, so that other layers' ranges must do."""
         return not self.seen.inputs.maximum
 
-    def _percentile(self, histogram: Histogram) -> float:
-        return histogram.percentile(self.percentile) if self.method == "percentile" else histogram.maximum
+    def _percentile(self, histogram: Any) -> Any:
+        return histogram.percentile(self.percentile) if self.method == "percentile" else self._all(histogram)
 
-    def _own(self, histogram: Histogram) -> float:
-        return self._percentile(histogram) or histogram.maximum
+    def _all(self, histogram: Any) -> Any:
+        return (self.dac if histogram is self.seen.inputs else self.adc).all(histogram)
 
-    def _input_range(self) -> float:
+    def _own(self, histogram: Any) -> Any:
+        found = self._percentile(histogram)
+        return found if size(found) else self._all(histogram)
+
+    def _input_range(self) -> Any:
         inputs, noise = self.seen.inputs, self.layer.profile.noise
-        if self.method in ("maximum", "percentile") or not self.dac_levels:
+        if self.method in ("maximum", "percentile") or self.layer.profile.dac.bits is None:
             return self._own(inputs)
-        scaled = noise.output or noise.wander or isinstance(self.layer.profile.adc.full_scale, float)
-        if self.method == "mse" or not scaled or not self.sums.maximum:
-            return best_scale(inputs, self.dac_levels)
+        of_alpha = noise.output or noise.wander or isinstance(self.layer.profile.adc.full_scale, float | Range)
+        if self.method == "mse" or not of_alpha or not self.sums.maximum:
+            return self.dac.best(inputs)
         fixed, tiles = self.layer.profile.adc.full_scale, len(self.seen.sums)
         steps = sum(coefficient**2 for coefficient in step_coefficients(self.layer.profile.dac))
         weight = self.seen.gain_power * self.seen.plane_power * steps
 
         def error(alphas: np.ndarray) -> np.ndarray:
-            total = self.seen.row_power * conversion_error(inputs, alphas, self.dac_levels)
+            ranges = [self.dac.of_size(inputs, float(alpha)) for alpha in alphas]
+            total = self.seen.row_power * self.dac.errors(inputs, ranges)
             for index, alpha in enumerate(alphas):
                 unit = self.unit(float(alpha))
                 sigma = math.sqrt(self.variance(unit))
-                if isinstance(fixed, float):
-                    adc = float(conversion_error(self.sums, np.array([unit * fixed]), self.adc_levels, sigma)[0])
+                if isinstance(fixed, float | Range):
+                    adc = float(self.adc.errors(self.sums, [scaled(fixed, unit)], sigma)[0])
                 else:
-                    adc = 0.0 if fixed is None else least_error(self.sums, self.adc_levels, sigma)
+                    adc = 0.0 if fixed is None else self.adc.least_error(self.sums, sigma)
                 total[index] += (alpha / unit) ** 2 * weight * tiles * (sigma**2 + adc)
             return total
 
@@ -233,15 +254,17 @@ class _Layer:
         grid = inputs.maximum * np.geomspace(2.0**-8, 1, 25)
         near = int(np.argmin(error(grid)))
         grid = np.geomspace(grid[max(near - 1, 0)], grid[min(near + 1, len(grid) - 1)], 13)
-        return float(grid[int(np.argmin(error(grid)))])
+        return self.dac.of_size(inputs, float(grid[int(np.argmin(error(grid)))]))
 
-    def _usable(self, what: str, scale: float) -> float:
+    def _usable(self, what: str, scale: Any) -> Any:
         """Return a full scale that float32 can convert with: what is smaller than the least counts as zero."""
-        if not scale <= LARGEST_SCALE:  # NaN, too, where the squares that read noise needs overflow
+        if not size(scale) <= LARGEST_SCALE:  # NaN, too, where the squares that read noise needs overflow
             raise CalibrationError(
-                f"{self.name}: its {what} reach {scale:.3g}, and a full scale at most {LARGEST_SCALE:.2g}; check the "
-                "batches and the weights"
+                f"{self.name}: its {what} reach {size(scale):.3g}, and a full scale at most {LARGEST_SCALE:.2g}; check "
+                "the batches and the weights"
             )
+        if isinstance(scale, Range):
+            return scale if scale.size >= LEAST_SCALE else Range(0.0, LEAST_SCALE)
         return max(scale, LEAST_SCALE)
 
     def unit(self, alpha: float) -> float:
@@ -257,18 +280,23 @@ class _Layer:
         white = unit**2 * (noise.output**2 + noise.wander**2)
         return white + noise.read**2 * length2 + noise.multiplicative**2 * sums.mean_square
 
-    def full_scale(self, tile: int | None = None) -> float:
+    def full_scale(self, tile: int | None = None) -> Any:
         """F of the layer or of one tile, normalised units."""
-        if self.guess:
+        if self.guess is not None:
             return self.guess
         sums = self.sums if tile is None else self.seen.sums[tile]
         if self.method in ("maximum", "percentile"):
             # A tile that saw only zeros converts only zeros: any full scale does.
-            return (self._own(sums) or self._own(self.sums)) / self.unit(self.alpha)
-        sigma = math.sqrt(self.variance(self.unit(self.alpha), tile)) if self.method == "noise-aware" else 0.0
-        return (best_scale(sums, self.adc_levels, sigma) or self.sums.maximum) / self.unit(self.alpha)
+            found = self._own(sums)
+        else:
+            sigma = math.sqrt(self.variance(self.unit(self.alpha), tile)) if self.method == "noise-aware" else 0.0
+            found = self.adc.best(sums, sigma)
+        if not size(found):
+            found = self._own(self.sums)
+        unit = self.unit(self.alpha)
+        return Range(found.low / unit, found.high / unit) if isinstance(found, Range) else found / unit
 
-    def full_scales(self) -> list[float] | float:
+    def full_scales(self) -> Any:
         """F of every tile; of a layer that was never called, how many are not known, of all."""
         if not self.seen.sums:
             return self.guess
@@ -278,17 +306,23 @@ class _Layer:
         """Error of the ADC at full scales F (S,), relative to the power of the partial sums."""
         unit = self.unit(self.alpha)
         sigma = math.sqrt(self.variance(unit)) if self.method == "noise-aware" else 0.0
-        return conversion_error(self.sums, scales * unit, self.adc_levels, sigma) / self.sums.mean_square
+        return self.adc.errors(self.sums, scales * unit, sigma) / self.sums.mean_square
 
-    def store(self, full_scale: float | list[float]) -> dict[str, Any]:
+    def store(self, full_scale: Any) -> dict[str, Any]:
         """Write the ranges into the layer; return its line of the report."""
         many = isinstance(full_scale, list)
-        usable = [self._usable("partial sums", scale) for scale in (full_scale if many else [full_scale])]
+        wanted = [self.adc.aligned(scale) for scale in (full_scale if many else [full_scale])]
+        usable = [self._usable("partial sums", scale) for scale in wanted]
         full_scale = usable if many else usable[0]
         device = self.layer.adc_full_scale.device
+        held = torch.tensor(self.top, dtype=torch.float32, device=device)
         with torch.no_grad():
-            self.layer.input_range.fill_(self.top)
-        self.layer.adc_full_scale = torch.tensor(full_scale, dtype=torch.float32, device=device)
+            if held.shape == self.layer.input_range.shape:  # in place, for it may be a parameter
+                self.layer.input_range.copy_(held)
+            else:
+                self.layer.input_range = held
+        scales = usable if many or isinstance(full_scale, Range) else full_scale
+        self.layer.adc_full_scale = torch.tensor(scales, dtype=torch.float32, device=device)
         self.layer.calibrated_for = basis(self.layer.profile, least_error=self.method in ("mse", "noise-aware"))
         result: dict[str, Any] = {"input_range": self.top, "adc_full_scale": full_scale}
         if self.assumed:
@@ -296,19 +330,24 @@ class _Layer:
         if not self.seen.sums:
             return result | {"input_clipped": 0.0, "adc_clipped": 0.0}
         rule = self.layer.profile.adc.full_scale
-        limits = np.broadcast_to(full_scale if rule == "calibrated" else rule or math.inf, len(self.seen.sums))
+        limits = usable if rule == "calibrated" else [self.adc.of(math.inf) if rule is None else self.adc.aligned(rule)]
+        limits = limits if len(limits) > 1 else limits * len(self.seen.sums)
         unit = self.unit(self.alpha)
-        clipped = [one.above(float(top) * unit) * one.number for one, top in zip(self.seen.sums, limits)]
+        clipped = [one.outside(scaled(top, unit)) * one.number for one, top in zip(self.seen.sums, limits)]
         return result | {
-            "input_clipped": self.seen.inputs.above(self.alpha) if self.dac_levels else 0.0,
+            "input_clipped": self.seen.inputs.outside(self.range) if self.layer.profile.dac.bits else 0.0,
             "adc_clipped": sum(clipped) / max(1, self.sums.number),
         }
 
 
-def _common(layers: list[_Layer]) -> float:
+def _common(layers: list[_Layer]) -> Any:
     """Return the one full scale of several layers."""
-    layers = [layer for layer in layers if not layer.guess] or layers
+    if len({layer.layer.profile.adc.symmetric for layer in layers}) > 1:
+        raise CalibrationError("per 'network': symmetric and asymmetric ADCs share no range; calibrate each layer's")
+    layers = [layer for layer in layers if layer.guess is None] or layers
     own = [layer.full_scale() for layer in layers]
-    if layers[0].guess or layers[0].method in ("maximum", "percentile"):
-        return max(own)
-    return least(lambda scales: np.sum([layer.relative_error(scales) for layer in layers], axis=0), max(own))
+    if layers[0].guess is not None or layers[0].method in ("maximum", "percentile"):
+        return hull(own)
+    return layers[0].adc.least(
+        lambda scales: np.sum([layer.relative_error(scales) for layer in layers], axis=0), hull(own)
+    )

@@ -38,12 +38,26 @@ def conversion_error(histogram: Histogram, scales: Array, levels: int, sigma: fl
     """
     edges, weights = _blurred(histogram, sigma)
     scales = np.asarray(scales, float)[:, None]
+    return error_of_side(edges, weights, scales, scales / levels if levels else None)
+
+
+def error_of_side(edges: Array, weights: Array, scales: Array, step: Array | None) -> Array:
+    """Return what magnitudes on one side of 0 add to the error: Σ over bins of probability · mean square.
+
+    Parameters
+    ----------
+    edges : array (B + 1,)
+        Of equal bins from 0 on.
+    weights : array (B,)
+        Probability of each bin.
+    scales, step : array (S, 1)
+        How far converters reach on this side, units of u, and their steps; None only clips.
+    """
     if not edges[-1]:  # nothing but zeros, and no noise: any converter is right
         return np.zeros(len(scales))
     inside = np.minimum(edges, scales)
     integral = (edges - inside) ** 3 / 3
-    if levels:
-        step = scales / levels
+    if step is not None:
         codes = np.round(inside / step)
         integral += codes * step**3 / 12 + (inside - codes * step) ** 3 / 3
     return np.diff(integral, axis=1) @ weights / np.diff(edges)[0]

@@ -104,6 +104,10 @@ class Histogram:
         inside = (rank - (cumulative[index] - self.counts[index])) / max(1, self.counts[index])
         return min(self.maximum, float(index + inside) * self.top / BINS)
 
+    def outside(self, level: float) -> float:
+        """As `above`: the fraction beyond a range."""
+        return self.above(level)
+
     def above(self, level: float) -> float:
         """Return the fraction of magnitudes above a level, exact to the bin that it falls in, with what is `below`."""
         if not self.number:

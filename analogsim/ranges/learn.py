@@ -33,7 +33,7 @@ def learn_ranges(model: nn.Module, learn: bool = True) -> list[nn.Parameter]:
     Raises
     ------
     ConversionError
-        The model has no analog layer whose range is calibrated.
+        The model has no analog layer whose range is calibrated, or a range is [low, high].
     CalibrationError
         A range was never set.
 
@@ -64,6 +64,10 @@ def learn_ranges(model: nn.Module, learn: bool = True) -> list[nn.Parameter]:
             f"{type(model).__name__}: no analog layer has dac.input_range 'calibrated'; only such ranges can be learned"
         )
     for name, layer in layers:
+        if not layer.profile.dac.symmetric:
+            raise ConversionError(
+                f"{name or 'the layer'}: only symmetric input ranges are learned; set dac.symmetric to true"
+            )
         if learn and layer.input_range.isnan():
             raise CalibrationError(
                 f"{name or 'the layer'}: its range was never set; run calibrate(model, batches) first"

@@ -9,7 +9,7 @@ from ..kernels import MatmulSpec, Read
 from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import Observing
 from ..profile import HardwareProfile
-from .histogram import Histogram
+from .kinds import of_adc, of_dac
 
 
 class Observer(Observing):
@@ -22,9 +22,9 @@ class Observer(Observing):
 
     Attributes
     ----------
-    inputs : Histogram
+    inputs : Histogram or TwoSided
         The layer's inputs, activation units.
-    sums : list of Histogram
+    sums : list of Histogram or TwoSided
         For each tile, the partial sums that an ADC would convert, of all slices of the weights and steps of the inputs:
         in normalised units where inputs are applied in steps, else in activation units. Sums of outputs whose weights
         are all 0 are left out, since their ADCs convert nothing that is used.
@@ -46,8 +46,8 @@ class Observer(Observing):
 
     def __init__(self, profile: HardwareProfile, binned: bool = True) -> None:
         self.profile, self.binned = profile, binned
-        self.inputs = Histogram(binned, profile.dac.signed or profile.dac.bits is None)
-        self.sums: list[Histogram] = []
+        self.inputs: Any = of_dac(profile.dac).histogram(binned)
+        self.sums: list[Any] = []
         self.norms: list[list[float]] = []
         self.row_power = self.gain_power = self.plane_power = 1.0
         self.rows = 0.0
@@ -94,7 +94,7 @@ class Observer(Observing):
 
     def _record(self, partial: Tensor, norm2: Tensor | None, tile: int) -> None:
         while len(self.sums) <= tile:
-            self.sums.append(Histogram(self.binned, self.profile.adc.signed))
+            self.sums.append(of_adc(self.profile.adc).histogram(self.binned))
             self.norms.append([0.0, 0])
         live = self._live if self._live is None or self._live.ndim == 1 else self._live[tile]
         self.sums[tile].add(partial if live is None else partial[:, live])

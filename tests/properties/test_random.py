@@ -73,6 +73,8 @@ def derived(seed, many):
         yield ("statistics", number), derive(seed, Key.SWEEP_STATISTICS, number)
         yield ("rank", number), derive(seed, Key.RANK, number + 1)
         yield ("replica", number), derive(seed, Key.REPLICA, number)
+        yield ("retry", number), derive(seed, Key.RETRY, number + 1)
+        yield ("retry", "plane", number), derive(derive(seed, Key.RETRY, number + 1), Key.PLANE, 1, number)
         yield ("elsewhere", number), derive(seed, Key.ELSEWHERE, Stream.READ + number)
         yield ("proposals", number), derive(seed, Key.SEARCH_PROPOSALS, number)
         yield ("group", number), derive(seed, Key.GROUP, 2, number, 0)

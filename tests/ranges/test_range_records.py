@@ -34,6 +34,8 @@ CHANGES = [
     ({"cells": {"subtraction": "digital"}}, "cells.subtraction", True),
     ({"cells": {"g_min": 0.1}}, "cells.g_min", True),
     ({"adc": {"signed": False}}, "adc.signed", True),
+    ({"dac": {"symmetric": False}}, "dac.symmetric", False),
+    ({"adc": {"symmetric": False}}, "adc.symmetric", True),
 ]
 KEPT = [
     {"adc": {"bits": 5}},

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....profile import Weight
+from ....profile import Range, Weight
 from ...clips import Clips
 from ...memory import contiguous, in_rows, room, rows_address
 from ...philox import PANEL, check_extent
@@ -240,7 +240,7 @@ def dac_scalars(spec: MatmulSpec) -> Floats:
     """Return what `jit.dac` needs of a spec."""
     levels = spec.dac_levels
     step = 1 / levels if levels else 0
-    return kept_floats((levels or 1) / spec.input_range, -levels * spec.dac_signed, levels, step)
+    return kept_floats((levels or 1) / spec.input_range, *spec.dac_codes, step)
 
 
 @lru_cache(maxsize=256)
@@ -248,7 +248,9 @@ def adc_scalars(spec: MatmulSpec) -> Floats:
     """Return the scalars of `jit.accumulate`: one row of 6 for all tiles, or one for each."""
     levels = spec.adc_levels
     noise = spec.noise_output, spec.noise_read, spec.noise_multiplicative
-    rows = [(scale, levels / scale, scale / levels) if levels else (scale, 1.0, 0.0) for scale in spec.full_scales]
+    # What has a range is converted by ADCs of its own, which take the noise from here and nothing else.
+    scales = [scale for scale in spec.full_scales if not isinstance(scale, Range)]
+    rows = [(scale, levels / scale, scale / levels) if levels else (scale, 1.0, 0.0) for scale in scales]
     return kept_floats(*(number for row in rows or [(math.inf, 1.0, 0.0)] for number in (*noise, *row)))
 
 

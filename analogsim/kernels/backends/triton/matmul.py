@@ -132,13 +132,13 @@ def matmul_backward(
     shared |= {"num_warps": cut.warps, "num_stages": cut.stages}
     grad_x = grad_w = None
     if needs[0]:
-        lowest = -spec.input_range if spec.dac_signed else 0.0
+        limits = spec.dac_limits if spec.dac_levels else (0.0, 0.0)
         grad_x = x.new_empty(m, k)
         launch(
             gpu_jit.grad_x_kernel,
             (cdiv(m, cut.m), tiles * a_tile),
             *(grad, w, bits, x, grad_x, m, n, k, width, a_tile, x.stride(0), w.stride(0)),
-            *(lowest, spec.input_range),
+            *limits,
             BM=cut.m,
             BN=min(cut.n, 32),
             BK=cut.k,
@@ -173,8 +173,8 @@ def _plain_backward(
         if needs[0]:
             grad_x = torch.mm(grad, w)
             if spec.dac_levels:
-                clipped = x.abs() > spec.input_range if spec.dac_signed else (x < 0) | (x > spec.input_range)
-                grad_x.masked_fill_(clipped, 0)
+                low, high = spec.dac_limits
+                grad_x.masked_fill_(x.abs() > high if low == -high else (x < low) | (x > high), 0)
         if needs[1]:
             grad_w = torch.mm(grad.T, dac(x, spec))
             if spec.input_range != 1:
@@ -339,13 +339,14 @@ def _dac_scalars(spec: MatmulSpec) -> tuple[float, float, float, float]:
     levels = spec.dac_levels
     if not levels:
         return 1.0, 0.0, 0.0, 1 / spec.input_range
-    return levels / spec.input_range, float(-levels * spec.dac_signed), float(levels), 1 / levels
+    lowest, highest = map(float, spec.dac_codes)
+    return levels / spec.input_range, lowest, highest, 1 / levels
 
 
 @lru_cache(maxsize=256)
 def _adc_scalars(spec: MatmulSpec, tiles: int, device: torch.device, unit: float = 1.0) -> Tensor:
     """Return full scale, gain and step of each tile's ADC for sums in this unit, on the device: (tiles, 3)."""
     levels = spec.adc_levels
-    scales = [math.inf if (scale := spec.full_scale(tile)) is None else scale for tile in range(tiles)]
+    scales = [math.inf if (scale := spec.even_scale(tile)) is None else scale for tile in range(tiles)]
     rows = [(a / unit, unit * levels / a, a / levels) if levels else (a / unit, 1.0, 0.0) for a in scales]
     return torch.tensor(rows, dtype=torch.float32, device=device)
