@@ -14,6 +14,7 @@ from ..kernels.conversion import Conversion
 from ..profile import ADC, Noise, Range
 from ..profile.kinds import ADC_KINDS
 from ..seeds import Key, Stream, derive
+from . import adc_stages  # noqa: F401  # its kinds are known by being imported
 from .distributions import shaped
 from .draw import normals
 from .kept import Kept
@@ -165,9 +166,9 @@ class Converters(Backend):
 
         Returns
         -------
-        thresholds : Tensor (ADCs or 1, 2^bits - 1)
-            Where codes 1, 2, … begin.
-        outputs : Tensor (ADCs or 1, 2^bits)
+        thresholds : Tensor (ADCs or 1, 2^n - 1)
+            Where codes 1, 2, … begin, n being `bits` or, of an ADC whose codes begin more than once, more.
+        outputs : Tensor (ADCs or 1, 2^n)
             What codes 0, 1, … mean.
         """
         bits, step = self.adc.bits or 1, self.step(full_scale)
@@ -185,7 +186,9 @@ class Converters(Backend):
         name = self.adc.kind
         tables = ADC_KINDS[name].transfer(self.adc, codes.to(like.dtype), draw)
         # Machine code reads them by their addresses.
-        for table, width in zip(tables, (len(codes) - 1, len(codes)), strict=True):
+        most = max(len(codes), tables[1].shape[-1] if tables[1].ndim else 0)
+        most = most if most.bit_count() == 1 else len(codes)
+        for table, width in zip(tables, (most - 1, most), strict=True):
             if table.shape not in ((1, width), (like.shape[1], width)):
                 wanted = f"({like.shape[1]}, {width}) or (1, {width})"
                 raise ShapeError(f"adc.kind {name!r}: a table of shape {wanted} is needed, got {tuple(table.shape)}")

@@ -166,10 +166,15 @@ class ADC(Value):
     farther from 0); drawn once for a chip."""
     kind: Annotated[str, AfterValidator(ADC_KINDS.check), WithJsonSchema(ADC_KINDS.schema)] = "ideal"
     """Where the thresholds are: ideal: evenly spaced. sar: of a capacitive DAC in each ADC, searched bit by bit.
-    ramp: between the levels of one capacitive DAC a tile, whose ramp all its columns are compared with. Others where a
-    program registers them (docs/extending.md)."""
+    split-sar: the same, its capacitors in two halves with a bridge. ramp: between the levels of one capacitive DAC a
+    tile, whose ramp all its columns are compared with. pipeline: a stage for each bit, which doubles what is left.
+    cyclic: one such stage, used again and again. Others where a program registers them (docs/extending.md)."""
     capacitor_mismatch: NonNegative = 0.0
-    """sar and ramp: standard deviation of a unit capacitor, fraction; a capacitor of n units has this over √n."""
+    """All kinds but ideal: standard deviation of a unit capacitor, fraction; one of n units has this over √n."""
+    gain_db: Annotated[float, Field(gt=0, le=400)] | None = None
+    """All kinds but ideal: open-loop gain of the amplifier behind the capacitors, dB. null: infinite."""
+    comparator_offset: NonNegative = 0.0
+    """pipeline and cyclic: standard deviation of the offset of each comparator, fraction of the reference voltage."""
     rounding: Literal["nearest", "down"] = "nearest"
     """ideal: nearest: to the nearest of evenly spaced levels. down: to the next level below (floor), and signed codes
     are those of two's complement: -2^(b-1) to 2^(b-1)-1, where nearest has as many on both sides."""
@@ -196,13 +201,17 @@ class ADC(Value):
             raise ValueError("an ADC with bits needs a full_scale (a positive number, or 'calibrated')")
         if self.kind != "ideal" and self.bits is None:
             raise ValueError(f"an ADC of kind {self.kind!r} needs bits")
-        if self.capacitor_mismatch and self.kind in ("ideal", "measured"):
-            raise ValueError("capacitor_mismatch is of a kind 'sar' or 'ramp'")
+        if (self.capacitor_mismatch or self.gain_db is not None) and self.kind in ("ideal", "measured"):
+            raise ValueError("capacitor_mismatch and gain_db are of a kind 'sar' or 'ramp', or another with capacitors")
+        if self.comparator_offset and self.kind in ("ideal", "sar", "split-sar", "ramp", "measured"):
+            raise ValueError("comparator_offset is of a kind 'pipeline' or 'cyclic'; others have offset_error")
+        if self.kind == "split-sar" and not self.signed:
+            raise ValueError("an ADC of kind 'split-sar' is signed")
         if self.rounding == "down" and (self.kind != "ideal" or self.bits is None):
             raise ValueError("rounding 'down' is of a kind 'ideal' with bits")
         if self.sum_bits is not None and (self.bits is None or self.per == "tile"):
             raise ValueError("sum_bits counts steps of the ADC: it needs bits, and one full_scale a layer (per: layer)")
-        if self.inl and self.kind in ("ideal", "sar", "measured"):
+        if self.inl and self.kind in ("ideal", "sar", "split-sar", "pipeline", "cyclic", "measured"):
             raise ValueError("inl is of a kind 'ramp'")
         if (self.offset_error or not self.is_even) and self.full_scale is None:
             raise ValueError("offset_error, an unsigned and an asymmetric range need a full_scale")
@@ -233,4 +242,5 @@ class ADC(Value):
     def has_errors(self) -> bool:
         """True where ADCs differ from each other."""
         drawn = self.kind != "ideal" and ADC_KINDS.draws(self.kind)
-        return bool(self.gain_error or self.offset_error or self.capacitor_mismatch or drawn)
+        apart = self.capacitor_mismatch or self.comparator_offset
+        return bool(self.gain_error or self.offset_error or apart or drawn)

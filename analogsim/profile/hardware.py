@@ -268,7 +268,8 @@ class HardwareProfile(Value):
 
     def without_variation(self) -> "HardwareProfile":
         """Return the profile of a chip that is as it was wanted: nothing drawn, nothing aged, no wire resistance."""
-        exact: dict[str, Any] = {"gain_error": 0.0, "offset_error": 0.0, "capacitor_mismatch": 0.0}
+        errors = "gain_error", "offset_error", "capacitor_mismatch", "comparator_offset"
+        exact: dict[str, Any] = dict.fromkeys(errors, 0.0)
         if ADC_KINDS.draws(self.adc.kind):
             exact["kind"] = "ideal"
         adc, cells = self.adc.model_copy(update=exact), self.cells.model_copy(update={"model": "standard"})

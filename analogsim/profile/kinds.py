@@ -72,6 +72,6 @@ class Kinds:
         return {"type": "string", "examples": list(self.names)}
 
 
-ADC_KINDS = Kinds("adc.kind", "ideal", "sar", "ramp", "measured")
+ADC_KINDS = Kinds("adc.kind", "ideal", "sar", "split-sar", "ramp", "pipeline", "cyclic", "measured")
 DISTRIBUTIONS = Kinds("noise.distribution", "gaussian", "uniform", "laplace")
 CELL_MODELS = Kinds("cells.model", "standard")

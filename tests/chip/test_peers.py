@@ -341,10 +341,11 @@ def core_parameters(simulator, weight_bits, cell_bits):
     return params
 
 
+@pytest.mark.parametrize("gain_db", [None, 60.0, 30.0])
 @pytest.mark.parametrize("mismatch", [0.0, 0.05, 0.3])
-@pytest.mark.parametrize(("kind", "signed"), [("sar", True), ("ramp", True), ("ramp", False)])
+@pytest.mark.parametrize(("kind", "signed"), [("sar", True), ("split-sar", True), ("ramp", True), ("ramp", False)])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_capacitive_adcs_are_crosssims(kind, signed, bits, mismatch, monkeypatch):
+def test_capacitive_adcs_are_crosssims(kind, signed, bits, mismatch, gain_db, monkeypatch):
     """One ADC with the capacitors that CrossSim drew, mismatched until codes are missing and out of order.
 
     CrossSim's codes stand half an LSB beside ours (2^b of them, none at 0), so it gets sums half an LSB higher, and its
@@ -362,15 +363,15 @@ def test_capacitive_adcs_are_crosssims(kind, signed, bits, mismatch, monkeypatch
     reference = step * 2 ** (bits - 1)
     shift = step / 2 if signed else -reference + step / 2
     params = simulator.CrossSimParameters()
-    params.xbar.adc.mvm.model = {"sar": "SarADC", "ramp": "RampADC"}[kind]
+    params.xbar.adc.mvm.model = {"sar": "SarADC", "split-sar": "SarADC", "ramp": "RampADC"}[kind]
     adc = params.xbar.adc.mvm
     adc.bits, adc.calibrated_range = bits, [-reference, reference]
-    adc.sigma_capacitor, adc.sigma_comparator, adc.gain_db = mismatch, 0.0, 300
-    if kind == "sar":
-        adc.split_cdac, adc.group_size = False, 1
+    adc.sigma_capacitor, adc.sigma_comparator, adc.gain_db = mismatch, 0.0, gain_db or 400
+    if kind != "ramp":
+        adc.split_cdac, adc.group_size = kind == "split-sar", 1
     else:
         adc.symmetric_cdac = signed
-    make = {"sar": SarADC, "ramp": RampADC}[kind]
+    make = RampADC if kind == "ramp" else SarADC
     other = make(adc, params.xbar.dac.mvm, params.core, params.simulation, 0)
     generator, drawn = np.random.default_rng(5), {}
 
@@ -380,18 +381,63 @@ def test_capacitive_adcs_are_crosssims(kind, signed, bits, mismatch, monkeypatch
 
     monkeypatch.setattr(np.random, "normal", normal)
     other.set_limits(np.zeros((1, 1)))
-    wanted = torch.from_numpy(drawn[bits + 1][: bits - signed + 1])[None]
-    monkeypatch.setattr("analogsim.chip.adc.normals", lambda *arguments: wanted)
+    wanted = torch.from_numpy(drawn[bits + 1])[None]
+    monkeypatch.setattr("analogsim.chip.adc.normals", lambda *arguments: wanted[:, : arguments[-1][-1]])
 
     x = np.random.default_rng(0).uniform(-full_scale if signed else 0, full_scale, 5000)
-    mine = Converters(
-        ADC(bits=bits, full_scale=full_scale, kind=kind, signed=signed, capacitor_mismatch=mismatch), Noise(), 0
-    )
+    fields = {"kind": kind, "signed": signed, "capacitor_mismatch": mismatch, "gain_db": gain_db}
+    mine = Converters(ADC(bits=bits, full_scale=full_scale, **fields), Noise(), 0)
     got, _ = mine.converted(torch.from_numpy(x)[:, None], full_scale, 0)
     theirs = np.array([other.convert(np.array([one + shift])) for one in x]) - shift
     np.testing.assert_allclose(got.numpy(), np.maximum(theirs, -full_scale), atol=1e-9)
     ideal = (x / step).round()[:, None] * step
-    assert bool((np.abs(got.numpy() - ideal) > step / 2).any()) == (mismatch > 0)
+    assert bool((np.abs(got.numpy() - ideal) > step / 2).any()) == (mismatch > 0) or gain_db
+
+
+@pytest.mark.parametrize("gain_db", [None, 60.0, 30.0])
+@pytest.mark.parametrize("mismatch", [0.0, 0.02, 0.2])
+@pytest.mark.parametrize("kind", ["pipeline", "cyclic"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_staged_adcs_are_crosssims(kind, bits, mismatch, gain_db, monkeypatch):
+    """One ADC with the capacitors and comparators that CrossSim drew; sums and outputs are shifted as above.
+
+    CrossSim's parasitic capacitance, of which ours has none, is 0.
+    """
+    simulator = crosssim()
+    from simulator.backend import ComputeBackend
+    from simulator.circuits.adc.cyclic_adc import CyclicADC
+    from simulator.circuits.adc.pipeline_adc import PipelineADC
+
+    ComputeBackend(use_gpu=False)
+    full_scale, offset = 3.0, mismatch / 2
+    step = full_scale / (2 ** (bits - 1) - 1)
+    reference = step * 2 ** (bits - 1)
+    params = simulator.CrossSimParameters()
+    adc = params.xbar.adc.mvm
+    make = PipelineADC if kind == "pipeline" else CyclicADC
+    adc.model, adc.bits, adc.calibrated_range, adc.group_size = make.__name__, bits, [-reference, reference], 1
+    adc.sigma_C1 = adc.sigma_C2 = mismatch
+    adc.sigma_Cpar, adc.sigma_comparator, adc.gain_db = 0.0, offset, gain_db or 400
+    other = make(adc, params.xbar.dac.mvm, params.core, params.simulation, 0)
+    generator, drawn = np.random.default_rng(5), []
+
+    def normal(loc, scale, size):
+        drawn.append(generator.standard_normal(size))
+        return loc + scale * drawn[-1]
+
+    monkeypatch.setattr(np.random, "normal", normal)
+    other.set_limits(np.zeros((1, 1)))
+    comparators, first, second, _ = (part.ravel() for part in drawn)
+    wanted = torch.from_numpy(np.concatenate([first, second, comparators]))[None]
+    monkeypatch.setattr("analogsim.chip.adc.normals", lambda *arguments: wanted)
+    x = np.random.default_rng(0).uniform(-full_scale, full_scale, 5000)
+    fields = {"kind": kind, "capacitor_mismatch": mismatch, "comparator_offset": offset, "gain_db": gain_db}
+    mine = Converters(ADC(bits=bits, full_scale=full_scale, **fields), Noise(), 0)
+    got, _ = mine.converted(torch.from_numpy(x)[:, None], full_scale, 0)
+    theirs = np.array([other.convert(np.array([one + step / 2])) for one in x]) - step / 2
+    np.testing.assert_allclose(got.numpy(), np.maximum(theirs, -full_scale), atol=1e-9)
+    ideal = (x / step).round()[:, None] * step
+    assert bool((np.abs(got.numpy() - ideal) > step / 2).any()) == (mismatch > 0) or gain_db
 
 
 @pytest.mark.parametrize("ends", [(0.0, 3.0), (-1.0, 3.0), (-2.0, 0.5)])
