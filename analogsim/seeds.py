@@ -43,8 +43,10 @@ class Stream(IntEnum):
     ADC_GAIN = 21 << 56
     ADC_OFFSET = 22 << 56
     CAPACITORS = 23 << 56
-    # A flag, added to the stream of a read: the slow offset of its ADCs.
+    # Flags, added to the stream of a read: the slow offset of its ADCs, and what its converters round by.
     WANDER = 1 << 63
+    ADC_ROUNDING = 1 << 62
+    DAC_ROUNDING = 1 << 61
 
 
 @unique

@@ -103,7 +103,8 @@ def sampled_moments(
         Of s's device.
     """
     noise, deviation = converters.noise, variance.sqrt()
-    count = _SAMPLES if noise.wander or bool(variance.any()) else 1
+    dithered = converters.adc.rounding == "stochastic"
+    count = _SAMPLES if noise.wander or dithered or bool(variance.any()) else 1
 
     def quantiles(stratum: int) -> Tensor:
         u = (torch.rand(s.shape, generator=generator, device=s.device, dtype=torch.float64) + stratum) / count
@@ -118,7 +119,10 @@ def sampled_moments(
             # Not in strata: in any fixed order of them it would not be independent of the white noise.
             n = n + noise.wander * torch.randn(s.shape, generator=generator, device=s.device, dtype=s.dtype)
         v = s + n
-        converted, clipped = converters.converted(v, full_scale, tile)
+        dither = None
+        if dithered:
+            dither = torch.rand(s.shape, generator=generator, device=s.device, dtype=s.dtype) - 0.5
+        converted, clipped = converters.converted(v, full_scale, tile, dither)
         within = v if full_scale is None else v.clamp(*converters.limits(full_scale))
         c, r = within - v, converted - within
         for total, value in zip(sums, (c, c.square(), r, r.square(), n * (c + r) + c * r, clipped.to(s.dtype))):

@@ -212,7 +212,8 @@ def noise_budget(
     ProgrammingError
         Chips of this hardware differ, and the model was not programmed.
     ProfileError
-        Vectors are managed by themselves (`dac.input_range: vector`, `adc.bound_management`).
+        Vectors are managed by themselves (`dac.input_range: vector`, `adc.bound_management`), or DACs round otherwise
+        than to the nearest level.
 
     Notes
     -----
@@ -229,8 +230,8 @@ def noise_budget(
     for name, layer in analog_layers(model):
         if Management.of(layer.profile) is not None:
             raise ProfileError(
-                f"{name or 'the layer'}: a budget takes every vector alike, and dac.input_range 'vector' and "
-                "adc.bound_management do not; set them to 'calibrated' and 0"
+                f"{name or 'the layer'}: a budget takes every vector alike, and DACs that round to the nearest level; "
+                "set dac.input_range 'vector' to 'calibrated', adc.bound_management to 0 and dac.rounding to 'nearest'"
             )
     model = copied(model).eval()
     remove_noise(model)

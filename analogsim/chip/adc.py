@@ -18,7 +18,7 @@ from . import adc_stages  # noqa: F401  # its kinds are known by being imported
 from .distributions import shaped
 from .draw import normals
 from .kept import Kept
-from .read_noise import normals_of, wandering
+from .read_noise import normals_of, uniform, wandering
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +77,28 @@ class Converters(Backend):
             slow = wandering(self.base, partial, read, tile, noise.wander_length, noise.wander)
         adcs = self.conversion(read.spec.full_scale(tile), tile, partial)
         where = tile, offset, bits, first
+        if self.adc.rounding == "stochastic":
+            noisy = self._noisy(partial, norm2, read, tile, offset, slow)
+            dither = uniform(self.base, partial, read, Stream.ADC_ROUNDING, tile, offset) - 0.5
+            found = reference.convert(noisy, *adcs.arguments, dither.to(noisy.dtype))
+            return reference.add(out, *found, tile, bits, first)
         count = self.base.convert_noisy(out, partial, norm2, read, adcs, noise.distribution, slow, *where)
         if count is not None:
             return count
-        if read.spec.noisy and noise.distribution == "gaussian":
+        noisy = self._noisy(partial, norm2, read, tile, offset, slow)
+        return self.base.convert(out, noisy.contiguous(), *adcs.arguments, tile, bits, first)
+
+    def _noisy(
+        self, partial: Tensor, norm2: Tensor | None, read: Read, tile: int, offset: int, slow: Tensor | None
+    ) -> Tensor:
+        """Return partial sums with all of their noise."""
+        if read.spec.noisy and self.noise.distribution == "gaussian":
             open_ended = replace(read, spec=replace(read.spec, adc_bits=None, adc_full_scale=None))
             noisy = torch.empty_like(partial)
             self.base.accumulate(noisy, partial, norm2, open_ended, tile, offset, first=True)
         else:
             noisy = self.shake(partial, partial.new_zeros(()) if norm2 is None else norm2, read, tile, offset)
-        if slow is not None:
-            noisy = noisy + slow
-        return self.base.convert(out, noisy.contiguous(), *adcs.arguments, tile, bits, first)
+        return noisy if slow is None else noisy + slow
 
     def conversion(self, full_scale: float | Range | None, tile: int, like: Tensor) -> Conversion:
         """Return one tile's ADCs, for sums like these (M, N, …); drawn when they are first asked for."""
@@ -115,9 +125,11 @@ class Converters(Backend):
         table = self.transfer(full_scale, tile, like) if self.searches else None
         return Conversion(self.limits(full_scale), step, gains, offsets, table, differs)
 
-    def converted(self, partial: Tensor, full_scale: float | Range | None, tile: int) -> tuple[Tensor, Tensor]:
+    def converted(
+        self, partial: Tensor, full_scale: float | Range | None, tile: int, dither: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Convert noisy sums (M, N, …); return values in normalised units, and where they were out of range."""
-        return reference.convert(partial, *self.conversion(full_scale, tile, partial).arguments)
+        return reference.convert(partial, *self.conversion(full_scale, tile, partial).arguments, dither)
 
     def errors(self, full_scale: float | Range | None, tile: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 + gain_tc, and offset_tc·full_scale in normalised units, of one tile's ADCs (N,)."""
@@ -149,7 +161,7 @@ class Converters(Backend):
         """Return the least and the largest sum that is not clipped, normalised units."""
         if isinstance(full_scale, Range):
             return full_scale.aligned(self.adc.bits)
-        if self.adc.rounding == "nearest":
+        if self.adc.rounding != "down":
             return -full_scale if self.adc.signed else 0.0, full_scale
         step = full_scale / self.adc.levels
         return -(self.adc.levels + 1) * step if self.adc.signed else 0.0, full_scale + step

@@ -83,7 +83,8 @@ class DeviceKernel(Backend):
     def matmul(self, x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
         """Compute as a backend's `matmul`; `w`, the sum of the planes, is not used."""
         products = all(plane.is_product for plane in self.chip.planes)
-        lines = None if self.observer or not products else self._lines(x, read)
+        by_tile = self.observer or not products or self.profile.adc.rounding == "stochastic"
+        lines = None if by_tile else self._lines(x, read)
         found = None if lines is None else self.base.read_lines(x, lines, read)
         if found is not None:
             return found

@@ -19,6 +19,12 @@ def normals_of(base: Backend, like: Tensor, read: Read, tile: int, offset: int =
     return out
 
 
+def uniform(base: Backend, like: Tensor, read: Read, flag: Stream, tile: int, offset: int = 0) -> Tensor:
+    """Return numbers evenly from 0 to 1 in like's shape, of a stream of the read's own (float64): Φ of its normals."""
+    drawn = normals_of(base, like.contiguous(), replace(read, stream=read.stream | flag), tile, offset)
+    return torch.special.ndtr(drawn.double())
+
+
 def wandering(base: Backend, like: Tensor, read: Read, tile: int, length: float, amplitude: float = 1.0) -> Tensor:
     """Draw each column's slow offset over a call's conversions, of variance amplitude²: the stationary Gauss-Markov
     process.

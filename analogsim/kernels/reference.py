@@ -103,8 +103,11 @@ def convert(
     gains: Tensor,
     offsets: Tensor,
     table: tuple[Tensor, Tensor] | None,
+    dither: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Convert noisy sums (M, N, …) by ADCs of their own; arguments as `Backend.convert`.
+
+    `dither`, steps, is added to what was clipped, before it is rounded to the nearest level.
 
     Returns
     -------
@@ -117,6 +120,8 @@ def convert(
     clipped = (sums > high) | (sums < low)
     sums = sums.clamp(low, high)
     if table is None:
+        if dither is not None:
+            return ((sums / step + dither).round() * step).clamp(low, high), clipped
         return ((sums / step).round() * step if step else sums), clipped
     thresholds, outputs = table
     own = torch.arange(sums.shape[1], device=sums.device).view(column).clamp(max=len(thresholds) - 1)

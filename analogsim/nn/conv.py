@@ -11,7 +11,7 @@ from ..kernels.memory import refuse_symbols
 from ..profile import HardwareProfile
 from .function import convolved, exact_dtype
 from .layer import AnalogLayer
-from .management import Management
+from .management import Management, rounded
 
 
 class AnalogSpatial(AnalogLayer):
@@ -80,12 +80,14 @@ class _AnalogConv(AnalogSpatial):
                 if size + 2 * pad < dilation * (kernel - 1) + 1:
                     raise ShapeError(f"{self._where()}: input {tuple(x.shape)} is smaller than the kernel")
             geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
-            if Management.of(self.profile) is not None:
+            managed = Management.of(self.profile)
+            if managed is not None and managed.by_vector:
                 raise ProfileError(
                     f"{self._where()}: dac.input_range 'vector' and adc.bound_management are of layers that multiply "
                     "rows, not of convolutions; give these a profile of their own with a calibrated one"
                 )
-            return convolved(inputs, w, b, geometry, self.plan(inputs, w), self.learned_range).to(x.dtype)
+            plan = self.plan(inputs, w)
+            return convolved(rounded(inputs, plan), w, b, geometry, plan, self.learned_range).to(x.dtype)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pad here what the kernel's own symmetric zero padding cannot; return the padding left for the kernel."""

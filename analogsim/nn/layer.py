@@ -169,7 +169,8 @@ class AnalogLayer(nn.Module):
 
     def draw(self, spec: MatmulSpec) -> tuple[int, int]:
         """Return (seed, stream) for one call: drawn from torch's generator, or the explicit seed and a call count."""
-        if not (spec.noisy or self.profile.cells_are_noisy or self.profile.noise.wander):
+        dither = "stochastic" in (self.profile.dac.rounding, self.profile.adc.rounding)
+        if not (spec.noisy or dither or self.profile.cells_are_noisy or self.profile.noise.wander):
             return 0, 0
         seed = seed_of_call(self.seed, self.input_range.device, self.training)
         return numbered(seed, Stream.READ, self.stream, 0 if self.seed is None else next_call(self))

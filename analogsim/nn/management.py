@@ -1,13 +1,17 @@
-"""Reads that are managed vector by vector: inputs scaled to the DAC's range, and read again where an ADC saturated."""
+"""What is done to inputs around a read: each vector scaled to the DAC's range, read again where an ADC saturated, and
+rounded otherwise than to the nearest level.
+"""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..chip.read_noise import uniform
 from ..kernels import Clips, Read
 from ..profile import HardwareProfile
-from ..seeds import Key, derive
+from ..seeds import Key, Stream, derive
 from ..value import LEAST_SCALE
 from . import function
 from .function import Plan
@@ -23,16 +27,24 @@ class Management:
         Divide each vector by its largest magnitude (`dac.input_range: vector`).
     retries : int
         How often a vector is read again at most (`adc.bound_management`).
+    rounding : str
+        To which level a DAC rounds (`dac.rounding`).
     """
 
     scales: bool
     retries: int
+    rounding: str
+
+    @property
+    def by_vector(self) -> bool:
+        """True where each vector is read by itself."""
+        return self.scales or self.retries > 0
 
     @classmethod
     def of(cls, profile: HardwareProfile) -> "Management | None":
         """Return what a profile asks for; None for nothing."""
-        found = cls(profile.dac.input_range == "vector", profile.adc.bound_management)
-        return found if found.scales or found.retries else None
+        found = cls(profile.dac.input_range == "vector", profile.adc.bound_management, profile.dac.rounding)
+        return found if found.by_vector or found.rounding != "nearest" else None
 
 
 def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, alpha: Tensor | None) -> Tensor:
@@ -51,13 +63,15 @@ def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, alpha
     if plan.management is None:
         return function.multiplied(x, weight, bias, plan, alpha)
     scales, retries = plan.management.scales, plan.management.retries
+    if not plan.management.by_vector:
+        return function.multiplied(rounded(x, plan), weight, bias, plan, alpha)
     factor = _largest(x) if scales else x.new_ones(len(x), 1)
     out, saturated = None, torch.ones(len(x), 1, dtype=torch.bool, device=x.device)
     for number in range(retries + 1):
         noted: list[Clips | None] = []
         read = plan.read if not number else replace(plan.read, seed=derive(plan.read.seed, Key.RETRY, number))
         own = replace(plan, read=read, offset=None, noted=noted if number < retries else None)
-        y = function.multiplied(x / factor, weight, None, own, alpha) * factor
+        y = function.multiplied(rounded(x / factor, own), weight, None, own, alpha) * factor
         out = y if out is None else torch.where(saturated, y, out)
         clips = noted[0] if noted else None
         if clips is None:
@@ -69,6 +83,37 @@ def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, alpha
     assert out is not None  # there is a first read
     out = out if bias is None else out + bias
     return out if plan.offset is None else out + plan.offset
+
+
+def rounded(x: Tensor, plan: Plan) -> Tensor:
+    """Return inputs (M, K, …), activation units, as levels of the plan's DAC, which it then finds to be the nearest.
+
+    What the DAC clips, and NaN, stays as it is. The gradient is straight-through.
+    """
+    rule, spec = "nearest" if plan.management is None else plan.management.rounding, plan.read.spec
+    if rule == "nearest" or not spec.dac_levels:
+        return x
+    (low, high), (lowest, highest) = spec.dac_limits, spec.dac_codes
+    codes = x.detach().double() * (spec.dac_levels / spec.input_range)
+    if rule == "stochastic":
+        codes = codes + uniform(plan.kernel, x.detach(), plan.read, Stream.DAC_ROUNDING, 0)
+    levels = codes.floor().clamp(lowest, highest) / spec.dac_levels * spec.input_range
+    found: Tensor = _StraightThrough.apply(x, torch.where((x >= low) & (x <= high), levels.to(x.dtype), x.detach()))
+    return found
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The second of two tensors, with the gradient of the first."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, levels: Tensor) -> Tensor:
+        """Return the levels."""
+        return levels
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Pass the gradient on."""
+        return grads[0], None
 
 
 def _largest(x: Tensor) -> Tensor:

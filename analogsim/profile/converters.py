@@ -95,6 +95,9 @@ class DAC(Value):
     stored in each layer by calibrate()), `vector` (absolute maximum of each input vector: noise management), or
     `dynamic` (absolute maximum of each batch, or its least and largest value; for comparison, no chip does this)."""
 
+    rounding: Literal["nearest", "down", "stochastic"] = "nearest"
+    """To which of its levels: the nearest, the next below (floor), or one of the two around it with a probability that
+    grows as the other's distance, so that the mean is the input."""
     step_bits: Bits | None = None
     """Bits converted at once: the DAC's bits (of a signed one, its magnitude's) are applied in slices of this many, the
     lowest first, each converted by the ADC and added up digitally with its power of two. null: all at once."""
@@ -114,6 +117,8 @@ class DAC(Value):
                 raise ValueError("inl is of a DAC with bits")
             self.inl.levels(self.step_levels, self.signed)
         _fits_symmetry(self.symmetric, self.signed, "input_range", self.input_range)
+        if self.rounding != "nearest" and self.bits is None:
+            raise ValueError(f"rounding {self.rounding!r} is of a DAC with bits")
         if not self.symmetric and self.input_range == "vector":
             raise ValueError("input_range 'vector' is of symmetric: true")
         if not self.symmetric and (self.bits is None or self.step_bits is not None):
@@ -175,9 +180,10 @@ class ADC(Value):
     """All kinds but ideal: open-loop gain of the amplifier behind the capacitors, dB. null: infinite."""
     comparator_offset: NonNegative = 0.0
     """pipeline and cyclic: standard deviation of the offset of each comparator, fraction of the reference voltage."""
-    rounding: Literal["nearest", "down"] = "nearest"
+    rounding: Literal["nearest", "down", "stochastic"] = "nearest"
     """ideal: nearest: to the nearest of evenly spaced levels. down: to the next level below (floor), and signed codes
-    are those of two's complement: -2^(b-1) to 2^(b-1)-1, where nearest has as many on both sides."""
+    are those of two's complement: -2^(b-1) to 2^(b-1)-1, where nearest has as many on both sides. stochastic: to one of
+    the two levels around it, with a probability that grows as the other's distance, so that the mean is the sum."""
     sum_bits: SignedBits | None = None
     """Bits of the signed register in which a layer's conversions, tile after tile, are added up in units of their step
     (of each slice and step of inputs by itself): the sum saturates at -2^(b-1) and 2^(b-1)-1. null: never."""
@@ -207,8 +213,8 @@ class ADC(Value):
             raise ValueError("comparator_offset is of a kind 'pipeline' or 'cyclic'; others have offset_error")
         if self.kind == "split-sar" and not self.signed:
             raise ValueError("an ADC of kind 'split-sar' is signed")
-        if self.rounding == "down" and (self.kind != "ideal" or self.bits is None):
-            raise ValueError("rounding 'down' is of a kind 'ideal' with bits")
+        if self.rounding != "nearest" and (self.kind != "ideal" or self.bits is None):
+            raise ValueError(f"rounding {self.rounding!r} is of a kind 'ideal' with bits")
         if self.sum_bits is not None and (self.bits is None or self.per == "tile"):
             raise ValueError("sum_bits counts steps of the ADC: it needs bits, and one full_scale a layer (per: layer)")
         if self.inl and self.kind in ("ideal", "sar", "split-sar", "pipeline", "cyclic", "measured"):

@@ -300,7 +300,8 @@ class HardwareProfile(Value):
         """True where two evaluations differ: by the chip, or by noise of every read."""
         noise = self.noise
         drawn = noise.output or noise.read or noise.multiplicative or noise.wander
-        return self.is_drawn or self.cells_are_noisy or bool(drawn)
+        dither = "stochastic" in (self.dac.rounding, self.adc.rounding)
+        return self.is_drawn or self.cells_are_noisy or dither or bool(drawn)
 
     @property
     def cells_are_noisy(self) -> bool:

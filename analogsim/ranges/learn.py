@@ -64,9 +64,10 @@ def learn_ranges(model: nn.Module, learn: bool = True) -> list[nn.Parameter]:
             f"{type(model).__name__}: no analog layer has dac.input_range 'calibrated'; only such ranges can be learned"
         )
     for name, layer in layers:
-        if not layer.profile.dac.symmetric:
+        if not layer.profile.dac.symmetric or layer.profile.dac.rounding != "nearest":
             raise ConversionError(
-                f"{name or 'the layer'}: only symmetric input ranges are learned; set dac.symmetric to true"
+                f"{name or 'the layer'}: only symmetric input ranges are learned, of DACs that round to the nearest "
+                "level; set dac.symmetric to true and dac.rounding to 'nearest'"
             )
         if learn and layer.input_range.isnan():
             raise CalibrationError(
