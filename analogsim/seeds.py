@@ -43,6 +43,7 @@ class Stream(IntEnum):
     ADC_GAIN = 21 << 56
     ADC_OFFSET = 22 << 56
     CAPACITORS = 23 << 56
+    FLICKER = 24 << 56  # 1/f noise that is the same in all reads of an age
     # Flags, added to the stream of a read: the slow offset of its ADCs, and what its converters round by.
     WANDER = 1 << 63
     ADC_ROUNDING = 1 << 62
@@ -59,7 +60,9 @@ class Key(IntEnum):
     PART = 3  # ADCs of a group's outputs [first output]
     LINE = 4  # ADCs of one of an output's bit lines [line]
     PLANE = 5  # a read of one slice of weights in one step of inputs [plane, step]
-    RETRY = 11  # a vector that is read again, since its ADCs saturated [which of its reads]
+    AGE = 10  # what a chip's cells have at one age [bits of seconds]
+    DEVICE = 11  # one of several devices that make a cell [device, not 0]
+    RETRY = 12  # a vector that is read again, since its ADCs saturated [which of its reads]
     # Calls
     FURTHER = 6  # of numbers that the stream has no room for [who / 2^24, call / 2^32]
     RANK = 7  # of one of several processes in training [rank, not 0]

@@ -31,8 +31,9 @@ class LayerCost:
     r"""Counts of one layer for one input of the network, and what they amount to.
 
     With K rows (of a group), N columns in G groups, M products and T row tiles t of k_t rows; S slices of a weight,
-    each in P cells (2 of a differential pair) with D conversions (2 of a pair that is subtracted digitally); J
-    steps of an input; and C = ⌈(N/G) / ⌊cols / (S·D)⌋⌉, as a weight's S·D bit lines lie side by side in one tile:
+    each in P devices (`cells.devices`, twice as many of a differential pair) with D conversions (2 of a pair that is
+    subtracted digitally); J steps of an input; and C = ⌈(N/G) / ⌊cols / (S·D)⌋⌉, as a weight's S·D bit lines lie side
+    by side in one tile:
 
         tiles = G·T·C     utilisation = K·N·S·D / (tiles·rows·cols)     tile_reads = M·J·tiles
         dac_conversions = M·J·G·C·Σ_t k_t     adc_conversions = M·J·T·N·S·D     macs = M·J·K·N·S·P
@@ -58,7 +59,7 @@ class LayerCost:
     products : int
         M, matrix-vector products: output positions of a convolution, rows of a linear layer, steps of a recurrent one.
     tile_reads, dac_conversions, adc_conversions, macs : int
-        `macs` are those of cells. Reference columns (of an offset mapping) are not counted.
+        `macs` are those of devices. Reference columns (of an offset mapping) are not counted.
     conversion_steps : float
         dac_conversions·2^b_dac + adc_conversions·2^b_adc: energy in units of one figure of merit. NaN for ideal
         converters.
@@ -218,7 +219,7 @@ class _Counter(RowsAsImages):
         bits = dac.bits if dac.step_bits is None else dac.step_bits
         products = round(self.products) * dac.steps
         inputs, outputs = products * len(layout.widths) * self.rows, products * len(layout.tiles) * lines
-        macs = products * self.rows * self.columns * slices * (1 + (cells.mapping == "differential"))
+        macs = products * self.rows * self.columns * slices * cells.devices * (1 + (cells.mapping == "differential"))
         steps = math.nan if bits is None or adc.bits is None else inputs * 2**bits + outputs * 2**adc.bits
         turns = -(-width // (given.adcs_per_tile or width))
         return LayerCost(

@@ -208,6 +208,24 @@ def _age(
     target: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seconds: float, array: int
 ) -> tuple[Tensor, Tensor | None]:
     """Return what conductances became, 0 where they are not connected, and the variance of their read noise."""
+    count = profile.cells.devices
+    seeds = [derive(seed, Key.DEVICE, device) if device else seed for device in range(count)]
+    g, noise = (
+        parts[0] if count == 1 or parts[0] is None else sum(parts[1:], parts[0])
+        for parts in zip(*(_device(target, profile, one, seconds, array) for one in seeds))
+    )
+    if count > 1:
+        g, noise = g / count, None if noise is None else noise / count**2
+    connected = faults.connected(g, profile.faults, layout, seed, array)
+    if connected is None:
+        return g, noise
+    return g * connected, None if noise is None else noise * connected
+
+
+def _device(
+    target: Tensor, profile: HardwareProfile, seed: int, seconds: float, array: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return what one device of each cell became, and the variance of its read noise."""
     own = profile.cells
     model, draws = CELL_MODELS[own.model], Draws(seed, array)
     written = model.program(target, profile, draws)
@@ -216,15 +234,12 @@ def _age(
         _check(own.model, target, own.mapping != "signed", program=written, age=g)
     # What is stuck was never programmed, and stays.
     g, written = (faults.stick(v, profile.faults, own.g_min, seed, array) for v in (g, written))
-    connected = faults.connected(g, profile.faults, layout, seed, array)
     noise = model.read_noise(g, written, profile, seconds)
     if noise is not None:
         if own.model not in CELL_MODELS.names:
             _check(own.model, target, True, read_noise=noise)
         noise = noise.square()
-    if connected is None:
-        return g, noise
-    return g * connected, None if noise is None else noise * connected
+    return g, noise
 
 
 def _check(model: str, target: Tensor, magnitudes: bool, **returned: object) -> None:

@@ -67,13 +67,17 @@ class Standard(CellModel):
         return program(target, profile.programming, draws.seed, draws.array, profile.cells.mapping == "signed")
 
     def age(self, written: Tensor, target: Tensor, profile: HardwareProfile, seconds: float, draws: Draws) -> Tensor:
-        """Return what drift leaves."""
-        return drift.relax(written, target, profile.drift, seconds, draws.seed, draws.array)
+        """Return what drift leaves, with 1/f noise that is the same in all reads of this age."""
+        now = drift.relax(written, target, profile.drift, seconds, draws.seed, draws.array)
+        if not profile.flicker.frozen or profile.flicker.amplitude == 0:
+            return now
+        sigma = drift.flicker_sigma(now, written, profile.flicker, profile.drift.t0 + seconds)
+        return drift.frozen(now, sigma, seconds, draws.seed, draws.array, profile.cells.mapping == "signed")
 
     def read_noise(self, now: Tensor, written: Tensor, profile: HardwareProfile, seconds: float) -> Tensor | None:
         """Return that of 1/f noise and of the cells' noise that is the same at all times, which are independent."""
         sigma = None
-        if profile.flicker.amplitude != 0:
+        if profile.flicker.amplitude != 0 and not profile.flicker.frozen:
             sigma = drift.flicker_sigma(now, written, profile.flicker, profile.drift.t0 + seconds)
         if profile.cells.read_noise != 0:
             white = evaluate(profile.cells.read_noise, now.abs())

@@ -1,6 +1,7 @@
 """Ageing: conductances relax with a power of time, and their 1/f read noise grows."""
 
 import math
+import struct
 from bisect import bisect_right
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from ..errors import ProgrammingError
 from ..profile import Drift, DriftTable, Flicker
-from ..seeds import Stream
+from ..seeds import Key, Stream, derive
 from .draw import normals
 from .laws import ROUNDING, SMALLEST, evaluate, interpolated
 
@@ -85,3 +86,20 @@ def flicker_sigma(now: Tensor, programmed: Tensor, flicker: Flicker, time: float
     ratio = evaluate(flicker.amplitude, g) * g.clamp(min=SMALLEST) ** -flicker.exponent
     growth = math.log((time + flicker.read_time) / (2 * flicker.read_time))
     return now.abs() * ratio.clamp(max=flicker.maximum) * math.sqrt(max(growth, 0.0))
+
+
+def frozen(now: Tensor, sigma: Tensor, seconds: float, seed: int, array: int, negative: bool) -> Tensor:
+    """Return g + σ·N(0, 1), and not below 0 where conductances cannot be: one draw for each chip and age.
+
+    As aihwkit draws it (class PCMLikeNoiseModel, apply_drift_noise_to_conductance).
+
+    Parameters
+    ----------
+    seconds : float
+        The chip's age: another one draws other numbers.
+    negative : bool
+        An abstract signed cell.
+    """
+    age = int.from_bytes(struct.pack("<d", seconds), "little")
+    noisy = now + sigma * normals(now, derive(seed, Key.AGE, age), Stream.FLICKER, array)
+    return noisy if negative else noisy.clamp(min=0)

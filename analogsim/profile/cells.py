@@ -33,6 +33,9 @@ class Cells(Value):
     read_noise: Annotated[Law, Columns(G, Column("read_noise", SPREAD))] = 0.0
     """Standard deviation of a cell's noise at every read, drawn anew on every cell, fraction of g_max: a constant, or a
     law of the conductance that the cell then has. It adds to that of `flicker`, which grows with time."""
+    devices: Annotated[int, Field(ge=1, le=16)] = 1
+    """Devices that make a cell, side by side: each is programmed to the cell's target, with errors, drift, noise and
+    faults of its own, and the cell's conductance is their mean (g_max: that of all together)."""
     bits: Annotated[int, Field(ge=1, le=15)] | None = None
     """Bits a cell holds, so that it has 2^bits levels: the weight.bits - 1 magnitude bits (of an offset mapping the
     weight.bits bits of the weight with its offset) are cut into slices of this many, each in cells of its own and
@@ -108,7 +111,8 @@ class Drift(Value):
 
 class Flicker(Value):
     """1/f read noise, which grows with time: σ(t) = g(t)·q(g)·√ln((t + t_read)/(2 t_read)), anew on every cell at every
-    read; q(g) = min(amplitude·g^(-exponent), maximum), g being what the cell was programmed to.
+    read or once for all reads of an age; q(g) = min(amplitude·g^(-exponent), maximum), g being what the cell was
+    programmed to.
     """
 
     amplitude: Annotated[Law, Columns(G, Column("amplitude", RATIO))] = 0.0
@@ -119,6 +123,9 @@ class Flicker(Value):
     """Largest q, fraction of the conductance."""
     read_time: Positive = 250e-9
     """t_read, seconds a read takes."""
+    frozen: bool = False
+    """false: every read draws anew, as if reads were far apart. true: a chip of one age has one draw, the same in all
+    its reads, as if they were so near each other that slow noise does not change; another age has another."""
 
     @model_validator(mode="after")
     def _one_law_of_the_conductance(self) -> Self:

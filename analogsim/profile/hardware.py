@@ -307,7 +307,8 @@ class HardwareProfile(Value):
     def cells_are_noisy(self) -> bool:
         """True where a cell may have read noise of its own."""
         cells = self.cells
-        return self.flicker.amplitude != 0 or cells.read_noise != 0 or cells.model != "standard"
+        slow = self.flicker.amplitude != 0 and not self.flicker.frozen
+        return slow or cells.read_noise != 0 or cells.model != "standard"
 
     @cached_property
     def needs_chip(self) -> bool:

@@ -30,18 +30,18 @@ EVERYTHING = an.HardwareProfile(
     tile={"rows": 8, "cols": 9},
     dac={"bits": 4, "step_bits": 2, "input_range": 2.0},
     weight={"bits": 5},
-    cells={"mapping": "differential", "bits": 2, "subtraction": "digital"},
+    cells={"mapping": "differential", "bits": 2, "subtraction": "digital", "devices": 2, "read_noise": 0.01},
     programming={"sigma": 0.05},
     drift=LAWS,
     faults={"stuck_off": 0.01, "dead_rows": 0.01, "dead_columns": 0.01},
-    flicker={"amplitude": 0.01},
+    flicker={"amplitude": 0.01, "frozen": True},
     noise={"output": 0.1, "read": 0.01, "multiplicative": 0.01, "wander": 0.1, "wander_length": 3.0},
     adc={"bits": 7, "full_scale": 4.0, "kind": "sar", "capacitor_mismatch": 0.05}
     | {"gain_error": 0.05, "offset_error": 0.05},
 )
 GEOMETRY = ConvGeometry((1,), (0,), (1,))
 PLAIN = IDEAL.varied(noise={"output": 0.3})
-CHIP = set(range(Stream.PROGRAMMING >> 56, (Stream.CAPACITORS >> 56) + 1))
+CHIP = set(range(Stream.PROGRAMMING >> 56, (Stream.FLICKER >> 56) + 1))
 
 
 # Keys and streams, exactly
@@ -69,6 +69,8 @@ def derived(seed, many):
             yield ("sweep", number, call), derive(seed, Key.SWEEP, int(np.float64(number).view(np.uint64)), call)
             yield ("search", number, call), derive(derive(seed, Key.SEARCH_CHIP, number), Key.CHIP, call)
             yield ("rank", number, call), derive(derive(seed, Key.RANK, number + 1), Key.TRAINING_CHIP, 0, call)
+        yield ("device", number), derive(chip, Key.DEVICE, number + 1)
+        yield ("age", number), derive(chip, Key.AGE, int(np.float64(number).view(np.uint64)))
         yield ("outputs", number), derive(seed, Key.OUTPUTS, number, 0)
         yield ("statistics", number), derive(seed, Key.SWEEP_STATISTICS, number)
         yield ("rank", number), derive(seed, Key.RANK, number + 1)
@@ -110,7 +112,7 @@ def test_no_two_streams_meet():
     found = [numbered(seed, *one) for seed in range(4) for one in itertools.product(kinds, numbers, calls)]
     found += [(key, stream | Stream.WANDER) for key, stream in found]
     found += [(seed, kind) for seed in range(4) for kind in Stream if kind >> 56 in CHIP]
-    assert len(set(found)) == len(found) == 4 * (2 * 270 + 8)
+    assert len(set(found)) == len(found) == 4 * (2 * 270 + 9)
     assert all(0 <= number < 2**64 for pair in found for number in pair)
 
 
