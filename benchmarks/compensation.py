@@ -14,7 +14,6 @@ import typer
 from analogsim import HardwareProfile, evaluate
 from analogsim.bench import machine
 from analogsim.machine import commit
-from analogsim.profile import Drift
 from analogsim.storage.files import write_text
 
 from .common import ROOT
@@ -23,15 +22,13 @@ from .published.__main__ import Folder
 from .published.resnet14 import images, load, normalised
 
 RESULT = ROOT / "benchmarks" / "results" / "compensation.json"
-PRESETS = ("pcm", "hermes", "sonos", "reram")
-AGES = ("0", "1d", "1y")
+AGES = {"pcm": ("0", "1d", "1y"), "hermes": ("0", "1d", "1y"), "sonos": ("0", "1d", "5d"), "reram": ("0",)}
 WAYS = {"none": "nothing", "global": "one factor a layer", "output": "one an output", "outputs": "`calibrate_outputs`"}
 
 
 def measure(folder: Folder, preset: str, way: str, chips: int) -> list[list[float]]:
-    """Return the accuracy of every chip, for each age; chips that do not age have one."""
+    """Return the accuracy of every chip, for each of the preset's ages."""
     profile = HardwareProfile.load(preset)
-    ages = AGES if profile.drift.nu != 0 else ("0",)
     with np.load(folder / "cifar10-lossless-subset.npz") as file:
         seen = normalised(torch.from_numpy(file["train_images"][:512]))
     profile = profile.varied(drift={"compensation": "none" if way == "outputs" else way})
@@ -40,7 +37,7 @@ def measure(folder: Folder, preset: str, way: str, chips: int) -> list[list[floa
         images(folder, "lossless"),
         profile=profile,
         chips=chips,
-        ages=ages,
+        ages=AGES[preset],
         calibration=seen,
         method="percentile",
         outputs=seen if way == "outputs" else None,
@@ -52,9 +49,8 @@ def measure(folder: Folder, preset: str, way: str, chips: int) -> list[list[floa
 def main(folder: Folder, chips: Annotated[int, typer.Option(min=1, help="Chips of each preset.")] = 5) -> None:
     """Measure every preset, age and way; parts that are measured already are not measured again."""
     kept = json.loads(RESULT.read_text(encoding="utf-8"))["parts"] if RESULT.is_file() else {}
-    for preset in PRESETS:
-        ages = HardwareProfile.load(preset).drift != Drift()
-        for way in WAYS if ages else ("none", "outputs"):
+    for preset, ages in AGES.items():
+        for way in WAYS if len(ages) > 1 else ("none", "outputs"):
             if f"{preset}, {way}" not in kept:
                 kept[f"{preset}, {way}"] = measure(folder, preset, way, chips)
                 report = {"machine": machine(), "commit": commit(), "parts": kept}
@@ -68,9 +64,9 @@ def table() -> str:
         return MISSING
     report = json.loads(RESULT.read_text(encoding="utf-8"))
     parts, rows = report["parts"], []
-    for preset in PRESETS:
+    for preset, ages in AGES.items():
         found = {way: parts[f"{preset}, {way}"] for way in WAYS if f"{preset}, {way}" in parts}
-        for number, age in enumerate(AGES[: max(map(len, found.values()), default=0)]):
+        for number, age in enumerate(ages if found else ()):
             rows.append([f"`{preset}`", age, *(_text(found[way][number]) if way in found else "" for way in WAYS)])
     facts = report["machine"]
     made = f"torch {facts['versions']['torch']}; commit {(report['commit'] or 'unknown')[:10]}"

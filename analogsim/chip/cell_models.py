@@ -68,7 +68,10 @@ class Standard(CellModel):
 
     def age(self, written: Tensor, target: Tensor, profile: HardwareProfile, seconds: float, draws: Draws) -> Tensor:
         """Return what drift leaves, with 1/f noise that is the same in all reads of this age."""
-        now = drift.relax(written, target, profile.drift, seconds, draws.seed, draws.array)
+        if profile.drift.moments is None:
+            now = drift.relax(written, target, profile.drift, seconds, draws.seed, draws.array)
+        else:
+            now = drift.spread_apart(written, target, profile, seconds, draws.seed, draws.array)
         if not profile.flicker.frozen or profile.flicker.amplitude == 0:
             return now
         sigma = drift.flicker_sigma(now, written, profile.flicker, profile.drift.t0 + seconds)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ProgrammingError
-from ..profile import Drift, DriftTable, Flicker
+from ..profile import Drift, DriftTable, Flicker, HardwareProfile
 from ..seeds import Key, Stream, derive
 from .draw import normals
 from .laws import ROUNDING, SMALLEST, evaluate, interpolated
@@ -64,6 +64,44 @@ def measured(g: Tensor, table: DriftTable, time: float) -> Tensor:
     size = g.abs()
     now = (size + interpolated(table.g0, tuple(changes), size)).clamp(min=0)
     return torch.where(g < 0, -now, now)
+
+
+def spread_apart(g: Tensor, target: Tensor, profile: HardwareProfile, seconds: float, seed: int, array: int) -> Tensor:
+    r"""Return what cells became whose mean and spread were measured (`drift.moments`), and not below 0.
+
+    With µ_t the mean's movement and σ_t the standard deviation at this age, and σ_0 that of programming,
+
+        g(t) = g + µ_t(ĝ) + √(max(σ_t(ĝ + µ_t)² - σ_0(ĝ)², 0))·N(0, 1)
+
+    for a target ĝ, so that cells of one target have the variance σ_t². The normal is one of each cell for all ages.
+
+    Raises
+    ------
+    ProgrammingError
+        The chip is older than the last age.
+    """
+    moments = profile.drift.moments
+    assert moments is not None
+    ages, last = (0.0, *moments.seconds), moments.seconds[-1]
+    if seconds > last * (1 + ROUNDING) and moments.outside == "error":
+        raise ProgrammingError(
+            f"drift.moments: a chip of {seconds:.4g} s is older than the last age, {last:.4g} s; measure longer, or "
+            "say `outside: hold`"
+        )
+    if seconds <= 0:
+        return g
+    at = min(seconds, last)
+    right = min(bisect_right(ages, at), len(moments.seconds))
+    share = (at - ages[right - 1]) / (ages[right] - ages[right - 1])
+    wanted = target.double()  # a polynomial of high degree, whose terms cancel
+    means = [torch.zeros_like(wanted), *(evaluate(mean, wanted, signed=True) for mean in moments.mean[:right])]
+    moved = torch.lerp(means[right - 1], means[right], share)
+    now = (wanted + moved).clamp(min=0)
+    first = evaluate(profile.programming.sigma, wanted)
+    sigmas = [first, *(evaluate(law, now) for law in moments.sigma[:right])]
+    more = (torch.lerp(sigmas[right - 1], sigmas[right], share).square() - first.square()).clamp(min=0).sqrt()
+    aged = g + moved.to(g) + more.to(g) * normals(g, seed, Stream.DRIFT, array)
+    return aged if profile.cells.mapping == "signed" else aged.clamp(min=0)
 
 
 def flicker_sigma(now: Tensor, programmed: Tensor, flicker: Flicker, time: float) -> Tensor:

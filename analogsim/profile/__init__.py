@@ -6,7 +6,7 @@ from .converters import ADC, DAC, Range
 from .cost import Cost
 from .hardware import HardwareProfile, presets
 from .iv import IV, Curve, LogPolynomial
-from .laws import Branches, DriftTable, Law, LogLaw, Saturating, SignedLaw, Table
+from .laws import Branches, DriftTable, Law, LogLaw, Moments, Saturating, SignedLaw, Table
 from .wires import Wires
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Law",
     "LogLaw",
     "LogPolynomial",
+    "Moments",
     "Noise",
     "Percentile",
     "Programming",

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from ..value import NonNegative, Positive, Value
 from .kinds import CELL_MODELS
-from .laws import DriftTable, Law, SignedLaw
+from .laws import DriftTable, Law, Moments, SignedLaw
 from .measured import CONDUCTANCE, RATIO, SECONDS, SPREAD, Column, Columns
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -85,12 +85,16 @@ class Drift(Value):
     )
     """Measured conductances g(g0, t), instead of the power law; t is counted from programming, and g0 what the cell was
     programmed to."""
+    moments: Moments | None = None
+    """Mean and standard deviation between cells that were measured at some ages, instead of the power law."""
     compensation: Literal["none", "global", "output"] = "none"
     """global: each layer's outputs are multiplied, digitally, by Σ|W(t0)| / Σ|W(t)|. output: each output by that of
     its own weights."""
 
     @model_validator(mode="after")
     def _one_way_to_drift(self) -> Self:
+        if self.moments is not None and ((self.nu, self.nu_sigma) != (0, 0) or self.table is not None):
+            raise ValueError("nu, nu_sigma and table are other ways to drift: leave them out beside moments")
         if self.table is None:
             return self
         if (self.nu, self.nu_sigma) != (0, 0):
@@ -106,7 +110,7 @@ class Drift(Value):
     @property
     def is_on(self) -> bool:
         """True where conductances change with time."""
-        return (self.nu, self.nu_sigma, self.table) != (0, 0, None)
+        return (self.nu, self.nu_sigma, self.table, self.moments) != (0, 0, None, None)
 
 
 class Flicker(Value):

@@ -100,6 +100,8 @@ class HardwareProfile(Value):
                 "iv: currents of cells that are not linear are known for whole voltages, not for what wires leave of "
                 "them; leave out iv or wires"
             )
+        if self.iv.any and self.cells.devices > 1:
+            raise ValueError("iv: the current of a cell is that of one device; leave out iv or cells.devices")
         if self.iv.any and mapping == "signed":
             raise ValueError("iv: a signed cell is an abstract one; choose cells.mapping 'differential' or 'offset'")
         return self

@@ -202,3 +202,33 @@ SignedLaw = Annotated[
     Discriminator(_signed_kind, custom_error_type="no_law", custom_error_message=_SIGNED),
 ]
 """How a quantity of either sign depends on the conductance: a constant; a polynomial Σ c_i g^i; or measured points."""
+
+
+Coefficients = Annotated[tuple[float, ...], Field(min_length=1, max_length=16)]
+
+
+class Moments(Value):
+    """How cells of one target move and spread apart as time passes, as it was measured at some ages of a chip.
+
+    At age 0 they are as they were programmed; between the ages mean and σ are linear in time.
+    """
+
+    seconds: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
+    """Ages, seconds since the first read, each later than the one before."""
+    mean: tuple[Coefficients, ...]
+    """At each age, by how much the mean has moved, fraction of g_max: coefficients of a polynomial in the target."""
+    sigma: tuple[Saturating | Coefficients, ...]
+    """At each age, the standard deviation between cells, that of programming included, fraction of g_max: a saturating
+    law of the conductance that cells then have in the mean, or coefficients of a polynomial."""
+    outside: Literal["error", "hold"] = "error"
+    """Of chips that are older than the last age: error; or hold: they are as at that age."""
+
+    @model_validator(mode="after")
+    def _of_each_age(self) -> Self:
+        if not len(self.seconds) == len(self.mean) == len(self.sigma):
+            raise ValueError(
+                f"one mean and one sigma for each age are needed (got {len(self.seconds)} ages, {len(self.mean)} means "
+                f"and {len(self.sigma)} sigmas)"
+            )
+        _increase(self.seconds, "ages")
+        return self

@@ -201,6 +201,11 @@ def test_frozen_noise_is_in_the_budget_as_an_error_of_weights():
     assert layer.total == pytest.approx(layer.measured, rel=1e-3)
 
 
+def test_curved_cells_are_single_devices():
+    with pytest.raises(an.AnalogSimError, match="that of one device; leave out iv or cells.devices"):
+        HardwareProfile(cells=PAIR | {"devices": 2}, iv={"second": 0.1})
+
+
 def test_cost_counts_devices():
     one, two = (
         an.cost(torch.nn.Linear(8, 4), HardwareProfile(cells=PAIR | {"devices": count}), (8,)).layers[0].macs
