@@ -259,10 +259,9 @@ def circuit(
     def voltage(node):
         return known[node] if node in known else volts[number[node]]
 
+    grounds = {root(("adc", c)): c for c in range(columns)}
     for a, b, g in resistors:
-        a, b = root(a), root(b)
-        for c in range(columns):
-            ground = root(("adc", c))
-            if ground in (a, b):
-                out[c] += g * (voltage(b if a == ground else a) - 0.0)
+        for ground, other in ((root(a), root(b)), (root(b), root(a))):
+            if ground in grounds:
+                out[grounds[ground]] += g * voltage(other)
     return out
