@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -98,7 +99,7 @@ class Chip:
     def powers(self) -> list[Tensor]:
         """What squares and cubes of inputs are multiplied by, as `weight`; none of linear cells."""
         each = [[plane.coefficient * power for power in plane.powers] for plane in self.planes]
-        return [sum(of_all[1:], of_all[0]) for of_all in zip(*each, strict=True)]
+        return [reduce(torch.add, of_all) for of_all in zip(*each, strict=True)]
 
     def part(self, outputs: slice) -> "Chip":
         """Return the cells of some outputs, whose ADCs are others."""

@@ -71,7 +71,7 @@ def _losses(cells: Sequence[Tensor], wires: Wires, layout: Layout) -> list[tuple
     for outputs, inputs in layout.arrays():
         own = [g[outputs, inputs].abs().T for g in cells]  # (R, C)
         r, c = own[0].shape
-        shared = sum(own) if wires.interleaved else None
+        shared = torch.stack(own).sum(0) if wires.interleaved else None
         last = wires.column * torch.arange(r, 0, -1, device=own[0].device)[:, None] + wires.column_terminal
         for g, (loss, self) in zip(own, found, strict=True):
             all_of_column = g if shared is None else shared

@@ -47,6 +47,13 @@ def test_the_solution_itself_knows_what_an_older_one_says():
     np.testing.assert_allclose(oracle.circuit([g], x, 0.02, 0.03), oracle.network(g, x, 0.02, 0.03), rtol=1e-12)
 
 
+def test_tiny_segments_are_next_to_none_whatever_the_terminal_is():
+    generator = np.random.default_rng(0)
+    (g,) = cells(generator, 12, 9, 1)
+    found = [transfer([torch.from_numpy(g)], Ends(tiny, 0.5, tiny, 1.0)) for tiny in (0.0, 1e-12)]
+    np.testing.assert_allclose(found[1].numpy(), found[0].numpy(), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.slow
 def test_an_array_of_256_rows_and_columns_is_kirchhoffs():
     generator = np.random.default_rng(0)

@@ -92,7 +92,7 @@ class Numba(Backend):
 
     def settle(self, circuit: Circuit, x: Tensor) -> Tensor:
         """Give each thread inputs of its own, and leave out rows that are disconnected."""
-        from .circuit import settle
+        from .gated import settle
 
         return settle(circuit, x)
 

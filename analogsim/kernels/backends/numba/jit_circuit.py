@@ -4,7 +4,6 @@ It stands in one file for the reason that `jit.py` gives.
 """
 
 import numpy as np
-from llvmlite import ir  # noqa: F401  # numba's intrinsics are made of it
 from numba import carray, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
