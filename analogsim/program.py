@@ -75,7 +75,8 @@ def at_time(model: nn.Module, seconds: float) -> None:
     model : nn.Module
         Programmed; changed in place.
     seconds : float
-        Since the first read, `drift.t0` seconds after programming: conductances are g·((t0 + seconds)/t0)^(-ν).
+        Since the first read, `drift.t0` seconds after programming: conductances are g·((t0 + seconds)/t0)^(-ν), or
+        those of `drift.table`.
 
     Raises
     ------

@@ -155,7 +155,7 @@ def points(found: HardwareSweep) -> list[list[Any]]:
 
 def ages_of(profile: HardwareProfile) -> tuple[str, ...]:
     """Return the ages at which a profile's chips differ."""
-    return AGES if profile.drift.nu != 0 or profile.flicker.amplitude != 0 else AGES[:1]
+    return AGES if profile.drift.is_on or profile.flicker.amplitude != 0 else AGES[:1]
 
 
 @torch.no_grad()

@@ -72,7 +72,7 @@ def main(
                 continue
             profile = HardwareProfile.load(preset)
             chips = range(CHIPS if profile.is_drawn or profile.noise.output or profile.noise.read else 1)
-            ages = AGES if profile.drift.nu != 0 else {"1 s": 1.0}
+            ages = AGES if profile.drift.is_on else {"1 s": 1.0}
             if profile.adc.bits is not None:
                 found["adc.bits"][preset] = {
                     str(bits): [measure(network, profile.varied(adc={"bits": bits}), data, chip, 1.0) for chip in chips]

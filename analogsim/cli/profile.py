@@ -21,6 +21,8 @@ from ..profile.template import SCHEMA_FILE, template
 from ..storage.files import replaced, writable
 from ..terminal.text import printable
 from .base import EXIT_CODES, USER_ERROR, Program, fail, note, out, plain
+from .curves import check_picture
+from .output import write_picture
 
 Named = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped profile's name, or a YAML or JSON file.")]
 Format = Literal["table", "markdown", "csv", "json"]
@@ -176,13 +178,27 @@ def import_(
         note(f"[yellow]not carried over:[/] {plain(line)}")
 
 
-@app.command(epilog=f"[bold]Example:[/] analogsim profile validate profiles/*.yaml\n\n{EXIT_CODES}")
+@app.command(
+    epilog="[bold]Examples:[/]\n\nanalogsim profile validate profiles/*.yaml\n\n"
+    f"analogsim profile validate chip.yaml --plot chip.png\n\n{EXIT_CODES}"
+)
 def validate(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE...", help="YAML or JSON files (or names of shipped profiles).")
     ],
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="PICTURE",
+            callback=check_picture,
+            help="Draw what was read of one profile: cells' errors, drift and noise, and converters' codes.",
+        ),
+    ] = None,
 ) -> None:
     """Check profiles; for a bad one say which field is wrong. Exit code 1 if any is."""
+    if picture is not None and len(files) > 1:
+        raise typer.BadParameter(f"draws one profile, not {len(files)}", param_hint="--plot")
     bad = 0
     for name in files:
         try:
@@ -192,8 +208,28 @@ def validate(
             fail(error)
         else:
             out().print(f"{plain(name)}: [green]valid[/] (profile {plain(repr(profile.name))})")
+            if picture is not None:
+                draw(profile, picture)
+                note(f"written: {plain(picture)}")
     if bad:
         raise typer.Exit(USER_ERROR)
+
+
+def draw(profile: HardwareProfile, path: Path) -> None:
+    """Write the picture of a profile's cells and converters.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    from ..analysis.device_picture import draw_device
+
+    figure = Figure(dpi=120, layout="constrained")
+    draw_device(profile, figure)
+    write_picture(figure, path)
 
 
 @app.command(epilog=f"[bold]Example:[/] analogsim profile schema --out {SCHEMA_FILE} (editors complete from it)")

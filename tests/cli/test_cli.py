@@ -174,6 +174,20 @@ def test_profile_validate_names_the_field(tmp_path):
     assert done("profile", "validate", "8bit", "ideal").stdout.count("valid") == 2
 
 
+def test_profile_validate_draws_what_it_read(tmp_path):
+    picture = tmp_path / "out" / "chip.svg"
+    assert "hermes: valid" in done("profile", "validate", "hermes", "--plot", picture).stdout
+    drawn = picture.read_text()
+    assert "<svg" in drawn
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("programming: {sigma: {file: none.csv}}\n")
+    assert "none.csv: not a readable text file" in refused("profile", "validate", bad, "--plot", tmp_path / "bad.png")
+    assert not (tmp_path / "bad.png").exists()
+    assert call("profile", "validate", "8bit", "ideal", "--plot", picture).exit_code == 2
+    assert call("profile", "validate", "8bit", "--plot", tmp_path / "chip.txt").exit_code == 2
+    assert picture.read_text() == drawn
+
+
 def test_profile_schema_has_units():
     schema = json.loads(done("profile", "schema").stdout)
     assert "normalised units" in schema["$defs"]["Noise"]["properties"]["output"]["description"]

@@ -1,0 +1,233 @@
+"""What a profile says of its cells and converters, drawn: laws and tables, drift, transfer curves."""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..ages import text
+from ..chip import drift
+from ..chip.adc import Converters
+from ..chip.dac_steps import bent
+from ..chip.laws import evaluate
+from ..profile import HardwareProfile, Law, SignedLaw, Table
+from ..robustness.curve import COLORS
+from ..terminal.text import label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    Panel = Callable[[Axes, HardwareProfile], None]
+
+AGES = 0.0, 86400.0  # at which read noise is drawn, seconds
+YEAR = 365.25 * 86400.0
+ADCS = 4  # of those that differ, how many are drawn
+CURVES = 8  # of those that were measured, at most
+
+
+def draw_device(profile: HardwareProfile, figure: "Figure", columns: int = 3) -> None:
+    """Draw what a profile's cells and converters do, a panel each, as the simulation computes it.
+
+    σ and mean of the programming error, the exponents of drift, conductances against time, and read noise, against the
+    conductance (in µS where `cells.g_max` is known, with the points of tables as dots); the codes of one chip's ADCs
+    against the sum, how far from its ideal place each code begins, and the DACs' errors. What is ideal has no panel.
+
+    Parameters
+    ----------
+    profile : HardwareProfile
+    figure : matplotlib Figure
+        An empty one, whose size is set.
+    columns : int
+        Panels beside each other.
+    """
+    drawn = panels(profile)
+    figure.suptitle(label(profile.name))
+    if not drawn:
+        figure.set_size_inches(4, 1.5)
+        figure.text(0.5, 0.4, "cells and converters are ideal", ha="center")
+        return
+    wide = min(columns, len(drawn))
+    rows = -(-len(drawn) // wide)
+    figure.set_size_inches(3.6 * wide, 2.9 * rows + 0.3)
+    for number, panel in enumerate(drawn, 1):
+        ax = figure.add_subplot(rows, wide, number)
+        panel(ax, profile)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.title.set_fontsize("medium")
+
+
+def panels(profile: HardwareProfile) -> "list[Panel]":
+    """Return those who draw what a profile has."""
+    laws, found = profile.cells.model == "standard", []
+    if laws and (profile.programming.sigma != 0 or profile.programming.mean != 0):
+        found.append(_programming)
+    if laws and profile.drift.is_on:
+        found += [_drift] if profile.drift.table is not None else [_exponents, _drift]
+    if laws and profile.cells_are_noisy:
+        found.append(_read_noise)
+    if profile.iv.any:
+        found.append(_current)
+    if profile.adc.bits is not None:
+        found.append(_transfer)
+    if profile.adc.bits is not None and (profile.adc.has_errors or profile.adc.kind != "ideal"):
+        found.append(_nonlinearity)
+    if profile.dac.inl is not None:
+        found.append(_dac)
+    return found
+
+
+def _conductances(profile: HardwareProfile) -> Tensor:
+    return torch.linspace(profile.cells.g_min, 1, 401, dtype=torch.float64)
+
+
+def _unit(profile: HardwareProfile) -> tuple[float, str]:
+    """Return what a fraction of g_max is multiplied with, and the unit."""
+    g_max = profile.cells.g_max
+    return (1.0, "fraction of g_max") if g_max is None else (g_max, "µS")
+
+
+def _law(ax: "Axes", profile: HardwareProfile, law: Law | SignedLaw, unit: float, name: str, color: str) -> None:
+    """Draw one law, and the points of a table."""
+    g, scale = _conductances(profile), _unit(profile)[0]
+    ax.plot(g * scale, evaluate(law, g, signed=name == "mean") * unit, color=color, label=name)
+    if isinstance(law, Table):
+        ax.plot([x * scale for x in law.g], [y * unit for y in law.value], ".", color=color)
+
+
+def _against_conductance(ax: "Axes", profile: HardwareProfile, title: str, y: str) -> None:
+    ax.set_title(title)
+    ax.set_xlabel(f"conductance, {_unit(profile)[1]}")
+    ax.set_ylabel(y)
+
+
+def _programming(ax: "Axes", profile: HardwareProfile) -> None:
+    scale, unit = _unit(profile)
+    for law, name, color in zip((profile.programming.sigma, profile.programming.mean), ("σ", "mean"), COLORS):
+        if law != 0:
+            _law(ax, profile, law, scale, name, color)
+    _against_conductance(ax, profile, "programming error", unit)
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.legend(fontsize="small", frameon=False)
+
+
+def _exponents(ax: "Axes", profile: HardwareProfile) -> None:
+    g, scale = _conductances(profile), _unit(profile)[0]
+    mean, spread = evaluate(profile.drift.nu, g), evaluate(profile.drift.nu_sigma, g)
+    ax.fill_between(g * scale, mean - spread, mean + spread, color=COLORS[0], alpha=0.2, linewidth=0)
+    _law(ax, profile, profile.drift.nu, 1.0, "ν", COLORS[0])
+    _against_conductance(ax, profile, "drift exponent ν (± σ)", "ν")
+
+
+def _drift(ax: "Axes", profile: HardwareProfile) -> None:
+    """Draw some conductances from the first read on, without programming errors, for a year or as long as measured."""
+    own, (scale, unit) = profile.drift, _unit(profile)
+    table = own.table
+    first = own.t0 if table is None else max(own.t0, table.seconds[0])
+    last = max(own.t0 + YEAR if table is None else table.seconds[-1], 1.01 * first)
+    times = torch.logspace(math.log10(first), math.log10(last), 200, dtype=torch.float64)
+    starts = torch.linspace(profile.cells.g_min, 1, 5, dtype=torch.float64)
+    if table is not None:
+        starts = starts.new_tensor(table.g0)
+    for color, g in zip(_cycled(len(starts)), starts):
+        if table is None:
+            mean, spread = evaluate(own.nu, g), evaluate(own.nu_sigma, g)
+            low, middle, high = (g * (times / own.t0) ** -(mean + s * spread) for s in (1, 0, -1))
+            ax.fill_between(times, low * scale, high * scale, color=color, alpha=0.2, linewidth=0)
+            ax.plot(times, middle * scale, color=color)
+        else:
+            now = [float(drift.measured(g, table, float(t))) * scale for t in times.clamp(first, last)]
+            ax.plot(times, now, color=color)
+    for color, row in zip(_cycled(len(starts)), () if table is None else table.g):
+        ax.plot(table.seconds if table else (), [g * scale for g in row], ".", color=color)
+    ax.set_xscale("log")
+    ax.set_title("drift" + ("" if table is not None else " (± σ)"))
+    ax.set_xlabel("time since programming, s")
+    ax.set_ylabel(f"g, {unit}")
+
+
+def _cycled(count: int) -> list[str]:
+    return [COLORS[i % len(COLORS)] for i in range(count)]
+
+
+def _read_noise(ax: "Axes", profile: HardwareProfile) -> None:
+    g, (scale, unit) = _conductances(profile), _unit(profile)
+    if profile.flicker.amplitude != 0:
+        for color, age in zip(COLORS, AGES):
+            sigma = drift.flicker_sigma(g, g, profile.flicker, profile.drift.t0 + age)
+            ax.plot(g * scale, sigma * scale, color=color, label=f"1/f, {text(age) if age else 'first read'}")
+    if profile.cells.read_noise != 0:
+        _law(ax, profile, profile.cells.read_noise, scale, "white", COLORS[2])
+    _against_conductance(ax, profile, "read noise of a cell, σ", unit)
+    ax.set_ylim(bottom=0)
+    ax.legend(fontsize="small", frameon=False)
+
+
+def _current(ax: "Axes", profile: HardwareProfile) -> None:
+    """Draw some cells' currents against the voltage, and what they would be if they were linear."""
+    scale, unit = _unit(profile)
+    x = torch.linspace(-1, 1, 201, dtype=torch.float64)
+    for color, g in zip(COLORS, _conductances(profile)[100::100]):
+        second, third = evaluate(profile.iv.second, g), evaluate(profile.iv.third, g)
+        ax.plot(x, (g * x + second * x**2 + third * x**3) * scale, color=color)
+        ax.plot(x, g * x * scale, ":", color=color, linewidth=0.8)
+    ax.set_title("current of a cell (dotted: linear)")
+    ax.set_xlabel("voltage, fraction of the largest")
+    ax.set_ylabel(f"I / largest voltage, {unit}")
+
+
+def _converters(profile: HardwareProfile) -> tuple[Converters, Tensor]:
+    """Return the ADCs of a tile of chip 0, for a full scale of 1, and an empty tensor of as many columns."""
+    table = profile.adc.transfer
+    count = ADCS if profile.adc.has_errors else 1
+    if table is not None and profile.adc.bits is not None:
+        count = max(count, min(len(table.edges(profile.adc.bits, profile.adc.signed)), CURVES))
+    return Converters(profile.adc, profile.noise, 0), torch.empty(0, count, dtype=torch.float64)
+
+
+def _transfer(ax: "Axes", profile: HardwareProfile) -> None:
+    adcs, like = _converters(profile)
+    low, high = adcs.limits(1.0)
+    sums = torch.linspace(low - 0.15, high + 0.15, 3001, dtype=torch.float64)
+    out, _ = adcs.converted(sums[:, None].expand(-1, like.shape[1]).contiguous(), 1.0, 0)
+    for color, column in zip(_cycled(like.shape[1]), out.T * profile.adc.levels):
+        ax.plot(sums, column, color=color, linewidth=1)
+    ax.set_title(f"ADC: {label(profile.adc.kind)}, {profile.adc.bits} bits")
+    ax.set_xlabel("sum, full scales")
+    ax.set_ylabel("code")
+
+
+def _nonlinearity(ax: "Axes", profile: HardwareProfile) -> None:
+    """Draw how far from its ideal place each code begins, gain and offset of each ADC included."""
+    adcs, like = _converters(profile)
+    bits, levels = profile.adc.bits or 1, profile.adc.levels
+    codes = torch.arange(1, 2**bits, dtype=torch.float64) - (2 ** (bits - 1) if profile.adc.signed else 0)
+    places = adcs.transfer(1.0, 0, like)[0] * levels if adcs.searches else (codes - 0.5)[None]
+    gains, offsets = adcs.errors(1.0, 0, like)
+    begins = (places - offsets[:, None] * levels) / gains[:, None]
+    ideal = codes - (0.5 if profile.adc.rounding == "nearest" else 0.0)
+    for color, own in zip(_cycled(len(begins)), begins - ideal):
+        ax.plot(codes, own, color=color, linewidth=1)
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set_title("ADC: where codes begin")
+    ax.set_xlabel("code")
+    ax.set_ylabel("beyond the ideal place, LSB")
+    _half_a_step_at_least(ax)
+
+
+def _dac(ax: "Axes", profile: HardwareProfile) -> None:
+    most = profile.dac.step_levels
+    codes = torch.arange(-most if profile.dac.signed else 0, most + 1, dtype=torch.float64)
+    ax.plot(codes, bent(codes / most, profile.dac) * most - codes, ".-", color=COLORS[0], linewidth=1)
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set_title("DAC" if profile.dac.step_bits is None else "DAC, of a step")
+    ax.set_xlabel("code")
+    ax.set_ylabel("integral non-linearity, LSB")
+    _half_a_step_at_least(ax)
+
+
+def _half_a_step_at_least(ax: "Axes") -> None:
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, -0.5), max(high, 0.5))

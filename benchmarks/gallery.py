@@ -1,0 +1,40 @@
+"""Pictures of every shipped device, and of docs/your_chip.md's, as `analogsim profile validate --plot` draws them."""
+
+import re
+import tempfile
+from pathlib import Path
+
+import typer
+from matplotlib.figure import Figure
+
+from analogsim import HardwareProfile, presets
+from analogsim.analysis.device_picture import draw_device, panels
+from analogsim.cli.output import write_picture
+
+from .common import IMAGES, ROOT
+
+FOLDER = IMAGES / "devices"
+
+
+def main() -> None:
+    """Draw all presets that are chips, one picture each, and the chip that the page makes up."""
+    for name in presets():
+        profile = HardwareProfile.load(name)
+        if profile.needs_chip and panels(profile):
+            draw(profile, FOLDER / f"{name}.png")
+    page = (ROOT / "docs" / "your_chip.md").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in re.findall(r"`(\w+\.(?:csv|yaml))`(?:(?!```).)*?```\w+\n(.+?)```", page, re.DOTALL):
+            Path(folder, name).write_text(text, encoding="utf-8")
+        draw(HardwareProfile.load(Path(folder, "chip.yaml")), IMAGES / "firefly.png")
+
+
+def draw(profile: HardwareProfile, path: Path) -> None:
+    """Write one picture."""
+    figure = Figure(dpi=90, layout="constrained")
+    draw_device(profile, figure)
+    write_picture(figure, path)
+
+
+if __name__ == "__main__":
+    typer.run(main)
