@@ -189,8 +189,9 @@ def _cells(r: Reading, g_min: float) -> None:
     elif cell_bits:
         # One-sided, 2^c levels from g_min to 1 are 2^c - 1 steps on each side of 0; offset cells leave out the lowest.
         r.put("weight.bits", cell_bits + (not offset), "xbar.device.cell_bits")
-    if style != "BITSLICED" and bits:
-        r.ignore(["core.weight_bits"])  # of no effect there without slices
+    if style != "BITSLICED":
+        r.ignore(["core.weight_bits", "core.bit_sliced.*"])
+    r.ignore(["core.balanced.*" if offset else "core.offset.*"])
     if offset:
         if style == "OFFSET" and cell_bits:
             steps = 2**cell_bits - 1
