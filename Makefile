@@ -32,7 +32,7 @@ browser: ## chromium for the test of the report (Debian and root; elsewhere that
 	else echo 'no chromium, and no right to install it: the report is not looked at in a browser'; fi
 
 test-peers: peers ## agreement with aihwkit, and with CrossSim where PYTHONPATH=… leads to it
-	$(PEERS)/bin/python -m pytest tests/chip/test_peers.py
+	$(PEERS)/bin/python -m pytest tests/chip/test_peers.py tests/profile/test_crosssim.py tests/profile/test_aihwkit.py tests/profile/test_coming_from.py
 
 lint: $(READY) ## ruff: style and format
 	$(BIN)/ruff check .

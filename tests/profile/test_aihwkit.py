@@ -149,6 +149,18 @@ def test_tiles_have_scales_of_their_own_as_theirs(columnwise):
     assert np.abs(b - (x @ w.T).numpy()).max() > 0.01
 
 
+@pytest.mark.parametrize("bound", [1.0, 0.8])
+def test_a_range_that_follows_one_vector_is_the_batchs_of_one(bound):
+    """Without a DAC, which would round to steps of the bound there; the ADC shows the unit of the sum."""
+    config = configured(noise_management="AbsMax", inp_bound=max(bound, 1.0), out_res=126.0, out_bound=3.03)
+    config.forward.out_bound = 3.03 * bound
+    x, w = matrices(m=6)
+    for row in 3 * x:
+        a, b = theirs(config, row[None], w), mine(config, row[None], w)
+        assert (np.abs(a - b) > 2e-5).mean() < 0.1
+        assert np.abs(b - (row[None] @ w.T).numpy()).max() > 1e-3
+
+
 def test_a_perfect_tile_is_exact():
     config = configured(is_perfect=True)
     x, w = matrices()
