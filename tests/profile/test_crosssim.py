@@ -350,6 +350,23 @@ def test_wires_are_theirs(source, interleaved):
     assert np.abs(a - x @ w.T).max() > 0.1
 
 
+@pytest.mark.parametrize(("model", "volts"), [("RRAMMilo", 0.5), ("RRAMMilo", 0.2), ("CubicDevice", 0.8)])
+def test_curves_of_cells_are_theirs(model, volts):
+    params = configured(
+        xbar__device__nonlinear_IV__model=model,
+        xbar__device__nonlinear_IV__enable=True,
+        xbar__device__Vread=volts,
+        xbar__device__Rmin=1 / 225e-6,
+        xbar__device__Rmax=1 / 50e-6,
+    )
+    found = crosssim.read(params)
+    assert not found.lost
+    x, w = matrices()
+    a, b = theirs(params, x, w), mine(found, x, w)
+    np.testing.assert_allclose(a, b, atol=2e-5)
+    assert np.abs(a - x @ w.T).max() > 0.01
+
+
 # --- what is said ----------------------------------------------------------------------------------------------------
 
 
@@ -359,7 +376,7 @@ def test_what_has_no_counterpart_is_listed_and_what_is_at_its_default_is_not():
         "xbar": {
             "array": {"Icol_max": 40},
             "adc": {"mvm": {"model": "SarADC", "bits": 8, "stochastic_rounding": True, "calibrated_range": [-1, 1]}},
-            "device": {"clip_conductance": True, "nonlinear_IV": {"enable": True, "model": "RRAMMilo"}},
+            "device": {"clip_conductance": True, "nonlinear_IV": {"enable": True, "model": "Mine"}},
         },
         "simulation": {"useGPU": True},
     }

@@ -394,11 +394,43 @@ def _device(r: Reading, g_min: float) -> None:
         if not r[f"{part}.enable"]:
             r.ignore([f"{part}.*"])
     _read_noise(r, g_min)
-    if r[f"{where}.nonlinear_IV.enable"]:
-        r.lose(f"{where}.nonlinear_IV.model", "cells are linear here")
-    r.ignore([f"{where}.nonlinear_IV.*"])
+    _curves(r)
     if "SONOS" not in (model, r[f"{where}.read_noise.model"]) and not r[f"{where}.nonlinear_IV.enable"]:
         r.ignore([f"{where}.Vread"])
+
+
+def _milo(r: Reading, volts: float) -> dict[str, Any]:
+    """Polynomials in log10 of siemens, the lowest power first, times V/g_max and V²/g_max: in ln g here."""
+    g_max = 1 / r["xbar.device.Rmin"]
+    inner = math.log10(g_max), 1 / math.log(10)  # log10 G = log10 g_max + ln g / ln 10
+    laws = {"second": (0.007063, 0.005711, 0.001541, 0.0001388), "third": (1.2968e-03, 6.7919e-04, 8.8710e-05)}
+    found = {}
+    for power, (name, law) in enumerate(laws.items(), 1):
+        terms = [
+            sum(c * math.comb(i, k) * inner[0] ** (i - k) for i, c in enumerate(law) if i >= k) * inner[1] ** k
+            for k in range(len(law))
+        ]
+        found[name] = {"log": [term * volts**power / g_max for term in terms]}
+    return found
+
+
+CURVES = {
+    "RRAMMilo": _milo,
+    # I = G (V - V³/4): in proportion to the conductance, as is the line between two points.
+    "CubicDevice": lambda r, volts: {"third": {"g": [0.0, 1.0], "value": [0.0, -0.25 * volts**2], "outside": "hold"}},
+}
+
+
+def _curves(r: Reading) -> None:
+    where = "xbar.device.nonlinear_IV"
+    model = r[f"{where}.model"]
+    if r[f"{where}.enable"] and model != "IdealDevice":
+        if model in CURVES:
+            for name, law in CURVES[model](r, r["xbar.device.Vread"]).items():
+                r.put(f"iv.{name}", law, f"{where}.model", f"{where}.enable", "xbar.device.Vread")
+        else:
+            r.lose(f"{where}.model", "no law of the profile")
+    r.ignore([f"{where}.*"])
 
 
 # σ of a cell's noise at every read, of the conductance that it then has.

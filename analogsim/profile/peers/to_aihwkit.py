@@ -90,7 +90,9 @@ def _material(r: Reading) -> None:
     sigma, drift = r["programming.sigma"], {name: r[f"drift.{name}"] for name in ("nu", "nu_sigma", "t0")}
     q, exponent, most, read_time = (r[f"flicker.{name}"] for name in ("amplitude", "exponent", "maximum", "read_time"))
     drawn = sigma != 0 or drift["nu"] != 0 or drift["nu_sigma"] != 0 or q != 0
-    r.put("drift_compensation", "global" if r["drift.compensation"] == "global" else None, "drift.compensation")
+    r.put("drift_compensation", "global" if r["drift.compensation"] != "none" else None, "drift.compensation")
+    if r["drift.compensation"] not in ("none", "global"):
+        r.lose("drift.compensation", "one number for each tile there")
     if r["cells.mapping"] == "offset":
         r.lose("cells.mapping", "a pair of cells there")
     elif r["cells.mapping"] == "signed" and drawn:
