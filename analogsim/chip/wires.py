@@ -32,11 +32,11 @@ def read_through(
     """
     if wires.any:
         losses = _losses(cells, wires, layout)
-        seen = [1 / (1 + loss) for loss, _ in losses]
+        seen = [1 / loss for loss, _ in losses]
         exact = wires.solution == "exact"
         parts = _solved(cells, wires, layout) if exact and not wires.gated else list(map(torch.mul, cells, seen))
         # First-order wires have always had the noise as the weight has it, the part of its own current included.
-        weighed = [1 / (1 + loss + own) for loss, own in losses] if exact else seen
+        weighed = [1 / (loss + own) for loss, own in losses] if exact else seen
         noises = [None if v is None else v * a**2 for v, a in zip(noises, weighed, strict=True)]
     else:
         parts = list(cells)
@@ -46,7 +46,7 @@ def read_through(
 
 
 def _losses(cells: Sequence[Tensor], wires: Wires, layout: Layout) -> list[tuple[Tensor, Tensor]]:
-    r"""Return d and e (N, K) of each cell: its contribution to its column's current is 1/(1 + d) of g, to first order.
+    r"""Return 1 + d and e (N, K) of each cell, which counts in its column for 1/(1 + d) of g, to first order.
 
     In an array of R rows (inputs r, drivers at column 0) and C columns (outputs c, ADC at virtual ground after row
     R - 1), to first order in the segments' resistances ρ_w and ρ_b and the terminals' τ_w and τ_b (times g_max), column
@@ -83,7 +83,7 @@ def _losses(cells: Sequence[Tensor], wires: Wires, layout: Layout) -> list[tuple
                 supply = wires.source * g.flip(0).cumsum(0).flip(0).cumsum(0) + wires.source_terminal * g.sum(0)
                 way = wires.source * torch.arange(1, r + 1, device=g.device)[:, None] + wires.source_terminal
             sink = wires.column * all_of_column.cumsum(0).flip(0).cumsum(0).flip(0)
-            loss[outputs, inputs] = (supply + sink + wires.column_terminal * all_of_column.sum(0)).T
+            loss[outputs, inputs] = (1 + supply + sink + wires.column_terminal * all_of_column.sum(0)).T
             net = g if shared is None else 2 * g - shared  # in a column of pairs the other cell's current is opposite
             self[outputs, inputs] = (way * g + last * net).T
     return found
