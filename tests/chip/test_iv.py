@@ -200,6 +200,11 @@ def test_a_table_is_a_curve_and_disconnected_cells_have_none():
     dead = linear(IDEAL.varied(cells=PAIRS, iv={"second": 0.3, "third": table}, faults={"dead_rows": 1.0}), 3, 4)
     an.program(dead, 1)
     assert not effective(dead).any()
+    idle = linear(
+        IDEAL.varied(cells={"mapping": "differential"}, iv={"second": 0.3}), 3, 4
+    )  # half of each pair is at 0
+    want = w @ x + 0.3 * np.sign(w) @ x**2
+    np.testing.assert_allclose(idle(torch.from_numpy(x)).detach().numpy(), want, atol=1e-12)
     short = linear(IDEAL.varied(cells=PAIRS, iv={"second": table | {"g": [0.2, 0.5, 1.0]}}), 3, 4)
     with pytest.raises(ProgrammingError, match="iv.second"):
         short(torch.from_numpy(x))
