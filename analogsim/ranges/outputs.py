@@ -15,6 +15,7 @@ from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose
 from ..kernels.conv_job import Job
 from ..nn import AnalogLayer, analog_layers
 from ..nn.correction import Correction, mark
+from ..nn.management import Management
 from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import RowsAsImages, observed
 from ..noise import without_noise
@@ -127,6 +128,11 @@ class _Comparison(RowsAsImages):
     wants_the_chip = True
 
     def __init__(self, layer: AnalogLayer, place: int, seed: int) -> None:
+        if Management.of(layer.profile) is not None:
+            raise CalibrationError(
+                f"{layer._where()}: outputs are measured with inputs as they are; dac.input_range 'vector', "
+                "adc.bound_management and dac.rounding other than 'nearest' are not known to calibrate_outputs"
+            )
         self.layer, self.place, self.seed = layer, place, seed
         self.calls = self.number = self.start = self.following = 0
         self.matrix: ProgrammedMatrix | None = None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import analogsim as an
-from analogsim.errors import ProfileError
+from analogsim.errors import CalibrationError, ProfileError
 from analogsim.nn import AnalogConv2d, AnalogConvTranspose2d, AnalogLinear
 from tests.support.oracle import quantize
 
@@ -197,6 +197,8 @@ def test_what_knows_no_vectors_refuses_them():
         AnalogConvTranspose2d(3, 4, 3, profile=profile)(x)
         with pytest.raises(ProfileError, match="a budget takes every vector alike"):
             an.noise_budget(nn.Sequential(AnalogLinear(8, 4, profile=profile)), x, progress=False)
+        with pytest.raises(CalibrationError, match="outputs are measured with inputs as they are"):
+            an.calibrate_outputs(nn.Sequential(AnalogLinear(8, 4, profile=profile)), x, progress=False)
     with pytest.raises(ProfileError, match="needs a full_scale"):
         an.HardwareProfile(adc={"full_scale": None, "bound_management": 1})
     with pytest.raises(ProfileError, match="of symmetric: true"):
