@@ -51,7 +51,7 @@ class Pipeline(ADCKind):
             offsets = adc.comparator_offset * reference * of_adc[2 * stages :]
             found.append(self._traced(adc, bits, first, second, offsets))
         width = max(2**bits, 2 ** math.ceil(math.log2(max(len(values) for _, values in found))))
-        thresholds, outputs = np.full((len(found), width - 1), 4 * reference), np.empty((len(found), width))
+        thresholds, outputs = np.full((len(found), width - 1), 4 * reference), np.zeros((len(found), width))
         for row, (edges, values) in enumerate(found):
             thresholds[row, : len(edges)] = edges
             outputs[row] = values[-1]
