@@ -94,7 +94,7 @@ def _with(about: list[str], lines: list[str]) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    return [f"# {line}" for line in textwrap.wrap(" ".join(text.split()), _WIDTH)]
+    return [f"# {line}" for line in textwrap.wrap(" ".join(text.split()), _WIDTH, break_on_hyphens=False)]
 
 
 def _written(text: str) -> dict[str, list[str]]:

@@ -91,8 +91,8 @@ def test_import_writes_a_profile_and_says_what_is_not_in_it(tmp_path):
 CONFIG = """
 from types import SimpleNamespace as S
 forward = S(is_perfect=False, mv_type="OnePass", inp_bound=1.0, inp_res=1/126, out_bound=12.0, out_res=1/510,
-            out_noise=0.06, w_noise=0.0, w_noise_type="None", noise_management="None", bound_management="Iterative",
-            nm_thres=0.0, ir_drop=0.0)
+            out_noise=0.06, w_noise=0.0, w_noise_type="None", noise_management="None", bound_management="Shift",
+            nm_thres=0.0, ir_drop=0.0, inp_sto_round=False, out_sto_round=False)
 mapping = S(max_input_size=512, max_output_size=512, weight_scaling_omega=1.0, weight_scaling_columnwise=True)
 made = S(forward=forward, mapping=mapping, pre_post=S(input_range=S(enable=True)))
 def make():
@@ -106,5 +106,5 @@ def test_import_takes_a_configuration_from_a_module(tmp_path, monkeypatch):
     for name in ("made", "make"):
         result = done("profile", "import", f"my_rpu:{name}")
         assert HardwareProfile.loads(result.stdout).adc.bits == 9
-        assert "bound_management = 'Iterative'" in result.stderr
+        assert "bound_management = 'Shift'" in result.stderr
     assert "no module 'nosuch'" in refused("profile", "import", "nosuch:config")

@@ -149,16 +149,34 @@ def test_tiles_have_scales_of_their_own_as_theirs(columnwise):
     assert np.abs(b - (x @ w.T).numpy()).max() > 0.01
 
 
-@pytest.mark.parametrize("bound", [1.0, 0.8])
-def test_a_range_that_follows_one_vector_is_the_batchs_of_one(bound):
-    """Without a DAC, which would round to steps of the bound there; the ADC shows the unit of the sum."""
-    config = configured(noise_management="AbsMax", inp_bound=max(bound, 1.0), out_res=126.0, out_bound=3.03)
-    config.forward.out_bound = 3.03 * bound
-    x, w = matrices(m=6)
-    for row in 3 * x:
-        a, b = theirs(config, row[None], w), mine(config, row[None], w)
-        assert (np.abs(a - b) > 2e-5).mean() < 0.1
-        assert np.abs(b - (row[None] @ w.T).numpy()).max() > 1e-3
+@pytest.mark.parametrize("dac", ["no DAC", "7 bits"])
+def test_a_range_that_follows_each_vector_is_theirs(dac):
+    config = configured(noise_management="AbsMax", out_res=126.0, out_bound=3.03, **DACS[dac])
+    assert not any("noise_management" in line for line in aihwkit.read(config).lost)
+    x, w = matrices()
+    x = x * torch.linspace(0.1, 3, len(x))[:, None]
+    a, b = theirs(config, x, w), mine(config, x, w)
+    assert (np.abs(a - b) > 2e-5).mean() < 0.01
+    assert np.abs(b - (x @ w.T).numpy()).max() > 1e-2
+
+
+@pytest.mark.parametrize(("factor", "resolution"), [(1000, 0.25), (4, 1e9)])
+def test_vectors_whose_sums_are_beyond_the_bound_are_read_again_as_theirs(factor, resolution):
+    """One vector at a time: their torch tile halves a whole batch."""
+    config = configured(
+        bound_management="Iterative",
+        max_bm_factor=factor,
+        max_bm_res=resolution,
+        inp_res=1 / 254,
+        out_res=1 / 510,
+        out_bound=0.53,
+    )
+    assert not any("bound_management" in line for line in aihwkit.read(config).lost)
+    x, w = matrices()
+    a = np.concatenate([theirs(config, row[None], w) for row in x])
+    b = mine(config, x, w)
+    assert (np.abs(a - b) > 2e-5).mean() < 0.02
+    assert np.abs(b).max() > 1
 
 
 def test_a_perfect_tile_is_exact():
@@ -331,6 +349,8 @@ def stand_in(**forward):
         "out_res": 1 / 510,
         "out_noise": 0.06,
         "out_noise_std": 0.0,
+        "inp_sto_round": False,
+        "out_sto_round": False,
         "w_noise": 0.0,
         "w_noise_type": "None",
         "noise_management": "None",
@@ -348,10 +368,12 @@ def stand_in(**forward):
 
 
 def test_what_a_configuration_says_beyond_a_profile_is_listed():
-    config = stand_in(inp_noise=0.1, inp_res=1 / 100, out_noise_std=0.2, noise_management="AbsMax", ir_drop=1.0)
+    config = stand_in(
+        inp_noise=0.1, inp_res=1 / 100, out_noise_std=0.2, noise_management="AbsMax", nm_thres=2.0, ir_drop=1.0
+    )
     config.modifier = SimpleNamespace(type="AddNormal")
     found = aihwkit.read(config)
-    for word in ("inp_noise", "100 steps", "out_noise_std", "noise_management", "forward.ir_drop", "modifier.type"):
+    for word in ("inp_noise", "100 steps", "out_noise_std", "nm_thres", "forward.ir_drop", "modifier.type"):
         assert sum(word in line for line in found.lost) == 1, word
     assert HardwareProfile(**found.values).dac.bits == 7
     with pytest.warns(TranslationWarning, match="inp_noise = 0.1: no counterpart"):

@@ -133,8 +133,19 @@ def _forward(r: Reading, config: Any) -> None:
     elif r["forward.w_noise_type"] != "None":
         r.lose("forward.w_noise_type", "noise of weights at a read does not depend on them here; see flicker")
     r.ignore(["forward.w_noise"])
-    if r["forward.bound_management"] != "None":
-        r.lose("forward.bound_management", "sums beyond the bound clip here")
+    for ours, theirs in {"dac": "inp", "adc": "out"}.items():
+        if r[f"forward.{theirs}_sto_round"] and r[f"forward.{theirs}_res"] > 0:
+            r.put(f"{ours}.rounding", "stochastic", f"forward.{theirs}_sto_round")
+    if r["forward.bound_management"] == "Iterative" and 0 < bound < math.inf:
+        # Inputs are halved until a limit is passed: of the factor, or of what is left of the DAC's steps.
+        limit, steps = r["forward.max_bm_factor"] or 1000, r["forward.inp_res"]
+        if steps > 0 and r["forward.max_bm_res"]:
+            steps = 1 / steps if steps > 1 else steps
+            limit = min(limit, r["forward.max_bm_res"] / (2 * r["forward.inp_bound"] * steps))
+        often = max(0, min(64, math.floor(math.log2(limit)) + 1)) if limit > 0 else 0
+        r.put("adc.bound_management", often, "forward.bound_management", "forward.max_bm_factor", "forward.max_bm_res")
+    elif r["forward.bound_management"] != "None":
+        r.lose("forward.bound_management", "sums beyond the bound clip here, or are read again with halved inputs")
     if r["forward.ir_drop"] > 0:
         r.lose("forward.ir_drop", "wires are resistances between cells here; see wires")
     r.ignore(["forward.ir_drop*"])
@@ -148,8 +159,7 @@ def _inputs(r: Reading) -> float:
     unit = float(bound) if 0 < bound < math.inf else 1.0
     learned, limit = r["pre_post.input_range.enable"], r["forward.nm_thres"]
     if management == "AbsMax":
-        r.put("dac.input_range", "dynamic", "forward.noise_management")
-        r.lose("forward.noise_management", "a scale for each vector there, for a batch here")
+        r.put("dac.input_range", "vector", "forward.noise_management")
         if limit > 0:
             r.lose("forward.nm_thres", "the range reaches to the largest input here")
         if unit != 1:
@@ -176,9 +186,8 @@ def _lightning(r: Reading, config: Any) -> None:
     r.put("weight.w_max", "column" if columns else "tensor")
     if r["pre_post.input_range.enable"]:
         dynamic = bool(r["pre_post.input_range.dynamic"])
-        r.put("dac.input_range", "dynamic" if dynamic else "calibrated", "pre_post.input_range.enable")
-        if dynamic:
-            r.lose("pre_post.input_range.dynamic", "a range for each vector there, for a batch here")
+        names = "pre_post.input_range.enable", "pre_post.input_range.dynamic"
+        r.put("dac.input_range", "vector" if dynamic else "calibrated", *names)
     for ours, theirs in {"dac": "forward.inp_res", "adc": "forward.out_res"}.items():
         if (bits := _bits(r, theirs)) is not None:
             r.put(f"{ours}.bits", bits, theirs)

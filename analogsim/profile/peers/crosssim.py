@@ -333,7 +333,10 @@ def _kind(r: Reading, kind: str, bits: int) -> None:
             r.lose(f"{where}.model", "an ideal quantizer here")
         else:
             r.ignore([f"{where}.signed"])
+        if r[f"{where}.stochastic_rounding"]:
+            r.put("adc.rounding", "stochastic", f"{where}.stochastic_rounding")
         return
+    r.put("adc.gain_db", float(r[f"{where}.gain_db"]), f"{where}.gain_db")
     r.put("adc.kind", kind, f"{where}.model")
     drawn = r[f"{where}.sigma_capacitor"]
     r.put("adc.capacitor_mismatch", drawn, f"{where}.sigma_capacitor")

@@ -55,9 +55,10 @@ def _forward(r: Reading) -> None:
     rule, bits = r["dac.input_range"], r["dac.bits"]
     if rule == "calibrated":
         r.put("pre_post.input_range.enable", True, "dac.input_range")
-    elif rule == "dynamic":
+    elif rule in ("dynamic", "vector"):
         r.put("forward.noise_management", "ABS_MAX", "dac.input_range")
-        r.lose("dac.input_range", "a scale for each vector there, for a batch here")
+        if rule == "dynamic":
+            r.lose("dac.input_range", "a scale for each vector there, for a batch here")
     else:
         r.put("forward.noise_management", "CONSTANT", "dac.input_range")
         r.put("forward.nm_thres", rule, "dac.input_range")
@@ -75,6 +76,15 @@ def _forward(r: Reading) -> None:
         r.lose("adc.full_scale", "12, aihwkit's default: set forward.out_bound to what `calibrate` finds")
     else:
         r.put("forward.out_bound", full_scale or 0.0, "adc.full_scale")
+    for ours, theirs in {"dac": "inp", "adc": "out"}.items():
+        if r[f"{ours}.rounding"] == "stochastic":
+            r.put(f"forward.{theirs}_sto_round", True, f"{ours}.rounding")
+        elif r[f"{ours}.rounding"] != "nearest":
+            r.lose(f"{ours}.rounding", "to the nearest there, or at random")
+    if r["adc.bound_management"]:
+        r.put("forward.bound_management", "ITERATIVE", "adc.bound_management")
+        r.put("forward.max_bm_factor", 2 ** (r["adc.bound_management"] - 1), "adc.bound_management")
+        r.put("forward.max_bm_res", 1e9, "adc.bound_management")
     if not r["adc.signed"]:
         r.lose("adc.signed", "a range that is even around 0 there, with half of the steps on each side")
     r.put("forward.out_noise", r["noise.output"], "noise.output")
