@@ -268,7 +268,7 @@ def profile(spec: MatmulSpec) -> HardwareProfile:
 
 def naive(x: Tensor, w: Tensor, spec: MatmulSpec) -> Tensor:
     """Compute the same as a user would write it in torch (its noise from torch.randn_like)."""
-    dac, adc, scale = spec.dac_levels, spec.adc_levels, spec.full_scale(0) or 1.0
+    dac, adc, scale = spec.dac_levels, spec.adc_levels, spec.even_scale(0) or 1.0
     codes = torch.round(torch.clamp(x / spec.input_range, -1, 1) * dac) / dac
     total = x.new_zeros(len(x), len(w))
     for start, stop in spec.tiles(x.shape[1]):

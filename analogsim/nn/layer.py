@@ -388,7 +388,7 @@ class AnalogLayer(nn.Module):
         converter = field.split(".")[0]
         symmetric = getattr(self.profile, converter).symmetric
         several = isinstance(value, tuple) and not isinstance(value, Range)
-        each: tuple[float | Range, ...] = value if several else (value,)
+        each: Any = value if several else (value,)
         for one in each:
             if isinstance(one, Range) and (symmetric or not (one.low <= 0 <= one.high and one.size > 0)):
                 raise CalibrationError(

@@ -88,7 +88,7 @@ class DAC(Value):
     signed: bool = True
     """true: inputs in [-1, 1]; false: inputs in [0, 1] (negative inputs clip to 0)."""
     symmetric: bool = True
-    """false: inputs clip to a range [low, high] with low <= 0 <= high, and 2^bits levels lie (high-low)/(2^bits-1)
+    """false: inputs clip to a range [low, high] with low <= 0 <= high, and 2^bits levels lie (high - low)/(2^bits - 1)
     apart, one of them at 0, for which the range is shifted by half a step at most."""
     input_range: FullScale | Ends | Literal["calibrated", "dynamic", "vector"] = "calibrated"
     """Input full scale α in activation units: a constant (with `symmetric: false` [low, high]), `calibrated` (constant,
@@ -154,7 +154,7 @@ class ADC(Value):
     """Resolution in bits, signed: step full_scale/(2^(b-1)-1). null: does not round."""
     symmetric: bool = True
     """false: partial sums clip to a range [low, high] with low <= 0 <= high, and 2^bits levels lie
-    (high-low)/(2^bits-1) apart, one of them at 0, for which the range is shifted by half a step at most."""
+    (high - low)/(2^bits - 1) apart, one of them at 0, for which the range is shifted by half a step at most."""
     full_scale: FullScale | Ends | Literal["calibrated"] | None = "calibrated"
     """Partial sums clip to ±full_scale, normalised units: a constant (with `symmetric: false` [low, high]), or
     `calibrated` (stored in each layer by calibrate()). null (only with bits: null): does not clip."""
