@@ -62,6 +62,7 @@ class Key(IntEnum):
     PLANE = 5  # a read of one slice of weights in one step of inputs [plane, step]
     AGE = 10  # what a chip's cells have at one age [bits of seconds]
     DEVICE = 11  # one of several devices that make a cell [device, not 0]
+    PULSE = 13  # a further pulse of write-verify, and the read before it [pulse, 0 or 1]
     RETRY = 12  # a vector that is read again, since its ADCs saturated [which of its reads]
     # Calls
     FURTHER = 6  # of numbers that the stream has no room for [who / 2^24, call / 2^32]

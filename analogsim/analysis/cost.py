@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ..batches import Batch, Step, called, device_of, moved, samples_in
-from ..chip import Layout
+from ..chip import Layout, write_pulses
 from ..convert import converted
 from ..errors import ConversionError, ShapeError
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read
 from ..kernels.conv_job import convolve_natively
 from ..kernels.tiles import cut
 from ..nn import Crossbar, called_layers
+from ..nn.matrix import ProgrammedMatrix, layout
 from ..nn.observing import RowsAsImages, observed
 from ..nn.reach import warn_of_layers
 from ..noise import without_noise
@@ -63,6 +64,11 @@ class LayerCost:
     conversion_steps : float
         dac_conversions·2^b_dac + adc_conversions·2^b_adc: energy in units of one figure of merit. NaN for ideal
         converters.
+    pulses : int
+        That write all devices once, reference columns' too: one each, and more with `programming.verify`, as counted on
+        one chip.
+    write_energy : float
+        pJ of these pulses; NaN where the profile's `cost` has no `pulse_energy`.
     energy : float
         pJ; NaN where the profile's `cost` lacks a part of it.
     latency : float
@@ -86,6 +92,8 @@ class LayerCost:
     dac_conversions: int
     adc_conversions: int
     macs: int
+    pulses: int
+    write_energy: float
     conversion_steps: float
     energy: float
     latency: float
@@ -193,6 +201,13 @@ class _Counter(RowsAsImages):
         self.rows = self.columns = self.groups = 1
         self.tiles: list[tuple[int, int]] = []
         self.products = 0.0
+        self.pulses = 0
+
+    def written(self, matrix: ProgrammedMatrix) -> None:
+        """Take note of how many pulses write a matrix."""
+        groups = getattr(self.layer, "groups", 1)
+        where = layout(matrix.programmed, self.profile, groups)
+        self.pulses = write_pulses(matrix.programmed, self.profile, where)
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
         """Return the tiles."""
@@ -235,6 +250,8 @@ class _Counter(RowsAsImages):
             dac_conversions=inputs,
             adc_conversions=outputs,
             macs=macs,
+            pulses=self.pulses,
+            write_energy=self.pulses * _given(given.pulse_energy),
             conversion_steps=float(steps),
             energy=_energy(given, products * tiles, (inputs, bits), (outputs, adc.bits), macs),
             latency=_latency(given, products, turns),

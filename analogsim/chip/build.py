@@ -17,6 +17,7 @@ from .gated import Gated
 from .kept import Kept
 from .laws import evaluate
 from .layout import Layout
+from .programming import written
 from .wires import read_through
 
 
@@ -136,17 +137,56 @@ def build(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int = 0, se
     return Chip([plane.view(w.shape) for plane in planes], gain, seed)
 
 
-def _planes(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seconds: float) -> list[Plane]:
-    own, parts = profile.cells, cells.slices(w, profile)
-    span = 1 - own.g_min  # of signed cells, which have no g_min, 1
+@torch.no_grad()
+def write_pulses(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int = 0) -> int:
+    """Return how many pulses write all devices of a matrix ŵ (N, K, …), reference columns' too, on one chip.
+
+    That is one for each device, and more with `programming.verify`; of somebody's own `cells.model` it is not known
+    how it writes, and one is counted.
+    """
+    _, stacks = _stacks(*_sides(cells.slices(w.flatten(1), profile), profile), layout)
+    if profile.programming.verify is None or profile.cells.model != "standard":
+        return sum(g.numel() for g in stacks) * profile.cells.devices
+    return sum(
+        int(written(g, profile.programming, own, array, profile.cells.mapping == "signed")[1].sum())
+        for array, g in enumerate(stacks)
+        for own in _of_devices(seed, profile)
+    )
+
+
+def _sides(parts: Sequence[cells.Slice], profile: HardwareProfile) -> tuple[list[list[Tensor]], list[float]]:
+    """Return the targets (N, K) of each array's bit lines of an output, and of its reference columns."""
+    own = profile.cells
     targets = [cells.targets(part.digits, own) for part in parts]
     if own.mapping == "differential" and own.subtraction == "analog":
         # The two of a pair are arrays of their own, subtracted before the ADC.
-        sides, references = [list(side) for side in zip(*targets)], []
-    else:
-        sides = [[g for of_slice in targets for g in of_slice]]
-        references = [own.g_min + span * part.reference for part in parts] if own.mapping == "offset" else []
-    lines = _held(sides, references, profile, layout, seed, seconds)
+        return [list(side) for side in zip(*targets)], []
+    sides = [[g for of_slice in targets for g in of_slice]]
+    references = [own.g_min + (1 - own.g_min) * part.reference for part in parts] if own.mapping == "offset" else []
+    return sides, references
+
+
+def _stacks(
+    sides: Sequence[Sequence[Tensor]], references: Sequence[float], layout: Layout
+) -> tuple[Layout, list[Tensor]]:
+    """Return the arrays' targets (bit lines, K), an output's side by side, and where they lie."""
+    count = len(sides[0])
+    layout = layout.of_lines(count)
+    stacks = [torch.stack(list(side), 1).flatten(0, 1) for side in sides]
+    if not references:
+        return layout, stacks
+    return layout.with_references(count), [cells.with_references(g, layout, references) for g in stacks]
+
+
+def _of_devices(seed: int, profile: HardwareProfile) -> list[int]:
+    """Return whose random numbers each of the devices of a cell has."""
+    return [derive(seed, Key.DEVICE, device) if device else seed for device in range(profile.cells.devices)]
+
+
+def _planes(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seconds: float) -> list[Plane]:
+    own, parts = profile.cells, cells.slices(w, profile)
+    span = 1 - own.g_min  # of signed cells, which have no g_min, 1
+    lines = _held(*_sides(parts, profile), profile, layout, seed, seconds)
     if own.mapping == "signed":
         signed = (cells.signs(part.digits) * line.weight for part, line in zip(parts, lines, strict=True))
         lines = [replace(line, weight=w) for line, w in zip(lines, signed, strict=True)]
@@ -167,11 +207,8 @@ def _held(
     second sides and of the array's reference columns (one for each target) where there are any.
     """
     count = len(sides[0])
+    wide, stacks = _stacks(sides, references, layout)
     layout = layout.of_lines(count)
-    wide = layout.with_references(count) if references else layout
-    stacks = [torch.stack(list(side), 1).flatten(0, 1) for side in sides]
-    if references:
-        stacks = [cells.with_references(g, layout, references) for g in stacks]
     aged = [_age(g, profile, wide, seed, seconds, array) for array, g in enumerate(stacks)]
     held = [g for g, _ in aged]
     g, noise = read_through(held, [noise for _, noise in aged], profile.wires, wide)
@@ -210,11 +247,10 @@ def _age(
 ) -> tuple[Tensor, Tensor | None]:
     """Return what conductances became, 0 where they are not connected, and the variance of their read noise."""
     count = profile.cells.devices
-    seeds = [derive(seed, Key.DEVICE, device) if device else seed for device in range(count)]
-    g, noise = (
-        parts[0] if count == 1 or parts[0] is None else sum(parts[1:], parts[0])
-        for parts in zip(*(_device(target, profile, one, seconds, array) for one in seeds))
-    )
+    (g, noise), *others = (_device(target, profile, one, seconds, array) for one in _of_devices(seed, profile))
+    for other, own in others:
+        g = g + other
+        noise = None if noise is None or own is None else noise + own
     if count > 1:
         g, noise = g / count, None if noise is None else noise / count**2
     connected = faults.connected(g, profile.faults, layout, seed, array)

@@ -83,7 +83,7 @@ def check_targets(target: Tensor, profile: HardwareProfile) -> None:
     ProgrammingError
         Names the field and both ranges.
     """
-    laws = {
+    laws: dict[str, object] = {
         "programming.sigma": profile.programming.sigma,
         "programming.mean": profile.programming.mean,
         "drift.nu": profile.drift.nu,
@@ -94,6 +94,8 @@ def check_targets(target: Tensor, profile: HardwareProfile) -> None:
         "iv.second": profile.iv.second,
         "iv.third": profile.iv.third,
     }
+    if profile.programming.verify is not None:
+        laws["programming.verify.sigma"] = profile.programming.verify.sigma
     tables = {name: law for name, law in laws.items() if isinstance(law, Table | DriftTable)}
     measured = {name: law for name, law in tables.items() if law.outside == "error"}
     if not (measured and target.numel()):

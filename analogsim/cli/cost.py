@@ -59,11 +59,14 @@ def table(cost: "NetworkCost") -> Table:
     energy, latency = not math.isnan(total.energy), not math.isnan(total.latency)
     titles = ["rows × columns", "tiles", "used", "products", "DAC conv.", "ADC conv.", "MACs"]
     titles += ["energy (nJ)"] * energy + ["latency (µs)"] * latency
+    written = not math.isnan(total.write_energy)
+    titles += ["pulses", "writing (nJ)"] * written
     result = Table(Column("layer", no_wrap=True), *numbers(*titles))
     for layer in (*cost.layers, total):
         size = "" if layer is total else f"{layer.rows} × {layer.columns}"
         counts = layer.products, layer.dac_conversions, layer.adc_conversions, layer.macs
         figures = [f"{layer.energy / 1000:.4g}"] * energy + [f"{layer.latency / 1000:.4g}"] * latency
+        figures += [f"{layer.pulses:,}", f"{layer.write_energy / 1000:.4g}"] * written
         row = size, str(layer.tiles), f"{layer.utilisation:.1%}", *(f"{count:,}" for count in counts), *figures
         result.add_row(plain(layer.name), *row, end_section=layer is cost.layers[-1])
     return result

@@ -1,7 +1,7 @@
 """The hardware: immutable pydantic models of one crossbar accelerator, loaded from and saved to YAML or JSON."""
 
 from .array import Noise, Percentile, Tile, Weight
-from .cells import Cells, Drift, Faults, Flicker, Programming
+from .cells import Cells, Drift, Faults, Flicker, Programming, Verify
 from .converters import ADC, DAC, Range
 from .cost import Cost
 from .hardware import HardwareProfile, presets
@@ -34,6 +34,7 @@ __all__ = [
     "SignedLaw",
     "Table",
     "Tile",
+    "Verify",
     "Weight",
     "Wires",
     "presets",

@@ -54,6 +54,27 @@ class Cells(Value):
         return self
 
 
+class Verify(Value):
+    """Write-verify: a cell is read after it is written, and written again until it is near its target.
+
+    Cells begin where `sigma` and `mean` of programming put them. While a verifying read is more than `tolerance` away
+    from the target, and there are pulses left, another pulse moves the cell by `step` of what the read misses, with an
+    error of its own.
+    """
+
+    tolerance: Positive
+    """Largest distance of a verifying read from the target at which a cell is left as it is, fraction of g_max."""
+    pulses: Annotated[int, Field(ge=1, le=100)] = 10
+    """Pulses that a cell gets at most, the first one included; it then stays where it is."""
+    step: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the distance by which a pulse is meant to move a cell: 1 aims at the target."""
+    sigma: Law | None = None
+    """Standard deviation of a further pulse's error, fraction of g_max: a constant, or a law of the target conductance
+    (a table: inline). null: that of the first pulse, `programming.sigma`."""
+    read: NonNegative = 0.0
+    """Standard deviation of a verifying read, fraction of g_max."""
+
+
 class Programming(Value):
     """The error with which a cell reaches its target, drawn once when the chip is programmed."""
 
@@ -63,11 +84,19 @@ class Programming(Value):
     mean: Annotated[SignedLaw, Columns(G, Column("mean", SPREAD))] = 0.0
     """Mean of the error, fraction of g_max, of either sign: a constant, a polynomial or a table of the target
     conductance. Cells end at target + mean + N(0, sigma²)."""
+    verify: Verify | None = None
+    """How cells are read and written again until they are near their targets. null: one pulse."""
 
     @property
     def draws(self) -> bool:
-        """True where cells end beside their targets."""
-        return self.sigma != 0
+        """True where cells end beside their targets by chance."""
+        return self.sigma != 0 or self.verify is not None
+
+    @model_validator(mode="after")
+    def _something_to_verify(self) -> Self:
+        if self.verify is not None and self.sigma == 0 and self.mean == 0:
+            raise ValueError("verify: the first pulse leaves every cell at its target; give it a sigma or a mean")
+        return self
 
 
 class Drift(Value):

@@ -25,6 +25,8 @@ class Cost(Value):
     read_energy: NonNegative | None = None
     """Energy of one read of a whole tile, conversions included, pJ: instead of all the above, where only a chip's total
     is known. A tile in part use takes all of it."""
+    pulse_energy: NonNegative | None = None
+    """Energy of one pulse that writes a device, with the read that verifies it, pJ: of programming, not of reads."""
     dac_latency: NonNegative | None = None
     """Time of the inputs' conversion, which happens for all rows at once, ns."""
     array_latency: NonNegative | None = None

@@ -71,6 +71,8 @@ def derived(seed, many):
             yield ("rank", number, call), derive(derive(seed, Key.RANK, number + 1), Key.TRAINING_CHIP, 0, call)
         yield ("device", number), derive(chip, Key.DEVICE, number + 1)
         yield ("age", number), derive(chip, Key.AGE, int(np.float64(number).view(np.uint64)))
+        yield ("pulse", number), derive(chip, Key.PULSE, number + 2, 0)
+        yield ("verified", number), derive(chip, Key.PULSE, number + 2, 1)
         yield ("outputs", number), derive(seed, Key.OUTPUTS, number, 0)
         yield ("statistics", number), derive(seed, Key.SWEEP_STATISTICS, number)
         yield ("rank", number), derive(seed, Key.RANK, number + 1)
