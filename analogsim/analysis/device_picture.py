@@ -65,7 +65,8 @@ def panels(profile: HardwareProfile) -> "list[Panel]":
     if laws and (profile.programming.sigma != 0 or profile.programming.mean != 0):
         found.append(_programming)
     if laws and profile.drift.is_on:
-        found += [_drift] if profile.drift.table is not None else [_exponents, _drift]
+        measured = profile.drift.moments or profile.drift.table
+        found += [_exponents, _drift] if measured is None else [_drift if profile.drift.moments is None else _moments]
     if laws and profile.cells_are_noisy:
         found.append(_read_noise)
     if profile.iv.any:
@@ -145,6 +146,24 @@ def _drift(ax: "Axes", profile: HardwareProfile) -> None:
     ax.set_xscale("log")
     ax.set_title("drift" + ("" if table is not None else " (± σ)"))
     ax.set_xlabel("time since programming, s")
+    ax.set_ylabel(f"g, {unit}")
+
+
+def _moments(ax: "Axes", profile: HardwareProfile) -> None:
+    """Draw mean and spread of some targets, programming errors included, from a tenth of the first age to the last."""
+    ages, (scale, unit) = profile.drift.moments.seconds if profile.drift.moments else (1.0,), _unit(profile)
+    times = torch.logspace(math.log10(ages[0] / 10), math.log10(ages[-1]), 200, dtype=torch.float64)
+    targets = torch.linspace(profile.cells.g_min, 1, 5, dtype=torch.float64)
+    found = [drift.statistics(targets, profile, float(t)) for t in times.clamp(max=ages[-1])]
+    middle = targets + torch.stack([moved for moved, _ in found])
+    first = evaluate(profile.programming.sigma, targets)
+    spread = (torch.stack([more for _, more in found]).square() + first.square()).sqrt()
+    for color, mean, sigma in zip(COLORS, middle.T * scale, spread.T * scale):
+        ax.fill_between(times, mean - sigma, mean + sigma, color=color, alpha=0.2, linewidth=0)
+        ax.plot(times, mean, color=color)
+    ax.set_xscale("log")
+    ax.set_title("drift (± σ)")
+    ax.set_xlabel("age, s")
     ax.set_ylabel(f"g, {unit}")
 
 

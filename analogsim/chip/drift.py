@@ -69,11 +69,28 @@ def measured(g: Tensor, table: DriftTable, time: float) -> Tensor:
 def spread_apart(g: Tensor, target: Tensor, profile: HardwareProfile, seconds: float, seed: int, array: int) -> Tensor:
     r"""Return what cells became whose mean and spread were measured (`drift.moments`), and not below 0.
 
-    With µ_t the mean's movement and σ_t the standard deviation at this age, and σ_0 that of programming,
+    With µ_t and the deviation that `statistics` gives for a target ĝ, and one normal of each cell for all ages,
 
         g(t) = g + µ_t(ĝ) + √(max(σ_t(ĝ + µ_t)² - σ_0(ĝ)², 0))·N(0, 1)
 
-    for a target ĝ, so that cells of one target have the variance σ_t². The normal is one of each cell for all ages.
+    so that cells of one target have the variance σ_t².
+
+    Raises
+    ------
+    ProgrammingError
+        The chip is older than the last age.
+    """
+    if seconds <= 0:
+        return g
+    moved, more = statistics(target, profile, seconds)
+    aged = g + moved.to(g) + more.to(g) * normals(g, seed, Stream.DRIFT, array)
+    return aged if profile.cells.mapping == "signed" else aged.clamp(min=0)
+
+
+def statistics(target: Tensor, profile: HardwareProfile, seconds: float) -> tuple[Tensor, Tensor]:
+    r"""Return by how much cells of targets ĝ have moved in the mean, µ_t, and √(max(σ_t(ĝ + µ_t)² - σ_0(ĝ)², 0)).
+
+    σ_t is the standard deviation at this age (above 0), and σ_0 that of programming. Both are in float64.
 
     Raises
     ------
@@ -88,8 +105,6 @@ def spread_apart(g: Tensor, target: Tensor, profile: HardwareProfile, seconds: f
             f"drift.moments: a chip of {seconds:.4g} s is older than the last age, {last:.4g} s; measure longer, or "
             "say `outside: hold`"
         )
-    if seconds <= 0:
-        return g
     at = min(seconds, last)
     right = min(bisect_right(ages, at), len(moments.seconds))
     share = (at - ages[right - 1]) / (ages[right] - ages[right - 1])
@@ -99,9 +114,7 @@ def spread_apart(g: Tensor, target: Tensor, profile: HardwareProfile, seconds: f
     now = (wanted + moved).clamp(min=0)
     first = evaluate(profile.programming.sigma, wanted)
     sigmas = [first, *(evaluate(law, now) for law in moments.sigma[:right])]
-    more = (torch.lerp(sigmas[right - 1], sigmas[right], share).square() - first.square()).clamp(min=0).sqrt()
-    aged = g + moved.to(g) + more.to(g) * normals(g, seed, Stream.DRIFT, array)
-    return aged if profile.cells.mapping == "signed" else aged.clamp(min=0)
+    return moved, (torch.lerp(sigmas[right - 1], sigmas[right], share).square() - first.square()).clamp(min=0).sqrt()
 
 
 def flicker_sigma(now: Tensor, programmed: Tensor, flicker: Flicker, time: float) -> Tensor:

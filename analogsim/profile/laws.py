@@ -45,11 +45,51 @@ class LogLaw(Value):
         return self
 
 
+# By the names of their classes, which complaints know (`analogsim.value.explain`).
+_KEYS = {
+    "Table": {"g", "value", "file"},
+    "Branches": {"below", "limit", "above"},
+    "Saturating": {"amplitude", "scale"},
+    "LogLaw": {"constant", "slope", "low", "high"},
+}
+
+
+def _kind(value: Any) -> str | None:
+    """Return which law a value is, as its tag; what is no law at all is refused as a constant, for it is no number."""
+    if isinstance(value, Mapping):
+        given = {str(key) for key in value}
+        # Of a law whose every key is misspelt, the kind that was meant says which.
+        given |= {name for key in given for name in meant(key, set().union(*_KEYS.values()))}
+        found = [kind for kind, keys in _KEYS.items() if keys & given]
+        return found[0] if found else None
+    if type(value).__name__ in _KEYS:
+        return type(value).__name__
+    return "law[polynomial]" if isinstance(value, list | tuple) else "law[constant]"
+
+
+def _below_kind(value: Any) -> str | None:
+    kind = _kind(value)
+    return kind if kind in ("law[constant]", "law[polynomial]", "LogLaw", "Branches") else None
+
+
+_BELOW = (
+    "below a limit a law is a number, coefficients [c0, c1, …] of a polynomial, or has constant and slope; or below, "
+    "limit and above"
+)
+
+
 class Branches(Value):
     """A quantity that depends on the conductance by one law below a limit and by another from there on."""
 
-    below: LogLaw
-    """Law of conductances below `limit`."""
+    below: Annotated[
+        Annotated[NonNegative, Tag("law[constant]")]
+        | Annotated[Polynomial, Tag("law[polynomial]")]
+        | Annotated[LogLaw, Tag("LogLaw")]
+        | Annotated["Branches", Tag("Branches")],
+        Discriminator(_below_kind, custom_error_type="no_law", custom_error_message=_BELOW),
+    ]
+    """Law of conductances below `limit`: a constant, coefficients c₀, c₁, … of a polynomial, a logarithmic law, or
+    branches again."""
     limit: Annotated[float, Field(gt=0, le=1)]
     """Conductance at which the laws take turns, fraction of g_max."""
     above: Polynomial
@@ -149,28 +189,6 @@ def _not_negative(table: Table) -> Table:
     if min(table.value) < 0:
         raise ValueError(f"a value must not be negative (got {min(table.value):g})")
     return table
-
-
-# By the names of their classes, which complaints know (`analogsim.value.explain`).
-_KEYS = {
-    "Table": {"g", "value", "file"},
-    "Branches": {"below", "limit", "above"},
-    "Saturating": {"amplitude", "scale"},
-    "LogLaw": {"constant", "slope", "low", "high"},
-}
-
-
-def _kind(value: Any) -> str | None:
-    """Return which law a value is, as its tag; what is no law at all is refused as a constant, for it is no number."""
-    if isinstance(value, Mapping):
-        given = {str(key) for key in value}
-        # Of a law whose every key is misspelt, the kind that was meant says which.
-        given |= {name for key in given for name in meant(key, set().union(*_KEYS.values()))}
-        found = [kind for kind, keys in _KEYS.items() if keys & given]
-        return found[0] if found else None
-    if type(value).__name__ in _KEYS:
-        return type(value).__name__
-    return "law[polynomial]" if isinstance(value, list | tuple) else "law[constant]"
 
 
 def _signed_kind(value: Any) -> str | None:

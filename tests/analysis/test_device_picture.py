@@ -64,6 +64,23 @@ def test_what_was_read_is_drawn_in_its_units():
     np.testing.assert_allclose(dac, np.stack([np.arange(-3, 4), CHIP.dac.inl.inl], 1), atol=1e-12)
 
 
+def test_moments_are_drawn_with_their_spread():
+    """Halfway to the first age the mean has moved by half, and σ is halfway between that of programming and its own."""
+    moments = {"seconds": [100, 1e4], "mean": [[-0.02], [-0.02, -0.1]], "sigma": [[0.03], [0.05]]}
+    cells = {"mapping": "differential", "g_max": 25.0}
+    panels = drawn(HardwareProfile(cells=cells, programming={"sigma": 0.01}, drift={"moments": moments}))
+    assert list(panels) == ["programming error", "drift (± σ)"]
+    ax = panels["drift (± σ)"]
+    for g, line, band in zip(np.linspace(0, 1, 5), lines(ax), ax.collections):
+        times, middle = line.T
+        mean = np.interp(times, [0, 100, 1e4], [g, g - 0.02, g - 0.02 - 0.1 * g])
+        np.testing.assert_allclose(middle, 25 * mean, rtol=1e-9, atol=1e-12)
+        (path,) = band.get_paths()
+        top = {x: path.vertices[path.vertices[:, 0] == x, 1].max() for x in times}
+        sigma = np.interp(times, [0, 100, 1e4], [0.01, 0.03, 0.05])
+        np.testing.assert_allclose([top[x] for x in times], 25 * (mean + sigma), rtol=1e-9)
+
+
 def test_a_transfer_curve_steps_where_codes_begin():
     sums, codes = lines(drawn(CHIP)["ADC: measured, 3 bits"])[0].T
     for code, inl in zip(range(-2, 4), INL[1:]):

@@ -44,6 +44,14 @@ LAWS = {
         {"below": {"constant": 0.02, "slope": -0.01}, "limit": 0.4, "above": [0.05, -0.1]},
         lambda g: min(max(0.02 - 0.01 * math.log(max(g, 1e-7)), 0), 1) if g < 0.4 else max(0.05 - 0.1 * g, 0),
     ),
+    "branches of branches": (
+        {"below": {"below": 0.03, "limit": 0.1, "above": [0.02, -0.05]}, "limit": 0.4, "above": [0.05, -0.1]},
+        lambda g: 0.03 if g < 0.1 else max(0.02 - 0.05 * g if g < 0.4 else 0.05 - 0.1 * g, 0),
+    ),
+    "a polynomial below": (
+        {"below": [0.01, 0.2, -0.3], "limit": 0.4, "above": [0.05, -0.1]},
+        lambda g: max(0.01 + 0.2 * g - 0.3 * g**2 if g < 0.4 else 0.05 - 0.1 * g, 0),
+    ),
     "table": (POINTS, lambda g: naive(POINTS, g)),
 }
 FIELDS = [

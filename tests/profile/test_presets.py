@@ -14,11 +14,15 @@ from analogsim.seeds import Stream, numbered
 # Largest error of an untrained network, relative to how its outputs differ between inputs: at least twice what it is.
 CHIPS = {
     "brainscales2": 3.0,
+    "cmo-reram": 0.3,
     "hermes": 0.6,
+    "hermes-1": 0.8,
     "isaac": 0.001,
     "pcm": 0.6,
+    "pcm-afm": 0.7,
     "reram": 0.4,
     "reram-crosssim": 0.4,
+    "reram-milo": 0.4,
     "sonos": 0.2,
     "sram": 0.1,
 }
@@ -58,6 +62,7 @@ SOURCES = {
     "CrossSim:": ("CrossSim",),
     "CrossSim's": ("CrossSim",),
     "aihwkit:": ("aihwkit",),
+    "analog-foundation-models:": ("Analog foundation models", "arXiv 2505.09663", "apply_noise_model.py"),
 }
 
 
@@ -99,6 +104,10 @@ DERIVED = {
         "cost.read_energy": 2 * 256 * 256 / 2.48,
         "cost.read_latency": 64 * 2 * 256 * 256 / 16.1e3,
     },
+    "hermes-1": {"programming.sigma": coefficients((0.15781817, 2.32443916, -2.16310839, 0.68841818), 10.35)},
+    "reram-milo": {"programming.sigma": [4.782321 / 225, -0.009107], "cells.g_min": 50 / 225},
+    "cmo-reram": {"programming.sigma": [0.00081107 / 88.2, 0.00106879], "cells.g_min": 9 / 88.199997},
+    "pcm-afm": {"tile.rows": 512},
     "reram": {"programming.sigma": coefficients((0.348, 16.030, -43.853, 45.393, -16.815), 40.0)},
     "reram-crosssim": {
         "programming.sigma": [c * 39.26 ** (i - 1) for i, c in enumerate((1.053, 2.374e-1, -1.167e-2, 1.536e-4))]

@@ -113,7 +113,8 @@ def test_every_preset_loads_and_says_where_it_comes_from(name):
 
 
 def test_presets_are_those_of_the_documentation():
-    chips = ["brainscales2", "hermes", "isaac", "pcm", "reram", "reram-crosssim", "sonos", "sram"]
+    pcm, rram = ["hermes", "hermes-1", "pcm", "pcm-afm"], ["cmo-reram", "reram", "reram-crosssim", "reram-milo"]
+    chips = [*pcm, *rram, "brainscales2", "isaac", "sonos", "sram"]
     assert presets() == sorted(["8bit", "ideal", "noisy", *chips])
     assert HardwareProfile.load("ideal").is_ideal
     assert not HardwareProfile.load("8bit").is_ideal
@@ -137,7 +138,7 @@ def test_a_file_that_is_no_profile_is_named(tmp_path, text, message):
 
 
 def test_an_unknown_name_lists_the_presets():
-    with pytest.raises(ProfileError, match="8bit, brainscales2, hermes, ideal, isaac, noisy"):
+    with pytest.raises(ProfileError, match="8bit, brainscales2, cmo-reram, hermes, hermes-1, ideal, isaac, noisy, pcm"):
         HardwareProfile.load("nosuch")
 
 
