@@ -12,23 +12,20 @@ import numpy as np
 import torch
 import typer
 
-from analogsim import AnalogLinear, HardwareProfile, analog_layers, at_time, calibrate, evaluate, program, set_seed
-from analogsim.ages import seconds
+from analogsim import HardwareProfile, analog_layers, calibrate, evaluate, program
 from analogsim.bench import machine
 from analogsim.machine import commit
 from analogsim.storage.files import write_text
 from analogsim.terminal.progress import track
 
 from ..common import ROOT
+from .products import CHIPS, HARDWARE, PRODUCTS, ages, draw, errors
 from .resnet14 import DEVICES, Device, images, normalised, ours
 
 RESULTS = ROOT / "benchmarks" / "results" / "published"
 BITS, ROWS = (4, 5, 6, 7, 8, 10), (72, 144, 288, 576)
 VARIED_CHIPS = 5
 METHODS = ("maximum", "mse", "noise-aware")
-SIZE, INPUTS = 512, 1000  # of the crossbars whose product error is published
-PRODUCTS = {"Le Gallo et al. 2023": "1s", "Rasch et al. 2023": "1h"}
-PRESETS = ("pcm", "hermes")
 Folder = Annotated[
     Path, typer.Option(help="Of the trained network, its ranges, and cifar10-lossless-subset.npz and cifar10.npz.")
 ]
@@ -99,29 +96,27 @@ def resnet14_varied(folder: Folder, chips: Chips = VARIED_CHIPS) -> None:
 def products(chips: Chips = 20) -> None:
     """Measure the relative error of products on 512 × 512 crossbars of PCM.
 
-    Weights are N(0, 0.246²), clipped to [-1, 1]; inputs are uniform in [-1, 1], and half of them 0.
+    Weights are N(0, 0.246²), clipped to [-1, 1]; inputs are uniform in [-1, 1], and half of them 0. Hardware is this
+    package's presets with tiles of 512 rows, and two configurations of aihwkit.
     """
     kept = Kept("products")
-    generator = torch.Generator().manual_seed(0)
-    weight = (0.246 * torch.randn(SIZE, SIZE, generator=generator)).clamp(-1, 1)
-    x = torch.rand(INPUTS, SIZE, generator=generator) * 2 - 1
-    x *= torch.rand(INPUTS, SIZE, generator=generator) < 0.5
-    exact = x @ weight.T
-    for name in kept.missing(f"{anchor}, {preset}" for anchor in PRODUCTS for preset in PRESETS):
-        anchor, preset = name.rsplit(", ", 1)
-        profile = HardwareProfile.load(preset).varied(tile={"rows": SIZE})
-        layer = AnalogLinear(SIZE, SIZE, bias=False, profile=profile).eval()
-        with torch.no_grad():
-            layer.weight.copy_(weight)
-            calibrate(layer, x, progress=False)
-            errors = []
-            for chip in range(chips):
-                program(layer, chip)
-                at_time(layer, seconds(PRODUCTS[anchor]))
-                set_seed(layer, chip)
-                errors.append(float((layer(x) - exact).norm() / exact.norm()))
-        kept.keep(name, errors)
-        typer.echo(f"{name}: {np.mean(errors):.4f} ± {np.std(errors):.4f}")
+    for name in kept.missing(f"{anchor}, {hardware}" for anchor in PRODUCTS for hardware in HARDWARE):
+        anchor, hardware = name.rsplit(", ", 1)
+        (found,) = errors(HARDWARE[hardware](), (PRODUCTS[anchor],), chips).values()
+        kept.keep(name, found)
+        typer.echo(f"{name}: {np.mean(found):.4f} ± {np.std(found):.4f}")
+
+
+@app.command()
+def products_over_time(chips: Chips = 20) -> None:
+    """Measure the relative error of those products on every preset as it is, from its first read to a year after it."""
+    kept = Kept("products-over-time")
+    for name in kept.missing(CHIPS):
+        profile = HardwareProfile.load(name)
+        found = errors(profile, ages(profile), chips)
+        kept.keep(name, found)
+        typer.echo(", ".join([name, *(f"{age}: {np.mean(of):.4f} ± {np.std(of):.4f}" for age, of in found.items())]))
+    draw(kept.values["parts"])
 
 
 if __name__ == "__main__":
