@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ProgrammingError
+from ..kernels.weights import along_tiles
 from ..profile import HardwareProfile
 from ..profile.kinds import CELL_MODELS
 from ..seeds import Key, derive
@@ -110,7 +111,14 @@ class Chip:
 
 
 @torch.no_grad()
-def build(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int = 0, seconds: float = 0.0) -> Chip:
+def build(
+    w: Tensor,
+    profile: HardwareProfile,
+    layout: Layout,
+    seed: int = 0,
+    seconds: float = 0.0,
+    tile_gains: Tensor | None = None,
+) -> Chip:
     """Program a matrix onto cells, and let them age.
 
     Parameters
@@ -121,12 +129,17 @@ def build(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int = 0, se
         All that is drawn is a pure function of it.
     seconds : float
         Since the first read, which is `drift.t0` after programming.
+    tile_gains : Tensor (T, N), optional
+        Full scales of an output's tiles, as fractions of its largest: the compensation of drift counts weights in units
+        that an output's tiles have in common.
     """
     matrix = w.flatten(1)
     planes = _planes(matrix, profile, layout, seed, seconds)
     gain: float | Tensor = 1.0
     if profile.drift.compensation != "none" and seconds > 0:
         both = [Chip(p).weight.abs() for p in (_planes(matrix, profile, layout, seed, 0.0), planes)]
+        if tile_gains is not None:
+            both = [held * along_tiles(tile_gains, layout.tiles, held) for held in both]
         if profile.drift.compensation == "global":
             held = matrix.any(1)  # an empty column is not read, and tells nothing of the drift
             fresh, aged = (w[held].sum() for w in both)

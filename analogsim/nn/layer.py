@@ -258,7 +258,7 @@ class AnalogLayer(nn.Module):
             tiles = where.tiles
         else:
             programmed, w_max = self._kernel(weight).program(weight, self.profile.weight)
-        chip = None if which is None else cells_of(programmed, which[0], groups, *which[1:])
+        chip = None if which is None else cells_of(programmed, which[0], groups, *which[1:], tile_gains)
         if chip is not None:
             programmed, w_max = chip.weight, w_max * chip.gain
         correction, offset = self._applied(), None

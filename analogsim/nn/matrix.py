@@ -115,6 +115,13 @@ def layout(programmed: Tensor, profile: HardwareProfile, groups: int = 1) -> Lay
     return Layout.of(tiles, len(programmed), groups, tile.cols, profile.lines)
 
 
-def cells_of(programmed: Tensor, profile: HardwareProfile, groups: int, seed: int, seconds: float) -> Chip:
+def cells_of(
+    programmed: Tensor,
+    profile: HardwareProfile,
+    groups: int,
+    seed: int,
+    seconds: float,
+    tile_gains: Tensor | None = None,
+) -> Chip:
     """Program ŵ (N, K, …) onto the cells of a chip, and let them age; see `chip.build`."""
-    return build(programmed, profile, layout(programmed, profile, groups), seed, seconds)
+    return build(programmed, profile, layout(programmed, profile, groups), seed, seconds, tile_gains)

@@ -242,6 +242,40 @@ def test_every_output_has_a_factor_of_its_own(mapping):
     assert not held["output"][1][3].any()
 
 
+@pytest.mark.parametrize("rule", ["global", "output"])
+@pytest.mark.parametrize("w_max", ["tile", "tile-column"])
+def test_compensation_counts_weights_of_tiles_in_one_unit(rule, w_max):
+    """A tile of weights twenty times smaller, in full scales of its own, says a twentieth of the drift."""
+    torch.manual_seed(0)
+    base = an.HardwareProfile(
+        dac={"input_range": 1.0},
+        weight={"w_max": w_max},
+        cells={"mapping": "differential"},
+        programming={"sigma": 0.02},
+        drift={"nu": 0.05, "nu_sigma": 0.03},
+        tile={"rows": 5, "cols": 4},
+    )
+    digital = nn.Linear(10, 6, bias=False, dtype=torch.float64)
+    digital.weight.data[:, 5:] *= 0.05
+    digital.weight.data[2, :5] = 0  # a tile's empty column, which is not read
+    eye, held = torch.eye(10, dtype=torch.float64), {}
+    for how in ("none", rule):
+        analog = measured(digital, eye, base.varied(drift={"compensation": how}))
+        with torch.no_grad():
+            fresh = analog(eye).T
+            an.at_time(analog, 1e6)
+            held[how] = analog(eye).T
+    # Of all weights together an output counts as one, whatever its size, as without tiles' full scales.
+    size = digital.weight.detach().abs().amax(1)
+    if w_max == "tile":
+        tiles = digital.weight.detach().abs().unflatten(1, (2, 5)).amax(2)
+        size = torch.cat([tiles[:4].amax(0).expand(4, 2), tiles[4:].amax(0).expand(2, 2)])
+        size = size.where(tiles > 0, 0).amax(1)
+    before, after = ((w / size[:, None]).abs() for w in (fresh, held["none"]))
+    factor = before.sum(1) / after.sum(1) if rule == "output" else (before.sum() / after.sum()).expand(6)
+    torch.testing.assert_close(held[rule], held["none"] * factor[:, None], rtol=1e-12, atol=0)
+
+
 def test_a_group_has_its_own_outputs_factors():
     torch.manual_seed(0)
     profile = ERRORS.varied(
