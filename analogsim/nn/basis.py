@@ -30,6 +30,7 @@ FIELDS = (
     "iv.third",
     "dac.symmetric",
     "adc.symmetric",
+    "dac.inl",
 )
 """The fields that a full scale depends on. It is relative to the input range, so that range's fields are among them.
 
@@ -67,6 +68,8 @@ def basis(profile: HardwareProfile, least_error: bool = True) -> tuple[float, ..
     values["dac.signed"] |= profile.dac.bits is None  # a DAC that does not clip treats signs alike
     if profile.weight.share != "tile":  # else it says which columns share a full scale of weights
         values["tile.cols"] = ANY
+    if profile.dac.step_bits is None:  # else steps are seen as the DAC applies them
+        values["dac.inl"] = ANY
     if not least_error:
         values["adc.bits"] = ANY
         if profile.dac.step_bits is None:

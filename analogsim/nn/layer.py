@@ -381,7 +381,7 @@ class AnalogLayer(nn.Module):
             )
         fields = self.outlived(name)
         if fields:
-            now = ", ".join(f"{one} (now {attrgetter(one)(self.profile)})" for one in fields)
+            now = ", ".join(f"{one} (now {_short(attrgetter(one)(self.profile))})" for one in fields)
             raise CalibrationError(
                 f"{self._where()}: {field} was calibrated for another {now}; run calibrate(model, batches) again"
             )
@@ -522,6 +522,11 @@ class AnalogLayer(nn.Module):
             # torch.nn.DataParallel makes its replicas anew in every step, so that what they count is lost.
             replica.seed, replica.calls = derive(self.seed, Key.REPLICA, next_call(self)), 0
         return replica
+
+
+def _short(value: object) -> str:
+    text = str(value)  # of a table, thousands of numbers
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _ranges(values: Any) -> Any:

@@ -48,6 +48,21 @@ KEPT = [
 ]
 
 
+def test_steps_of_inputs_are_seen_as_measured_dacs_apply_them():
+    """The second code of two bits a step is twice as large; whole codes are seen as they should be."""
+    steps, table = BASE.varied(dac={"step_bits": 1}), [-1.0, 0.0, 1.0]
+    model = calibrated(steps)
+    assert (calibrated(steps.varied(dac={"inl": table})).head.adc_full_scale > 1.5 * model.head.adc_full_scale).all()
+    for _, layer in an.analog_layers(model):
+        layer.profile = steps.varied(dac={"inl": table})
+    with pytest.raises(CalibrationError, match=r"calibrated for another dac\.inl \(now .{,60}\); run calibrate"):
+        model(X)
+    whole = [float(code != 0) for code in range(-127, 128)]
+    for _, layer in an.analog_layers(kept := calibrated()):
+        layer.profile = BASE.varied(dac={"inl": whole})
+    kept(X)
+
+
 class Net(nn.Module):
     """A convolution, an attention and a linear layer."""
 
