@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from analogsim import HardwareProfile
+from analogsim.ages import seconds
 from analogsim.bench import Case, Report, machine
 from analogsim.cli.bench import table
 
@@ -28,6 +29,14 @@ def hardware(rows: int) -> HardwareProfile:
         noise={"output": 0.1},
         adc={"bits": 8, "full_scale": 20.0},
     )
+
+
+def ages_of(profile: HardwareProfile, ages: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the ages at which a profile's chips differ, as far as it was measured; where none do, the first alone."""
+    if not profile.drift.is_on and profile.flicker.amplitude == 0:
+        return ages[:1]
+    moments = profile.drift.moments
+    return tuple(age for age in ages if moments is None or seconds(age) <= moments.seconds[-1])
 
 
 def finish(title: str, cases: list[Case], out: Path | None, notes: tuple[str, ...] = ()) -> None:

@@ -37,7 +37,7 @@ from analogsim.bench import machine
 from analogsim.machine import commit
 from analogsim.storage.files import write_text
 
-from .common import IMAGES, ROOT
+from .common import IMAGES, ROOT, ages_of
 from .findings import grid
 
 RESULT = ROOT / "benchmarks" / "results" / "encoder.json"
@@ -151,11 +151,6 @@ def batches(model: nn.Module, tokenizer: Callable[..., Any], texts: list[str]) -
 def points(found: HardwareSweep) -> list[list[Any]]:
     """Return a sweep's points as JSON has them: values of the axes, and the measure on each chip."""
     return [[list(values.values()), list(measured)] for values, measured in found.points]
-
-
-def ages_of(profile: HardwareProfile) -> tuple[str, ...]:
-    """Return the ages at which a profile's chips differ."""
-    return AGES if profile.drift.is_on or profile.flicker.amplitude != 0 else AGES[:1]
 
 
 @torch.no_grad()
@@ -286,7 +281,7 @@ def main(
     jobs |= {"noise": noise, "layers": layers}
     for name in sorted(presets(), key=lambda name: name in SLOW):
         profile = HardwareProfile.load(name)
-        jobs[f"preset {name}"] = partial(swept, profile, {"age": ages_of(profile)}, SLOW.get(name))
+        jobs[f"preset {name}"] = partial(swept, profile, {"age": ages_of(profile, AGES)}, SLOW.get(name))
     for name, job in jobs.items():
         if name not in report["parts"]:
             started = time.perf_counter()

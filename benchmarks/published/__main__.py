@@ -18,8 +18,8 @@ from analogsim.machine import commit
 from analogsim.storage.files import write_text
 from analogsim.terminal.progress import track
 
-from ..common import ROOT
-from .products import CHIPS, HARDWARE, PRODUCTS, ages, draw, errors
+from ..common import ROOT, ages_of
+from .products import AGES, CHIPS, HARDWARE, PRODUCTS, draw, errors
 from .resnet14 import DEVICES, Device, images, normalised, ours
 
 RESULTS = ROOT / "benchmarks" / "results" / "published"
@@ -113,7 +113,7 @@ def products_over_time(chips: Chips = 20) -> None:
     kept = Kept("products-over-time")
     for name in kept.missing(CHIPS):
         profile = HardwareProfile.load(name)
-        found = errors(profile, ages(profile), chips)
+        found = errors(profile, ages_of(profile, AGES), chips)
         kept.keep(name, found)
         typer.echo(", ".join([name, *(f"{age}: {np.mean(of):.4f} ± {np.std(of):.4f}" for age, of in found.items())]))
     draw(kept.values["parts"])

@@ -101,14 +101,6 @@ def errors(profile: HardwareProfile, ages: tuple[str, ...], chips: int) -> dict[
     return found
 
 
-def ages(profile: HardwareProfile) -> tuple[str, ...]:
-    """Return the ages at which a preset's error is another one: the first alone where nothing changes with time."""
-    if not profile.drift.is_on and profile.flicker.amplitude == 0:
-        return AGES[:1]
-    moments = profile.drift.moments
-    return tuple(age for age in AGES if moments is None or seconds(age) <= moments.seconds[-1])
-
-
 def draw(parts: dict[str, dict[str, list[float]]], path: Path = FIGURE) -> None:
     """Draw every preset's error against its chips' age, mean and standard deviation of chips."""
     from matplotlib.figure import Figure

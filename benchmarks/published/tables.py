@@ -8,6 +8,7 @@ import numpy as np
 
 from ..common import ROOT
 from ..findings import MISSING, grid
+from .products import AGES, HARDWARE, LABELS
 
 RESULTS = ROOT / "benchmarks" / "results" / "published"
 IMAGES = {"lossless": "1,017 lossless", "jpeg": "10,000, JPEG re-encoded"}
@@ -66,9 +67,10 @@ def rows() -> str:
                     ]
                 )
     for anchor, (setting, published) in PRODUCTS.items():
-        for preset in ("pcm", "hermes"):
-            if (values := products.get(f"{anchor}, {preset}")) is not None:
-                lines.append([f"error of products, {setting}", published, anchor, f"{percent(values)}, `{preset}`", ""])
+        for hardware in HARDWARE:
+            if (values := products.get(f"{anchor}, {hardware}")) is not None:
+                ours = f"{percent(values)}, `{hardware}`"
+                lines.append([f"error of products, {setting}", published, anchor, ours, ""])
     head = ["what, in percent", "published", "where", "ours", "same images?"]
     return grid(head, lines) + "\n" + made_by("resnet14", "products") + "\n"
 
@@ -96,4 +98,16 @@ def varied() -> str:
     return text + "\n" + made_by("resnet14-varied") + "\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"published": rows, "published_varied": varied}
+def over_time() -> str:
+    """Return the error of products on every preset at each age, the best preset first."""
+    parts = load("products-over-time")["parts"]
+    if not parts:
+        return MISSING
+    lines = [
+        [f"`{name}`", *(percent(found[age]).split(" (")[0] if age in found else "" for age in AGES)]
+        for name, found in sorted(parts.items(), key=lambda part: np.mean(part[1]["0"]))
+    ]
+    return grid(["in percent", *LABELS], lines) + "\n" + made_by("products-over-time") + "\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {"published": rows, "published_varied": varied, "published_over_time": over_time}
