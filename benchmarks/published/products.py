@@ -112,17 +112,15 @@ def draw(parts: dict[str, dict[str, list[float]]], path: Path = FIGURE) -> None:
         values = [torch.tensor(found[age], dtype=torch.float64) for age in found]
         mean = torch.stack([value.mean() for value in values])
         spread = torch.stack([value.std(correction=min(1, len(value) - 1)) for value in values])
-        if len(mean) == 1:  # does not age
-            places, mean, spread = [0, len(AGES) - 1], mean.repeat(2), spread.repeat(2)
-            line = {"color": "0.45", "linestyle": ":"}
-        else:
-            places, line = list(range(len(mean))), {"color": next(colors), "marker": "o"}
-        ax.plot(places, mean, linewidth=1.3, markersize=4, **line)
-        ax.fill_between(places, mean - spread, mean + spread, color=line["color"], alpha=0.25, linewidth=0)
-        ax.annotate(
-            f" {name}", (places[-1], float(mean[-1])), xytext=(6, 0), textcoords="offset points", va="center",
-            fontsize=8, color=line["color"],
-        )  # fmt: skip
+        ageing = len(mean) > 1
+        if not ageing:
+            mean, spread = mean.repeat(len(AGES)), spread.repeat(len(AGES))
+        color, places = next(colors) if ageing else "0.45", range(len(mean))
+        ax.plot(places, mean, "o-" if ageing else ":", color=color, linewidth=1.3, markersize=4)
+        ax.fill_between(places, mean - spread, mean + spread, color=color, alpha=0.25, linewidth=0)
+        end = places[-1], float(mean[-1])
+        at = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(name, end, fontsize=8, color=color, **at)
     ax.set_yscale("log")
     ax.set_xticks(range(len(AGES)), LABELS)
     ax.set_xlim(-0.2, len(AGES) - 0.1)
