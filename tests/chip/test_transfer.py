@@ -141,7 +141,7 @@ ADC = {"kind": "measured", "bits": 3, "full_scale": 1.0}
         (ADC | {"transfer": {"dnl": [0, 0, -1.5, 0, 0, 0]}}, "code -1 begins at -1.5 LSB, after the next one"),
         (ADC | {"transfer": {"volts": [1, 2, 3, 4, 5, 6, 1]}}, "must increase from the first"),
         (ADC | {"transfer": {"inl": [0] * 7}, "inl": 0.1}, "inl is of a kind 'ramp'"),
-        (ADC | {"transfer": {"inl": [0] * 7}, "capacitor_mismatch": 0.1}, "capacitor_mismatch is of"),
+        (ADC | {"transfer": {"inl": [0] * 7}, "capacitor_mismatch": 0.1}, "capacitor_mismatch and gain_db are of"),
         (ADC | {"transfer": {"inl": [[0] * 7] * 4000}}, "more than 16,384 numbers"),
     ],
 )
