@@ -19,6 +19,7 @@ PRODUCTS = {"Le Gallo et al. 2023": "1s", "Rasch et al. 2023": "1h"}
 AGES = ("0", "1h", "1d", "1w", "1mo", "1y")
 LABELS = ("fresh", "1 hour", "1 day", "1 week", "1 month", "1 year")
 FIGURE = IMAGES / "products.png"
+DRAWN = 0.001, 0.36  # errors when new that the figure has room for
 STEPS = 32  # points at which the square root of read noise is given
 
 
@@ -102,26 +103,31 @@ def errors(profile: HardwareProfile, ages: tuple[str, ...], chips: int) -> dict[
 
 
 def draw(parts: dict[str, dict[str, list[float]]], path: Path = FIGURE) -> None:
-    """Draw every preset's error against its chips' age, mean and standard deviation of chips."""
+    """Draw presets' errors against their chips' age, mean and standard deviation of chips; those beyond `DRAWN` not."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     ax = figure.subplots()
-    colors = cycle(COLORS[:-1])
+    colors, labels = cycle(COLORS[:-1]), []
     for name, found in sorted(parts.items(), key=lambda part: -sum(part[1]["0"])):
         values = [torch.tensor(found[age], dtype=torch.float64) for age in found]
         mean = torch.stack([value.mean() for value in values])
         spread = torch.stack([value.std(correction=min(1, len(value) - 1)) for value in values])
+        if not DRAWN[0] < float(mean[0]) < DRAWN[1]:
+            continue
         ageing = len(mean) > 1
         if not ageing:
             mean, spread = mean.repeat(len(AGES)), spread.repeat(len(AGES))
         color, places = next(colors) if ageing else "0.45", range(len(mean))
         ax.plot(places, mean, "o-" if ageing else ":", color=color, linewidth=1.3, markersize=4)
         ax.fill_between(places, mean - spread, mean + spread, color=color, alpha=0.25, linewidth=0)
-        end = places[-1], float(mean[-1])
-        at = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-        ax.annotate(name, end, fontsize=8, color=color, **at)
-    ax.set_yscale("log")
+        labels.append((float(mean[-1]), places[-1], name, color))
+    height = 0.0
+    for end, place, name, color in sorted(labels):
+        if place == len(AGES) - 1:  # above the label below it, which is in the same column
+            end = height = max(end, height + DRAWN[1] / 40)
+        ax.annotate(name, (place + 0.08, end), va="center", fontsize=8, color=color)
+    ax.set_ylim(0, DRAWN[1])
     ax.set_xticks(range(len(AGES)), LABELS)
     ax.set_xlim(-0.2, len(AGES) - 0.1)
     ax.set_ylabel("relative error of a product")
