@@ -13,6 +13,7 @@ from typing import Any
 
 from ...errors import ProfileError
 from ...storage.files import content
+from . import crosssim_devices as devices
 from .report import Reading, Translation, flat
 
 LARGEST = 1_000_000  # bytes of a file
@@ -91,6 +92,9 @@ DEFAULTS: dict[str, Any] = {
     "xbar.dac.mvm.signed": True,
     "xbar.dac.mvm.slice_size": 1,
 }
+NO_GAIN_ERROR = 400
+"""dB: a gain that float64 does not tell from an infinite one."""
+SHARED_CAPACITORS = "in version 3.2 all ADCs of an array have the same capacitors; here each has its own"
 # How it computes, and the transposed product, which a layer's forward does not use.
 COMPUTING = ("simulation.*", "core.output_dtype", "*.vmm.*", "*._match")
 
@@ -121,9 +125,10 @@ def read(config: Any) -> Translation:
     g_min = 0.0 if r["xbar.device.infinite_on_off_ratio"] else r["xbar.device.Rmin"] / r["xbar.device.Rmax"]
     _cells(r, g_min)
     _weights(r)
-    _dac(r)
-    _adc(r, g_min)
-    _device(r, g_min)
+    # Their input of 1 is half of an asymmetric range, ours its end farther from 0; sums and voltages are in proportion.
+    unit = _dac(r)
+    _adc(r, unit / (1 - g_min))
+    devices.read(r, g_min, r["xbar.device.Vread"] / unit)
     _wires(r)
     return r.done()
 
@@ -233,14 +238,23 @@ def _weights(r: Reading) -> None:
             r.lose(f"{where}.{strategy}_partition_strategy", "equal parts there; here full arrays and a rest")
 
 
-def _dac(r: Reading) -> None:
+def _dac(r: Reading) -> float:
+    """Set the inputs' range and DAC, and return their unit of inputs in units of ours."""
     where, inputs = "xbar.dac.mvm", "core.mapping.inputs.mvm"
     model, bits, signed = r[f"{where}.model"], r[f"{where}.bits"], r[f"{where}.signed"]
     share, low, high = r[f"{inputs}.percentile"], r[f"{inputs}.min"], r[f"{inputs}.max"]
+    converts = model != "IdealDAC" and bits
+    uneven = share is None and signed and converts and model == "QuantizerDAC" and low <= 0 <= high
+    unit = 1.0
     if share is not None:
         r.put("dac.input_range", "dynamic", f"{inputs}.percentile")
         if share != 1.0:
             r.lose(f"{inputs}.percentile", "the range reaches to the batch's largest input here")
+    elif uneven:
+        r.put("dac.symmetric", False, f"{where}.model")
+        r.put("dac.input_range", [float(low), float(high)], f"{inputs}.min", f"{inputs}.max")
+        _say_where_levels_are(r, f"{where}.model", low, high, bits)
+        unit = (high - low) / 2 / max(-low, high)
     else:
         # Signed inputs are multiplied by 2/(max - min) there, others by 1/(max - min).
         r.put("dac.input_range", (high - low) / (2 if signed else 1), f"{inputs}.min", f"{inputs}.max")
@@ -248,11 +262,11 @@ def _dac(r: Reading) -> None:
             r.lose(f"{inputs}.min", "the range of inputs is even, or begins at 0, here")
     if r[f"{inputs}.clipping"] and not bits:
         r.lose(f"{inputs}.clipping", "inputs clip in a DAC with bits alone here")
-    if model == "IdealDAC" or not bits:
-        return
+    if not converts:
+        return unit
     r.put("dac.bits", bits, f"{where}.bits", f"{where}.model")
     r.put("dac.signed", bool(signed), f"{where}.signed")
-    if model == "QuantizerDAC" and signed:
+    if model == "QuantizerDAC" and signed and not uneven:
         r.lose(f"{where}.model", "2^bits levels, none at 0, there; here 2^bits - 1 and one at 0")
     if r[f"{where}.input_bitslicing"]:
         if r["xbar.adc.mvm.adc_per_ibit"]:
@@ -260,9 +274,22 @@ def _dac(r: Reading) -> None:
         else:  # added up before the one conversion: the same as all at once
             r.put("dac.step_bits", None, f"{where}.input_bitslicing", "xbar.adc.mvm.adc_per_ibit")
             r.ignore([f"{where}.slice_size"])
+    return unit
 
 
-def _adc(r: Reading, g_min: float) -> None:
+def _say_where_levels_are(r: Reading, name: str, low: float, high: float, bits: int) -> None:
+    """Levels begin at the lower end there; here one is at 0, for which the range is shifted."""
+    place = -low * (2**bits - 1) / (high - low)
+    beside = abs(place - round(place))
+    if beside > 1e-6:
+        r.lose(name, f"levels stand {beside:.2g} of a step beside ours, of which one is at 0")
+
+
+KINDS = {"SarADC": "sar", "RampADC": "ramp", "PipelineADC": "pipeline", "CyclicADC": "cyclic"}
+
+
+def _adc(r: Reading, unit: float) -> None:
+    """Set the ADC; `unit` is what a current of 1 there is here."""
     where = "xbar.adc.mvm"
     model, bits = r[f"{where}.model"], r[f"{where}.bits"]
     if model == "IdealADC" or not bits:
@@ -270,22 +297,34 @@ def _adc(r: Reading, g_min: float) -> None:
         r.ignore([f"{where}.*"])
         return
     r.put("adc.bits", bits, f"{where}.bits")
-    kind = {"SarADC": "sar", "RampADC": "ramp"}.get(model, "ideal")
+    kind = KINDS.get(model, "ideal")
     low, high = _range(r)
     if low is None or high is None:
+        if model == "QuantizerADC":
+            r.put("adc.symmetric", False, f"{where}.model")
         r.put("adc.full_scale", "calibrated", f"{where}.calibrated_range")
         r.lose(f"{where}.calibrated_range", "no range that is known before the array is; `calibrate` finds one")
     else:
-        signed = low < 0
-        full_scale = max(abs(low), abs(high)) / (1 - g_min)
-        if kind != "ideal" or (model == "QuantizerADC" and signed):
-            # 2^b levels from end to end, none at 0: ours have the same step, and one at 0.
-            full_scale *= (2 ** (bits - 1) - 1) / 2 ** (bits - 1) if kind != "ideal" else 1 - 1 / (2**bits - 1)
-            r.lose(f"{where}.model", "levels stand half a step beside ours, of which one is at 0")
-        if signed and low != -high:
-            r.lose(f"{where}.calibrated_range", "the range is even here, to the end farther from 0")
-        r.put("adc.full_scale", full_scale, f"{where}.calibrated_range", f"{where}.adc_range_option")
-        r.put("adc.signed", signed, f"{where}.calibrated_range")
+        if not low <= 0 <= high:
+            r.lose(f"{where}.calibrated_range", "the range reaches to 0 here")
+            low, high = min(low, 0.0), max(high, 0.0)
+        names = f"{where}.calibrated_range", f"{where}.adc_range_option"
+        if kind == "ideal" and model != "SignMagnitudeADC" and low < 0:
+            r.put("adc.symmetric", False, f"{where}.model")
+            r.put("adc.full_scale", [low * unit, high * unit], *names)
+            _say_where_levels_are(r, f"{where}.model", low, high, bits)
+        else:
+            full_scale = max(-low, high) * unit
+            if kind != "ideal":
+                # 2^b levels from end to end, none at 0, whatever the lower end is: ours have the same step.
+                full_scale *= (2 ** (bits - 1) - 1) / 2 ** (bits - 1)
+                r.lose(f"{where}.model", "levels stand half a step beside ours, of which one is at 0")
+                if low != -high:
+                    r.lose(
+                        f"{where}.calibrated_range", "sums clip to it there; here to the even range that levels have"
+                    )
+            r.put("adc.full_scale", full_scale, *names)
+            r.put("adc.signed", low < 0 or kind != "ideal", f"{where}.calibrated_range")
     offset = "OFFSET" in (_choice(r, "core.style", STYLES), _choice(r, "core.bit_sliced.style", STYLES))
     if offset and not (_choice(r, "core.style", STYLES) == "BALANCED"):
         r.lose(f"{where}.model", "converts sums with their offset; here it is subtracted before the ADC")
@@ -336,127 +375,36 @@ def _kind(r: Reading, kind: str, bits: int) -> None:
         if r[f"{where}.stochastic_rounding"]:
             r.put("adc.rounding", "stochastic", f"{where}.stochastic_rounding")
         return
-    r.put("adc.gain_db", float(r[f"{where}.gain_db"]), f"{where}.gain_db")
-    r.put("adc.kind", kind, f"{where}.model")
-    drawn = r[f"{where}.sigma_capacitor"]
-    r.put("adc.capacitor_mismatch", drawn, f"{where}.sigma_capacitor")
-    # A fraction of the reference there, 2^(b-1) steps, and of the full scale here, one step less.
-    offset = r[f"{where}.sigma_comparator"] * 2 ** (bits - 1) / (2 ** (bits - 1) - 1)
-    r.put("adc.offset_error", offset, f"{where}.sigma_comparator")
-    if kind == "sar" and (drawn or offset):
-        r.lose(f"{where}.group_size", "so many columns share one ADC; here each has its own")
-        if r[f"{where}.split_cdac"]:
-            r.lose(f"{where}.split_cdac", "two halves of capacitors; here one capacitive DAC")
-    if kind == "ramp" and drawn and not r[f"{where}.symmetric_cdac"]:
-        r.lose(f"{where}.symmetric_cdac", "here it is symmetric")
-    r.ignore([f"{where}.group_size", f"{where}.split_cdac", f"{where}.symmetric_cdac", f"{where}.signed"])
-
-
-def _sonos(r: Reading, amplitude: float, scale: float) -> dict[str, float]:
-    """Return a saturating law, of nA there and of the largest current here."""
-    largest = r["xbar.device.Vread"] / r["xbar.device.Rmin"] * 1e9
-    return {"amplitude": amplitude / largest, "scale": scale / largest}
-
-
-def _polynomial(r: Reading, *coefficients: float) -> list[float]:
-    """Return Σ c_i g^i in fractions of g_max from that in µS."""
-    g_max = 1e6 / r["xbar.device.Rmin"]
-    return [c * g_max ** (i - 1) for i, c in enumerate(coefficients)]
-
-
-# σ of a cell's programming error, each from its class there; coefficients in µS, the lowest first, or nA.
-PROGRAMMING = {
-    "NormalIndependentDevice": lambda r, size: size,
-    "NormalProportionalDevice": lambda r, size: [0.0, size],
-    "PCMJoshi": lambda r, size: _polynomial(r, 0.28638599, 0.07585724, -0.00178767),
-    "RRAMMilo": lambda r, size: _polynomial(r, 4.782321, -0.009107),
-    "RRAMWan": lambda r, size: _polynomial(r, 1.053, 2.374e-1, -1.167e-2, 1.536e-4),
-    "SONOS": lambda r, size: _sonos(r, 19.88665, 176.3115),
-}
-
-
-def _device(r: Reading, g_min: float) -> None:
-    where = "xbar.device"
-    error, drift = f"{where}.programming_error", f"{where}.drift_error"
-    model, size = r[f"{error}.model"], r[f"{error}.magnitude"]
-    source = error
-    if r[f"{where}.time"] == 0 and model == "IdealDevice" and r[f"{drift}.enable"]:
-        source, model, size = drift, r[f"{drift}.model"], r[f"{drift}.magnitude"]  # at 0 days it is programming's error
-    if r[f"{source}.enable"] and model != "IdealDevice" and r[f"{where}.time"] == 0:
-        if model in PROGRAMMING:
-            sigma = PROGRAMMING[model](r, size)
-            r.put("programming.sigma", sigma, f"{source}.model", f"{source}.magnitude", f"{source}.enable")
-        else:
-            r.lose(f"{source}.model", "no law of the profile")
-    if r[f"{where}.time"]:
-        r.lose(f"{where}.time", "drift by this model is not carried over, nor its programming errors at that time")
-        r.ignore([f"{error}.*", f"{drift}.*"])
-    elif r[f"{drift}.enable"] and r[f"{drift}.model"] != "IdealDevice":
-        r.ignore([f"{drift}.*", f"{where}.Vread"])  # at time 0 it is the programming's error
-    for part in (error, drift):
-        if not r[f"{part}.enable"]:
-            r.ignore([f"{part}.*"])
-    _read_noise(r, g_min)
-    _curves(r)
-    if "SONOS" not in (model, r[f"{where}.read_noise.model"]) and not r[f"{where}.nonlinear_IV.enable"]:
-        r.ignore([f"{where}.Vread"])
-
-
-def _milo(r: Reading, volts: float) -> dict[str, Any]:
-    """Polynomials in log10 of siemens, the lowest power first, times V/g_max and V²/g_max: in ln g here."""
-    g_max = 1 / r["xbar.device.Rmin"]
-    inner = math.log10(g_max), 1 / math.log(10)  # log10 G = log10 g_max + ln g / ln 10
-    laws = {"second": (0.007063, 0.005711, 0.001541, 0.0001388), "third": (1.2968e-03, 6.7919e-04, 8.8710e-05)}
-    found = {}
-    for power, (name, law) in enumerate(laws.items(), 1):
-        terms = [
-            sum(c * math.comb(i, k) * inner[0] ** (i - k) for i, c in enumerate(law) if i >= k) * inner[1] ** k
-            for k in range(len(law))
-        ]
-        found[name] = {"log": [term * volts**power / g_max for term in terms]}
-    return found
-
-
-CURVES = {
-    "RRAMMilo": _milo,
-    # I = G (V - V³/4): in proportion to the conductance, as is the line between two points.
-    "CubicDevice": lambda r, volts: {"third": {"g": [0.0, 1.0], "value": [0.0, -0.25 * volts**2], "outside": "hold"}},
-}
-
-
-def _curves(r: Reading) -> None:
-    where = "xbar.device.nonlinear_IV"
-    model = r[f"{where}.model"]
-    if r[f"{where}.enable"] and model != "IdealDevice":
-        if model in CURVES:
-            for name, law in CURVES[model](r, r["xbar.device.Vread"]).items():
-                r.put(f"iv.{name}", law, f"{where}.model", f"{where}.enable", "xbar.device.Vread")
-        else:
-            r.lose(f"{where}.model", "no law of the profile")
-    r.ignore([f"{where}.*"])
-
-
-# σ of a cell's noise at every read, of the conductance that it then has.
-READ_NOISE = {
-    "NormalIndependentDevice": lambda r, size: size,
-    "NormalProportionalDevice": lambda r, size: [0.0, size],
-    "SONOS": lambda r, size: _sonos(r, 12.58037, 215.36557),
-}
-
-
-def _read_noise(r: Reading, g_min: float) -> None:
-    where = "xbar.device.read_noise"
-    model, size = r[f"{where}.model"], r[f"{where}.magnitude"]
-    if not r[f"{where}.enable"] or model == "IdealDevice":
-        r.ignore([f"{where}.*"])
-    elif model in READ_NOISE:
-        names = f"{where}.model", f"{where}.magnitude", f"{where}.enable"
-        r.put("cells.read_noise", READ_NOISE[model](r, size), *names)
-        if model == "NormalIndependentDevice" and g_min < 4 * size:
-            r.lose(f"{where}.magnitude", "cells stop at 0 there, those near it are noisy on one side; here on both")
+    split = kind == "sar" and r[f"{where}.split_cdac"]
+    r.put("adc.kind", "split-sar" if split else kind, f"{where}.model", *[f"{where}.split_cdac"][: kind == "sar"])
+    gain = r[f"{where}.gain_db"]
+    r.put("adc.gain_db", float(gain) if gain < NO_GAIN_ERROR else None, f"{where}.gain_db")
+    offset, many = r[f"{where}.sigma_comparator"], r[f"{where}.group_size"]
+    if kind in ("pipeline", "cyclic"):
+        first, second = r[f"{where}.sigma_C1"], r[f"{where}.sigma_C2"]
+        drawn = math.hypot(first, second) / math.sqrt(2)  # only their ratio counts, the gain apart
+        r.put("adc.capacitor_mismatch", drawn, f"{where}.sigma_C1", f"{where}.sigma_C2")
+        if first != second:
+            r.lose(
+                f"{where}.sigma_C1", "both capacitors of a stage have one mismatch here, with the same error of gain"
+            )
+        r.put("adc.comparator_offset", offset, f"{where}.sigma_comparator")
+        if r[f"{where}.sigma_Cpar"]:
+            r.lose(f"{where}.sigma_Cpar", "no parasitic capacitance here, which counts with a finite gain alone")
+        if (drawn or offset) and many > 1:
+            r.lose(f"{where}.group_size", "so many columns share one ADC; here each has its own")
     else:
-        r.lose(f"{where}.model", "no law of the profile")
-        r.ignore([f"{where}.*"])
+        drawn = r[f"{where}.sigma_capacitor"]
+        r.put("adc.capacitor_mismatch", drawn, f"{where}.sigma_capacitor")
+        # A fraction of the reference there, 2^(b-1) steps, and of the full scale here, one step less.
+        r.put("adc.offset_error", offset * 2 ** (bits - 1) / (2 ** (bits - 1) - 1), f"{where}.sigma_comparator")
+        if kind == "sar" and drawn:
+            r.lose(f"{where}.sigma_capacitor", SHARED_CAPACITORS)
+        if kind == "sar" and offset and many > 1:
+            r.lose(f"{where}.group_size", "so many columns share one comparator; here each has its own")
+        if kind == "ramp" and drawn and not r[f"{where}.symmetric_cdac"]:
+            r.lose(f"{where}.symmetric_cdac", "here it is symmetric")
+    r.ignore([f"{where}.{name}" for name in ("group_size", "split_cdac", "symmetric_cdac", "signed", "sigma_*")])
 
 
 def _wires(r: Reading) -> None:

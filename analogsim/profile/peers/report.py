@@ -1,5 +1,6 @@
 """What a translation carries over and what it does not: every setting of the source is in one list or the other."""
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -130,3 +131,14 @@ def parts(values: Mapping[str, Any]) -> dict[str, Any]:
             {f"{name}.{own}": inner for own, inner in value.items()} if isinstance(value, Mapping) else {name: value}
         )
     return found
+
+
+def same(one: Any, other: Any, tolerance: float = 1e-9) -> bool:
+    """Return whether two laws, or other values, are equal, to what a float loses on its way."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(value, other[name], tolerance) for name, value in one.items())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(same(a, b, tolerance) for a, b in zip(one, other))
+    if isinstance(one, float) and isinstance(other, float | int):
+        return math.isclose(one, other, rel_tol=tolerance, abs_tol=1e-12)
+    return one == other

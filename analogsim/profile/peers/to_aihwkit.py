@@ -1,12 +1,11 @@
 """A profile in aihwkit's words, the inverse of `aihwkit.read`; aihwkit is imported where its classes are made."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ProfileError
 from .aihwkit import HERMES, PCM, branches, logarithmic
-from .report import Reading, Translation, parts
+from .report import Reading, Translation, parts, same
 
 G_MAX = 25.0
 """µS: where a profile does not say what its largest conductance is, which sets no result."""
@@ -115,7 +114,7 @@ def _material(r: Reading) -> None:
         coefficients = [0.0]
     common = {"t_0": drift["t0"], "t_read": read_time}
     pcm = {name: logarithmic(law, 1.0) for name, law in PCM.items()}
-    if _same({**drift, "q": q, "e": exponent, "m": most}, {**pcm, "t0": drift["t0"], "q": 0.0088, "e": 0.65, "m": 0.2}):
+    if same({**drift, "q": q, "e": exponent, "m": most}, {**pcm, "t0": drift["t0"], "q": 0.0088, "e": 0.65, "m": 0.2}):
         # A fit's coefficients are in µS where g_max is the reference.
         model = {"class": "PCMLikeNoiseModel", "prog_coeff": [c * g_max for c in coefficients]}
         r.put("noise_model", model | common | {"g_converter": cells}, *names, "flicker.exponent", "flicker.maximum")
@@ -123,7 +122,7 @@ def _material(r: Reading) -> None:
     for devices, laws in HERMES.items():
         law = {name: branches(value, 1.0) for name, value in laws.items()}
         wanted = {"nu": law["nu"], "nu_sigma": law["nu_sigma"], "t0": drift["t0"], "q": law["amplitude"]}
-        if _same({**drift, "q": q}, wanted):
+        if same({**drift, "q": q}, wanted):
             model = {
                 "class": "HermesNoiseModel",
                 "num_devices": devices,
@@ -148,17 +147,6 @@ def _material(r: Reading) -> None:
     }
     kept = [name for name in names if name not in numbers or r[name] == numbers[name]]
     r.put("noise_model", model | common | {"g_converter": cells}, *kept)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Return whether two laws are equal, to what a float loses on its way."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, float | int) and isinstance(other, float | int):
-        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
-    return False
 
 
 def build(settings: Mapping[str, Any]) -> Any:

@@ -5,10 +5,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .report import Reading, Translation, parts
+from . import crosssim_devices as devices
+from .crosssim import NO_GAIN_ERROR, SHARED_CAPACITORS
+from .report import Reading, Translation, parts, same
 
 R_MIN = 1e4
 """Ohm: where a profile does not say what its largest conductance is, which sets no result but that of a model in µS."""
+
+WHY = {
+    "programming.mean": "errors of programming have no mean there",
+    "programming.verify": "cells are written once there, with the error that is left",
+    "drift.table": "no measured drift there, but a class",
+}
 
 
 def write(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Translation:
@@ -25,17 +33,21 @@ def write(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Translation
     r.put("core.cols_max", r["tile.cols"] or 0, "tile.cols")
     for strategy in ("row", "col"):
         r.put(f"core.mapping.weights.{strategy}_partition_strategy", 1)  # full arrays and a rest, as here
-    signed = r["cells.mapping"] == "signed"
     g_min = r["cells.g_min"]
-    r_min = 1e6 / r["cells.g_max"] if r["cells.g_max"] else R_MIN
+    g_max = r["cells.g_max"] or devices.largest_conductance(r["programming.sigma"])
+    r_min = 1e6 / g_max if g_max else R_MIN
     r.put("xbar.device.Rmin", r_min, "cells.g_max")
     r.put("xbar.device.infinite_on_off_ratio", not g_min, "cells.g_min")
     r.put("xbar.device.Rmax", r_min / g_min if g_min else 1e3 * r_min, "cells.g_min")
     _cells(r)
     _weights(r)
-    _converters(r, 1 - g_min)
-    _errors(r, g_min, signed)
+    unit = _inputs(r)
+    _adc(r, (1 - g_min) / unit)
+    _devices(r, g_min, 1e6 / r_min, unit)
     _wires(r, r_min)
+    for name, why in WHY.items():
+        if r[name] != r.defaults[name]:
+            r.lose(name, why)
     if any(name.startswith("cost.") and value != r.defaults.get(name) for name, value in r.given.items()):
         r.lose("cost.mac_energy", "energies and latencies are not of CrossSim's")
     r.ignore(["cost.*"])
@@ -87,11 +99,26 @@ def _weights(r: Reading) -> None:
         r.lose("weight.w_max", "one scale for the weights of each array there")
 
 
-def _converters(r: Reading, span: float) -> None:
+def _ends(given: Any, bits: int) -> tuple[float, float]:
+    """Return the least and the largest level of an asymmetric range, so that one is at 0 there, too."""
+    low, high = given
+    step = (high - low) / (2**bits - 1)
+    below = -round(-low / step)
+    return below * step, (below + 2**bits - 1) * step
+
+
+def _inputs(r: Reading) -> float:
+    """Set the inputs' range and DAC, and return their unit of inputs in units of ours."""
     bits, signed, rule = r["dac.bits"], r["dac.signed"], r["dac.input_range"]
     where, inputs = "xbar.dac.mvm", "core.mapping.inputs.mvm"
+    even, unit = r["dac.symmetric"], 1.0
     if rule == "dynamic":
         r.put(f"{inputs}.percentile", 1.0, "dac.input_range")
+    elif isinstance(rule, list | tuple):
+        low, high = _ends(rule, bits)
+        r.put(f"{inputs}.min", low, "dac.input_range")
+        r.put(f"{inputs}.max", high, "dac.input_range")
+        unit = (high - low) / 2 / max(-rule[0], rule[1])
     else:
         size = rule if isinstance(rule, float | int) else 1.0
         if isinstance(rule, str):
@@ -100,70 +127,146 @@ def _converters(r: Reading, span: float) -> None:
         r.put(f"{inputs}.max", size, "dac.input_range")
     r.put(f"{where}.signed", signed, "dac.signed")
     r.put(f"{where}.bits", bits or 0, "dac.bits")
-    r.put(f"{where}.model", "IdealDAC" if not bits else "SignMagnitudeDAC" if signed else "QuantizerDAC", "dac.bits")
-    step, where = r["dac.step_bits"], "xbar.adc.mvm"
+    model = "IdealDAC" if not bits else "SignMagnitudeDAC" if signed and even else "QuantizerDAC"
+    r.put(f"{where}.model", model, "dac.bits", *["dac.symmetric"][: not even])
+    if not even and rule == "dynamic":
+        r.lose("dac.symmetric", "a range that follows the inputs is even there, and has no level at 0")
+    step = r["dac.step_bits"]
     if step is not None:
-        r.put("xbar.dac.mvm.input_bitslicing", True, "dac.step_bits")
-        r.put("xbar.dac.mvm.slice_size", step, "dac.step_bits")
-        r.put(f"{where}.adc_per_ibit", True, "dac.step_bits")
+        r.put(f"{where}.input_bitslicing", True, "dac.step_bits")
+        r.put(f"{where}.slice_size", step, "dac.step_bits")
+        r.put("xbar.adc.mvm.adc_per_ibit", True, "dac.step_bits")
+    return unit
+
+
+MODELS = {"sar": "SarADC", "split-sar": "SarADC", "ramp": "RampADC", "pipeline": "PipelineADC", "cyclic": "CyclicADC"}
+
+
+def _adc(r: Reading, unit: float) -> None:
+    """Set the ADC; `unit` is what a sum of 1 here is there."""
+    where, signed = "xbar.adc.mvm", r["adc.signed"]
     bits, kind, full_scale = r["adc.bits"], r["adc.kind"], r["adc.full_scale"]
     if bits is None:
         r.put(f"{where}.model", "IdealADC", "adc.bits")
         if full_scale is not None:
             r.lose("adc.full_scale", "sums clip in an ADC with bits alone there")
         return
-    models = {"ideal": "SignMagnitudeADC" if r["adc.signed"] else "QuantizerADC", "sar": "SarADC", "ramp": "RampADC"}
-    if kind not in models:
+    ideal = "SignMagnitudeADC" if signed and r["adc.symmetric"] else "QuantizerADC"
+    if kind not in ("ideal", *MODELS):
         r.lose("adc.kind", "an ideal quantizer there")
-    r.put(f"{where}.model", models.get(kind, models["ideal"]), "adc.kind", "adc.signed")
+    elif not signed and kind != "ideal":
+        r.lose("adc.signed", "levels lie around 0 there, half of them below")
+    r.put(f"{where}.model", MODELS.get(kind, ideal), "adc.kind", "adc.signed", "adc.symmetric")
     r.put(f"{where}.bits", bits, "adc.bits")
-    r.put(f"{where}.signed", r["adc.signed"], "adc.signed")
+    r.put(f"{where}.signed", signed, "adc.signed")
     if isinstance(full_scale, str) or r["cells.mapping"] == "offset":
         r.put(f"{where}.adc_range_option", "MAX", "adc.full_scale")
         why = "converted with their offset there" if r["cells.mapping"] == "offset" else "set calibrated_range instead"
         r.lose("adc.full_scale", f"the range is all that a sum can be; {why}")
     else:
-        high = float(full_scale) * span
-        if kind != "ideal":
-            high *= 2 ** (bits - 1) / (2 ** (bits - 1) - 1)
-            r.lose("adc.kind", "levels stand half a step beside ours there")
-        limits = [-high if r["adc.signed"] else 0.0, high]
+        if isinstance(full_scale, list | tuple):
+            limits = [end * unit for end in _ends(full_scale, bits)]
+        else:
+            high = float(full_scale) * unit
+            if kind != "ideal":
+                high *= 2 ** (bits - 1) / (2 ** (bits - 1) - 1)
+                r.lose("adc.kind", "levels stand half a step beside ours there")
+            limits = [-high if signed else 0.0, high]
         if r["cells.bits"] is not None:
             limits = [limits] * r.values["core"]["bit_sliced"]["num_slices"]
         r.put(f"{where}.calibrated_range", limits, "adc.full_scale")
         r.put(f"{where}.adc_range_option", "CALIBRATED", "adc.full_scale")
-    if kind in ("sar", "ramp"):
-        r.put(f"{where}.sigma_capacitor", r["adc.capacitor_mismatch"], "adc.capacitor_mismatch")
-        offset = r["adc.offset_error"] * (2 ** (bits - 1) - 1) / 2 ** (bits - 1)
-        r.put(f"{where}.sigma_comparator", offset, "adc.offset_error")
-        if kind == "sar":
-            r.put(f"{where}.split_cdac", False, "adc.kind")
-            r.put(f"{where}.group_size", 1, "adc.kind")
+    if r["adc.rounding"] == "stochastic":
+        r.put(f"{where}.stochastic_rounding", True, "adc.rounding")
+    elif r["adc.rounding"] != "nearest":
+        r.lose("adc.rounding", "to the nearest there, or at random")
+    if kind in MODELS:
+        _kind(r, kind, bits)
 
 
-def _errors(r: Reading, g_min: float, signed: bool) -> None:
-    sigma, where = r["programming.sigma"], "xbar.device.programming_error"
-    constant = isinstance(sigma, float | int)
-    if constant and sigma:
-        _error(r, where, "NormalIndependentDevice", sigma, "programming.sigma")
-    elif isinstance(sigma, list | tuple) and len(sigma) == 2 and not sigma[0]:
-        _error(r, where, "NormalProportionalDevice", sigma[1], "programming.sigma")
-    elif not constant:
-        r.lose("programming.sigma", "a law is a class there; a constant or a part of the conductance are carried over")
+def _kind(r: Reading, kind: str, bits: int) -> None:
+    where, mismatch = "xbar.adc.mvm", r["adc.capacitor_mismatch"]
+    r.put(f"{where}.gain_db", NO_GAIN_ERROR if r["adc.gain_db"] is None else r["adc.gain_db"], "adc.gain_db")
+    if kind != "ramp":
+        r.put(f"{where}.group_size", 1, "adc.kind")
+    if kind in ("pipeline", "cyclic"):
+        for name in ("sigma_C1", "sigma_C2"):
+            r.put(f"{where}.{name}", mismatch, "adc.capacitor_mismatch")
+        r.put(f"{where}.sigma_comparator", r["adc.comparator_offset"], "adc.comparator_offset")
+        return
+    r.put(f"{where}.sigma_capacitor", mismatch, "adc.capacitor_mismatch")
+    offset = r["adc.offset_error"] * (2 ** (bits - 1) - 1) / 2 ** (bits - 1)
+    r.put(f"{where}.sigma_comparator", offset, "adc.offset_error")
+    if kind != "ramp":
+        r.put(f"{where}.split_cdac", kind == "split-sar", "adc.kind")
+        if mismatch:
+            r.lose("adc.capacitor_mismatch", SHARED_CAPACITORS)
+
+
+def _devices(r: Reading, g_min: float, g_max: float, unit: float) -> None:
+    """Set errors, drift, noise and curves, by the names of the devices that have such laws."""
+    many = r["cells.devices"]
+    where, fewer = "xbar.device", 1 / math.sqrt(many)
+
+    def together(law: Any) -> Any:  # of many devices side by side, whose mean is the cell
+        scaled = [value * fewer for value in law] if isinstance(law, list | tuple) else law
+        return scaled * fewer if isinstance(law, float | int) else scaled
+
+    sigma, moments = together(r["programming.sigma"]), r["drift.moments"]
+    found = {"programming_error": devices.named(sigma, g_max) if sigma != 0 else None}
+    why = "a law is a class there; constants, parts of the conductance and those of CrossSim's devices are carried over"
+    if sigma != 0 and found["programming_error"] is None:
+        r.lose("programming.sigma", why)
+    if moments is not None:
+        model = found["programming_error"]
+        largest = model[2] * g_max * 1e3 if model is not None and model[0] == "SONOS" else 0.0
+        if largest and same(
+            {**moments, "outside": "error"}, devices.moments(largest) | {"outside": "error"}, devices.ROUNDED
+        ):
+            found["drift_error"] = model
+        else:
+            r.lose("drift.moments", "a class there; those of SONOS are carried over")
     # Noise of a weight is that of two cells, or of one over half the range of a weight.
     weight, cell, two = r["noise.read"], r["cells.read_noise"], 2.0 if r["cells.mapping"] == "offset" else math.sqrt(2)
     if weight and cell:
         r.lose("noise.read", "one kind of read noise there, that of cells")
-    size, name = (cell, "cells.read_noise") if cell != 0 else (weight * (1 - g_min) / two, "noise.read")
-    where = "xbar.device.read_noise"
-    if isinstance(size, list | tuple) and len(size) == 2 and not size[0]:
-        _error(r, where, "NormalProportionalDevice", size[1], name)
-    elif not isinstance(size, float | int):
-        r.lose(name, "a law is a class there; a constant or a part of the conductance are carried over")
-    elif size:
-        _error(r, where, "NormalIndependentDevice", size, name)
-        if g_min < 4 * size:
-            r.lose(name, "cells stop at 0 there, those near it are noisy on one side; here on both")
+    size, name = (together(cell), "cells.read_noise") if cell != 0 else (weight * (1 - g_min) / two, "noise.read")
+    found["read_noise"] = devices.named_noise(size, g_max) if size != 0 else None
+    if size != 0 and found["read_noise"] is None:
+        r.lose(name, why)
+    elif isinstance(size, float | int) and g_min < 4 * size:
+        r.lose(name, "cells stop at 0 there, those near it are noisy on one side; here on both")
+    curves = r["iv.second"], r["iv.third"]
+    found["nonlinear_IV"] = devices.named_curve(*curves, g_max) if curves != (0, 0) else None
+    if curves != (0, 0) and found["nonlinear_IV"] is None:
+        r.lose("iv.third", "a class there; those of CrossSim's devices are carried over")
+    if found["nonlinear_IV"]:
+        model, none, volts = found["nonlinear_IV"]
+        found["nonlinear_IV"] = model, none, volts * unit
+    fields = {
+        "programming_error": ("programming.sigma",),
+        "drift_error": ("drift.moments",),
+        "read_noise": (name,),
+        "nonlinear_IV": ("iv.second", "iv.third"),
+    }
+    volts = 0.0
+    for part, one in found.items():
+        if one is None:
+            continue
+        model, magnitude, needed = one
+        if volts and needed and not math.isclose(volts, needed, rel_tol=devices.ROUNDED):
+            r.lose(fields[part][0], "of this device at another voltage; one voltage there")
+            continue
+        volts = volts or needed
+        used = (*fields[part], *["cells.devices"][: many > 1 and part != "nonlinear_IV"])
+        for setting, value in {"enable": True, "model": model, "magnitude": magnitude}.items():
+            r.put(f"{where}.{part}.{setting}", value, *used)
+    if volts:
+        r.put(f"{where}.Vread", volts)
+    if many > 1 and any(isinstance(law, dict) for law in (r["programming.sigma"], cell)):
+        r.lose("cells.devices", "one device a cell there")
+    elif many > 1 and isinstance(sigma, float | int) and g_min < 4 * sigma:
+        r.lose("cells.devices", "one device there, with the spread of their mean; here each of them stops at 0")
 
 
 def _wires(r: Reading, unit: float) -> None:
@@ -187,8 +290,3 @@ def _wires(r: Reading, unit: float) -> None:
         r.lose("wires.gated", "rows of 0 are driven to 0 there, unless cells have source wires")
     if r["wires.interleaved"]:
         r.put("core.balanced.interleaved_posneg", True, "wires.interleaved")
-
-
-def _error(r: Reading, where: str, model: str, size: float, name: str) -> None:
-    for setting, value in {"enable": True, "model": model, "magnitude": size}.items():
-        r.put(f"{where}.{setting}", value, name)
