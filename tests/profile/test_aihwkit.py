@@ -261,13 +261,11 @@ def test_materials_age_as_theirs(name, seconds):
 
     The weights of a differential pair's one cell: theirs are the classes' own functions of a conductance.
     """
-    if name == "reram" and seconds > 1:
-        pytest.skip("carried over at 1 s alone, which is said")
     model = materials()[name]
     config = configured(noise_model=SimpleNamespace())
     config.noise_model, config.drift_compensation = model, None
     found = aihwkit.read(config)
-    assert "noise_model = " not in "".join(found.lost) or name == "reram"
+    assert "noise_model = " not in "".join(found.lost)
     whole, cells = HardwareProfile(**found.values), 20_000
     assert whole.cells.g_max == model.g_max
     profile = HardwareProfile(
@@ -293,24 +291,102 @@ def test_materials_age_as_theirs(name, seconds):
         assert agreement(a, b.mean() + (b - b.mean()) * 1.07)[1] < 1e-3 / 6
 
 
-@INDEXING
-@pytest.mark.parametrize("name", ["pcm", "pcm, on/off 10", "independent"])
-def test_products_of_aged_layers_are_as_wrong_as_theirs(name):
-    """A layer of each, programmed, a day old, and compensated: relative errors of 256 outputs agree to 5 %.
+def of_constant_scale(pair):
+    """A pair whose weights of 1 are at g_max, now and when they are read back, as on a chip and here."""
 
-    Where cells have a g_min, to 10 %: theirs are mapped anew by the largest programmed weight before they age.
+    class Constant(type(pair)):
+        def convert_to_conductances(self, weights):
+            scale = self.g_max - self.g_min
+            return [(sign * weights * scale).clamp(min=0) + self.g_min for sign in (1, -1)], {"scale_ratio": scale}
+
+    return Constant(g_max=pair.g_max, g_min=pair.g_min)
+
+
+@INDEXING
+@pytest.mark.parametrize("name", ["pcm", "pcm, on/off 10", "independent", "hermes, two devices", "reram"])
+def test_products_of_aged_layers_are_as_wrong_as_theirs(name):
+    """A layer of each, programmed, a day old, and compensated: relative errors of 256 outputs agree to 4 %.
+
+    Before weights age, aihwkit maps them to conductances anew: the largest one that errors of programming made is at
+    g_max then, and all conductances are smaller. On the way back that cancels, but for what g_min adds: its drift, and
+    its 1/f noise, count for more. A pair of constant scale has it not; with the one that aihwkit has, cells of an
+    on/off ratio of 10 are wrong by 7 % more, in just the measure of that largest weight.
     """
     config = configured(mapping__weight_scaling_omega=1.0)
-    config.noise_model = materials()[name]
     x, w = matrices(m=64, k=256, n=256)
     x = x * 0.9
-    torch.manual_seed(1)
-    errors = []
-    for compute in (theirs, mine):
-        got = compute(config, x, w, at=86_400.0)
-        errors.append(np.linalg.norm(got - (x @ w.T).numpy()) / np.linalg.norm((x @ w.T).numpy()))
-    assert errors[0] > 0.02
-    assert errors[0] == pytest.approx(errors[1], rel=0.1 if "on/off" in name else 0.05), errors
+    wanted = (x @ w.T).numpy()
+
+    def wrong(got):
+        return np.linalg.norm(got - wanted) / np.linalg.norm(wanted)
+
+    config.noise_model = materials()[name]
+    ours, errors = wrong(mine(config, x, w, at=86_400.0)), {}
+    for constant in (True, False):
+        config.noise_model = materials()[name]
+        if constant:
+            config.noise_model.g_converter = of_constant_scale(config.noise_model.g_converter)
+        torch.manual_seed(1)
+        errors[constant] = wrong(theirs(config, x, w, at=86_400.0))
+    assert ours > 0.02
+    assert errors[True] == pytest.approx(ours, rel=0.04), (ours, errors)
+    if name == "pcm, on/off 10":
+        assert 1.05 < errors[False] / ours < 1.1
+    else:
+        assert errors[False] == pytest.approx(ours, rel=0.04), (ours, errors)
+
+
+def test_frozen_noise_is_theirs():
+    """Read twice, an aged chip gives the same, here and there; 1/f noise is an error of its weights."""
+    config = configured(mapping__weight_scaling_omega=1.0)
+    config.noise_model = materials()["pcm"]
+    profile = HardwareProfile(**aihwkit.read(config).values)
+    assert profile.flicker.frozen
+    x, w = matrices()
+    from aihwkit.nn import AnalogLinear as Layer
+
+    layer = Layer(w.shape[1], len(w), bias=False, rpu_config=config)
+    layer.set_weights(w)
+    layer.eval()
+    layer.program_analog_weights()
+    layer.drift_analog_weights(86_400.0)
+    own = AnalogLinear(w.shape[1], len(w), bias=False, profile=profile).eval()
+    own.weight.data.copy_(w)
+    an.program(own, 3)
+    an.at_time(own, 86_400.0)
+    with torch.no_grad():
+        assert all(torch.equal(one(x), one(x)) for one in (layer, own))
+
+
+def test_pairs_that_are_filled_one_after_another_are_said_and_one_pair_is_a_pair():
+    converters = pytest.importorskip("aihwkit.inference.converter.conductance", reason="aihwkit is not installed")
+    from aihwkit.inference import PCMLikeNoiseModel
+
+    config = configured()
+    for factors in ([1.0], [1.0, 1.0]):
+        converter = converters.NPairConductanceConverter(factors, g_max=20.0, g_min=2.0)
+        config.noise_model = PCMLikeNoiseModel(g_converter=converter)
+        found = aihwkit.read(config)
+        said = [line for line in found.lost if "each filled when the one before is full" in line]
+        assert len(said) == len(factors) - 1
+        # What is said: of two equal pairs a half of the largest weight fills the first, and the second is empty.
+        first, _, second, _ = (converter.convert_to_conductances(torch.tensor([0.5, 1.0]))[0] * 2)[:4]
+        assert (float(first[0]), float(second[0])) == ((20.0, 2.0) if len(factors) == 2 else (11.0, 11.0))
+
+
+def test_factors_of_each_output_are_theirs():
+    """Drift without noise: factors a column of theirs, an output of ours."""
+    from aihwkit.inference.compensation.drift import PerColumnDriftCompensation
+
+    config = configured(mapping__weight_scaling_omega=1.0)
+    config.noise_model = materials()["independent"]
+    config.noise_model.prog_noise_scale = config.noise_model.read_noise_scale = 0.0
+    config.noise_model.drift_nu_std = 0.0
+    config.drift_compensation = PerColumnDriftCompensation()
+    assert aihwkit.read(config).values["drift"]["compensation"] == "output"
+    x, w = matrices()
+    a, b = (f(config, x * 0.9, w, at=86_400.0) for f in (theirs, mine))
+    np.testing.assert_allclose(a, b, atol=2e-5)
 
 
 def test_lightning_computes_the_same():
@@ -414,8 +490,28 @@ EXPORTED = {
         "dac": {"bits": 8},
         "programming": {"sigma": [0.01, 0.02]},
         "drift": {"t0": 30.0, "nu": 0.06, "nu_sigma": 0.02, "compensation": "global"},
-        "flicker": {"amplitude": 0.01, "read_time": 1e-6},
+        "flicker": {"amplitude": 0.01, "read_time": 1e-6, "frozen": True},
         "cells": {"g_min": 0.1},
+    },
+    "factors of outputs": {"dac": {"bits": 8}, "drift": {"nu": 0.06, "compensation": "output"}},
+    "measured exponents": {
+        "dac": {"bits": 8},
+        "drift": {
+            "nu": {"g": [0.0, 0.4, 1.0], "value": [0.09, 0.05, 0.02], "outside": "hold"},
+            "nu_sigma": {"g": [0.0, 0.4, 1.0], "value": [0.03, 0.02, 0.01], "outside": "hold"},
+        },
+        "flicker": {"amplitude": 0.0088, "exponent": 0.65, "maximum": 0.2, "frozen": True},
+    },
+    "reram": {
+        "dac": {"bits": 8},
+        "programming": {"sigma": [0.0087, 0.4, -1.09, 1.13, -0.42]},
+        "drift": {
+            "moments": {
+                "seconds": [86_400.0, 172_800.0],
+                "mean": [[0.0], [0.0]],
+                "sigma": [[0.018, 0.55, -1.27, 1.18, -0.41], [0.02, 0.51, -1.09, 0.93, -0.3]],
+            }
+        },
     },
     "noise of weights": {"dac": {"bits": 8}, "noise": {"read": 0.02}},
 }
@@ -431,6 +527,8 @@ def same(one, other):
         return all(same(value, other[name]) for name, value in one.items())
     if isinstance(one, list | tuple) or isinstance(other, list | tuple):
         one, other = ([x] if isinstance(x, float) else x for x in (one, other))
+        if any(isinstance(x, list | tuple | dict) for x in one):
+            return len(one) == len(other) and all(map(same, one, other))
         # Trailing coefficients of 0 add nothing.
         return all(math.isclose(a, b, abs_tol=1e-12) for a, b in itertools.zip_longest(one, other, fillvalue=0.0))
     return one == other or (isinstance(one, float) and math.isclose(one, other, rel_tol=1e-9))
@@ -444,7 +542,9 @@ def test_a_profile_comes_back_as_it_went(name):
         weight = {"weight": {"w_max": "tile-column"}}
         profile = HardwareProfile(**weight | values | {"cells": PAIR | values.get("cells", {})})
     else:
-        profile = HardwareProfile.load(name).varied(adc={"full_scale": 9.0}, weight={"w_max": "tile"})
+        profile = HardwareProfile.load(name).varied(
+            adc={"full_scale": 9.0}, weight={"w_max": "tile"}, flicker={"frozen": True}
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error", TranslationWarning)
         if "cost" in profile.model_fields_set:

@@ -249,9 +249,7 @@ def _programming(model: Any, coefficients: Any, reference: float) -> list[float]
 
 def _pcm(model: Any) -> dict[str, dict[str, Any]]:
     read, drift = model.read_noise_scale, model.drift_scale
-    flicker = {"amplitude": 0.0088 * read, "exponent": 0.65, "maximum": max(0.2 * read, 1e-12)}
-    if not read:
-        flicker = {}
+    flicker = {"amplitude": 0.0088 * read, "exponent": 0.65, "maximum": max(0.2 * read, 1e-12)} if read else {}
     return {
         "programming": {"sigma": _programming(model, model.prog_coeff, model.prog_coeff_g_max_reference)},
         "drift": {"t0": model.t_0, **{name: logarithmic(law, drift) for name, law in PCM.items()}},
@@ -289,9 +287,16 @@ def _independent(model: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def _reram(model: Any) -> dict[str, dict[str, Any]]:
-    first = model.coeff_dic[min(model.coeff_dic)]
-    return {"programming": {"sigma": _programming(model, first, model.coeff_g_max_reference)}}
+def _wan(model: Any) -> dict[str, dict[str, Any]]:
+    """Return spreads about targets at each time, of which the first is that of programming."""
+    first, *later = sorted(model.coeff_dic)
+    sigma = {time: _programming(model, model.coeff_dic[time], model.coeff_g_max_reference) for time in (first, *later)}
+    parts = {"programming": {"sigma": sigma[first]}}
+    if later and model.noise_scale:
+        spreads = [sigma[time] if isinstance(sigma[time], list) else [sigma[time]] for time in later]
+        moments = {"seconds": [float(time) for time in later], "mean": [[0.0]] * len(later), "sigma": spreads}
+        parts["drift"] = {"moments": moments}
+    return parts
 
 
 MATERIALS: dict[str, Callable[[Any], dict[str, dict[str, Any]]]] = {
@@ -299,24 +304,33 @@ MATERIALS: dict[str, Callable[[Any], dict[str, dict[str, Any]]]] = {
     "CustomDriftPCMLikeNoiseModel": _custom_drift,
     "HermesNoiseModel": _hermes,
     "StateIndependentNoiseModel": _independent,
-    "ReRamWan2022NoiseModel": _reram,
+    "ReRamWan2022NoiseModel": _wan,
 }
 """Noise models by the names of their classes, and what they say of programming, drift and 1/f noise."""
+
+
+COMPENSATIONS = {
+    "NoneType": "none",
+    "GlobalDriftCompensation": "global",
+    "PerColumnDriftCompensation": "output",
+}
 
 
 def _material(r: Reading, config: Any) -> None:
     model, compensation = getattr(config, "noise_model", None), getattr(config, "drift_compensation", None)
     kind = type(model).__name__
     r.given = {**r.given, "noise_model": kind, "drift_compensation": type(compensation).__name__}
-    if compensation is not None:
-        if type(compensation).__name__ == "GlobalDriftCompensation":
-            r.put("drift.compensation", "global", "drift_compensation")
-        else:
-            r.lose("drift_compensation", "drift is compensated by one number a layer here, or not")
+    factors = COMPENSATIONS.get(type(compensation).__name__)
+    if factors is not None:
+        r.put("drift.compensation", factors, "drift_compensation")
     else:
-        r.put("drift.compensation", "none", "drift_compensation")
+        r.lose("drift_compensation", "drift is compensated by a factor a layer or an output here, of the chip when new")
     if model is None:
         r.ignore(["noise_model"])
+        return
+    if kind == "ReRamCMONoiseModel":
+        why = "a weight is one device between g_min and g_max, without a reference, and is clipped to them as it ages"
+        r.lose("noise_model", why)
         return
     if kind not in MATERIALS:
         r.lose("noise_model", f"no law of the profile; there are {', '.join(MATERIALS)}")
@@ -324,14 +338,18 @@ def _material(r: Reading, config: Any) -> None:
     for part, values in MATERIALS[kind](model).items():
         for name, value in values.items():
             r.put(f"{part}.{name}", value, "noise_model")
+        if part == "flicker" and values.get("amplitude", 0) != 0:
+            r.put("flicker.frozen", True, "noise_model")  # drawn when cells are aged, and in all reads from then on
     converter = model.g_converter
-    r.given = {**r.given, "noise_model.g_converter": type(converter).__name__}
-    if type(converter).__name__ == "SinglePairConductanceConverter":
-        r.put("cells.mapping", "differential", "noise_model.g_converter")
+    kind = type(converter).__name__
+    r.given = {**r.given, "noise_model.g_converter": kind}
+    r.put("cells.mapping", "differential", "noise_model.g_converter")
+    pairs = getattr(converter, "f_lst", [1.0])
+    if kind == "SinglePairConductanceConverter" or (kind == "NPairConductanceConverter" and len(pairs) == 1):
         r.put("cells.g_min", converter.g_min / converter.g_max, "noise_model.g_converter")
         r.put("cells.g_max", float(converter.g_max), "noise_model.g_converter")
+    elif kind in ("NPairConductanceConverter", "DualPairConductanceConverter"):
+        why = f"{len(pairs)} pairs, each filled when the one before is full; devices of a cell have one target here"
+        r.lose("noise_model.g_converter", why)
     else:
-        r.put("cells.mapping", "differential")
         r.lose("noise_model.g_converter", "a pair of cells here, in one of which the whole weight is")
-    if kind == "ReRamWan2022NoiseModel":
-        r.lose("noise_model", "its errors after 1 s are not carried over")

@@ -99,9 +99,9 @@ def _material(r: Reading) -> None:
     sigma, drift = r["programming.sigma"], {name: r[f"drift.{name}"] for name in ("nu", "nu_sigma", "t0")}
     q, exponent, most, read_time = (r[f"flicker.{name}"] for name in ("amplitude", "exponent", "maximum", "read_time"))
     drawn = sigma != 0 or drift["nu"] != 0 or drift["nu_sigma"] != 0 or q != 0
-    r.put("drift_compensation", "global" if r["drift.compensation"] != "none" else None, "drift.compensation")
-    if r["drift.compensation"] not in ("none", "global"):
-        r.lose("drift.compensation", "one number for each tile there")
+    r.put("drift_compensation", r["drift.compensation"], "drift.compensation")
+    if r["cells.devices"] > 1:
+        r.lose("cells.devices", "one device there, or pairs that are filled one after the other")
     if r["cells.mapping"] == "offset":
         r.lose("cells.mapping", "a pair of cells there")
     elif r["cells.mapping"] == "signed" and drawn:
@@ -112,6 +112,23 @@ def _material(r: Reading) -> None:
     if not isinstance(coefficients, list | tuple):
         r.lose("programming.sigma", "a polynomial of the conductance there")
         coefficients = [0.0]
+    if q != 0 and not r["flicker.frozen"]:
+        r.lose("flicker.frozen", "1/f noise is drawn once for an age there, and is the same in all reads of it")
+    elif q != 0:
+        names = (*names, "flicker.frozen")
+    moments = r["drift.moments"]
+    if moments is not None and _spreads(moments) and q == 0:
+        times = {min(1.0, moments["seconds"][0] / 2): coefficients} | dict(zip(moments["seconds"], moments["sigma"]))
+        model = {
+            "class": "ReRamWan2022NoiseModel",
+            "coeff_dic": {time: [c * g_max for c in law] for time, law in times.items()},
+        }
+        r.put("noise_model", model | {"g_converter": cells}, "drift.moments", *names[:1], *names[-2:])
+        if moments["outside"] == "hold":
+            r.lose("drift.moments", "other ages than these are refused there")
+        return
+    if moments is not None:
+        r.lose("drift.moments", "a spread about the target, a polynomial of it, and no 1/f noise beside it there")
     common = {"t_0": drift["t0"], "t_read": read_time}
     pcm = {name: logarithmic(law, 1.0) for name, law in PCM.items()}
     if same({**drift, "q": q, "e": exponent, "m": most}, {**pcm, "t0": drift["t0"], "q": 0.0088, "e": 0.65, "m": 0.2}):
@@ -119,6 +136,15 @@ def _material(r: Reading) -> None:
         model = {"class": "PCMLikeNoiseModel", "prog_coeff": [c * g_max for c in coefficients]}
         r.put("noise_model", model | common | {"g_converter": cells}, *names, "flicker.exponent", "flicker.maximum")
         return
+    tables = [drift["nu"], drift["nu_sigma"]]
+    if all(isinstance(law, Mapping) and law.get("g") == tables[0].get("g") for law in tables) and "g" in tables[0]:
+        if same({"q": q, "e": exponent, "m": most}, {"q": 0.0088, "e": 0.65, "m": 0.2}):
+            table = {"g_lst": [g * g_max for g in tables[0]["g"]]}
+            table |= {"nu_mean_lst": list(tables[0]["value"]), "nu_std_lst": list(tables[1]["value"])}
+            model = {"class": "CustomDriftPCMLikeNoiseModel", "custom_drift_model": table}
+            model["prog_coeff"] = [c * g_max for c in coefficients]
+            r.put("noise_model", model | common | {"g_converter": cells}, *names, "flicker.exponent", "flicker.maximum")
+            return
     for devices, laws in HERMES.items():
         law = {name: branches(value, 1.0) for name, value in laws.items()}
         wanted = {"nu": law["nu"], "nu_sigma": law["nu_sigma"], "t0": drift["t0"], "q": law["amplitude"]}
@@ -149,6 +175,12 @@ def _material(r: Reading) -> None:
     r.put("noise_model", model | common | {"g_converter": cells}, *kept)
 
 
+def _spreads(moments: Mapping[str, Any]) -> bool:
+    """Return whether cells only spread about their targets, by a polynomial at each age."""
+    still = not any(any(law) for law in moments["mean"])
+    return still and all(isinstance(law, list | tuple) for law in moments["sigma"])
+
+
 def build(settings: Mapping[str, Any]) -> Any:
     """Return aihwkit's configuration with these settings.
 
@@ -159,8 +191,9 @@ def build(settings: Mapping[str, Any]) -> Any:
     """
     try:
         from aihwkit.inference import GlobalDriftCompensation  # type: ignore[import-not-found]
+        from aihwkit.inference.compensation.drift import PerColumnDriftCompensation  # type: ignore
         from aihwkit.inference.converter.conductance import SinglePairConductanceConverter  # type: ignore
-        from aihwkit.inference.noise import custom, hermes, pcm  # type: ignore[import-not-found]
+        from aihwkit.inference.noise import custom, hermes, pcm, reram  # type: ignore[import-not-found]
         from aihwkit.simulator.configs import InferenceRPUConfig, TorchInferenceRPUConfig  # type: ignore
         from aihwkit.simulator.parameters import enums  # type: ignore[import-not-found]
     except ImportError as error:
@@ -180,9 +213,10 @@ def build(settings: Mapping[str, Any]) -> Any:
             setattr(getattr(config, part), name, named[name][value] if name in named else value)
     for name, value in settings.get("pre_post", {}).get("input_range", {}).items():
         setattr(config.pre_post.input_range, name, value)
-    config.drift_compensation = GlobalDriftCompensation() if settings["drift_compensation"] else None
+    factors = {"global": GlobalDriftCompensation, "output": PerColumnDriftCompensation}
+    config.drift_compensation = factors.get(settings["drift_compensation"], lambda: None)()
     model = dict(settings["noise_model"])
-    made = next(getattr(one, model["class"]) for one in (pcm, hermes, custom) if hasattr(one, model["class"]))
+    made = next(getattr(one, model["class"]) for one in (pcm, hermes, custom, reram) if hasattr(one, model["class"]))
     model["g_converter"] = SinglePairConductanceConverter(**model["g_converter"])
     config.noise_model = made(**{name: value for name, value in model.items() if name != "class"})
     return config

@@ -209,8 +209,9 @@ def _devices(r: Reading, g_min: float, g_max: float, unit: float) -> None:
     where, fewer = "xbar.device", 1 / math.sqrt(many)
 
     def together(law: Any) -> Any:  # of many devices side by side, whose mean is the cell
-        scaled = [value * fewer for value in law] if isinstance(law, list | tuple) else law
-        return scaled * fewer if isinstance(law, float | int) else scaled
+        if isinstance(law, float | int):
+            return law * fewer
+        return [value * fewer for value in law] if isinstance(law, list | tuple) else law
 
     sigma, moments = together(r["programming.sigma"]), r["drift.moments"]
     found = {"programming_error": devices.named(sigma, g_max) if sigma != 0 else None}
