@@ -155,6 +155,18 @@ def _fields(d: Draw) -> dict[str, Any]:
     dac: dict[str, Any] = {"bits": bits, "signed": signed, "input_range": ranges}
     if deep and bits is not None and bits > signed and d.chance(0.3):
         dac["step_bits"] = d.whole(1, bits - signed)
+    if bits is not None:
+        dac["rounding"] = d.among(("nearest",) * 6 + ("down", "stochastic"))
+        if d.chance(0.1) and "step_bits" not in dac:
+            dac |= {"signed": True, "symmetric": False}
+            dac["input_range"] = _ends(d, ranges) if isinstance(ranges, float) else ranges
+        elif bits <= 8 and d.chance(0.1):
+            most = 2 ** dac["step_bits"] - 1 if "step_bits" in dac else 2 ** (bits - signed) - 1
+            inl = d.rng.normal(0, 0.5, most * (1 + signed) + 1)
+            inl[most if signed else 0] = 0
+            dac["inl"] = inl.tolist()
+    if dac.get("symmetric", True) and d.chance(0.1):
+        dac["input_range"] = "vector"
     weight: dict[str, Any] = {"bits": None if d.chance(0.5) else d.among((2, 3, 4, 6, 8, 12, 16))}
     weight["w_max"] = d.among(("column", "column", "tensor", "tile", "tile-column", d.log(0.05, 5)))
     if d.chance(0.1):
@@ -172,8 +184,37 @@ def _fields(d: Draw) -> dict[str, Any]:
     adc: dict[str, Any] = {"full_scale": full_scale, "per": d.among(("network", "layer", "tile"))}
     if full_scale is not None and d.chance(0.75):
         adc["bits"] = d.among((2, 3, 4, 6, 8, 8, 10, 16))
+    if full_scale is not None and d.chance(0.1):
+        adc["bound_management"] = d.whole(1, 4)
     result: dict[str, Any] = {"tile": tile, "dac": dac, "weight": weight, "noise": noise, "adc": adc}
     return result | _deep(d, result, some) if deep else result
+
+
+def _ends(d: Draw, size: float) -> list[float]:
+    """Draw the ends of a range of this size."""
+    near = size * d.among((0.0, 0.0, 0.1, 0.5, 1.0))
+    return [-near, size] if d.chance(0.5) else [-size, near]
+
+
+def _kind(d: Draw, adc: dict[str, Any], some: Any) -> None:
+    """Draw an ADC that is no ideal quantizer."""
+    kind = d.among(("sar", "ramp", "split-sar", "pipeline", "cyclic", "measured"))
+    adc["kind"] = kind
+    if kind == "measured":
+        count = 2 ** adc["bits"] - 1
+        edges = np.sort(np.arange(count) + d.rng.normal(0, 0.5, (d.among((1, 2, 3)), count)), 1)
+        first = -(2 ** (adc["bits"] - 1)) + 0.5 if adc["signed"] else 0.5
+        adc["transfer"] = {"edge": (edges + first).tolist()}
+        return
+    if kind == "split-sar":
+        adc["signed"] = True
+    adc["capacitor_mismatch"] = some(0.5, 1e-3, 0.2)
+    if d.chance(0.3):
+        adc["gain_db"] = float(d.rng.uniform(20, 100))
+    if kind in ("pipeline", "cyclic"):
+        adc["comparator_offset"] = some(0.5, 1e-3, 0.2)
+    if kind == "ramp" and d.chance(0.4):
+        adc["inl"] = float(d.rng.uniform(-3, 3))
 
 
 def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
@@ -185,17 +226,19 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
     if adc["full_scale"] is not None:
         adc["signed"] = d.chance(0.8)
         adc["offset_error"] = some(0.25, 1e-3, 0.3)
-    if "bits" in adc and adc["bits"] <= 10 and d.chance(0.35):
-        adc["kind"] = d.among(("sar", "ramp"))
-        adc["capacitor_mismatch"] = some(0.5, 1e-3, 0.2)
-        if adc["kind"] == "ramp" and d.chance(0.4):
-            adc["inl"] = float(d.rng.uniform(-3, 3))
+    if adc["full_scale"] is not None and d.chance(0.15):
+        adc |= {"signed": True, "symmetric": False}
+        if isinstance(adc["full_scale"], float):
+            adc["full_scale"] = _ends(d, adc["full_scale"])
+        adc["rounding"] = d.among(("nearest", "stochastic")) if "bits" in adc else "nearest"
+    elif "bits" in adc and adc["bits"] <= 10 and d.chance(0.35):
+        _kind(d, adc, some)
     elif "bits" in adc:
-        adc["rounding"] = d.among(("nearest", "nearest", "down"))
+        adc["rounding"] = d.among(("nearest", "nearest", "down", "stochastic"))
     if "bits" in adc and adc["per"] != "tile" and d.chance(0.15):
         adc["sum_bits"] = d.whole(2, 16)
     mapping = d.among(("signed", "differential", "differential", "offset"))
-    cells: dict[str, Any] = {"mapping": mapping}
+    cells: dict[str, Any] = {"mapping": mapping, "devices": d.among((1, 1, 1, 1, 2, 3))}
     if mapping != "signed":
         cells["g_min"] = d.among((0.0, 0.01, 0.2, 0.9))
     if mapping == "differential":
@@ -247,9 +290,15 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
     }
     if mapping != "signed" and d.chance(0.3):
         deep["wires"] |= {"solution": "exact", "gated": d.chance(0.3), "row_terminal": some(0.3, 1e-5, 1e-1)}
+        deep["wires"]["column_terminal"] = some(0.3, 1e-5, 1e-1)
+        if deep["wires"]["gated"] and d.chance(0.5):
+            given["dac"] = {"bits": d.among((1, 4)), "step_bits": 1, "signed": False}
+            deep["wires"] |= {"row": 0.0, "row_terminal": 0.0, "source": d.log(1e-5, 1e-1)}
+            deep["wires"]["source_terminal"] = some(0.3, 1e-5, 1e-1)
         deep["wires"]["interleaved"] = mapping == "differential" and cells["subtraction"] == "analog" and d.chance(0.5)
     elif mapping != "signed" and given["dac"]["bits"] is not None and d.chance(0.2):
         del deep["wires"]
+        cells["devices"] = 1
         deep["iv"] = {
             "second": {"log": d.rng.normal(0, 0.1, d.whole(1, 4)).tolist()},
             "third": d.among((0.0, -0.1, points)),
@@ -257,6 +306,15 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
     cells["read_noise"] = d.among((0.0, 0.0, 0.0, d.log(1e-3, 0.2), law, points))
     if d.chance(0.1):
         deep["drift"] |= {"nu": 0.0, "nu_sigma": 0.0, "table": grid | {"outside": "hold"}}
+    elif d.chance(0.1):
+        ages = sorted({d.log(1, 1e8) for _ in range(d.whole(1, 3))})
+        means = [d.rng.normal(0, 0.05, d.whole(1, 4)).tolist() for _ in ages]
+        sigmas = [
+            d.among(([d.log(1e-3, 0.3)], {"amplitude": d.log(1e-3, 0.3), "scale": d.log(1e-2, 10)})) for _ in ages
+        ]
+        moments = {"seconds": ages, "mean": means, "sigma": sigmas, "outside": "hold"}
+        deep["drift"] |= {"nu": 0.0, "nu_sigma": 0.0, "moments": moments}
+    deep["flicker"]["frozen"] = d.chance(0.3)
     if isinstance(deep["flicker"]["amplitude"], dict):  # a law, which has no exponent
         deep["flicker"]["exponent"] = 0.0
     return deep

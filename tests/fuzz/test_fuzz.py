@@ -2,8 +2,10 @@
 
 import pytest
 
+import analogsim as an
+from tests.fuzz import check
 from tests.fuzz import run as fuzz
-from tests.fuzz.draw import MAKERS, draw
+from tests.fuzz.draw import MAKERS, Draw, draw, profile
 
 SHARE = 140  # cases of some 15 seconds
 
@@ -26,6 +28,31 @@ def test_every_kind_of_layer_is_drawn():
     rest = {"linear", "MultiheadAttention", "LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"}
     assert kinds == convolutions | rest
     assert len(MAKERS) >= 6
+
+
+def test_every_field_of_a_profile_is_drawn():
+    drawn = set()
+    for number in range(1000):
+        for part, fields in profile(Draw(3, number), 20).model_dump(exclude_defaults=True).items():
+            drawn |= {f"{part}.{field}" for field in fields}
+    parts = {part: value for part, value in an.HardwareProfile() if part not in ("name", "description", "cost")}
+    every = {f"{part}.{field}" for part, value in parts.items() for field in type(value).model_fields}
+    # A unit that changes nothing, and models that programs register.
+    assert every - drawn == {"cells.g_max", "cells.model"}
+
+
+def test_numba_is_compared_with_the_reference(monkeypatch):
+    kinds = set()
+    compare = check._compare
+
+    def noted(case, *args):
+        kinds.add(case.kind.rstrip("123d"))
+        return compare(case, *args)
+
+    monkeypatch.setattr(check, "_compare", noted)
+    for number in range(14):
+        fuzz.one(2026, number)
+    assert kinds >= {"linear", "Conv"}
 
 
 CHILD = """
