@@ -165,6 +165,7 @@ class Meter(RowsAsImages):
         planes, kernel = [Plane(1.0, job.w)] if chip is None else chip.planes, choose(converted, self.layer.backend)
         ideal = profile.noise.is_plain and profile.adc.is_plain
         adcs = None if ideal else Converters(profile.adc, profile.noise, 0 if chip is None else chip.seed)
+        adcs = adcs if adcs is None or chip is None else replace(adcs, first=chip.first)
         key = derive(self.seed, Key.BUDGET_SAMPLE, self.number, self.inputs)
         generator = torch.Generator(converted.device).manual_seed(key)
         sums = _Sums(*(converted.new_zeros(job.shape) for _ in range(5)))

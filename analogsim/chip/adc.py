@@ -40,6 +40,8 @@ class Converters(Backend):
         Who draws the noise and converts.
     kept : Kept
         ADCs that were drawn already, of the same chip.
+    first : int
+        Which output of the layer they begin with.
     """
 
     adc: ADC
@@ -48,6 +50,7 @@ class Converters(Backend):
     base: Backend = Reference()
     line: int = 0
     kept: Kept = field(default_factory=Kept, compare=False, repr=False)
+    first: int = 0
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Pass inputs on."""
@@ -114,7 +117,7 @@ class Converters(Backend):
 
     def key(self, like: Tensor) -> tuple[Any, ...]:
         """Return all that ADCs follow from, beside full scale, line and tile, for sums like these (M, N, …)."""
-        return self.chip, self.adc, ADC_KINDS[self.adc.kind], like.shape[1], like.dtype, like.device
+        return self.chip, self.first, self.adc, ADC_KINDS[self.adc.kind], like.shape[1], like.dtype, like.device
 
     def _conversion(self, full_scale: float | Range | None, tile: int, like: Tensor) -> Conversion:
         gains, offsets = self.errors(full_scale, tile, like)
@@ -196,7 +199,10 @@ class Converters(Backend):
             return like.new_zeros(adcs, count)  # mismatch is 0, and what is drawn is multiplied with it
 
         name = self.adc.kind
-        tables = ADC_KINDS[name].transfer(self.adc, codes.to(like.dtype), draw)
+        adc = self.adc
+        if adc.transfer is not None:
+            adc = adc.model_copy(update={"transfer": adc.transfer.dealt_from(self.first)})
+        tables = ADC_KINDS[name].transfer(adc, codes.to(like.dtype), draw)
         # Machine code reads them by their addresses.
         most = max(len(codes), tables[1].shape[-1] if tables[1].ndim else 0)
         most = most if most.bit_count() == 1 else len(codes)

@@ -83,12 +83,15 @@ class Chip:
         What the layer's ADCs are drawn from.
     kept : Kept
         The ADCs that were drawn already.
+    first : int
+        Which output of the layer is the first of these.
     """
 
     planes: list[Plane]
     gain: float | Tensor = 1.0
     seed: int = 0
     kept: Kept = field(default_factory=Kept, compare=False, repr=False)
+    first: int = 0
 
     @property
     def weight(self) -> Tensor:
@@ -107,7 +110,8 @@ class Chip:
         """Return the cells of some outputs, whose ADCs are others."""
         seed = derive(self.seed, Key.PART, outputs.start) if outputs.start else self.seed
         gain = self.gain[outputs] if isinstance(self.gain, Tensor) else self.gain
-        return Chip([plane.part(outputs) for plane in self.planes], gain, seed, self.kept.part(outputs))
+        planes, first = [plane.part(outputs) for plane in self.planes], self.first + (outputs.start or 0)
+        return Chip(planes, gain, seed, self.kept.part(outputs), first)
 
 
 @torch.no_grad()

@@ -57,7 +57,8 @@ class DeviceKernel(Backend):
     ) -> None:
         self.base, self.chip, self.profile, self.observer, self.slopes = base, chip, profile, observer, slopes
         ideal = observer or (profile.noise.is_plain and profile.adc.is_plain)
-        self.converters = None if ideal else Converters(profile.adc, profile.noise, chip.seed, base, kept=chip.kept)
+        own = profile.adc, profile.noise, chip.seed, base
+        self.converters = None if ideal else Converters(*own, kept=chip.kept, first=chip.first)
 
     @staticmethod
     def needed(chip: Chip, profile: HardwareProfile) -> bool:

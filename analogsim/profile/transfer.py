@@ -78,6 +78,13 @@ class ADCTransfer(Value):
         _check_codes(self.code)
         return self
 
+    def dealt_from(self, output: int) -> Self:
+        """Return the same with that output's curve first, and those of the outputs after it in turn."""
+        name = next(name for name in _CURVES if getattr(self, name) is not None)
+        curves = getattr(self, name)
+        place = output % len(curves)
+        return self.model_copy(update={name: curves[place:] + curves[:place]}) if place else self
+
     def edges(self, bits: int, signed: bool) -> tuple[tuple[float, ...], ...]:
         """Return where codes u = 1 … 2^bits - 1, counted from the lowest code 0, begin: LSB, for each curve.
 

@@ -55,6 +55,22 @@ def test_each_output_has_its_measured_adc(signed, curves, backend):
     np.testing.assert_allclose(layer(x).detach().numpy(), want, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["Conv1d", "ConvTranspose1d"])
+def test_groups_go_on_with_the_next_adc(kind):
+    """Of two groups of three outputs the second begins with the fourth output's ADC, the second of two."""
+    transfer = {"inl": [[0.0] * 7, [3.0] * 7]}  # a sum of almost 0 is the code 0, or -3
+    profile = an.HardwareProfile(
+        dac={"input_range": 1.0}, adc={"bits": 3, "kind": "measured", "full_scale": 3e3, "transfer": transfer}
+    )
+    layer = getattr(an, f"Analog{kind}")(2, 6, 1, groups=2, bias=False, profile=profile).eval()
+    with torch.no_grad():
+        layer.weight.fill_(1e-3)
+        found = layer(torch.ones(1, 2, 1))[0, :, 0]
+    torch.testing.assert_close(found, torch.tensor([0.0, -3.0, 0.0, -3.0, 0.0, -3.0]), rtol=1e-5, atol=0)
+    (budget,) = an.noise_budget(layer, torch.ones(1, 2, 1), repeats=1, progress=False).layers
+    assert budget.total == pytest.approx(budget.measured, rel=1e-4)
+
+
 def test_convolutions_have_the_same_adcs():
     conv, linear = AnalogConv2d(1, 5, 3, bias=False, profile=measured()), AnalogLinear(9, 5, bias=False)
     linear.profile = measured()
