@@ -169,20 +169,22 @@ class Meter(RowsAsImages):
         key = derive(self.seed, Key.BUDGET_SAMPLE, self.number, self.inputs)
         generator = torch.Generator(converted.device).manual_seed(key)
         sums = _Sums(*(converted.new_zeros(job.shape) for _ in range(5)))
+        inputs = steps(converted, job.spec, profile.dac)
         for line, plane in enumerate(planes):
             own_adcs = None if adcs is None else replace(adcs, line=line)
-            for weight, step in steps(converted, job.spec, profile.dac):
+            for of_step, (weight, step) in enumerate(inputs):
+                part = replace(job, read=replace(job.read, spec=job.spec.of_slice(plane.slice, of_step)))
                 own, before = gain * (plane.coefficient * weight), sums.copy()
                 for number, tile in enumerate(job.tiles):
                     gains = job.read.tile_gains
                     scale = own if gains is None else own * gains[number].view_as(gain)
-                    self._convert(sums, job, job.inputs(step, tile), plane, tile, number, scale, own_adcs, generator)
+                    self._convert(sums, part, job.inputs(step, tile), plane, tile, number, scale, own_adcs, generator)
                 if own_adcs is not None and profile.adc.sum_bits is not None:
                     exact = job.convolve(step, plane.weight)
                     if not plane.is_product:
                         parts = ((job.inputs(step, tile), tile) for tile in job.tiles)
                         exact = sum((of_images(plane, kernel, job, *one) for one in parts), torch.zeros_like(exact))
-                    self._saturate(sums, before, exact, own, own_adcs.register(job.spec.full_scale(0)))
+                    self._saturate(sums, before, exact, own, own_adcs.register(part.spec.full_scale(0)))
         self._add("adc_clipping", sums.clip_own + sums.clip_mean.square())
         self._add("adc_rounding", sums.round_own + sums.round_mean.square())
         return sums

@@ -36,6 +36,8 @@ class Converters(Backend):
         Seed of what is drawn for the chip.
     line : int
         Which of the bit lines of an output (slices, and halves of pairs) they convert: each has ADCs of its own.
+    input_step : int
+        In which step of inputs, where full scales differ between steps; the ADCs are the same ones.
     base : Backend
         Who draws the noise and converts.
     kept : Kept
@@ -49,6 +51,7 @@ class Converters(Backend):
     chip: int
     base: Backend = Reference()
     line: int = 0
+    input_step: int = 0
     kept: Kept = field(default_factory=Kept, compare=False, repr=False)
     first: int = 0
 
@@ -108,7 +111,7 @@ class Converters(Backend):
         if not self.keeps:
             return self._conversion(full_scale, tile, like)
         key = full_scale, *self.key(like)
-        return self.kept.get((self.line, tile), key, lambda: self._conversion(full_scale, tile, like))
+        return self.kept.get((self.line, self.input_step, tile), key, lambda: self._conversion(full_scale, tile, like))
 
     @property
     def keeps(self) -> bool:

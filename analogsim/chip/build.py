@@ -37,6 +37,8 @@ class Plane:
         What is read instead of `weight` where rows are gated.
     powers : tuple of Tensor (N, K, …)
         What the inputs' squares and cubes are multiplied by, of cells that are not linear.
+    slice : int
+        Which slice of the weights it holds, the lowest being 0.
     """
 
     coefficient: float
@@ -44,6 +46,7 @@ class Plane:
     variance: Tensor | None = None
     gated: Gated | None = None
     powers: tuple[Tensor, ...] = ()
+    slice: int = 0
 
     @property
     def is_product(self) -> bool:
@@ -67,7 +70,8 @@ class Plane:
         """Return the same with currents in other units, and the coefficient that its sums are added up with."""
         variance = None if self.variance is None else self.variance * unit**2
         gated = None if self.gated is None else self.gated.times(unit)
-        return Plane(coefficient, self.weight * unit, variance, gated, tuple(power * unit for power in self.powers))
+        powers = tuple(power * unit for power in self.powers)
+        return Plane(coefficient, self.weight * unit, variance, gated, powers, self.slice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +212,8 @@ def _planes(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seco
         signed = (cells.signs(part.digits) * line.weight for part, line in zip(parts, lines, strict=True))
         lines = [replace(line, weight=w) for line, w in zip(lines, signed, strict=True)]
     halves = (1, -1) if own.subtraction == "digital" else (1,)
-    scales = [(part.unit / span, sign * part.coefficient) for part in parts for sign in halves]
-    return [line.times(*scale) for line, scale in zip(lines, scales, strict=True)]
+    scales = [(i, part.unit / span, sign * part.coefficient) for i, part in enumerate(parts) for sign in halves]
+    return [replace(line.times(*scale), slice=i) for line, (i, *scale) in zip(lines, scales, strict=True)]
 
 
 def _held(

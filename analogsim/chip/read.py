@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..kernels import Backend, Clips, ConvGeometry, MatmulSpec, Read, reference
+from ..kernels import Backend, BySlice, Clips, ConvGeometry, MatmulSpec, Read, reference
 from ..kernels.conv_job import CHUNK, Job, run_in_chunks
 from ..kernels.conversion import Conversion, Conversions, Lines, of_spec
 from ..kernels.rows import multiply_by_tile
@@ -142,7 +142,7 @@ class DeviceKernel(Backend):
         for base, adcs, coefficient, step, plane, own in self.reads(x, read):
             part, clips = product(base, adcs, step, plane, own)
             if adcs is not None and adcs.adc.sum_bits is not None:
-                low, high = adcs.register(read.spec.full_scale(0))
+                low, high = adcs.register(own.spec.full_scale(0))
                 # Nothing of what is added to a register that is full has a gradient, whichever tile it is from.
                 clips = None if clips is None else clips.everywhere((part < low) | (part > high))
                 part = part.clamp(low, high)
@@ -161,7 +161,10 @@ class DeviceKernel(Backend):
         if dac.inl is not None:  # whoever reads all at once converts inputs by himself
             return None
         parts = step_coefficients(dac)
-        saturates = adcs is not None and self.profile.adc.sum_bits is not None
+        places = [(plane.slice, step) for plane in planes for step in range(len(parts))]
+        registers = None
+        if adcs is not None and self.profile.adc.sum_bits is not None:
+            registers = [adcs.register(read.spec.of_slice(*place).full_scale(0)) for place in places]
         seeds = [_own_seed(read.seed, i, j) for i in range(len(planes)) for j in range(len(parts))]
         shape = len(seeds), len(read.spec.tiles(x.shape[1])), len(x), len(planes[0].weight)
         wanders = bool(self.profile.noise.wander)
@@ -176,7 +179,7 @@ class DeviceKernel(Backend):
             seeds,
             self._conversions(x, read.spec),
             self.profile.noise.distribution,
-            adcs.register(read.spec.full_scale(0)) if adcs is not None and saturates else None,
+            registers,
             partial(self._slow, x.new_empty, shape, seeds, read) if wanders else None,
         )
 
@@ -190,26 +193,26 @@ class DeviceKernel(Backend):
         return out
 
     def _conversions(self, x: Tensor, spec: MatmulSpec) -> Conversions:
-        """Return the ADCs of all lines and tiles for rows x (M, K)."""
-        lines, n, tiles = len(self.chip.planes), len(self.chip.planes[0].weight), len(spec.tiles(x.shape[1]))
+        """Return the ADCs of all lines, steps and tiles for rows x (M, K)."""
+        planes, steps, tiles = self.chip.planes, self.profile.dac.steps, len(spec.tiles(x.shape[1]))
         spec.check_tiles(tiles)
-        adcs, like = self.converters, x.new_empty(0, n)
-        if adcs is None:
-            key = None, spec.full_scales, spec.adc_levels, tiles
+        adcs, like = self.converters, x.new_empty(0, len(planes[0].weight))
+        key = None if adcs is None else adcs.key(like), spec.adc_full_scale, spec.adc_levels, steps, tiles
 
-            def conversion(line: int, tile: int) -> Conversion:
-                return of_spec(spec, tile)
-        else:
-            key = adcs.key(like), spec.full_scales, tiles
-            own = [replace(adcs, line=line) for line in range(lines)]
-
-            def conversion(line: int, tile: int) -> Conversion:
-                return own[line].conversion(spec.full_scale(tile), tile, like)
+        def conversion(line: int, step: int, tile: int) -> Conversion:
+            one, own = self._adcs(line, step, spec), spec.of_slice(planes[line].slice, step)
+            return of_spec(own, tile) if one is None else one.conversion(own.full_scale(tile), tile, like)
 
         def make() -> Conversions:
-            return Conversions([conversion(line, tile) for line in range(lines) for tile in range(tiles)])
+            lines = range(len(planes))
+            return Conversions([conversion(i, j, t) for i in lines for j in range(steps) for t in range(tiles)])
 
         return self.chip.kept.get("all", key, make) if adcs is None or adcs.keeps else make()
+
+    def _adcs(self, line: int, step: int, spec: MatmulSpec) -> Converters | None:
+        """Return the ADCs of one line in one step, where they are no ideal quantizers."""
+        step = step if isinstance(spec.adc_full_scale, BySlice) else 0
+        return None if self.converters is None else replace(self.converters, line=line, input_step=step)
 
     def reads(self, x: Tensor, read: Read) -> Iterator[tuple[Any, Converters | None, float, Tensor, Plane, Read]]:
         """Yield, for every plane and step, the backend, the ADCs where they are no ideal quantizers, what the result is
@@ -218,10 +221,11 @@ class DeviceKernel(Backend):
         inner = replace(read, spec=replace(read.spec, input_range=1.0, dac_bits=None), scale=None, bias=None)
         base, inputs = self._inputs(x, read.spec)
         for i, plane in enumerate(self.chip.planes):
-            adcs = None if self.converters is None else replace(self.converters, line=i)
             for j, (weight, step) in enumerate(inputs):
-                own = replace(inner, seed=_own_seed(read.seed, i, j))
-                yield base, adcs, plane.coefficient * weight, step, plane, own
+                adcs = self._adcs(i, j, read.spec)
+                own = replace(inner, spec=inner.spec.of_slice(plane.slice, j), seed=_own_seed(read.seed, i, j))
+                seen = base.of_slice(plane.slice, j) if self.observer else base
+                yield seen, adcs, plane.coefficient * weight, step, plane, own
 
     def _inputs(self, x: Tensor, spec: MatmulSpec) -> tuple[Any, list[tuple[float, Tensor]]]:
         """Return the backend that multiplies, and what is applied to the rows: (weight, normalised units) a step."""

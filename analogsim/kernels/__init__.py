@@ -18,13 +18,14 @@ from .backends.triton.installed import interpreting, triton_installed
 from .clips import Clips
 from .dispatch import BACKENDS, choose, resolve, uncompiled
 from .precision import Precision
-from .spec import MatmulSpec, Read
+from .spec import BySlice, MatmulSpec, Read
 from .tiles import ConvGeometry
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "BackendName",
+    "BySlice",
     "Clips",
     "ConvGeometry",
     "MatmulSpec",

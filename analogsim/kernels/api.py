@@ -14,7 +14,7 @@ from .backend import HALF, Backend, BackendName
 from .clips import Clips
 from .dispatch import choose
 from .memory import described, refuse_bodiless
-from .spec import MatmulSpec, Read
+from .spec import BySlice, MatmulSpec, Read
 from .tiles import ConvGeometry
 
 
@@ -187,6 +187,8 @@ def _level(name: str, value: Tensor | float, x: Tensor) -> Tensor | float:
 def _refuse_ranges(spec: MatmulSpec) -> None:
     if any(isinstance(scale, Range) for scale in spec.full_scales):
         raise ProfileError("adc.full_scale: ADCs with a range [low, high] are of layers; give a number here")
+    if isinstance(spec.adc_full_scale, BySlice):
+        raise ProfileError("adc.full_scale: slices and steps are of layers; give a number here, or one for each tile")
 
 
 def _same_kind(x: Tensor, w: Tensor, kernel: Backend, scale: Tensor | None, bias: Tensor | None) -> None:

@@ -60,7 +60,7 @@ def _ideal(full_scale: float | None, levels: int) -> Conversion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conversions:
-    """Line by line the ADCs of each tile, and room for what a backend makes of all of them, by a name of its own."""
+    """Line by line, and of it step by step, the ADCs of each tile, and room for what a backend makes of all of them, by a name of its own."""
 
     each: Sequence[Conversion]
     prepared: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -87,11 +87,11 @@ class Lines:
     seeds : sequence of int
         Of each line's steps: line by line, the key of their random numbers.
     conversions : Conversions
-        Line by line, those of its tiles.
+        Line by line, of each of its steps, those of its tiles.
     distribution : str
         Of the noise.
-    register : (float, float) or None
-        Least and largest sum over tiles of a line and step, normalised units; None: any.
+    registers : sequence of (float, float) or None
+        Of each line's steps, the least and the largest sum over tiles, normalised units; None: any.
     slow : callable or None
         Draws what is added to sums besides, (lines, steps, tiles, M, N), normalised units.
     """
@@ -104,5 +104,5 @@ class Lines:
     seeds: Sequence[int]
     conversions: Conversions
     distribution: str = "gaussian"
-    register: tuple[float, float] | None = None
+    registers: Sequence[tuple[float, float]] | None = None
     slow: Callable[[], Tensor] | None = None

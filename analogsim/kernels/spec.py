@@ -1,6 +1,7 @@
 """What a kernel needs to know of the hardware, and of one read: plain scalars, checked once, above the kernels."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -9,6 +10,34 @@ from ..errors import ProfileError
 from ..profile import HardwareProfile, Range
 from ..value import LARGEST_SCALE, LEAST_SCALE
 from .precision import PRECISIONS, Precision
+
+
+@dataclass(frozen=True, slots=True)
+class BySlice:
+    """Full scales of ADCs that convert each slice of weights, in each step of inputs, by themselves.
+
+    Attributes
+    ----------
+    each : tuple of tuple of (float or Range)
+        Of each slice those of each step, normalised units; the lowest slice, and of it the lowest step, first.
+    """
+
+    each: "tuple[tuple[float | Range, ...], ...]"
+
+    @classmethod
+    def cut(cls, scales: "Sequence[float | Range]", steps: int) -> "BySlice":
+        """Take them slice by slice, of each so many steps."""
+        return cls(tuple(tuple(scales[start : start + steps]) for start in range(0, len(scales), steps)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many slices and steps they are of."""
+        return len(self.each), len(self.each[0])
+
+    @property
+    def all(self) -> "tuple[float | Range, ...]":
+        """All of them, slice by slice."""
+        return tuple(scale for steps in self.each for scale in steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +56,10 @@ class MatmulSpec:
         Inputs in [-1, 1] or [0, 1].
     dac_lowest : int or None
         Lowest code of an asymmetric DAC, whose 2^bits codes follow from it on; None: as `dac_signed` says.
-    adc_full_scale : float, Range, tuple of them, or None
-        Partial sums clip to ±this or to the range, normalised units; a tuple holds one for each tile. None does not
-        clip. (What has a range is converted by ADCs of its own, `Conversion`, and not by a backend's `accumulate`.)
+    adc_full_scale : float, Range, tuple of them, BySlice, or None
+        Partial sums clip to ±this or to the range, normalised units; a tuple holds one for each tile, and `BySlice` one
+        for each slice of weights and step of inputs, of which `of_slice` takes one. None does not clip. (What has a
+        range is converted by ADCs of its own, `Conversion`, and not by a backend's `accumulate`.)
     adc_bits : int or None
         None does not round.
     noise_output, noise_read, noise_multiplicative : float
@@ -44,7 +74,7 @@ class MatmulSpec:
     input_range: float = 1.0
     dac_bits: int | None = None
     dac_signed: bool = True
-    adc_full_scale: "float | Range | tuple[float | Range, ...] | None" = None
+    adc_full_scale: "float | Range | tuple[float | Range, ...] | BySlice | None" = None
     adc_bits: int | None = None
     noise_output: float = 0.0
     noise_read: float = 0.0
@@ -67,7 +97,7 @@ class MatmulSpec:
         cls,
         profile: HardwareProfile,
         input_range: float | Range = 1.0,
-        adc_full_scale: "float | Range | tuple[float | Range, ...] | None" = None,
+        adc_full_scale: "float | Range | tuple[float | Range, ...] | BySlice | None" = None,
         precision: Precision = "ieee",
     ) -> "MatmulSpec":
         """Take the scalars of a profile, with the two ranges that a layer may hold itself, and its precision."""
@@ -119,14 +149,22 @@ class MatmulSpec:
 
     @property
     def full_scales(self) -> "tuple[float | Range, ...]":
-        """The ADCs' full scales: one for all tiles, or one for each; none where they do not clip."""
+        """The ADCs' full scales: one for all tiles, or one for each (or each slice); none where they do not clip."""
         scale = self.adc_full_scale
+        if isinstance(scale, BySlice):
+            return scale.all
         return () if scale is None else (scale,) if isinstance(scale, float | int | Range) else scale
 
     def full_scale(self, tile: int) -> "float | Range | None":
         """Return the full scale of one tile's ADCs."""
         scale = self.adc_full_scale
+        assert not isinstance(scale, BySlice)  # `of_slice` comes first
         return scale if scale is None or isinstance(scale, float | int | Range) else scale[tile]
+
+    def of_slice(self, number: int, step: int) -> "MatmulSpec":
+        """Return the spec of one slice's ADCs in one step of inputs."""
+        scales = self.adc_full_scale
+        return replace(self, adc_full_scale=scales.each[number][step]) if isinstance(scales, BySlice) else self
 
     def even_scale(self, tile: int) -> float | None:
         """Return the same of ADCs that reach as far below 0 as above, which are all that a backend itself converts."""

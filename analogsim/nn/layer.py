@@ -19,7 +19,7 @@ from ..errors import (
     ProgrammingError,
     ShapeError,
 )
-from ..kernels import Backend, BackendName, MatmulSpec, Precision, Read, uncompiled
+from ..kernels import Backend, BackendName, BySlice, MatmulSpec, Precision, Read, uncompiled
 from ..kernels.dispatch import find
 from ..kernels.memory import refuse_symbols
 from ..kernels.philox import seed_of_call
@@ -53,10 +53,10 @@ class AnalogLayer(nn.Module):
     input_range : Tensor () or (2,), buffer
         α, activation units, or with `dac.symmetric: false` its two ends; NaN until calibrated. Used where the profile's
         `dac.input_range` is "calibrated".
-    adc_full_scale : Tensor (), (tiles,), (1, 2) or (tiles, 2), buffer
-        Normalised units, one for the layer or one for each cut of its rows into tiles (column tiles and groups share
-        it), with `adc.symmetric: false` two ends each; NaN until calibrated. Used where the profile's `adc.full_scale`
-        is "calibrated".
+    adc_full_scale : Tensor (), (tiles,), (1, 2), (tiles, 2), (slices, steps, 1) or (slices, steps, 2), buffer
+        Normalised units, one for the layer, one for each cut of its rows into tiles (column tiles and groups share
+        it), or one for each slice of its weights and step of its inputs, the lowest first; with `adc.symmetric: false`
+        two ends each. NaN until calibrated. Used where the profile's `adc.full_scale` is "calibrated".
     chip_seed : int or None
         What was drawn when the layer was programmed (`analogsim.program`), as a seed; None until then. It is in the
         `state_dict` but no buffer: what averages, casts or empties buffers would make it another chip's.
@@ -367,9 +367,22 @@ class AnalogLayer(nn.Module):
             return found if top >= LEAST_SCALE else Range(0.0, LEAST_SCALE)
         return self._calibrated("input_range", "dac.input_range")
 
-    def _full_scale(self) -> float | Range | tuple[float | Range, ...] | None:
-        rule = self.profile.adc.full_scale
-        return self._calibrated("adc_full_scale", "adc.full_scale") if rule == "calibrated" else rule
+    def _full_scale(self) -> float | Range | tuple[float | Range, ...] | BySlice | None:
+        adc, shape = self.profile.adc, (self.profile.slices, self.profile.dac.steps)
+        found: Any = adc.full_scale
+        if found == "calibrated":
+            found = self._calibrated("adc_full_scale", "adc.full_scale")
+        elif adc.slice_scales:
+            found = BySlice.cut(adc.slice_scales, shape[1])
+        if not isinstance(found, BySlice):
+            return found
+        if found.shape != shape:
+            raise CalibrationError(
+                f"{self._where()}: adc.full_scale was calibrated for {found.shape[0]} slices of weights and "
+                f"{found.shape[1]} steps of inputs, and there are {shape[0]} and {shape[1]}; run calibrate(model, "
+                "batches) again"
+            )
+        return found if len(found.all) > 1 else found.all[0]
 
     def _calibrated(self, name: Literal["input_range", "adc_full_scale"], field: str) -> Any:
         values = self._numbers(name)
@@ -388,7 +401,7 @@ class AnalogLayer(nn.Module):
         converter = field.split(".")[0]
         symmetric = getattr(self.profile, converter).symmetric
         several = isinstance(value, tuple) and not isinstance(value, Range)
-        each: Any = value if several else (value,)
+        each: Any = value.all if isinstance(value, BySlice) else value if several else (value,)
         for one in each:
             if isinstance(one, Range) and (symmetric or not (one.low <= 0 <= one.high and one.size > 0)):
                 raise CalibrationError(
@@ -399,6 +412,8 @@ class AnalogLayer(nn.Module):
             return value
         # What was set by hand as one number is a range that reaches as far on both sides.
         ranges = tuple(one if isinstance(one, Range) else Range(-one, one) for one in each)
+        if isinstance(value, BySlice):
+            return BySlice.cut(ranges, value.shape[1])
         return ranges if several else ranges[0]
 
     def outlived(self, name: str) -> list[str]:
@@ -530,15 +545,20 @@ def _short(value: object) -> str:
 
 
 def _ranges(values: Any) -> Any:
-    """Return what a range's buffer holds as `MatmulSpec` takes it: a number, a Range, or a tuple of them; None for NaN.
+    """Return what a range's buffer holds as `MatmulSpec` takes it: a number, a Range, several of them; None for NaN.
 
     Parameters
     ----------
     values : float or list
-        A full scale, those of tiles, two ends, or a list of two ends for each tile (or, if it is one, for all).
+        A full scale, those of tiles, two ends, a list of two ends for each tile (or, if it is one, for all), or for
+        each slice a list of each step's one or two ends.
     """
     if isinstance(values, float):
         return None if math.isnan(values) else values
+    if isinstance(values[0], list) and isinstance(values[0][0], list):
+        ends = [end for steps in values for end in steps]
+        each = tuple(_ranges([end] if len(end) == 2 else end[0]) for end in ends)
+        return None if None in each else BySlice.cut(each, len(values[0]))
     if any(_ranges(value) is None for value in values):
         return None
     if isinstance(values[0], list):

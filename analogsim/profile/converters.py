@@ -67,10 +67,15 @@ def _range(value: Any) -> Range:
 
 _End = Annotated[float, Field(strict=True)]
 Ends = Annotated[tuple[_End, _End], AfterValidator(_range)]
+Scales = Annotated[tuple[FullScale | Ends, ...], Field(min_length=1)]
 
 
 def _fits_symmetry(symmetric: bool, signed: bool, name: str, value: object) -> None:
     """Refuse a constant range, or a sign, of the other kind."""
+    if isinstance(value, tuple) and not isinstance(value, Range):
+        for one in value:
+            _fits_symmetry(symmetric, signed, name, one)
+        return
     if symmetric and isinstance(value, Range):
         raise ValueError(f"{name}: a range [low, high] is of symmetric: false")
     if not symmetric and isinstance(value, float):
@@ -155,12 +160,14 @@ class ADC(Value):
     symmetric: bool = True
     """false: partial sums clip to a range [low, high] with low <= 0 <= high, and 2^bits levels lie
     (high - low)/(2^bits - 1) apart, one of them at 0, for which the range is shifted by half a step at most."""
-    full_scale: FullScale | Ends | Literal["calibrated"] | None = "calibrated"
-    """Partial sums clip to ±full_scale, normalised units: a constant (with `symmetric: false` [low, high]), or
+    full_scale: FullScale | Ends | Scales | Literal["calibrated"] | None = "calibrated"
+    """Partial sums clip to ±full_scale, normalised units: a constant (with `symmetric: false` [low, high]), a list of
+    them for each slice of weights (`cells.bits`) and of it each step of inputs (`dac.step_bits`), the lowest first, or
     `calibrated` (stored in each layer by calibrate()). null (only with bits: null): does not clip."""
-    per: Literal["network", "layer", "tile"] = "layer"
-    """Which ADCs share one calibrated full_scale: all of the network's, a layer's, or a tile's (one cut of a layer's
-    rows; its column tiles and groups share it). It matters only where full_scale is `calibrated`."""
+    per: Literal["network", "layer", "tile", "slice"] = "layer"
+    """Which ADCs share one calibrated full_scale: all of the network's, a layer's, a tile's (one cut of a layer's rows;
+    its column tiles and groups share it), or those that convert one slice of a layer's weights in one step of its
+    inputs (all tiles, and both halves of a pair). It matters only where full_scale is `calibrated`."""
 
     signed: bool = True
     """false: partial sums clip to [0, full_scale], step full_scale/(2^bits-1)."""
@@ -216,7 +223,7 @@ class ADC(Value):
         if self.rounding != "nearest" and (self.kind != "ideal" or self.bits is None):
             raise ValueError(f"rounding {self.rounding!r} is of a kind 'ideal' with bits")
         if self.sum_bits is not None and (self.bits is None or self.per == "tile"):
-            raise ValueError("sum_bits counts steps of the ADC: it needs bits, and one full_scale a layer (per: layer)")
+            raise ValueError("sum_bits counts steps of the ADC: it needs bits, and a full_scale that all tiles share")
         if self.inl and self.kind in ("ideal", "sar", "split-sar", "pipeline", "cyclic", "measured"):
             raise ValueError("inl is of a kind 'ramp'")
         if (self.offset_error or not self.is_even) and self.full_scale is None:
@@ -227,6 +234,17 @@ class ADC(Value):
         if not self.symmetric and (self.kind != "ideal" or self.rounding == "down"):
             raise ValueError("symmetric: false is of a kind 'ideal' that rounds to the nearest level")
         return self
+
+    @property
+    def is_given(self) -> bool:
+        """True where the full scale is a number, or several."""
+        return self.full_scale not in (None, "calibrated")
+
+    @property
+    def slice_scales(self) -> "tuple[float | Range, ...]":
+        """The constants of each slice and step; none where all have one, or where it is calibrated."""
+        several = isinstance(self.full_scale, tuple) and not isinstance(self.full_scale, Range)
+        return self.full_scale if several else ()
 
     @property
     def levels(self) -> int:

@@ -71,6 +71,14 @@ class HardwareProfile(Value):
             raise ValueError(f"cells.bits: needs weight.bits, and at most {most} (got {each} and {self.weight.bits})")
         if self.tile.cols is not None and self.tile.cols < self.lines:
             raise ValueError(f"tile.cols: a weight takes {self.lines} bit lines of one crossbar (got {self.tile.cols})")
+        if self.adc.per == "slice" and not self.is_sliced:
+            raise ValueError("adc.per: 'slice' needs weights in slices (cells.bits) or inputs in steps (dac.step_bits)")
+        given, parts = len(self.adc.slice_scales), self.slices * self.dac.steps
+        if given and given != parts:
+            raise ValueError(
+                f"adc.full_scale: {given} numbers for {self.slices} slices of weights (cells.bits) times "
+                f"{self.dac.steps} steps of inputs (dac.step_bits); give {parts}, or one for all"
+            )
         if self.weight.by_tile and self.adc.sum_bits is not None:
             raise ValueError(
                 "adc.sum_bits: a register adds up the codes of all tiles as they are, so that tiles must have one full "
@@ -334,6 +342,11 @@ class HardwareProfile(Value):
         """How many slices these bits are cut into (`cells.bits`)."""
         bits, each = self.sliced_bits, self.cells.bits
         return 1 if bits is None or each is None else -(-bits // each)
+
+    @property
+    def is_sliced(self) -> bool:
+        """True where weights are cut into slices, or inputs into steps."""
+        return self.cells.bits is not None or self.dac.step_bits is not None
 
     @property
     def lines(self) -> int:

@@ -22,7 +22,7 @@ from .kinds import hull, of_adc, of_dac, scaled, size
 from .observer import Observer
 
 Method = Literal["maximum", "percentile", "mse", "noise-aware"]
-Per = Literal["network", "layer", "tile"]
+Per = Literal["network", "layer", "tile", "slice"]
 
 
 @torch.inference_mode(False)  # the ranges must outlive it
@@ -62,7 +62,8 @@ def calibrate(
     the magnitude of the end that is farther from 0.
 
     Slices of weights and steps of inputs are converted by themselves, and so are their sums counted; in J each
-    conversion has the square of the coefficient that it is added up with. Steps are those of the DAC's range where it
+    conversion has the square of the coefficient that it is added up with. With `per` "slice" each slice in each step
+    has an F of its own, from its own sums in all tiles. Steps are those of the DAC's range where it
     is given, else of each batch's largest input; so are the squares and cubes of inputs that cells which are not linear
     (`iv`) answer to.
 
@@ -75,8 +76,9 @@ def calibrate(
         mappings, as `model(**batch)` takes them. A tuple of two tensors is one batch where the second is labels: as
         many, of another shape or type.
     method : {"maximum", "percentile", "mse", "noise-aware"}
-    per : {"network", "layer", "tile"}, optional
-        What shares one F; default: each layer's profile's `adc.per`. α is always a layer's own: it scales digitally.
+    per : {"network", "layer", "tile", "slice"}, optional
+        What shares one F; default: each layer's profile's `adc.per`. A pair's halves that are subtracted digitally
+        share their slice's. α is always a layer's own: it scales digitally.
         With "network", maximum and percentile take the largest of the layers' F, the others the F of least sum of the
         layers' ADC errors, each relative to the power of its partial sums.
     percentile : float
@@ -89,15 +91,16 @@ def calibrate(
     Returns
     -------
     dict
-        Layer name → {"input_range": activation units, "adc_full_scale": normalised units (a list for tiles;
-        of `symmetric: false` `Range`s, low and high, in the place of numbers),
+        Layer name → {"input_range": activation units, "adc_full_scale": normalised units (a list for tiles, for
+        slices a list of each one's list of steps, the lowest first; of `symmetric: false` `Range`s, low and high, in the place of numbers),
         "input_clipped", "adc_clipped": fractions of these batches' inputs and noise-free partial sums beyond them}, and
         "assumed" → why, where these batches do not tell a range.
 
     Raises
     ------
     CalibrationError
-        There is no such method, granularity or percentile; no batch was given, a value is not finite, or no layer saw
+        There is no such method, granularity or percentile; a layer has neither slices nor steps to have F each; no
+        batch was given, a value is not finite, or no layer saw
         anything but zeros.
     ConversionError
         The model has no analog layer.
@@ -115,14 +118,15 @@ def calibrate(
         known = ", ".join(get_args(Method))
         raise CalibrationError(f"method is one of {known}, 0 < percentile <= 100 (got {method!r}, {percentile!r})")
     if per not in (None, *get_args(Per)):
-        raise CalibrationError(f"per: 'network', 'layer' or 'tile' is needed (got {per!r})")
+        raise CalibrationError(f"per: 'network', 'layer', 'tile' or 'slice' is needed (got {per!r})")
     binned = method != "maximum"
-    with (
-        without_noise(model),
-        observed(model, lambda one: Observer(one.profile, binned or _has_constants(one))) as seen,
-    ):
+
+    def observer(layer: AnalogLayer) -> Observer:
+        return Observer(layer.profile, binned or _has_constants(layer), _rule(layer, per) == "slice")
+
+    with without_noise(model), observed(model, observer) as seen:
         run(model, batches, progress, "Calibrating", step)
-    layers = [_Layer(name, layer, observer, method, percentile) for name, layer, observer in seen]
+    layers = [_Layer(name, layer, one, method, percentile) for name, layer, one in seen]
     found = [one for one in layers if not one.idle]
     if not found:
         raise CalibrationError(
@@ -134,12 +138,12 @@ def calibrate(
         if one.idle:
             one.top, one.guess = one.dac.of(most[0]), one.adc.of(most[1])
             one.set_alpha()
-    shared = [one for one in found if (per or one.layer.profile.adc.per) == "network"]
+    shared = [one for one in found if _rule(one.layer, per) == "network"]
     common = _common(shared) if shared else most[1]
     report = {}
     for one in layers:
-        rule = per or one.layer.profile.adc.per
-        scales = common if rule == "network" else one.full_scales() if rule == "tile" else one.full_scale()
+        rule = _rule(one.layer, per)
+        scales = common if rule == "network" else one.full_scale() if rule == "layer" else one.full_scales()
         report[one.name] = one.store(scales)
     _say_assumed(layers)
     return report
@@ -158,11 +162,21 @@ def _say_assumed(layers: list["_Layer"]) -> None:
         )
 
 
+def _rule(layer: AnalogLayer, per: Per | None) -> Per:
+    """Return what shares one full scale in a layer: of constants for each slice, a slice."""
+    profile = layer.profile
+    rule = "slice" if profile.adc.slice_scales else per or profile.adc.per
+    if rule == "slice" and not profile.is_sliced:
+        raise CalibrationError(
+            f"per 'slice': {layer._where()} has neither weights in slices (cells.bits) nor inputs in steps "
+            "(dac.step_bits); choose 'layer'"
+        )
+    return rule
+
+
 def _has_constants(layer: AnalogLayer) -> bool:
     """Return whether a range is given, so that data may clip whatever the method."""
-    return isinstance(layer.profile.dac.input_range, float | Range) or isinstance(
-        layer.profile.adc.full_scale, float | Range
-    )
+    return isinstance(layer.profile.dac.input_range, float | Range) or layer.profile.adc.is_given
 
 
 @dataclass
@@ -230,24 +244,23 @@ class _Layer:
         inputs, noise = self.seen.inputs, self.layer.profile.noise
         if self.method in ("maximum", "percentile") or self.layer.profile.dac.bits is None:
             return self._own(inputs)
-        of_alpha = noise.output or noise.wander or isinstance(self.layer.profile.adc.full_scale, float | Range)
+        of_alpha = noise.output or noise.wander or self.layer.profile.adc.is_given
         if self.method == "mse" or not of_alpha or not self.sums.maximum:
             return self.dac.best(inputs)
-        fixed, tiles = self.layer.profile.adc.full_scale, len(self.seen.sums)
-        steps = sum(coefficient**2 for coefficient in step_coefficients(self.layer.profile.dac))
-        weight = self.seen.gain_power * self.seen.plane_power * steps
+        clips, parts, tiles = self.layer.profile.adc.full_scale is not None, self._parts(), len(self.seen.tiles)
 
         def error(alphas: np.ndarray) -> np.ndarray:
             ranges = [self.dac.of_size(inputs, float(alpha)) for alpha in alphas]
             total = self.seen.row_power * self.dac.errors(inputs, ranges)
             for index, alpha in enumerate(alphas):
                 unit = self.unit(float(alpha))
-                sigma = math.sqrt(self.variance(unit))
-                if isinstance(fixed, float | Range):
-                    adc = float(self.adc.errors(self.sums, [scaled(fixed, unit)], sigma)[0])
-                else:
-                    adc = 0.0 if fixed is None else self.adc.least_error(self.sums, sigma)
-                total[index] += (alpha / unit) ** 2 * weight * tiles * (sigma**2 + adc)
+                for power, part, given in parts:
+                    sums, sigma = self._sums(part), math.sqrt(self.variance(unit, part))
+                    if given is not None:
+                        adc = float(self.adc.errors(sums, [scaled(given, unit)], sigma)[0])
+                    else:
+                        adc = self.adc.least_error(sums, sigma) if clips else 0.0
+                    total[index] += (alpha / unit) ** 2 * power * tiles * (sigma**2 + adc)
             return total
 
         # Coarse first: every candidate needs the best full scale beside it.
@@ -255,6 +268,22 @@ class _Layer:
         near = int(np.argmin(error(grid)))
         grid = np.geomspace(grid[max(near - 1, 0)], grid[min(near + 1, len(grid) - 1)], 13)
         return self.dac.of_size(inputs, float(grid[int(np.argmin(error(grid)))]))
+
+    def _parts(self) -> list[tuple[float, int | None, Any]]:
+        """Return what is converted in its own way: the power that it is added up with, which sums it is, and its
+        constant full scale; of all slices and steps as one, no number.
+        """
+        adc, steps = self.layer.profile.adc, [one**2 for one in step_coefficients(self.layer.profile.dac)]
+        constant = adc.full_scale if adc.is_given else None
+        if not self.seen.by_slice:
+            return [(self.seen.gain_power * sum(self.seen.slice_power) * sum(steps), None, constant)]
+        powers = [self.seen.gain_power * one * step for one in self.seen.slice_power for step in steps]
+        constants = adc.slice_scales or [constant] * len(powers)
+        return [(power, i, own) for i, (power, own) in enumerate(zip(powers, constants, strict=True))]
+
+    def _sums(self, part: int | None) -> Any:
+        """Return the sums of one tile or slice, or of the layer."""
+        return self.sums if part is None else self.seen.sums[part]
 
     def _usable(self, what: str, scale: Any) -> Any:
         """Return a full scale that float32 can convert with: what is smaller than the least counts as zero."""
@@ -271,25 +300,24 @@ class _Layer:
         """Return what a normalised unit is in the sums that were seen."""
         return alpha if self.layer.profile.dac.step_bits is None else 1.0
 
-    def variance(self, unit: float, tile: int | None = None) -> float:
-        """V: variance of the noise on a partial sum, units of u²; without a tile, the mean over tiles."""
-        noise = self.layer.profile.noise
-        sums = self.sums if tile is None else self.seen.sums[tile]
-        norms = np.array(self.seen.norms if tile is None else [self.seen.norms[tile]], float).sum(0)
+    def variance(self, unit: float, part: int | None = None) -> float:
+        """V: variance of the noise on a partial sum of a tile or a slice, units of u²; without one, the mean of all."""
+        noise, sums = self.layer.profile.noise, self._sums(part)
+        norms = np.array(self.seen.norms if part is None else [self.seen.norms[part]], float).sum(0)
         length2 = norms[0] / norms[1] if norms[1] else 0.0
         white = unit**2 * (noise.output**2 + noise.wander**2)
         return white + noise.read**2 * length2 + noise.multiplicative**2 * sums.mean_square
 
-    def full_scale(self, tile: int | None = None) -> Any:
-        """F of the layer or of one tile, normalised units."""
+    def full_scale(self, part: int | None = None) -> Any:
+        """F of the layer, or of one tile or slice, normalised units."""
         if self.guess is not None:
             return self.guess
-        sums = self.sums if tile is None else self.seen.sums[tile]
+        sums = self._sums(part)
         if self.method in ("maximum", "percentile"):
             # A tile that saw only zeros converts only zeros: any full scale does.
             found = self._own(sums)
         else:
-            sigma = math.sqrt(self.variance(self.unit(self.alpha), tile)) if self.method == "noise-aware" else 0.0
+            sigma = math.sqrt(self.variance(self.unit(self.alpha), part)) if self.method == "noise-aware" else 0.0
             found = self.adc.best(sums, sigma)
         if not size(found):
             found = self._own(self.sums)
@@ -297,10 +325,10 @@ class _Layer:
         return Range(found.low / unit, found.high / unit) if isinstance(found, Range) else found / unit
 
     def full_scales(self) -> Any:
-        """F of every tile; of a layer that was never called, how many are not known, of all."""
+        """F of every tile or slice; of a layer that was never called, how many are not known, of all."""
         if not self.seen.sums:
             return self.guess
-        return [self.full_scale(tile) for tile in range(len(self.seen.sums))]
+        return [self.full_scale(part) for part in range(len(self.seen.sums))]
 
     def relative_error(self, scales: np.ndarray) -> np.ndarray:
         """Error of the ADC at full scales F (S,), relative to the power of the partial sums."""
@@ -313,6 +341,7 @@ class _Layer:
         many = isinstance(full_scale, list)
         wanted = [self.adc.aligned(scale) for scale in (full_scale if many else [full_scale])]
         usable = [self._usable("partial sums", scale) for scale in wanted]
+        by_slice, steps = many and self.seen.by_slice, self.layer.profile.dac.steps
         full_scale = usable if many else usable[0]
         device = self.layer.adc_full_scale.device
         held = torch.tensor(self.top, dtype=torch.float32, device=device)
@@ -322,15 +351,19 @@ class _Layer:
             else:
                 self.layer.input_range = held
         scales = usable if many or isinstance(full_scale, Range) else full_scale
-        self.layer.adc_full_scale = torch.tensor(scales, dtype=torch.float32, device=device)
+        scales = torch.tensor(scales, dtype=torch.float32, device=device)
+        self.layer.adc_full_scale = scales.view(-1, steps, scales[0].numel()) if by_slice else scales
         self.layer.calibrated_for = basis(self.layer.profile, least_error=self.method in ("mse", "noise-aware"))
+        if by_slice:
+            full_scale = [usable[start : start + steps] for start in range(0, len(usable), steps)]
         result: dict[str, Any] = {"input_range": self.top, "adc_full_scale": full_scale}
         if self.assumed:
             result["assumed"] = self.assumed
         if not self.seen.sums:
             return result | {"input_clipped": 0.0, "adc_clipped": 0.0}
-        rule = self.layer.profile.adc.full_scale
-        limits = usable if rule == "calibrated" else [self.adc.of(math.inf) if rule is None else self.adc.aligned(rule)]
+        adc = self.layer.profile.adc
+        constants = adc.slice_scales or [self.adc.of(math.inf) if adc.full_scale is None else adc.full_scale]
+        limits = usable if adc.full_scale == "calibrated" else [self.adc.aligned(one) for one in constants]
         limits = limits if len(limits) > 1 else limits * len(self.seen.sums)
         unit = self.unit(self.alpha)
         clipped = [one.outside(scaled(top, unit)) * one.number for one, top in zip(self.seen.sums, limits)]

@@ -1,7 +1,8 @@
 """What calibration sees of a layer: histograms of its inputs and its partial sums, which an exact backend records."""
 
+import copy
 import math
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -20,37 +21,51 @@ class Observer(Observing):
     applied some bits at a time (`dac.step_bits`), what is applied in a step is in normalised units already, and so are
     its sums.
 
+    Parameters
+    ----------
+    profile : HardwareProfile
+    binned : bool
+        False keeps only numbers, maxima and sums of squares.
+    by_slice : bool
+        Record the sums of each slice of weights and step of inputs by themselves instead of each tile's.
+
     Attributes
     ----------
     inputs : Histogram or TwoSided
         The layer's inputs, activation units.
     sums : list of Histogram or TwoSided
-        For each tile, the partial sums that an ADC would convert, of all slices of the weights and steps of the inputs:
-        in normalised units where inputs are applied in steps, else in activation units. Sums of outputs whose weights
-        are all 0 are left out, since their ADCs convert nothing that is used.
+        For each tile, the partial sums that an ADC would convert, of all slices of the weights and steps of the inputs;
+        or for each slice and of it each step (`by_slice`), the lowest first, those of all tiles. They are in normalised
+        units where inputs are applied in steps, else in activation units. Sums of outputs whose weights are all 0 are
+        left out, since their ADCs convert nothing that is used.
     norms : list of [float, int]
-        For each tile, the sum of ‖x_t‖² over rows of inputs, and the number of rows. Filled in where the profile has
-        read noise, whose variance is proportional to ‖x_t‖².
+        Likewise, the sum of ‖x_t‖² over rows of inputs, and the number of rows. Filled in where the profile has read
+        noise, whose variance is proportional to ‖x_t‖².
+    tiles : set of int
+        Which ones were read.
     rows : float
         The number of inputs that a tile holds; 0 before a matrix was programmed.
     row_power, gain_power : float
         The means over outputs of ‖W_j‖² and of w_max² (over tiles, too, that have full scales of their own), weight
         units squared.
-    plane_power : float
-        The sum of the squares of the coefficients with which slices, and halves of pairs that are subtracted digitally,
-        are added up. It is 1 where each weight is converted as a whole.
+    slice_power : list of float
+        For each slice, the sum of the squares of the coefficients with which it, and halves of pairs that are
+        subtracted digitally, are added up. It is [1] where each weight is converted as a whole.
     """
 
     wants_sums = True
     reads_chips = True
 
-    def __init__(self, profile: HardwareProfile, binned: bool = True) -> None:
-        self.profile, self.binned = profile, binned
+    def __init__(self, profile: HardwareProfile, binned: bool = True, by_slice: bool = False) -> None:
+        self.profile, self.binned, self.by_slice = profile, binned, by_slice
         self.inputs: Any = of_dac(profile.dac).histogram(binned)
         self.sums: list[Any] = []
         self.norms: list[list[float]] = []
-        self.row_power = self.gain_power = self.plane_power = 1.0
+        self.tiles: set[int] = set()
+        self.row_power = self.gain_power = 1.0
+        self.slice_power = [1.0]
         self.rows = 0.0
+        self._place: int | None = None  # in `sums`, of the slice and the step that are read
         self._live: Tensor | None = None  # bool (N,) or (T, N): whose weights are not all 0; None where all are such
 
     def written(self, matrix: ProgrammedMatrix) -> None:
@@ -61,7 +76,17 @@ class Observer(Observing):
         scales = w_max if matrix.tile_gains is None else w_max * matrix.tile_gains
         self.gain_power = float(scales.double().square().mean())
         self._live = None if bool(scales.all()) else scales != 0
-        self.plane_power = 1.0 if chip is None else sum(plane.coefficient**2 for plane in chip.planes)
+        self.slice_power = [1.0] if chip is None else [0.0] * self.profile.slices
+        for plane in [] if chip is None else chip.planes:
+            self.slice_power[plane.slice] += plane.coefficient**2
+
+    def of_slice(self, number: int, step: int) -> Self:
+        """Return who records, in the same histograms, the sums of one slice in one step of inputs."""
+        if not self.by_slice:
+            return self
+        own = copy.copy(self)
+        own._place = number * self.profile.dac.steps + step
+        return own
 
     def spec(self, layer: Any, x: Tensor) -> MatmulSpec:
         """Return the scalars to compute with, which are those of exact hardware.
@@ -93,11 +118,13 @@ class Observer(Observing):
         return 0
 
     def _record(self, partial: Tensor, norm2: Tensor | None, tile: int) -> None:
-        while len(self.sums) <= tile:
+        self.tiles.add(tile)
+        place = self._place or 0 if self.by_slice else tile
+        while len(self.sums) <= place:
             self.sums.append(of_adc(self.profile.adc).histogram(self.binned))
             self.norms.append([0.0, 0])
         live = self._live if self._live is None or self._live.ndim == 1 else self._live[tile]
-        self.sums[tile].add(partial if live is None else partial[:, live])
+        self.sums[place].add(partial if live is None else partial[:, live])
         if norm2 is not None:
-            self.norms[tile][0] += float(norm2.double().sum())
-            self.norms[tile][1] += norm2.numel()
+            self.norms[place][0] += float(norm2.double().sum())
+            self.norms[place][1] += norm2.numel()

@@ -119,7 +119,7 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
     most = min(max(ROWS, BLOCK // 2 // max(n, width)), -(-m // threads) + 16)
     group = min(k, max(1, INPUTS // (most * width * steps)) * width)
     several_reads = count * steps > 1
-    apart = several_reads or lines.register is not None or lines.coefficients[0] * lines.steps[0] != 1
+    apart = several_reads or lines.registers is not None or lines.coefficients[0] * lines.steps[0] != 1
     converts = spec.dac_levels > 0 or spec.input_range != 1
     outputs = threads * most * n
     kept, starts = room(
@@ -142,7 +142,7 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
     keys = integers([words(seed, read.stream) for seed in lines.seeds])
     factors = [c * d for c in lines.coefficients for d in lines.steps]
     base = 0 if lines.step_bits is None else 2**lines.step_bits
-    register = None if lines.register is None else kept_floats(*lines.register)
+    registers = None if lines.registers is None else kept_floats(*(end for ends in lines.registers for end in ends))
     planes = -(-tiles // 8)
     openmp.run(
         jit.lines_kernel,
@@ -150,12 +150,12 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
         *(*rows_address(x, m, k), (out, m * n), m, k, n, width, most, group, converts, count, steps, base, *starts),
         *(dac_scalars(spec), (kept_integers(*matrices), 4 * count, torch.int64)),
         *(kept_floats(*noise), (keys, 4 * count * steps, torch.int64)),
-        *((adcs_of_all, 10 * tiles * count, torch.int64), (levels, 8 * tiles * count)),
+        *((adcs_of_all, 10 * tiles * count * steps, torch.int64), (levels, 8 * tiles * count * steps)),
         *(
-            (sizes, 6 * tiles * count, torch.int64),
+            (sizes, 6 * tiles * count * steps, torch.int64),
             kept_floats(*factors),
-            0 if register is None else register,
-            register is not None,
+            0 if registers is None else registers,
+            registers is not None,
         ),
         (None if clips is None else clips.bits, planes * m * n, torch.uint8),
         *((counts, threads * tiles, torch.int64), period, (gains, period), (offsets, period)),
@@ -164,12 +164,12 @@ def read_lines(x: Tensor, lines: Lines, read: Read) -> tuple[Tensor, Clips | Non
     if clips is None:
         return out, None
     # A conversion that clips in several lines or steps is one output's.
-    found = None if several_reads or lines.register is not None else counts.sum(0).tolist()
+    found = None if several_reads or lines.registers is not None else counts.sum(0).tolist()
     return out, Clips(clips.bits, tiles, found)
 
 
 def _tables(lines: Lines, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where the tables of all lines' and tiles' ADCs are, their levels and their sizes, made once."""
+    """Return where the tables of all lines', steps' and tiles' ADCs are, their levels and their sizes, made once."""
     held, name = lines.conversions.prepared, f"numba {lines.distribution}"
     if name not in held:
         own = [adcs(conversion, n, True) for conversion in lines.conversions.each]

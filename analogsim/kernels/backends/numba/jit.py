@@ -911,9 +911,9 @@ def lines_kernel(arguments):
     x, stride, out, m, k, n; rows of a tile, most rows of a block, inputs converted together, whether inputs are
     converted; lines, steps, 2^bits of a step or 0; room for each thread's inputs, squared inputs or 0, squared lengths
     or 0, sums, variances or 0, transposed sums or 0, each line's and step's totals or 0; scalars of `dac`; lines'
-    weights, strides, variances or 0, strides (lines, 4); noise (lines, 3), keys (lines, steps, 4); ADCs (lines, tiles,
-    10), levels (lines, tiles, 8) and sizes (lines, tiles, 6) as in `convert_kernel`; factors (lines, steps); register's
-    ends (2) or 0, whether there is one; clip bits or 0, counts of clips (threads, tiles); length of scale and bias or
+    weights, strides, variances or 0, strides (lines, 4); noise (lines, 3), keys (lines, steps, 4); ADCs (lines, steps,
+    tiles, 10), levels (lines, steps, tiles, 8) and sizes (lines, steps, tiles, 6) as in `convert_kernel`; factors
+    (lines, steps); registers' ends (lines, steps, 2) or 0, whether there are any; clip bits or 0, counts of clips (threads, tiles); length of scale and bias or
     0, scale, bias; σ_r; what is added to sums (lines, steps, tiles, m, n) or 0.
     """
     a = carray(arguments, (37,), np.int64)
@@ -933,11 +933,11 @@ def lines_kernel(arguments):
     matrices = carray(_pointer(a[21]), (lines, 4), np.int64)
     noises = carray(_pointer(a[22]), (lines, 3), np.float32)
     keys = carray(_pointer(a[23]), (lines, steps, 4), np.uint64)
-    adcs = carray(_pointer(a[24]), (lines, tiles, 10), np.int64)
-    levels = carray(_pointer(a[25]), (lines, tiles, 8), np.float32)
-    sizes = carray(_pointer(a[26]), (lines, tiles, 6), np.int64)
+    adcs = carray(_pointer(a[24]), (lines, steps, tiles, 10), np.int64)
+    levels = carray(_pointer(a[25]), (lines, steps, tiles, 8), np.float32)
+    sizes = carray(_pointer(a[26]), (lines, steps, tiles, 6), np.int64)
     factors = carray(_pointer(a[27]), (lines, steps), np.float32)
-    register, saturates, bits, period = _floats(a[28], 0, 2), a[29] != 0, a[30], a[32]
+    registers, saturates, bits, period = _floats(a[28], 0, 2 * lines * steps), a[29] != 0, a[30], a[32]
     counts = _integers(a[31], number * tiles, (number + 1) * tiles)
     scale, bias = _floats(a[33], 0, period), _floats(a[34], 0, period)
     read, slow = _floats(a[35], 0, 1)[0], a[36]
@@ -969,7 +969,7 @@ def lines_kernel(arguments):
                     if norms:
                         _add_norms(lengths, norms, rows, n, read, w[2] == 0)
                     marks = _bytes(bits + m * n * (tile // 8) if bits else 0, start * n, stop * n)
-                    own, of = adcs[line, tile], line * steps + step
+                    own, of = adcs[line, step, tile], line * steps + step
                     total = _floats(totals, of * block, of * block + rows * n) if totals else into
                     clipped = convert(
                         total,
@@ -987,8 +987,8 @@ def lines_kernel(arguments):
                         _floats(own[4], 0, own[5]),
                         _floats(own[6], 0, own[7]),
                         _words_at(own[8], own[9]),
-                        levels[line, tile],
-                        sizes[line, tile],
+                        levels[line, step, tile],
+                        sizes[line, step, tile],
                         tile == 0,
                     )
                     if bits:
@@ -997,7 +997,8 @@ def lines_kernel(arguments):
             for of in range(lines * steps):
                 total = _floats(totals, of * block, of * block + rows * n)
                 if saturates:
-                    _saturate(total, register[0], register[1], bits, m * n, (tiles + 7) // 8, start * n)
+                    low, high = registers[2 * of], registers[2 * of + 1]
+                    _saturate(total, low, high, bits, m * n, (tiles + 7) // 8, start * n)
                 _combine(into, total, factors[of // steps, of % steps], of == 0)
         if period:
             scale_rows(into, scale, bias)
