@@ -291,7 +291,7 @@ def _wan(model: Any) -> dict[str, dict[str, Any]]:
     """Return spreads about targets at each time, of which the first is that of programming."""
     first, *later = sorted(model.coeff_dic)
     sigma = {time: _programming(model, model.coeff_dic[time], model.coeff_g_max_reference) for time in (first, *later)}
-    parts = {"programming": {"sigma": sigma[first]}}
+    parts: dict[str, dict[str, Any]] = {"programming": {"sigma": sigma[first]}}
     if later and model.noise_scale:
         spreads = [sigma[time] if isinstance(sigma[time], list) else [sigma[time]] for time in later]
         moments = {"seconds": [float(time) for time in later], "mean": [[0.0]] * len(later), "sigma": spreads}

@@ -136,11 +136,11 @@ def _material(r: Reading) -> None:
         model = {"class": "PCMLikeNoiseModel", "prog_coeff": [c * g_max for c in coefficients]}
         r.put("noise_model", model | common | {"g_converter": cells}, *names, "flicker.exponent", "flicker.maximum")
         return
-    tables = [drift["nu"], drift["nu_sigma"]]
-    if all(isinstance(law, Mapping) and law.get("g") == tables[0].get("g") for law in tables) and "g" in tables[0]:
+    nu, nu_sigma = drift["nu"], drift["nu_sigma"]
+    if isinstance(nu, Mapping) and isinstance(nu_sigma, Mapping) and "g" in nu and nu["g"] == nu_sigma.get("g"):
         if same({"q": q, "e": exponent, "m": most}, {"q": 0.0088, "e": 0.65, "m": 0.2}):
-            table = {"g_lst": [g * g_max for g in tables[0]["g"]]}
-            table |= {"nu_mean_lst": list(tables[0]["value"]), "nu_std_lst": list(tables[1]["value"])}
+            table = {"g_lst": [g * g_max for g in nu["g"]]}
+            table |= {"nu_mean_lst": list(nu["value"]), "nu_std_lst": list(nu_sigma["value"])}
             model = {"class": "CustomDriftPCMLikeNoiseModel", "custom_drift_model": table}
             model["prog_coeff"] = [c * g_max for c in coefficients]
             r.put("noise_model", model | common | {"g_converter": cells}, *names, "flicker.exponent", "flicker.maximum")
