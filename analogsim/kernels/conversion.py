@@ -60,7 +60,9 @@ def _ideal(full_scale: float | None, levels: int) -> Conversion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conversions:
-    """Line by line, and of it step by step, the ADCs of each tile, and room for what a backend makes of all of them, by a name of its own."""
+    """Line by line, of it step by step, the ADCs of each tile, and room for what a backend makes of all of them, by a
+    name of its own.
+    """
 
     each: Sequence[Conversion]
     prepared: dict[str, Any] = field(default_factory=dict, repr=False)

@@ -92,7 +92,8 @@ def calibrate(
     -------
     dict
         Layer name → {"input_range": activation units, "adc_full_scale": normalised units (a list for tiles, for
-        slices a list of each one's list of steps, the lowest first; of `symmetric: false` `Range`s, low and high, in the place of numbers),
+        slices a list of each one's list of steps, the lowest first; of `symmetric: false` `Range`s, low and high, in
+        the place of numbers),
         "input_clipped", "adc_clipped": fractions of these batches' inputs and noise-free partial sums beyond them}, and
         "assumed" → why, where these batches do not tell a range.
 

@@ -75,7 +75,7 @@ def digits(value, count, each):
 def sliced(x, w, *, rows, alpha, dac_bits, step_bits, weight_bits, cell_bits, digital, full_scale, adc_bits):
     """Return Σ over weight slices, input steps (and signs, where subtraction is digital) of what ADCs convert.
 
-    x (M, K) signed, w (N, K) in [-1, 1].
+    x (M, K) signed, w (N, K) in [-1, 1]; full_scale is one number, or of each slice those of each step.
     """
     m, k = x.shape
     n = len(w)
@@ -103,7 +103,8 @@ def sliced(x, w, *, rows, alpha, dac_bits, step_bits, weight_bits, cell_bits, di
                         else:
                             sums = [(1, sum(xs * ws for xs, ws in terms))]
                         for sign, total in sums:
-                            converted = full_scale * quantize(total / full_scale, adc_bits, True)
+                            scale = full_scale if isinstance(full_scale, float) else full_scale[c][s]
+                            converted = scale * quantize(total / scale, adc_bits, True)
                             weight = 2 ** (step_bits * s) * x_each / x_levels * 2 ** (cell_bits * c) * w_each / w_levels
                             out[i, j] += sign * weight * converted
     return out

@@ -73,6 +73,9 @@ def _forward(r: Reading) -> None:
     if full_scale == "calibrated":
         r.put("forward.out_bound", 12.0, "adc.full_scale")
         r.lose("adc.full_scale", "12, aihwkit's default: set forward.out_bound to what `calibrate` finds")
+    elif isinstance(full_scale, list | tuple):  # of slices or steps, which it does not know
+        r.put("forward.out_bound", max(full_scale), "adc.full_scale")
+        r.lose("adc.full_scale", "one bound there, the largest")
     else:
         r.put("forward.out_bound", full_scale or 0.0, "adc.full_scale")
     for ours, theirs in {"dac": "inp", "adc": "out"}.items():

@@ -164,7 +164,12 @@ def _adc(r: Reading, unit: float) -> None:
         why = "converted with their offset there" if r["cells.mapping"] == "offset" else "set calibrated_range instead"
         r.lose("adc.full_scale", f"the range is all that a sum can be; {why}")
     else:
-        if isinstance(full_scale, list | tuple):
+        slices = 1 if r["cells.bits"] is None else r.values["core"]["bit_sliced"]["num_slices"]
+        several = isinstance(full_scale, list | tuple) and full_scale[0] > 0
+        if several:
+            limits = [[-high * unit if signed else 0.0, high * unit] for high in _of_slices(r, full_scale, slices)]
+            limits = limits if r["cells.bits"] is not None else limits[0]
+        elif isinstance(full_scale, list | tuple):
             limits = [end * unit for end in _ends(full_scale, bits)]
         else:
             high = float(full_scale) * unit
@@ -172,8 +177,8 @@ def _adc(r: Reading, unit: float) -> None:
                 high *= 2 ** (bits - 1) / (2 ** (bits - 1) - 1)
                 r.lose("adc.kind", "levels stand half a step beside ours there")
             limits = [-high if signed else 0.0, high]
-        if r["cells.bits"] is not None:
-            limits = [limits] * r.values["core"]["bit_sliced"]["num_slices"]
+        if r["cells.bits"] is not None and not several:
+            limits = [limits] * slices
         r.put(f"{where}.calibrated_range", limits, "adc.full_scale")
         r.put(f"{where}.adc_range_option", "CALIBRATED", "adc.full_scale")
     if r["adc.rounding"] == "stochastic":
@@ -182,6 +187,14 @@ def _adc(r: Reading, unit: float) -> None:
         r.lose("adc.rounding", "to the nearest there, or at random")
     if kind in MODELS:
         _kind(r, kind, bits)
+
+
+def _of_slices(r: Reading, full_scale: Any, slices: int) -> list[float]:
+    """Return each slice's full scale of those of slices and steps."""
+    each = [list(steps) for steps in zip(*[iter(full_scale)] * max(1, len(full_scale) // slices), strict=True)]
+    if any(len(set(steps)) > 1 for steps in each):
+        r.lose("adc.full_scale", "a range for each slice there, and all steps of inputs; the largest of them")
+    return [max(steps) for steps in each]
 
 
 def _kind(r: Reading, kind: str, bits: int) -> None:
