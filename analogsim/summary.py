@@ -42,7 +42,8 @@ class LayerSummary:
     input_range : float or str or None
         The DAC's α, activation units; "dynamic", "not calibrated", or None where the DAC has no range.
     full_scale : tuple of float or str or None
-        The ADC's, normalised units, one or one a tile; "not calibrated", or None where the ADC is ideal.
+        The ADC's, normalised units, one, or one a tile or a slice and step; "not calibrated", or None where the ADC is
+        ideal.
     chip : int or None
         The seed of the chip that it was programmed on.
     age : float or None
@@ -204,6 +205,8 @@ def _analog(name: str, layer: Any, owner: nn.Module, weight: Tensor) -> dict[str
 
 def _set(rule: Any, held: Tensor) -> Any:
     """Return a range as it is: a number of the profile or of calibration, or a word."""
+    if isinstance(rule, tuple):  # low and high, or slices' full scales, each of which may have both
+        return tuple(end for one in rule for end in (one if isinstance(one, tuple) else [one]))
     if rule != "calibrated":
         return rule
     if held.is_meta or bool(held.isnan().any()):

@@ -92,8 +92,7 @@ def _check(case: Case, wanted: Tensor) -> None:
         report = an.calibrate(model, x, options["method"], per=options["per"], progress=False)
         for name, line in report.items():
             values = [value for value in line.values() if not isinstance(value, str)]
-            flat = [v for value in values for v in (value if isinstance(value, list) else [value])]
-            numbers = torch.tensor([size(v) for v in flat])
+            numbers = torch.tensor([size(v) for value in values for v in _leaves(value)])
             if not numbers.isfinite().all() or (numbers < 0).any():
                 raise Failure(f"calibrate's report of {name!r}: {line}")
     if case.profile.is_drawn:
@@ -325,3 +324,8 @@ def _bound(case: Case, x: Tensor, plan: Any, geometry: Any) -> tuple[Tensor, Ten
             flips = flips + abs(c * d) * tiles * step * 1.001
             largest = max(largest, _magnitude(sums) + 10 * _magnitude(sigma))
     return rounding.nan_to_num(0, 0, 0), flips, largest < 1e18
+
+
+def _leaves(value: Any) -> list[Any]:
+    """Return a range or a number by itself, and those of lists of them, however deep."""
+    return [leaf for part in value for leaf in _leaves(part)] if isinstance(value, list) else [value]

@@ -245,6 +245,8 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
         cells["subtraction"] = d.among(("analog", "digital"))
     if weight["bits"] is not None and d.chance(0.4):
         cells["bits"] = d.whole(1, weight["bits"] - (mapping != "offset"))
+    if cells.get("bits") or given["dac"].get("step_bits"):
+        adc["per"] = d.among((adc["per"], "slice"))
     law = {"constant": d.log(1e-3, 0.2), "slope": float(d.rng.uniform(-0.05, 0.05)), "low": 0.0, "high": d.log(0.01, 1)}
     branches = {"below": law, "limit": d.log(0.01, 1), "above": tuple(d.rng.normal(0, 0.1, d.whole(1, 8)).tolist())}
     points = {"g": [0.0, d.log(1e-3, 0.9), 1.0], "value": d.rng.uniform(0, 0.2, 3).tolist(), "outside": "hold"}

@@ -215,6 +215,9 @@ def test_outputs_are_measured_and_summed_up():
     assert found["after"] < found["before"]
     (line,) = an.summary(layer).layers
     assert line.full_scale == tuple(layer.adc_full_scale.flatten().tolist())
+    layer.profile = ONE_STEP.varied(adc={"symmetric": False, "full_scale": [[-1, 2], [0, 3], [-2, 0.5]]})
+    assert an.summary(layer).layers[0].full_scale == (-1, 2, 0, 3, -2, 0.5)
+    assert "-2…3" in str(an.summary(layer))
 
 
 def test_ranges_of_slices_live_in_the_state_dict():

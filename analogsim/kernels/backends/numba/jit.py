@@ -914,7 +914,8 @@ def lines_kernel(arguments):
     weights, strides, variances or 0, strides (lines, 4); noise (lines, 3), keys (lines, steps, 4); ADCs (lines, steps,
     tiles, 10), levels (lines, steps, tiles, 8) and sizes (lines, steps, tiles, 6) as in `convert_kernel`; factors
     (lines, steps); registers' ends (lines, steps, 2) or 0, whether there are any; clip bits or 0, counts of clips
-    (threads, tiles); length of scale and bias or 0, scale, bias; σ_r; what is added to sums (lines, steps, tiles, m, n) or 0.
+    (threads, tiles); length of scale and bias or 0, scale, bias; σ_r; what is added to sums (lines, steps, tiles, m,
+    n) or 0.
     """
     a = carray(arguments, (37,), np.int64)
     x, x_stride, out, m, k, n = a[0], a[1], a[2], a[3], a[4], a[5]
