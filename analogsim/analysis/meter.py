@@ -173,7 +173,7 @@ class Meter(RowsAsImages):
         for line, plane in enumerate(planes):
             own_adcs = None if adcs is None else replace(adcs, line=line)
             for of_step, (weight, step) in enumerate(inputs):
-                part = replace(job, read=replace(job.read, spec=job.spec.of_slice(plane.slice, of_step)))
+                part = replace(job, read=replace(job.read, spec=job.spec.of_slice(plane.slice_number, of_step)))
                 own, before = gain * (plane.coefficient * weight), sums.copy()
                 for number, tile in enumerate(job.tiles):
                     gains = job.read.tile_gains

@@ -37,7 +37,7 @@ class Plane:
         What is read instead of `weight` where rows are gated.
     powers : tuple of Tensor (N, K, …)
         What the inputs' squares and cubes are multiplied by, of cells that are not linear.
-    slice : int
+    slice_number : int
         Which slice of the weights it holds, the lowest being 0.
     """
 
@@ -46,7 +46,7 @@ class Plane:
     variance: Tensor | None = None
     gated: Gated | None = None
     powers: tuple[Tensor, ...] = ()
-    slice: int = 0
+    slice_number: int = 0
 
     @property
     def is_product(self) -> bool:
@@ -71,7 +71,7 @@ class Plane:
         variance = None if self.variance is None else self.variance * unit**2
         gated = None if self.gated is None else self.gated.times(unit)
         powers = tuple(power * unit for power in self.powers)
-        return Plane(coefficient, self.weight * unit, variance, gated, powers, self.slice)
+        return Plane(coefficient, self.weight * unit, variance, gated, powers, self.slice_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ def _planes(w: Tensor, profile: HardwareProfile, layout: Layout, seed: int, seco
         lines = [replace(line, weight=w) for line, w in zip(lines, signed, strict=True)]
     halves = (1, -1) if own.subtraction == "digital" else (1,)
     scales = [(i, part.unit / span, sign * part.coefficient) for i, part in enumerate(parts) for sign in halves]
-    return [replace(line.times(*scale), slice=i) for line, (i, *scale) in zip(lines, scales, strict=True)]
+    return [replace(line.times(*scale), slice_number=i) for line, (i, *scale) in zip(lines, scales, strict=True)]
 
 
 def _held(

@@ -161,7 +161,7 @@ class DeviceKernel(Backend):
         if dac.inl is not None:  # whoever reads all at once converts inputs by himself
             return None
         parts = step_coefficients(dac)
-        places = [(plane.slice, step) for plane in planes for step in range(len(parts))]
+        places = [(plane.slice_number, step) for plane in planes for step in range(len(parts))]
         registers = None
         if adcs is not None and self.profile.adc.sum_bits is not None:
             registers = [adcs.register(read.spec.of_slice(*place).full_scale(0)) for place in places]
@@ -223,8 +223,8 @@ class DeviceKernel(Backend):
         for i, plane in enumerate(self.chip.planes):
             for j, (weight, step) in enumerate(inputs):
                 adcs = self._adcs(i, j, read.spec)
-                own = replace(inner, spec=inner.spec.of_slice(plane.slice, j), seed=_own_seed(read.seed, i, j))
-                seen = base.of_slice(plane.slice, j) if self.observer else base
+                own = replace(inner, spec=inner.spec.of_slice(plane.slice_number, j), seed=_own_seed(read.seed, i, j))
+                seen = base.of_slice(plane.slice_number, j) if self.observer else base
                 yield seen, adcs, plane.coefficient * weight, step, plane, own
 
     def _inputs(self, x: Tensor, spec: MatmulSpec) -> tuple[Any, list[tuple[float, Tensor]]]:

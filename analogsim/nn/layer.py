@@ -382,7 +382,7 @@ class AnalogLayer(nn.Module):
                 f"{found.shape[1]} steps of inputs, and there are {shape[0]} and {shape[1]}; run calibrate(model, "
                 "batches) again"
             )
-        return found if len(found.all) > 1 else found.all[0]
+        return found if shape != (1, 1) else found.each[0][0]
 
     def _calibrated(self, name: Literal["input_range", "adc_full_scale"], field: str) -> Any:
         values = self._numbers(name)

@@ -241,10 +241,10 @@ class ADC(Value):
         return self.full_scale not in (None, "calibrated")
 
     @property
-    def slice_scales(self) -> "tuple[float | Range, ...]":
+    def slice_scales(self) -> tuple[Any, ...]:
         """The constants of each slice and step; none where all have one, or where it is calibrated."""
-        several = isinstance(self.full_scale, tuple) and not isinstance(self.full_scale, Range)
-        return self.full_scale if several else ()
+        scales = self.full_scale
+        return scales if isinstance(scales, tuple) and not isinstance(scales, Range) else ()
 
     @property
     def levels(self) -> int:

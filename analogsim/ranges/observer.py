@@ -78,7 +78,7 @@ class Observer(Observing):
         self._live = None if bool(scales.all()) else scales != 0
         self.slice_power = [1.0] if chip is None else [0.0] * self.profile.slices
         for plane in [] if chip is None else chip.planes:
-            self.slice_power[plane.slice] += plane.coefficient**2
+            self.slice_power[plane.slice_number] += plane.coefficient**2
 
     def of_slice(self, number: int, step: int) -> Self:
         """Return who records, in the same histograms, the sums of one slice in one step of inputs."""
