@@ -200,7 +200,7 @@ class DeviceKernel(Backend):
         key = None if adcs is None else adcs.key(like), spec.adc_full_scale, spec.adc_levels, steps, tiles
 
         def conversion(line: int, step: int, tile: int) -> Conversion:
-            one, own = self._adcs(line, step, spec), spec.of_slice(planes[line].slice, step)
+            one, own = self._adcs(line, step, spec), spec.of_slice(planes[line].slice_number, step)
             return of_spec(own, tile) if one is None else one.conversion(own.full_scale(tile), tile, like)
 
         def make() -> Conversions:
