@@ -141,7 +141,8 @@ def _material(r: Reading) -> None:
         return
     nu, nu_sigma = drift["nu"], drift["nu_sigma"]
     if isinstance(nu, Mapping) and isinstance(nu_sigma, Mapping) and "g" in nu and nu["g"] == nu_sigma.get("g"):
-        if same({"q": q, "e": exponent, "m": most}, {"q": 0.0088, "e": 0.65, "m": 0.2}):
+        reaches = nu["g"][0] <= r["cells.g_min"] and nu["g"][-1] >= 1  # a table that does not is refused there
+        if reaches and same({"q": q, "e": exponent, "m": most}, {"q": 0.0088, "e": 0.65, "m": 0.2}):
             table = {"g_lst": [g * g_max for g in nu["g"]]}
             table |= {"nu_mean_lst": list(nu["value"]), "nu_std_lst": list(nu_sigma["value"])}
             model = {"class": "CustomDriftPCMLikeNoiseModel", "custom_drift_model": table}
