@@ -76,7 +76,7 @@ def step_of(found, w):
     profile = HardwareProfile(**found.values)
     if profile.adc.bits is None:
         return 0.0
-    scale, alpha = profile.adc.full_scale, profile.dac.input_range
+    scale, alpha = max(profile.adc.slice_scales or [profile.adc.full_scale]), profile.dac.input_range
     step = scale.codes(profile.adc.bits)[2] if isinstance(scale, Range) else scale / profile.adc.levels
     return step * float(np.abs(w).max()) * (alpha.size if isinstance(alpha, Range) else alpha)
 
@@ -385,13 +385,39 @@ def test_isaacs_files_compute_the_same_to_a_code(name, codes):
         assert np.abs(b - 152 * x @ w.T).max() < 0.05
 
 
+@pytest.mark.parametrize("adc_per_ibit", [True, False])
+def test_a_range_for_each_slice_computes_the_same(adc_per_ibit):
+    limits = [8.013, 4.0065, 2.00325]  # it warns where they do not differ by powers of 2
+    params = configured(
+        core__style="BITSLICED",
+        core__weight_bits=7,
+        core__bit_sliced__num_slices=3,
+        **DACS["bit by bit"],
+        xbar__adc__mvm__model="SignMagnitudeADC",
+        xbar__adc__mvm__bits=8,
+        xbar__adc__mvm__adc_per_ibit=adc_per_ibit,
+        xbar__adc__mvm__calibrated_range=[[-one, one] for one in limits],
+    )
+    found = crosssim.read(params)
+    assert not found.lost
+    profile = HardwareProfile(**found.values)
+    span, steps = 1 - profile.cells.g_min, profile.dac.steps
+    assert profile.adc.slice_scales == pytest.approx([one / span for one in limits for _ in range(steps)])
+    x, w = matrices()
+    a, b = theirs(params, x, w), mine(found, x, w)
+    assert np.abs(a - b).max() <= 1.01 * step_of(found, w)
+    assert (np.abs(a - b) > 2e-5).mean() < 0.01
+    back = profile.to_crosssim()["xbar"]["adc"]["mvm"]["calibrated_range"]
+    np.testing.assert_allclose(back, [[-one, one] for one in limits])
+
+
 @pytest.mark.parametrize("name", ["PRIME", "SONOS-TCAS"])
 def test_ramps_that_stand_half_a_step_beside_ours_differ_by_no_more(name):
-    """PRIME's with one range for both slices, and SONOS' with an even one and no errors: what is said to be lost."""
+    """PRIME's with a range for each slice, and SONOS' with an even one and no errors: what is said to be lost."""
     path, params = shipped(name)
     config = json.loads(path.read_text())
     adc = config["xbar"]["adc"]["mvm"]
-    adc["calibrated_range"] = [[-4.0, 4.0]] * 2 if name == "PRIME" else [-4.0, 4.0]
+    adc["calibrated_range"] = [[-8.0, 8.0], [-4.0, 4.0]] if name == "PRIME" else [-4.0, 4.0]
     params.xbar.adc.mvm.calibrated_range = adc["calibrated_range"]
     for part in ("programming_error", "drift_error"):
         config["xbar"]["device"][part]["enable"] = False

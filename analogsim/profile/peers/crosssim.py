@@ -308,22 +308,23 @@ def _adc(r: Reading, unit: float) -> None:
         if not low <= 0 <= high:
             r.lose(f"{where}.calibrated_range", "the range reaches to 0 here")
             low, high = min(low, 0.0), max(high, 0.0)
+        each = [(min(one[0], 0.0), max(one[1], 0.0)) for one in _of_slices(r) or [(low, high)]]
         names = f"{where}.calibrated_range", f"{where}.adc_range_option"
         if kind == "ideal" and model != "SignMagnitudeADC" and low < 0:
             r.put("adc.symmetric", False, f"{where}.model")
-            r.put("adc.full_scale", [low * unit, high * unit], *names)
+            r.put("adc.full_scale", _each_step(r, [[first * unit, last * unit] for first, last in each]), *names)
             _say_where_levels_are(r, f"{where}.model", low, high, bits)
         else:
-            full_scale = max(-low, high) * unit
+            full_scales = [max(-first, last) * unit for first, last in each]
             if kind != "ideal":
                 # 2^b levels from end to end, none at 0, whatever the lower end is: ours have the same step.
-                full_scale *= (2 ** (bits - 1) - 1) / 2 ** (bits - 1)
+                full_scales = [one * (2 ** (bits - 1) - 1) / 2 ** (bits - 1) for one in full_scales]
                 r.lose(f"{where}.model", "levels stand half a step beside ours, of which one is at 0")
-                if low != -high:
+                if any(first != -last for first, last in each):
                     r.lose(
                         f"{where}.calibrated_range", "sums clip to it there; here to the even range that levels have"
                     )
-            r.put("adc.full_scale", full_scale, *names)
+            r.put("adc.full_scale", _each_step(r, full_scales), *names)
             r.put("adc.signed", low < 0 or kind != "ideal", f"{where}.calibrated_range")
     offset = "OFFSET" in (_choice(r, "core.style", STYLES), _choice(r, "core.bit_sliced.style", STYLES))
     if offset and not (_choice(r, "core.style", STYLES) == "BALANCED"):
@@ -331,8 +332,28 @@ def _adc(r: Reading, unit: float) -> None:
     _kind(r, kind, bits)
 
 
+def _of_slices(r: Reading) -> list[list[float]]:
+    """Return the ends of each slice's range, in units of the largest cell's current; none where all have one."""
+    where = "xbar.adc.mvm"
+    sliced = _choice(r, "core.style", STYLES) == "BITSLICED"
+    if not sliced or _choice(r, f"{where}.adc_range_option", RANGES) != "CALIBRATED":
+        return []
+    return [list(one) for one in r[f"{where}.calibrated_range"] or []]
+
+
+def _each_step(r: Reading, of_slices: list[Any]) -> Any:
+    """Return the full scales of slices as a profile has them: one, or for each slice that of every step of inputs."""
+    if all(one == of_slices[0] for one in of_slices):
+        return of_slices[0]
+    where = "xbar.dac.mvm"
+    bits = r[f"{where}.bits"] if r[f"{where}.model"] != "IdealDAC" else 0
+    apart = bits and r[f"{where}.input_bitslicing"] and r["xbar.adc.mvm.adc_per_ibit"]
+    steps = math.ceil((bits - bool(r[f"{where}.signed"])) / r[f"{where}.slice_size"]) if apart else 1
+    return [one for one in of_slices for _ in range(steps)]
+
+
 def _range(r: Reading) -> tuple[float | None, float | None]:
-    """Return the ADC's range in units of the largest cell's current."""
+    """Return the ADC's range in units of the largest cell's current; of slices, one that holds all of theirs."""
     where = "xbar.adc.mvm"
     style, option = _choice(r, "core.style", STYLES), _choice(r, f"{where}.adc_range_option", RANGES)
     sliced, bits, rows = style == "BITSLICED", r[f"{where}.bits"], r["core.rows_max"]
@@ -343,8 +364,6 @@ def _range(r: Reading) -> tuple[float | None, float | None]:
         if not limits:
             return None, None
         if sliced:
-            if any(list(one) != list(limits[0]) for one in limits):
-                r.lose(f"{where}.calibrated_range", "a range for each slice; here the largest is that of all")
             return min(one[0] for one in limits), max(one[1] for one in limits)
         return limits[0], limits[1]
     # As large as the largest digit makes it that is applied, 2^n/(2^n - 1) of the last one's weight.
