@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,7 +43,12 @@ def list_() -> None:
     table.add_column("name", style="bold")
     table.add_column("description")
     for name in presets():
-        table.add_row(name, plain(HardwareProfile.load(name).description.split(". ")[0].rstrip(".") + "."))
+        # Up to the first colon, title or end of a sentence, which "M. Le Gallo" has none of.
+        text = HardwareProfile.load(name).description
+        first = re.split(r':\s|, "|(?<=[a-z0-9)%])\. (?=[A-Z0-9(])', text)[0].rstrip(".")
+        if first.count("(") > first.count(")"):
+            first = first[: first.rindex(" (")]
+        table.add_row(name, plain(first + "."))
     out().print(table)
 
 
