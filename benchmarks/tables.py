@@ -101,9 +101,15 @@ def slower() -> str:
     return f"\nTime of a whole layer on one thread, in units of analogsim's: {each} ({where}).\n"
 
 
+def of_both(name: str) -> list[Report]:
+    """Return what was measured last, and on a processor with AVX-512 where that is kept beside it."""
+    paths = RESULTS / f"{name}.json", RESULTS / f"{name}-avx512.json"
+    return [Report.load(path) for path in paths if path == paths[0] or path.is_file()]
+
+
 def layers() -> str:
-    """Time by layer, then memory."""
-    report = Report.load(RESULTS / "layers.json")
+    """Time by layer, then memory; then the times on a processor with AVX-512."""
+    report, *wide = of_both("layers")
     text = per_case(report, ["AnalogConv2d"], ["ratio"])
     rows = [
         [c.name.removeprefix("memory of "), *(f"{r.value.median:.0f} MiB" for r in c.results), judged(c.results[-1])]
@@ -111,18 +117,24 @@ def layers() -> str:
         if c.unit == "MiB"
     ]
     memory = grid(["forward and backward", "nn.Conv2d", "AnalogConv2d", "ratio"], rows) if rows else ""
-    return f"{text}{source(report, 'python -m benchmarks.layers')}Goal: 1.5.\n\nPeak memory (goal: 2):\n\n{memory}"
+    first = f"{text}{source(report, 'python -m benchmarks.layers')}Goal: 1.5.\n\nPeak memory (goal: 2):\n\n{memory}"
+    for other in wide:
+        table = per_case(other, ["AnalogConv2d"], ["ratio"])
+        first += f"\nThe same with AVX-512:\n\n{table}{source(other, 'python -m benchmarks.layers')}"
+    return first
 
 
 def shapes() -> str:
-    """Layers of every kind."""
-    report = Report.load(RESULTS / "shapes.json")
-    goals = {case.name: f"{case.results[-1].goal:g}" for case in report.cases}
-    lines = per_case(report, ["floor", "analog"], ["floor", "ratio"]).splitlines()
-    lines[0] += " goal |"
-    lines[1] += " --- |"
-    lines[2:] = [f"{line} {goals[line.split('|')[1].strip()]} |" for line in lines[2:]]
-    return "\n".join(lines) + "\n" + source(report, "python -m benchmarks.shapes")
+    """Layers of every kind, on processors with AVX2 and with AVX-512."""
+    parts = []
+    for report in of_both("shapes"):
+        goals = {case.name: f"{case.results[-1].goal:g}" for case in report.cases}
+        lines = per_case(report, ["floor", "analog"], ["floor", "ratio"]).splitlines()
+        lines[0] += " goal |"
+        lines[1] += " --- |"
+        lines[2:] = [f"{line} {goals[line.split('|')[1].strip()]} |" for line in lines[2:]]
+        parts.append("\n".join(lines) + "\n" + source(report, "python -m benchmarks.shapes"))
+    return "\n".join(parts)
 
 
 def questions() -> str:
