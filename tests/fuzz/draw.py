@@ -290,6 +290,14 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
         },
         "wires": {"row": some(0.2, 1e-5, 1e-1), "column": some(0.2, 1e-5, 1e-1)},
     }
+    if deep["programming"]["sigma"] != 0 and d.chance(0.2):
+        deep["programming"]["verify"] = {
+            "tolerance": d.log(1e-3, 0.3),
+            "pulses": d.whole(1, 6),
+            "step": d.among((1.0, 0.5)),
+            "sigma": d.among((None, d.log(1e-3, 0.3))),
+            "read": some(0.3, 1e-4, 0.1),
+        }
     if mapping != "signed" and d.chance(0.3):
         deep["wires"] |= {"solution": "exact", "gated": d.chance(0.3), "row_terminal": some(0.3, 1e-5, 1e-1)}
         deep["wires"]["column_terminal"] = some(0.3, 1e-5, 1e-1)
