@@ -368,8 +368,11 @@ class AnalogLayer(nn.Module):
         return self._calibrated("input_range", "dac.input_range")
 
     def _full_scale(self) -> float | Range | tuple[float | Range, ...] | BySlice | None:
-        adc, shape = self.profile.adc, (self.profile.slices, self.profile.dac.steps)
+        adc = self.profile.adc
         found: Any = adc.full_scale
+        if isinstance(found, float):
+            return found
+        shape = self.profile.slices, self.profile.dac.steps
         if found == "calibrated":
             found = self._calibrated("adc_full_scale", "adc.full_scale")
         elif adc.slice_scales:

@@ -43,8 +43,10 @@ class Management:
     @classmethod
     def of(cls, profile: HardwareProfile) -> "Management | None":
         """Return what a profile asks for; None for nothing."""
-        found = cls(profile.dac.input_range == "vector", profile.adc.bound_management, profile.dac.rounding)
-        return found if found.by_vector or found.rounding != "nearest" else None
+        dac, retries = profile.dac, profile.adc.bound_management
+        if dac.input_range != "vector" and not retries and dac.rounding == "nearest":
+            return None
+        return cls(dac.input_range == "vector", retries, dac.rounding)
 
 
 def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, alpha: Tensor | None) -> Tensor:
