@@ -117,7 +117,8 @@ def evaluate(
         outputs=on.sample(calibration) if outputs else None,
         seed=seed,
     )
-    csv = target or on.folder / f"evaluation{f'-{Path(profile).stem}' if profile else ''}{on.suffix}.csv"
+    name = f"evaluation{f'-{Path(profile).stem}' if profile else ''}{'-calibrated-outputs' if outputs else ''}"
+    csv = target or on.folder / f"{name}{on.suffix}.csv"
     result.save(csv)
     picture = csv.with_suffix(".png")
     draw(result, picture, (6, 4))

@@ -144,6 +144,30 @@ def test_evaluate_is_the_verb(folder):
     assert "test data" not in result.stderr
 
 
+def test_measured_outputs_are_the_verbs_and_have_a_file_of_their_own(folder):
+    own = sys.modules["own_tagger"]
+    plain = folder / "runs/own_tagger-Tagger/evaluation-pcm-token_accuracy.csv"
+    options = ["--profile", "pcm", "--chips", 2, "--age", "1d", "--seed", 4]
+    done("evaluate", *NET, "--weights", "plain.pt", *DATA, *options)
+    before = plain.read_bytes()
+    done("evaluate", *NET, "--weights", "plain.pt", *DATA, *options, "--calibrate-outputs")
+    data = own.loader()
+    wanted = an.evaluate(
+        own.made(),
+        data["test"],
+        metric="token_accuracy",
+        profile=an.HardwareProfile.load("pcm"),
+        chips=2,
+        ages=["1d"],
+        calibration=data["train"],
+        outputs=data["train"],
+        seed=4,
+    )
+    frame = pd.read_csv(plain.with_name("evaluation-pcm-calibrated-outputs-token_accuracy.csv"))
+    assert frame.value.tolist() == pytest.approx([value for row in wanted.values for value in row])
+    assert plain.read_bytes() == before
+
+
 def test_weights_of_every_form_are_the_same(folder):
     found = set()
     for weights in ("plain.pt", "nested.pt", "net.safetensors"):
