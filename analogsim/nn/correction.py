@@ -1,6 +1,5 @@
 """What a layer's outputs are corrected by, digitally, and which chip and hardware that was measured on."""
 
-import zlib
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +24,7 @@ class Correction:
     chip : int or None
         Seed of the layer's chip that they were measured on; None where chips do not differ.
     hardware : int
-        Checksum of that chip's profile, but for its noise and names (`mark`).
+        Checksum of that chip's profile, but for its noise and names.
     seconds : float
         The chip's age when they were measured.
     """
@@ -38,7 +37,7 @@ class Correction:
 
     def why_not(self, profile: HardwareProfile, chip: int | None) -> str | None:
         """Return what they were measured on, where that is not this; None where it is."""
-        if self.hardware != mark(profile):
+        if self.hardware != profile.checksum:
             return f"on other hardware than {profile.name!r} is now"
         return "on another chip" if profile.is_drawn and self.chip != chip else None
 
@@ -55,8 +54,3 @@ class Correction:
         high, low, hardware, seconds = about.tolist()
         chip = None if high < 0 else int(high) << 32 | int(low)
         return cls(gain, offset, chip, int(hardware), seconds)
-
-
-def mark(profile: HardwareProfile) -> int:
-    """Return a checksum of all of a profile that decides what a chip computes, but for the noise of its reads."""
-    return zlib.crc32(profile.model_dump_json(exclude={"name", "description", "cost", "noise"}).encode())

@@ -335,8 +335,16 @@ class AnalogLayer(nn.Module):
     def learned_range(self) -> Tensor | None:
         """α as a parameter, where training shall learn it (`learn_ranges`)."""
         alpha = self.input_range
-        wanted = alpha.requires_grad and torch.is_grad_enabled() and self.profile.dac.input_range == "calibrated"
-        return alpha if wanted and self._observer is None else None
+        dac = self.profile.dac
+        wanted = alpha.requires_grad and torch.is_grad_enabled() and dac.input_range == "calibrated"
+        if not wanted or self._observer is not None:
+            return None
+        if not dac.symmetric or dac.rounding != "nearest":
+            raise ProfileError(
+                f"{self._where()}: only symmetric input ranges are learned, of DACs that round to the nearest level; "
+                "set dac.symmetric to true and dac.rounding to 'nearest', or run learn_ranges(model, learn=False)"
+            )
+        return alpha
 
     def _training_chip(self) -> int:
         """Return the seed of a chip for one training call."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -289,9 +290,14 @@ class HardwareProfile(Value):
     def model_copy(self, **options: Any) -> Self:
         """As pydantic's; forgets what was computed from the fields."""
         copied = super().model_copy(**options)
-        for name in ("is_drawn", "needs_chip"):
+        for name in ("is_drawn", "needs_chip", "checksum"):
             vars(copied).pop(name, None)
         return copied
+
+    @cached_property  # asked at every call of every layer that has measured outputs
+    def checksum(self) -> int:
+        """CRC-32 of all that decides what a chip computes, but for the noise of its reads."""
+        return zlib.crc32(self.model_dump_json(exclude={"name", "description", "cost", "noise"}).encode())
 
     @cached_property  # asked at every call of every layer
     def is_drawn(self) -> bool:

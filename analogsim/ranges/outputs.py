@@ -14,7 +14,7 @@ from ..errors import AnalogSimWarning, CalibrationError, ProgrammingError
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose
 from ..kernels.conv_job import Job
 from ..nn import AnalogLayer, analog_layers
-from ..nn.correction import Correction, mark
+from ..nn.correction import Correction
 from ..nn.management import Management
 from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import RowsAsImages, observed
@@ -183,7 +183,7 @@ class _Comparison(RowsAsImages):
             raise CalibrationError(f"{name or 'the layer'}: its products are not finite; check the batches and ranges")
         layer, (gain, offset) = self.layer, self._fit()
         chip = layer.chip_seed if layer.profile.is_drawn else None
-        return Correction(gain.float(), offset.float(), chip, mark(layer.profile), float(layer.chip_seconds or 0.0))
+        return Correction(gain.float(), offset.float(), chip, layer.profile.checksum, float(layer.chip_seconds or 0.0))
 
     def _fit(self) -> tuple[Tensor, Tensor]:
         count = self.counts.clamp(min=1)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import analogsim as an
-from analogsim.errors import ConversionError, ProfileError
+from analogsim.errors import AnalogSimError, ConversionError, ProfileError
 from analogsim.kernels import philox
 from analogsim.nn import AnalogConv2d
 from analogsim.seeds import Stream, numbered
@@ -128,3 +128,20 @@ def test_what_does_not_go_with_it_is_refused():
         an.learn_ranges(model)
     assert PROFILE.varied(dac={"rounding": "stochastic"}).is_random
     assert not PROFILE.varied(dac={"rounding": "down"}).is_random
+
+
+@pytest.mark.parametrize("change", [{"rounding": "down"}, {"rounding": "stochastic"}, {"symmetric": False}])
+def test_a_range_that_is_learned_is_not_read_by_a_dac_that_it_is_not_of(change):
+    """`learn_ranges` refuses such a DAC; so does a layer that got such a profile later, in training."""
+    layer = an.convert(nn.Linear(4, 3), an.HardwareProfile(dac={"bits": 6}))
+    layer.input_range.fill_(2.0)
+    an.learn_ranges(layer)
+    layer(torch.randn(2, 4)).sum().backward()
+    layer.profile = layer.profile.varied(dac=change)
+    with pytest.raises(AnalogSimError):
+        layer(torch.randn(2, 4))
+    if "rounding" in change:
+        with pytest.raises(ProfileError, match="only symmetric input ranges are learned"):
+            layer(torch.randn(2, 4))
+        with torch.no_grad():
+            assert layer(torch.randn(2, 4)).isfinite().all()

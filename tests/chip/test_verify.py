@@ -57,10 +57,19 @@ def test_noise_of_the_verifying_read_is_left_in_the_cells():
     assert abs(error.std() - 0.03) < 5 * 0.03 / math.sqrt(2 * N)
 
 
-def test_a_cell_is_not_written_again_once_it_was_near_enough():
+def test_cells_are_judged_by_their_reads():
+    """All are 0.02 beside their targets; n = 200,000 at 5 standard errors, a false alarm in 6e-7."""
+    verify = {"tolerance": 0.03, "pulses": 2, "sigma": 0.0, "read": 0.05}
+    pulses = written(torch.full((N,), 0.5), Programming(mean=0.02, verify=verify), seed=6)[1]
+    near = (math.erf(0.01 / 0.05 / math.sqrt(2)) + math.erf(0.05 / 0.05 / math.sqrt(2))) / 2
+    assert abs((pulses == 1).double().mean() - near) < 5 * math.sqrt(near * (1 - near) / N)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_a_cell_is_not_written_again_once_it_was_near_enough(noise):
     targets = torch.rand(1000, generator=torch.Generator().manual_seed(0))
-    few, first = written(targets, verified(0.05, tolerance=0.03, pulses=3), seed=4)
-    many, later = written(targets, verified(0.05, tolerance=0.03, pulses=30), seed=4)
+    few, first = written(targets, verified(0.05, tolerance=0.03, pulses=3, read=noise), seed=4)
+    many, later = written(targets, verified(0.05, tolerance=0.03, pulses=30, read=noise), seed=4)
     done = first < 3
     assert torch.equal(few[done], many[done])
     assert torch.equal(first[done], later[done])
