@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .robustness.measure import Measure  # isort: skip
     from .analysis.search import Design, DesignSearch, design_search  # isort: skip
     from .analysis.evaluate import Evaluation, evaluate  # isort: skip
+    from .analysis.compare import Comparison, compare  # isort: skip
     from .analysis.hardware_sweep import HardwareSweep, hardware_sweep  # isort: skip
     from .analysis.sensitivity import LayerSensitivity, Sensitivity, sensitivity  # isort: skip
     from .robustness.midpoint import MidpointFit, fit_midpoint  # isort: skip
@@ -84,6 +85,7 @@ _NAMES = {
     "robustness.measure": "Measure",
     "analysis.search": "Design DesignSearch design_search",
     "analysis.evaluate": "Evaluation evaluate",
+    "analysis.compare": "Comparison compare",
     "analysis.hardware_sweep": "HardwareSweep hardware_sweep",
     "analysis.sensitivity": "LayerSensitivity Sensitivity sensitivity",
     "robustness.midpoint": "MidpointFit fit_midpoint",
@@ -131,6 +133,8 @@ __all__ = [
     "LayerBudget",
     "evaluate",
     "Evaluation",
+    "compare",
+    "Comparison",
     "hardware_sweep",
     "HardwareSweep",
     "sensitivity",

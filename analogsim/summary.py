@@ -1,28 +1,28 @@
 """One table of a network: which layer is on which hardware, and what stays digital and why."""
 
-import io
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.table import Column, Table
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .ages import text
-from .batches import Batches, run
+from .batches import Batches, Step, run
 from .errors import ConversionError
 from .nn import AnalogComposite, AnalogLayer, Crossbar, called_layers, plain_class
 from .nn.copies import copied
 from .nn.known import exactly, like
 from .nn.matrix import layout
 from .nn.reach import matrices
-from .terminal.progress import Terminal
+from .result import Result
+from .tables import Column, Table
+from .terminal.text import label
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LayerSummary:
         The hardware's name; None where it is digital.
     input_range : float or str or None
         The DAC's α, activation units; "dynamic", "not calibrated", or None where the DAC has no range.
-    full_scale : tuple of float or str or None
+    full_scale : float, tuple of float, str or None
         The ADC's, normalised units, one, or one a tile or a slice and step; "not calibrated", or None where the ADC is
         ideal.
     chip : int or None
@@ -61,8 +61,8 @@ class LayerSummary:
     shape: tuple[int, ...]
     tiles: int = 0
     profile: str | None = None
-    input_range: float | str | None = None
-    full_scale: tuple[float, ...] | str | None = None
+    input_range: float | tuple[float, ...] | str | None = None
+    full_scale: float | tuple[float, ...] | str | None = None
     chip: int | None = None
     age: float | None = None
     backend: str | None = None
@@ -71,7 +71,7 @@ class LayerSummary:
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Result):
     """What `summary` found; a table where it is printed.
 
     Attributes
@@ -82,45 +82,69 @@ class Summary:
         In the network's order.
     """
 
+    kind: ClassVar[str] = "summary"
+
     network: str
     layers: tuple[LayerSummary, ...]
 
-    def __str__(self) -> str:
-        stream = io.StringIO()
-        Terminal(file=stream).print(self._table())
-        return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
-
-    def to_frame(self) -> "pd.DataFrame":
-        """Return one row a layer."""
-        import pandas as pd
-
-        return pd.DataFrame([asdict(layer) for layer in self.layers])
-
-    def _repr_html_(self) -> str:
-        return self.to_frame().to_html(index=False)
-
-    def _table(self) -> Table:
+    def table(self) -> Table:
+        """Return a row a matrix."""
         analog = [layer for layer in self.layers if layer.profile is not None]
         weights, held = (sum(math.prod(one.shape) for one in some) for some in (self.layers, analog))
         arrays = sum(layer.tiles for layer in analog)
         caption = f"{self.network}: {held / max(weights, 1):.1%} of {weights:,} weights on {arrays} tiles"
-        called = any(layer.calls is not None for layer in self.layers)
-        titles = [Column(title, overflow="fold") for title in ("layer", "class", "shape")]
-        titles += [Column(title, justify="right", overflow="fold") for title in ("tiles", "DAC α", "ADC", "chip, age")]
-        titles += [Column("calls", justify="right")] * called + [Column("computed", overflow="fold")]
-        table = Table(*titles, caption=caption, box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for one in self.layers:
-            chip = "" if one.chip is None else f"{_short(one.chip)}, {text(one.age or 0.0)}"
-            analog = one.profile is not None
-            where = f"{one.profile}, {one.backend}" if analog else one.why
-            ranges = (_range(one.input_range), _range(one.full_scale)) if analog else ("", "")
-            shape = "×".join(map(str, one.shape))
-            cells = one.name, one.kind, shape, str(one.tiles or ""), *ranges, chip
-            table.add_row(*cells, *([str(one.calls)] if called else []), where)
-        return table
+        columns = (
+            Column("name", number=False, title="layer"),
+            Column("kind", number=False, title="class"),
+            Column("shape", show=lambda shape: "×".join(map(str, shape)), number=False),
+            Column("tiles", show=lambda tiles: str(tiles or "")),
+            Column("profile", number=False),
+            Column("input_range", show=_range, title="DAC α"),
+            Column("full_scale", show=_range, title="ADC"),
+            Column("chip", show=_short, screen=False),
+            Column("age", "s", text, "age"),
+            Column("calls"),
+            Column("computed", number=False),
+        )
+        rows = tuple(
+            (
+                *(one.name, one.kind, one.shape, one.tiles, one.profile),
+                *(
+                    ("ideal" if held is None else held) if one.profile else None
+                    for held in (one.input_range, one.full_scale)
+                ),
+                *(one.chip, one.age, one.calls, one.backend or one.why),
+            )
+            for one in self.layers
+        )
+        return Table(columns, rows, caption)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw a bar a matrix: its weights, on hardware or digital.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Default: a new figure.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.figure(figsize=(7, 1.2 + 0.26 * len(self.layers)), layout="constrained").subplots()
+        for color, what, own in (("#0072b2", "on hardware", True), ("0.7", "digital", False)):
+            places = [place for place, one in enumerate(self.layers) if (one.profile is not None) is own]
+            sizes = [math.prod(self.layers[place].shape) for place in places]
+            if places:
+                ax.barh(places, sizes, color=color, label=what, height=0.7)
+        ax.set_yticks(range(len(self.layers)), [label(one.name) for one in self.layers])
+        ax.invert_yaxis()
+        ax.set_xlabel("weights")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(fontsize="small", frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        return ax
 
 
-def summary(model: nn.Module, data: Batches | None = None) -> Summary:
+def summary(model: nn.Module, data: Batches | None = None, *, step: Step | None = None) -> Summary:
     """Say of every layer of a network which hardware it is on, and of what is digital why.
 
     Parameters
@@ -129,6 +153,8 @@ def summary(model: nn.Module, data: Batches | None = None) -> Summary:
         Digital, converted, or in part; it stays as it is.
     data : batches, optional
         What `calibrate` takes: a copy of the network runs on it once, and `calls` says how often each layer was called.
+    step : callable, optional
+        How the network is called on batches of any other kind; as for `calibrate`.
 
     Returns
     -------
@@ -140,7 +166,7 @@ def summary(model: nn.Module, data: Batches | None = None) -> Summary:
     ConversionError
         The network has no matrix.
     """
-    calls = None if data is None else _calls(model, data)
+    calls = None if data is None else _calls(model, data, step)
     converted = bool(called_layers(model))
     rows = list(_rows(model, converted))
     if not rows:
@@ -149,7 +175,7 @@ def summary(model: nn.Module, data: Batches | None = None) -> Summary:
     return Summary(type(model).__name__, tuple(layers))
 
 
-def _calls(model: nn.Module, data: Batches) -> Counter[int]:
+def _calls(model: nn.Module, data: Batches, step: Step | None) -> Counter[int]:
     net, found = copied(model).eval(), Counter[int]()
     originals = {id(new): id(old) for old, new in zip(model.modules(), net.modules(), strict=True)}
 
@@ -158,7 +184,7 @@ def _calls(model: nn.Module, data: Batches) -> Counter[int]:
 
     for module in net.modules():
         module.register_forward_pre_hook(count)
-    run(net, data, False, "summary")
+    run(net, data, False, "summary", step)
     return found
 
 
@@ -227,9 +253,11 @@ def _why(module: nn.Module, converted: bool) -> str:
     return "a subclass that computes otherwise" if like(module) is not None else "no layer stands for it"
 
 
+def _held(value: Any) -> Any:
+    return "ideal" if value is None else value
+
+
 def _range(value: Any) -> str:
-    if value is None:
-        return "ideal"
     if isinstance(value, tuple):
         return f"{min(value):.3g}…{max(value):.3g}"
     return value if isinstance(value, str) else f"{value:.3g}"

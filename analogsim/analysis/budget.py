@@ -1,11 +1,9 @@
 """The noise budget: what every stage of the hardware adds at each layer's output, and where that is on the σ axis."""
 
 import math
-import os
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +16,14 @@ from ..nn.copies import copied
 from ..nn.management import Management
 from ..nn.observing import observed
 from ..noise import NoiseSpec, all_sites, injected, remove_noise, set_noise
+from ..result import Result
 from ..seeds import Key, checked, derive
-from ..storage.files import plain, write_json
+from ..tables import Column, Table
 from ..terminal.text import label
 from ..value import whole
 from .meter import STAGES, Meter
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 _COLORS = ("#0072b2", "#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7", "#7f5fa8")
@@ -77,8 +75,8 @@ class LayerBudget:
 
 
 @dataclass(frozen=True)
-class NoiseBudget:
-    """The errors of a network's layers, each on its exact inputs.
+class NoiseBudget(Result):
+    """The errors of a network's layers, each on its exact inputs; a table where it is printed.
 
     Attributes
     ----------
@@ -93,31 +91,42 @@ class NoiseBudget:
         Name of the hardware.
     """
 
+    kind: ClassVar[str] = "noise budget"
+
     layers: tuple[LayerBudget, ...]
     equivalent_sigma: float
     output_error: float
     profile: str
 
-    def to_frame(self) -> "pd.DataFrame":
-        """Return one row a layer: stages, covariance, total, measured, signal, snr_db, equivalent_sigma, clipping."""
-        import pandas as pd
+    def table(self) -> Table:
+        """Return one row a layer: σ of each stage's error and of all, predicted and simulated, in activation units; the
+        signal-to-error ratio; and the shares that clip. Files have the mean squares, too.
+        """
+        sigmas = [Column(stage, show=".2g", title=_short(stage), screen=stage in self._found) for stage in STAGES]
+        squares = [Column(f"{stage}_square", show=".3g", screen=False) for stage in STAGES]
+        columns = (
+            Column("layer", number=False),
+            *sigmas,
+            Column("equivalent_sigma", show=".2g", title="σ"),
+            Column("measured_sigma", show=".2g", title="simulated"),
+            Column("snr", "dB", ".1f", "SNR (dB)"),
+            Column("input_clipped", show=".4f", title="DAC clips"),
+            Column("adc_clipped", show=".4f", title="ADC clips"),
+            *squares,
+            *(Column(name, screen=False) for name in ("covariance", "total", "measured", "signal")),
+        )
+        rows = []
+        for one in self.layers:
+            clipped, parts = (one.input_clipped, one.adc_clipped), [one.stages[stage] for stage in STAGES]
+            whole = one.equivalent_sigma, _root(one.measured), one.snr, *clipped
+            rest = *parts, one.covariance, one.total, one.measured, one.signal
+            rows.append((one.name, *map(_root, parts), *whole, *rest))
+        caption = f"equivalent σ of the network: {self.equivalent_sigma:.3g}; σ in activation units; {self.profile}"
+        return Table(columns, tuple(rows), caption)
 
-        rows = [
-            {
-                "layer": layer.name,
-                **layer.stages,
-                "covariance": layer.covariance,
-                "total": layer.total,
-                "measured": layer.measured,
-                "signal": layer.signal,
-                "snr_db": layer.snr,
-                "equivalent_sigma": layer.equivalent_sigma,
-                "input_clipped": layer.input_clipped,
-                "adc_clipped": layer.adc_clipped,
-            }
-            for layer in self.layers
-        ]
-        return pd.DataFrame(rows)
+    @property
+    def _found(self) -> set[str]:
+        return {stage for stage in STAGES if any(layer.stages[stage] for layer in self.layers)}
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw a bar a layer: every stage's share of the sum of the stages, with σ and signal-to-error ratio above it.
@@ -151,21 +160,13 @@ class NoiseBudget:
             ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
         return ax
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the budget as JSON; never leaves half a file."""
-        rows = self.to_frame().to_dict("records")
-        values = {
-            "format": "analogsim noise budget",
-            "profile": self.profile,
-            "equivalent_sigma": plain(self.equivalent_sigma),
-            "output_error": plain(self.output_error),
-            "layers": [{key: plain(value) for key, value in row.items()} for row in rows],
-        }
-        write_json(Path(path), values)
 
-    def __str__(self) -> str:
-        worst = min(self.layers, key=lambda layer: layer.snr)
-        return f"{self.profile}: equivalent σ {self.equivalent_sigma:.3g}; least SNR {worst.snr:.1f} dB at {worst.name}"
+def _root(square: float) -> float:
+    return math.sqrt(square) if not square < 0 else 0.0
+
+
+def _short(stage: str) -> str:
+    return stage.replace("noise_", "").replace("_", " ")
 
 
 def noise_budget(

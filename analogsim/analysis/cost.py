@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,13 @@ from ..nn.observing import RowsAsImages, observed
 from ..nn.reach import warn_of_layers
 from ..noise import without_noise
 from ..profile import Cost, HardwareProfile
+from ..result import Result
+from ..tables import Column, Table, amount
+from ..terminal.text import label
 from ..value import whole
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,18 @@ class LayerCost:
         M, matrix-vector products: output positions of a convolution, rows of a linear layer, steps of a recurrent one.
     tile_reads, dac_conversions, adc_conversions, macs : int
         `macs` are those of devices. Reference columns (of an offset mapping) are not counted.
-    conversion_steps : float
-        dac_conversions·2^b_dac + adc_conversions·2^b_adc: energy in units of one figure of merit. NaN for ideal
+    conversion_steps : float or None
+        dac_conversions·2^b_dac + adc_conversions·2^b_adc: energy in units of one figure of merit. None of ideal
         converters.
     pulses : int
         That write all devices once, reference columns' too: one each, and more with `programming.verify`, as counted on
         one chip.
-    write_energy : float
-        pJ of these pulses; NaN where the profile's `cost` has no `pulse_energy`.
-    energy : float
-        pJ; NaN where the profile's `cost` lacks a part of it.
-    latency : float
-        ns; NaN likewise.
+    write_energy : float or None
+        pJ of these pulses; None where the profile's `cost` has no `pulse_energy`.
+    energy : float or None
+        pJ; None where the profile's `cost` lacks a part of it, which `NetworkCost.unknown` names.
+    latency : float or None
+        ns; None likewise.
 
     References
     ----------
@@ -93,42 +96,104 @@ class LayerCost:
     adc_conversions: int
     macs: int
     pulses: int
-    write_energy: float
-    conversion_steps: float
-    energy: float
-    latency: float
+    write_energy: float | None
+    conversion_steps: float | None
+    energy: float | None
+    latency: float | None
 
 
 @dataclass(frozen=True)
-class NetworkCost:
-    """The cost of one input of a network.
+class NetworkCost(Result):
+    """The cost of one input of a network; a table where it is printed.
 
     Attributes
     ----------
     layers : tuple of LayerCost
     profile : str
+    unknown : dict
+        Which figures the profile does not give, and what it lacks: {"energy": "cost.mac_energy"}.
     """
+
+    kind: ClassVar[str] = "cost"
 
     layers: tuple[LayerCost, ...]
     profile: str
+    unknown: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> LayerCost:
         """Sums over layers, which work one after the other; utilisation is that of all tiles together."""
         summed = {
-            field.name: sum(getattr(layer, field.name) for layer in self.layers)
-            for field in fields(LayerCost)
-            if field.name not in ("name", "utilisation")
+            one.name: _sum([getattr(layer, one.name) for layer in self.layers])
+            for one in fields(LayerCost)
+            if one.name not in ("name", "utilisation")
         }
         room = sum(layer.rows * layer.columns / layer.utilisation for layer in self.layers)
         weights = sum(layer.rows * layer.columns for layer in self.layers)
         return LayerCost(name="total", utilisation=weights / room, **summed)
 
-    def to_frame(self) -> "pd.DataFrame":
-        """Return one row a layer, and the total."""
-        import pandas as pd
+    def table(self) -> Table:
+        """Return a row a layer, and the total."""
+        rows = [tuple(getattr(layer, name) for name in _FIELDS) for layer in (*self.layers, self.total)]
+        rows[-1] = (rows[-1][0], *[None] * len(_SHAPE), *rows[-1][1 + len(_SHAPE) :])  # a sum of shapes is none
+        caption = f"one input on {self.profile}"
+        for what, missing in self.unknown.items():
+            caption += f"; {what} unknown: the profile has no {missing}"
+        return Table(_TITLED, tuple(rows), caption, total=True)
 
-        return pd.DataFrame([asdict(layer) for layer in (*self.layers, self.total)])
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw a bar a layer: its energy, or where that is unknown its ADC conversions, with its share of the whole.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Default: a new figure.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.figure(figsize=(7, 1.2 + 0.3 * len(self.layers)), layout="constrained").subplots()
+        what, title = ("energy", "energy of one input (pJ)")
+        if self.total.energy is None:
+            what, title = "adc_conversions", "ADC conversions of one input"
+        values = [getattr(layer, what) for layer in self.layers]
+        bars = ax.barh([label(layer.name) for layer in self.layers], values, color="#0072b2", height=0.7)
+        ax.bar_label(bars, [f"{value / max(sum(values), 1e-300):.1%}" for value in values], padding=3, fontsize="small")
+        ax.invert_yaxis()
+        ax.margins(x=0.12)
+        ax.set_xlabel(f"{title}, on {label(self.profile)}")
+        ax.spines[["top", "right"]].set_visible(False)
+        return ax
+
+
+_TITLED = (
+    Column("layer", number=False),
+    Column("rows", show=","),
+    Column("columns", show=","),
+    Column("groups", screen=False),
+    Column("tiles", show=","),
+    Column("utilisation", show=".3f", title="used"),
+    Column("products", show=","),
+    Column("tile_reads", screen=False),
+    Column("dac_conversions", show=",", title="DAC conv."),
+    Column("adc_conversions", show=",", title="ADC conv."),
+    Column("macs", show=",", title="MACs"),
+    Column("conversion_steps", screen=False),
+    Column("energy", "pJ", amount),
+    Column("latency", "ns", amount),
+    Column("pulses", screen=False),
+    Column("write_energy", "pJ", amount, title="writing (pJ)"),
+)
+_SHAPE = "rows", "columns", "groups"
+_FIELDS = tuple("name" if one.name == "layer" else one.name for one in _TITLED)
+
+
+def _sum(values: list[Any]) -> Any:
+    return None if None in values else sum(values)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def cost(
@@ -186,7 +251,7 @@ def cost(
     if not layers:
         raise ConversionError(f"{type(model).__name__}: no layer on crossbars was used")
     warn_of_layers("cost", called_layers(analog), counted, "they are not counted")
-    return NetworkCost(layers, profile.name)
+    return NetworkCost(layers, profile.name, _unknown(profile))
 
 
 def _holds_data(part: object) -> bool:
@@ -251,10 +316,10 @@ class _Counter(RowsAsImages):
             adc_conversions=outputs,
             macs=macs,
             pulses=self.pulses,
-            write_energy=self.pulses * _given(given.pulse_energy),
-            conversion_steps=float(steps),
-            energy=_energy(given, products * tiles, (inputs, bits), (outputs, adc.bits), macs),
-            latency=_latency(given, products, turns),
+            write_energy=_known(self.pulses * _given(given.pulse_energy)),
+            conversion_steps=_known(float(steps)),
+            energy=_known(_energy(given, products * tiles, (inputs, bits), (outputs, adc.bits), macs)),
+            latency=_known(_latency(given, products, turns)),
         )
 
 
@@ -267,6 +332,30 @@ def _energy(
     conversions = inputs[0] * _each(given.dac_energy, given.dac_fom, inputs[1])
     conversions += outputs[0] * _each(given.adc_energy, given.adc_fom, outputs[1])
     return conversions + macs * _given(given.mac_energy) / 1000
+
+
+def _unknown(profile: HardwareProfile) -> dict[str, str]:
+    """Return which figures a profile does not give, and the fields that it lacks for each."""
+    given, dac, adc = profile.cost, profile.dac, profile.adc
+    energy, latency = [], []
+    if given.read_energy is None:
+        for name, own, fom, bits in (
+            ("dac", given.dac_energy, given.dac_fom, dac.bits),
+            ("adc", given.adc_energy, given.adc_fom, adc.bits),
+        ):
+            if own is None and fom is None:
+                energy.append(f"cost.{name}_energy (or cost.{name}_fom)")
+            elif own is None and bits is None:
+                energy.append(f"{name}.bits")
+        energy += ["cost.mac_energy"] * (given.mac_energy is None)
+    if given.read_latency is None:
+        names = "dac_latency", "array_latency", "adc_latency"
+        latency = [f"cost.{name}" for name in names if getattr(given, name) is None]
+    return {what: _listed(missing) for what, missing in (("energy", energy), ("latency", latency)) if missing}
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
 
 
 def _latency(given: Cost, reads: int, turns: int) -> float:

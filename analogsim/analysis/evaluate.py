@@ -1,13 +1,10 @@
 """How good a network is on this hardware, now and in a month, on ten chips."""
 
-import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,10 +21,12 @@ from ..noise import all_sites
 from ..profile import HardwareProfile
 from ..ranges.calibrate import Method, calibrate
 from ..ranges.outputs import calibrate_outputs
+from ..result import Result
 from ..robustness.measure import Measure
+from ..robustness.measure_file import KeptMeasure
 from ..robustness.metric import Metric
 from ..seeds import checked
-from ..storage.files import writable, write_text
+from ..tables import Column, Table
 from ..terminal.progress import bar
 from ..value import whole
 from .reference import reference, spread
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Result):
     """What a network is worth on several chips, at several ages.
 
     Attributes
@@ -58,13 +57,15 @@ class Evaluation:
     metric : Measure
     """
 
+    kind: ClassVar[str] = "evaluation"
+
     ages: tuple[float, ...]
     values: tuple[tuple[float, ...], ...]
     digital: float
     chance: float | None
     samples: int
     profile: str
-    metric: Measure
+    metric: KeptMeasure
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -77,51 +78,33 @@ class Evaluation:
         return tuple(spread(row) for row in self.values)
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return one row for each age and chip: age (s), chip, value."""
+        """Return one row for each age and chip: age_s, chip, value."""
         import pandas as pd
 
         rows = [
-            {"age": age, "chip": chip, "value": value}
+            {"age_s": age, "chip": chip, "value": value}
             for age, row in zip(self.ages, self.values)
             for chip, value in enumerate(row)
         ]
         return pd.DataFrame(rows)
 
-    def summary(self) -> "pd.DataFrame":
-        """Return one row an age: mean and standard deviation over chips, the worst chip, and what is lost to digital
-        by the mean, in the measure's unit.
+    def table(self) -> Table:
+        """Return one row an age: mean and standard deviation over chips, the worst chip, and what is lost to digital by
+        the mean, in the measure's unit.
         """
-        import pandas as pd
-
-        rows = [
-            {
-                "age": text(age),
-                "mean": mean,
-                "std": std,
-                "worst": min(row) if self.metric.higher_is_better else max(row),
-                "lost": self.metric.loss(self.digital, mean),
-            }
+        show, worst = self.metric.text, min if self.metric.higher_is_better else max
+        columns = (
+            Column("age", "s", text, "age", number=False),
+            Column(self.metric.name, self.metric.unit, show),
+            *(Column(name, self.metric.unit, show) for name in ("std", "worst", "lost")),
+            Column("chips"),
+        )
+        rows = (
+            (age, mean, std, worst(row), self.metric.loss(self.digital, mean), len(row))
             for age, mean, std, row in zip(self.ages, self.mean, self.std, self.values)
-        ]
-        return pd.DataFrame(rows)
-
-    def __str__(self) -> str:
-        show = self.metric.text
-        chips = len(self.values[0])
-        head = f"{self.metric.title} on {self.profile}, {chips} chip{'s'[: chips > 1]}, {self.samples} samples"
-        lines = [f"{head}: digital {show(self.digital)}"]
-        for age, mean, std in zip(self.ages, self.mean, self.std):
-            lines.append(f"  {text(age)}: {show(mean)}" + ("" if math.isnan(std) else f" ± {show(std)}"))
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return self.summary().to_html(index=False, float_format=lambda value: f"{value:.4g}", na_rep="")
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_frame` as CSV; never leaves half a file."""
-        path = Path(path)
-        with writable(path):
-            write_text(path, self.to_frame().to_csv(index=False))
+        )
+        caption = f"digital network: {show(self.digital)}; {self.profile}; {self.samples} samples"
+        return Table(columns, tuple(rows), caption)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw every chip and the mean against age, and the digital network as a line.

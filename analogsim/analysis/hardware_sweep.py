@@ -3,8 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -18,10 +17,12 @@ from ..nn import called_layers
 from ..nn.reach import warn_of_layers, watched
 from ..profile import HardwareProfile
 from ..ranges.calibrate import Method, calibrate
+from ..result import Result
 from ..robustness.measure import Measure
+from ..robustness.measure_file import KeptMeasure
 from ..robustness.metric import Metric
 from ..seeds import checked
-from ..storage.files import writable, write_text
+from ..tables import Column, Table
 from ..terminal.progress import bar
 from ..value import whole
 from .fields import AGE, METHOD, varied
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HardwareSweep:
+class HardwareSweep(Result):
     """What a network is worth on each of the hardwares that were tried.
 
     Attributes
@@ -49,11 +50,13 @@ class HardwareSweep:
     metric : Measure
     """
 
+    kind: ClassVar[str] = "hardware sweep"
+
     axes: dict[str, tuple[Any, ...]]
     points: tuple[tuple[dict[str, Any], tuple[float, ...]], ...]
     digital: float
     profile: str
-    metric: Measure
+    metric: KeptMeasure
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row for each combination and chip: a column for each axis, chip, value."""
@@ -66,29 +69,20 @@ class HardwareSweep:
         ]
         return pd.DataFrame(rows)
 
-    def summary(self) -> "pd.DataFrame":
+    def table(self) -> Table:
         """Return one row for each combination: a column for each axis, mean, standard deviation and number of chips."""
-        import pandas as pd
-
-        rows = [
-            {**values, "mean": np.mean(found), "std": spread(found), "chips": len(found)}
+        show, unit = self.metric.text, self.metric.unit
+        columns = (
+            *(Column(name, show=str) for name in self.axes),
+            Column(self.metric.name, unit, show),
+            Column("std", unit, show),
+            Column("chips"),
+        )
+        rows = (
+            (*(values[name] for name in self.axes), float(np.mean(found)), spread(found), len(found))
             for values, found in self.points
-        ]
-        return pd.DataFrame(rows)
-
-    def __str__(self) -> str:
-        shown: Any = dict.fromkeys(("mean", "std"), "{:.4f}".format)
-        table = self.summary().to_string(index=False, formatters=shown, na_rep="")
-        return f"{self.metric.title} on {self.profile}; digital {self.digital:.4f}\n{table}"
-
-    def _repr_html_(self) -> str:
-        return self.summary().to_html(index=False, float_format=lambda value: f"{value:.4f}", na_rep="")
-
-    def save(self, path: str | Path) -> None:
-        """Write `to_frame` as CSV; never leaves half a file."""
-        path = Path(path)
-        with writable(path):
-            write_text(path, self.to_frame().to_csv(index=False))
+        )
+        return Table(columns, tuple(rows), f"digital network: {show(self.digital)}; {self.profile}")
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw the mean over chips, and its standard deviation, against the first axis: a line for each combination of

@@ -8,20 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
+from ..ages import seconds
 from ..batches import Batches, Step, listed, samples_in
 from ..convert import convert
 from ..errors import SearchError, UnreachedWarning
 from ..nn import set_seed
 from ..profile import HardwareProfile
-from ..program import program
+from ..program import at_time, program
 from ..ranges.calibrate import Method, calibrate
+from ..result import Result
 from ..robustness.measure import ACCURACY, Measure, as_measure
+from ..robustness.measure_file import KeptMeasure
 from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
+from ..tables import Column, Table
 from ..terminal.progress import bar
 from ..value import whole
 from .cost import NetworkCost, cost
@@ -64,7 +68,7 @@ class Design:
 
 
 @dataclass(frozen=True)
-class DesignSearch:
+class DesignSearch(Result):
     """All designs that were tried, and the one to take.
 
     Attributes
@@ -80,12 +84,14 @@ class DesignSearch:
         What stands in the place of accuracy.
     """
 
+    kind: ClassVar[str] = "design search"
+
     designs: tuple[Design, ...]
     accuracy: float
     max_drop: float
     objective: str
     base: HardwareProfile
-    metric: Measure = ACCURACY
+    metric: KeptMeasure = ACCURACY
 
     @property
     def best(self) -> Design | None:
@@ -128,6 +134,26 @@ class DesignSearch:
             within = f"{self.max_drop:{share}} of {self.accuracy:{share}}"
             raise SearchError(f"no design keeps within {within}; allow more, or search longer")
         return varied(self.base, design.values)
+
+    def table(self) -> Table:
+        """Return the Pareto front by rising cost, the design to take marked."""
+        names, unit = list(self.base_values), UNITS.get(self.objective, "")
+        columns = (
+            Column("take", show=lambda taken: "✓" if taken else "", title=""),
+            *(Column(name, show=str) for name in names),
+            Column(self.objective, unit, ",.6g"),
+            Column(self.metric.name, self.metric.unit, self.metric.text),
+        )
+        rows = (
+            (one is self.best, *(one.values.get(name) for name in names), one.cost, one.accuracy) for one in self.pareto
+        )
+        found = f"digital network: {self.metric.text(self.accuracy)}; {len(self.designs)} designs; ✓ the one to take"
+        return Table(columns, tuple(rows), found)
+
+    @property
+    def base_values(self) -> dict[str, Any]:
+        """The values of the first design: the fields that were varied, in their order."""
+        return self.designs[0].values if self.designs else {}
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row a design: its values, cost, accuracy, whether it is allowed, on the front, and the best."""
@@ -177,13 +203,14 @@ class DesignSearch:
             text = ", ".join(f"{key} {value}" for key, value in self.best.values.items())
             ax.plot(self.best.cost, self.best.accuracy, "*", color="#d55e00", markersize=13, label=f"cheapest: {text}")
             ax.legend(loc="lower right", fontsize="small", framealpha=0.9, edgecolor="none")
-        ax.set_xlabel(f"{self.objective.replace('_', ' ')} of one input{UNITS.get(self.objective, '')}")
+        unit = UNITS.get(self.objective)
+        ax.set_xlabel(f"{self.objective.replace('_', ' ')} of one input" + (f" ({unit})" if unit else ""))
         ax.set_ylabel(self.metric.title)
         ax.spines[["top", "right"]].set_visible(False)
         return ax
 
 
-UNITS = {"energy": " (pJ)", "latency": " (ns)"}
+UNITS = {"energy": "pJ", "latency": "ns"}
 
 
 def design_search(
@@ -199,6 +226,7 @@ def design_search(
     repeats: int = 1,
     metric: str | Measure | Metric | Callable[[Any, Any], Any] = "accuracy",
     step: Step | None = None,
+    age: float | str = 0,
     seed: int = 0,
     storage: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -238,6 +266,8 @@ def design_search(
         What stands in the place of accuracy; as for `noise_sweep`.
     step : callable, optional
         How the network is called on batches of any other kind; as for `calibrate`.
+    age : float or str
+        Of the chips since their first reads: seconds, or "1d", "1y" and the like.
     seed : int
         Of noise, chips and proposals; in [0, 2^64).
     storage : path, optional
@@ -269,6 +299,7 @@ def design_search(
     choices = {key: list(values) for key, values in (SPACE if space is None else space).items()}
     trials, repeats = whole(trials, "trials", SearchError), whole(repeats, "repeats", SearchError)
     seed = checked(seed, SearchError)
+    when = seconds(age)
     _check(choices, max_drop, trials, repeats, as_measure(metric))
     for key, values in choices.items():
         for value in values:
@@ -285,12 +316,11 @@ def design_search(
     def evaluate(values: dict[str, Any]) -> tuple[float, float]:
         profile = varied(base, values)
         counted = cost(model, profile, sample, step=step)
-        price = float(getattr(counted.total, objective) if isinstance(objective, str) else objective(counted))
-        if not math.isfinite(price):
-            raise SearchError(
-                f"{kind} of {values} is {price}: conversion_steps needs bits for DAC and ADC, energy and latency a "
-                "profile whose part `cost` is filled in"
-            )
+        found = getattr(counted.total, objective) if isinstance(objective, str) else objective(counted)
+        if found is None or not math.isfinite(price := float(found)):
+            missing = counted.unknown.get(kind) or ("dac.bits and adc.bits" if kind == "conversion_steps" else "")
+            why = f": the profile has no {missing}" if missing else f": it is {found}"
+            raise SearchError(f"{kind} of {values} is unknown{why}")
         analog = convert(model, profile)
         calibrate(analog, inputs, values.get(METHOD, "maximum"), step=step, progress=False)
         set_seed(analog, derive(seed, Key.SEARCH_READS))
@@ -298,6 +328,8 @@ def design_search(
         for repeat in range(repeats if profile.is_random else 1):
             if profile.is_drawn:
                 program(analog, derive(seed, Key.SEARCH_CHIP, repeat))
+                if when:
+                    at_time(analog, when)
             right.append(digital.value_of(analog))
         return price, float(digital.settled("design_search", right).mean())
 
@@ -320,8 +352,11 @@ def design_search(
         calibrated_on = sum(map(samples_in, inputs))
         settings = [base.model_dump(), choices, kind, max_drop, repeats, seed, round(exact, 9), calibrated_on]
         settings += [] if measure is ACCURACY else [measure.name]
+        settings += [when] if when else []
         about = json.dumps(settings, default=str, sort_keys=True)
         journal = (read_journal(path) if path else None) or Journal(about=about)
+        if not journal.tried:  # of a search that failed before its first design
+            journal = Journal(about=about)
         if journal.about != about:
             raise SearchError(
                 f"{storage}: holds a search of another network, space, profile, objective or calibration; use another "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,15 +17,17 @@ from ..nn.reach import warn_of_layers, watched
 from ..profile import HardwareProfile
 from ..program import at_time, program
 from ..ranges.calibrate import Method, calibrate
+from ..result import Result
 from ..robustness.measure import Measure
+from ..robustness.measure_file import KeptMeasure
 from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
+from ..tables import Column, Table
 from ..terminal.progress import bar
 from ..value import whole
 from .reference import reference, spread
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 _DIGITAL = HardwareProfile(name="digital")
@@ -53,7 +55,7 @@ class LayerSensitivity:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Result):
     """A network's layers, the one that it pays most to keep digital first.
 
     Attributes
@@ -69,42 +71,40 @@ class Sensitivity:
     metric : Measure
     """
 
+    kind: ClassVar[str] = "sensitivity"
+
     layers: tuple[LayerSensitivity, ...]
     digital: float
     whole: tuple[float, ...]
     profile: str
-    metric: Measure
+    metric: KeptMeasure
 
-    def to_frame(self) -> "pd.DataFrame":
-        """Return one row a layer: layer, weights, share of all weights, alone, alone_std, others, others_std, and what
-        is lost by the layer alone and gained by keeping it digital, all in the measure's unit.
+    def table(self) -> Table:
+        """Return one row a layer: weights, share of all weights, the measure with the layer alone on hardware, with all
+        but it, standard deviations over chips, and what is lost by the layer alone and gained by keeping it digital, in
+        the measure's unit.
         """
-        import pandas as pd
-
-        total, on = sum(layer.weights for layer in self.layers), float(np.mean(self.whole))
-        rows = [
-            {
-                "layer": layer.name,
-                "weights": layer.weights,
-                "share": layer.weights / max(total, 1),
-                "alone": np.mean(layer.alone),
-                "alone_std": spread(layer.alone),
-                "others": np.mean(layer.others),
-                "others_std": spread(layer.others),
-                "lost_alone": self.metric.loss(self.digital, float(np.mean(layer.alone))),
-                "gained_digital": self.metric.loss(float(np.mean(layer.others)), on),
-            }
-            for layer in self.layers
-        ]
-        return pd.DataFrame(rows)
-
-    def __str__(self) -> str:
-        frame = self.to_frame()[["layer", "share", "alone", "others", "lost_alone", "gained_digital"]]
-        head = f"{self.metric.title} on {self.profile}, {len(self.whole)} chips: digital {self.digital:.4f}"
-        return f"{head}, all on hardware {np.mean(self.whole):.4f}\n{frame.to_string(index=False, float_format='%.4f')}"
-
-    def _repr_html_(self) -> str:
-        return self.to_frame().to_html(index=False, float_format=lambda value: f"{value:.4f}")
+        show, unit = self.metric.text, self.metric.unit
+        columns = (
+            Column("layer", number=False),
+            Column("weights", show=",", screen=False),
+            Column("share", show=".3f"),
+            Column("alone", unit, show),
+            Column("alone_std", unit, show, screen=False),
+            Column("others", unit, show),
+            Column("others_std", unit, show, screen=False),
+            Column("lost_alone", unit, show),
+            Column("gained_digital", unit, show),
+        )
+        every, on = sum(layer.weights for layer in self.layers), float(np.mean(self.whole))
+        rows = []
+        for layer in self.layers:
+            alone, others = float(np.mean(layer.alone)), float(np.mean(layer.others))
+            lost, gained = self.metric.loss(self.digital, alone), self.metric.loss(others, on)
+            of_all = layer.weights, layer.weights / max(every, 1)
+            rows.append((layer.name, *of_all, alone, spread(layer.alone), others, spread(layer.others), lost, gained))
+        on_all = f"all on {self.profile} {show(on)} (mean of {len(self.whole)} chips)"
+        return Table(columns, tuple(rows), f"{self.metric.title}; digital {show(self.digital)}; {on_all}")
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw each layer alone, and all but each, with the digital network and the whole one on hardware as lines.

@@ -3,8 +3,10 @@
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import typer
@@ -13,16 +15,23 @@ from rich.table import Column
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import AnalogSimError, DivergenceError
-from ..terminal.progress import Terminal
+from ..tables import Form, Table
+from ..terminal.progress import QUIET, Terminal
 from ..terminal.stop import Stops, raised
 from ..terminal.text import is_text, printable
 from .streams import ReaderGone, safe
 
 USER_ERROR, WRONG_USAGE, COLLAPSED, BROKEN_PIPE = 1, 2, 3, 141
+VERBOSE = ContextVar("VERBOSE", default=False)
+STARTED = time.monotonic()
 LARGEST = 2**63 - 1  # whole number that torch takes
 
+FLAGS = {"-q": "--quiet", "--quiet": "--quiet", "-v": "--verbose", "--verbose": "--verbose", "--debug": "--debug"}
+"""What may stand anywhere on the line, and what it is called before the command."""
+
 EXIT_CODES = (
-    "[bold]Exit codes:[/bold] 0 done · 1 an error, said in one line · 2 wrong usage · "
+    "[bold]Of every command:[/bold] -q no progress and no notes · -v what is being done, with times · --debug the "
+    "traceback of an error\n\n[bold]Exit codes:[/bold] 0 done · 1 an error, said in one line · 2 wrong usage · "
     "3 the training diverged or collapsed to guessing · 130 interrupted by Ctrl-C · 143 ended by SIGTERM"
 )
 
@@ -37,7 +46,7 @@ class Group(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
         """Run the program."""
-        args = list(sys.argv[1:] if args is None else args)
+        args = _flags_first(list(sys.argv[1:] if args is None else args))
         # Pictures go into files: a backend for windows, which may not be there, must not matter.
         os.environ["MPLBACKEND"] = "agg"
         with safe(), raised() as self.stops, warnings.catch_warnings():
@@ -48,13 +57,13 @@ class Group(TyperGroup):
             except SystemExit as end:
                 code = end.code
             except Exception as error:
-                code = self._end(error, "--debug" in args)
+                code = self._end(error, "--debug" in args[:3])
             try:
                 sys.stdout.flush()
             except (OSError, ReaderGone) as error:
                 code = code or self._end(error, debug=False)
             if self.stops.received is not None:
-                note(plain(self.stops.received))
+                say(plain(self.stops.received))
                 code = self.stops.received.code
             sys.exit(code)
 
@@ -117,6 +126,13 @@ def _problem(value: Any) -> str:
     return ""
 
 
+def _flags_first(args: list[str]) -> list[str]:
+    """Return the arguments with what is of every command in front, where the program itself reads it."""
+    end = args.index("--") if "--" in args else len(args)
+    flags = dict.fromkeys(FLAGS[one] for one in args[:end] if one in FLAGS)
+    return [*flags, *(one for one in args[:end] if one not in FLAGS), *args[end:]]
+
+
 def out() -> Terminal:
     """Return the console for results, on standard output; wide enough for a table where that is no terminal."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
@@ -128,14 +144,34 @@ def numbers(*titles: str) -> list[Column]:
     return [Column(title, justify="right") for title in titles]
 
 
-def note(text: str) -> None:
+def present(table: Table, form: Form) -> None:
+    """Print a result on standard output."""
+    if form == "table":
+        out().print(table)
+    else:
+        typer.echo(table.text(form))
+
+
+def say(text: str) -> None:
     """Say something (rich markup) to the person at the terminal, on standard error, one line however long."""
     Terminal(stderr=True, soft_wrap=True).print(text)
 
 
+def note(text: str) -> None:
+    """Say what a person who asked for quiet does without."""
+    if not QUIET.get():
+        say(text)
+
+
+def doing(text: str) -> None:
+    """Say what is being done, and how long it was since the start, to a person who asked for it (-v)."""
+    if VERBOSE.get():
+        say(f"[dim]{time.monotonic() - STARTED:7.1f} s[/]  {plain(text)}")
+
+
 def fail(error: Exception) -> None:
     """Say an error in one line on standard error."""
-    note(f"[bold red]error:[/] {plain(' '.join(said(error).split()))}")
+    say(f"[bold red]error:[/] {plain(' '.join(said(error).split()))}")
 
 
 def said(error: Exception) -> str:
@@ -156,4 +192,4 @@ def plain(value: object) -> str:
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
-    note(f"[yellow]warning:[/] {plain(' '.join(str(message).split()))}")
+    say(f"[yellow]warning:[/] {plain(' '.join(str(message).split()))}")

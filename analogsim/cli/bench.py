@@ -1,13 +1,14 @@
 """`analogsim bench`: how much the kernels cost over the plain matrix product, on this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
+from ..tables import Column, Table
 from ..terminal.progress import track
-from .base import EXIT_CODES, note, numbers, out, plain
+from .base import EXIT_CODES, note, plain, present
+from .output import FormOption
 from .values import MOST_THREADS
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: to see that it works, not to believe.")] = False,
     target: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="JSON to write.")] = None,
+    form: FormOption = "table",
 ) -> None:
     """Measure the kernels against torch.matmul, as ratios interleaved in one process."""
     from ..bench import Report, kernel_jobs, machine
@@ -48,23 +50,44 @@ def bench(
     report = Report(title="Kernels", machine=machine(), cases=cases)
     if target is not None:
         report.save(target)
-    out().print(table(report))
+    present(table(report), form)
     if target is not None:
         note(f"written: {plain(target)}")
 
 
 def table(report: "Report") -> Table:
     """Return every result with its ratio, and the goal beside it."""
-    columns = "case", "candidate", *numbers("threads", "median", "ratio", "quartiles", "goal")
-    result = Table(*columns, title=plain(f"{report.title} · {report.machine['processor']}"))
+    columns = (
+        Column("case", number=False),
+        Column("candidate", number=False),
+        Column("threads"),
+        Column("median", row=_median),
+        Column("unit", screen=False),
+        Column("ratio", show=".2f"),
+        Column("low", screen=False),
+        Column("high", screen=False),
+        Column("quartiles", row=_quartiles, file=False),
+        Column("goal", row=lambda row: "" if row["goal"] is None else f"≤ {row['goal']:g}"),
+        Column("met", show=lambda met: "yes" if met else "no", number=False, style=_colour),
+    )
+    rows = []
     for case in report.cases:
         for entry in case.results:
             ratio = entry.ratio
-            goal = "" if entry.goal is None else f"[{'green' if entry.met else 'red'}]≤ {entry.goal:g}[/]"
-            median = (
-                f"{entry.value.median * 1e3:.3g} ms" if case.unit == "s" else f"{entry.value.median:.3g} {case.unit}"
-            )
-            ratios = ("", "") if ratio is None else (f"{ratio.median:.2f}", f"{ratio.low:.2f} - {ratio.high:.2f}")
-            result.add_row(plain(case.name), plain(entry.name), str(case.threads), median, *ratios, goal)
-        result.add_section()
-    return result
+            ratios = (None, None, None) if ratio is None else (ratio.median, ratio.low, ratio.high)
+            met = None if entry.goal is None else entry.met
+            known = case.name, entry.name, case.threads, entry.value.median, case.unit
+            rows.append((*known, *ratios, None, entry.goal, met))
+    return Table(columns, tuple(rows), f"{report.title} · {report.machine['processor']}")
+
+
+def _colour(met: bool | None) -> str:
+    return "green" if met else "red"
+
+
+def _median(row: dict[str, Any]) -> str:
+    return f"{row['median'] * 1e3:.3g} ms" if row["unit"] == "s" else f"{row['median']:.3g} {row['unit']}"
+
+
+def _quartiles(row: dict[str, Any]) -> str:
+    return "" if row["ratio"] is None else f"{row['low']:.2f} - {row['high']:.2f}"

@@ -1,36 +1,33 @@
 """`analogsim budget`: which stage of the hardware adds how much error to a trained network, layer by layer."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 
-from ..storage.files import writable
-from .base import EXIT_CODES, note, numbers, out, plain
+from .base import EXIT_CODES, doing
 from .options import (
+    Age,
     Arg,
     Calibration,
     Data,
     Model,
+    Out,
     Percentile,
     Profile,
     RangesOption,
     RunPath,
+    Seed,
     StepPath,
     Threads,
     WeightsFile,
     check_ranges,
-    check_suffix,
+    method_named,
     on_hardware,
     own_profile,
 )
-from .output import draw, write_table
+from .output import Force, FormOption, asked, claimed, file_name, kept
 from .subject import subject
 from .values import use_threads
-
-if TYPE_CHECKING:
-    from ..analysis.budget import NoiseBudget
 
 EPILOG = (
     "[bold]How to read it:[/] each number is a standard deviation in activation units of the layer's output, so it "
@@ -46,6 +43,7 @@ EPILOG = (
 
 
 def budget(
+    context: typer.Context,
     run: RunPath = None,
     profile: Profile = None,
     ranges: RangesOption = None,
@@ -65,55 +63,33 @@ def budget(
     arg: Arg = None,
     weights: WeightsFile = None,
     step: StepPath = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides the simulated noise, and the chip.")] = 0,
+    age: Age = 0.0,
+    seed: Seed = 0,
     threads: Threads = None,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="JSON to write; .csv and .png go beside it. Default: budget-PROFILE.json in the run.",
-        ),
-    ] = None,
+    target: Out = None,
+    form: FormOption = "table",
+    force: Force = False,
 ) -> None:
     """Say which stage of the hardware (DAC, weights, noise, ADC) adds how much error to every layer's output."""
     check_ranges(ranges, percentile, profile)
-    check_suffix(target, ".json")
 
     from ..analysis.budget import noise_budget
-    from ..program import program
+    from ..program import at_time, program
 
     use_threads(threads)
+    wanted = asked(context)
     on = subject(run, model, arg, weights, data, step, None)
     network = on.network
+    name = file_name("budget", profile, [age], method_named(ranges, percentile))
+    path = claimed(target or on.folder / f"{name}{on.suffix}.json", wanted, force)
     if profile is None:
         own_profile(network)
     else:
         network = on_hardware(network, profile, on.sample(calibration), percentile, ranges, on.step)
     if profile is not None or not on.has_chip:
         program(network, seed)
+    if age:
+        at_time(network, age)
+    doing("measuring")
     result = noise_budget(network, on.test_sample(images), repeats=repeats, step=on.step, seed=seed)
-    stem = target or on.folder / f"budget{f'-{Path(profile).stem}' if profile else ''}{on.suffix}.json"
-    with writable(stem):
-        result.save(stem)
-    csv, picture = stem.with_suffix(".csv"), stem.with_suffix(".png")
-    write_table(result.to_frame(), csv)
-    draw(result, picture, (3.2 + 1.1 * len(result.layers), 4.6))
-    out().print(table(result))
-    out().print(f"equivalent σ of the network: {result.equivalent_sigma:.3g} (profile {plain(result.profile)})")
-    note(f"written: {plain(stem)}, {plain(csv.name)}, {plain(picture.name)}")
-
-
-def table(budget: "NoiseBudget") -> Table:
-    """Return a row a layer: the standard deviation that each stage adds, σ predicted and simulated, SNR, clipping."""
-    stages = [stage for stage in budget.layers[0].stages if any(layer.stages[stage] for layer in budget.layers)]
-    titles = [stage.replace("noise_", "").replace("_", " ") for stage in stages]
-    titles += ["σ", "simulated", "SNR dB", "DAC clips", "ADC clips"]
-    result = Table(Column("layer", no_wrap=True), *numbers(*titles))
-    for layer in budget.layers:
-        figures = [layer.stages[stage] ** 0.5 for stage in stages]
-        figures += [layer.equivalent_sigma, layer.measured**0.5]
-        clipped = f"{layer.input_clipped:.2%}", f"{layer.adc_clipped:.2%}"
-        result.add_row(plain(layer.name), *(f"{value:.2g}" for value in figures), f"{layer.snr:.1f}", *clipped)
-    return result
+    kept(result, path, wanted, (3.2 + 1.1 * len(result.layers), 4.6), form)

@@ -1,16 +1,16 @@
 """`analogsim cost`: tiles, conversions, energy and latency of a network on the hardware."""
 
-import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
 
 from ..profile import HardwareProfile
-from .base import EXIT_CODES, note, numbers, out, plain
-from .options import Arg, Data, Model, Profile, RunPath, StepPath, WeightsFile, check_suffix, own_profile
-from .output import write_table
+from ..tables import Table
+from .base import EXIT_CODES, present
+from .options import Arg, Data, Model, RunPath, StepPath, WeightsFile, own_profile
+from .output import Force, FormOption, asked, claimed, kept
 from .subject import subject
 
 if TYPE_CHECKING:
@@ -23,50 +23,61 @@ EPILOG = (
     "energies and latencies of conversions and MACs (`analogsim profile schema` lists its fields and units).\n\n"
     "[bold]Examples:[/]\n\n"
     "analogsim cost runs/plain --profile 8bit\n\n"
-    "analogsim cost runs/plain --profile mychip.yaml --out cost.csv\n\n"
+    "analogsim cost runs/plain --profile isaac --profile hermes   (their totals side by side)\n\n"
+    "analogsim cost runs/plain --profile mychip.yaml --out cost.json\n\n"
     f"{EXIT_CODES}"
 )
 
 
 def cost(
+    context: typer.Context,
     run: RunPath = None,
-    profile: Profile = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--profile",
+            metavar="NAME|FILE",
+            help="The hardware: a shipped profile, YAML or JSON. Several are compared. Default: what the run was "
+            "trained on.",
+        ),
+    ] = None,
     data: Data = None,
     model: Model = None,
     arg: Arg = None,
     weights: WeightsFile = None,
     step: StepPath = None,
-    target: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV to write too.")] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="JSON to write, too; .csv and .png go beside it."),
+    ] = None,
+    form: FormOption = "table",
+    force: Force = False,
 ) -> None:
     """Count tiles, products and conversions of every layer on the hardware; energy and latency where it has them."""
-    check_suffix(target, ".csv")
-
     from ..analysis.cost import cost as count
 
+    if target is not None and profile and len(profile) > 1:
+        raise typer.BadParameter("of several profiles nothing is written; --format csv prints them", param_hint="--out")
+    wanted = asked(context)
+    path = None if target is None else claimed(target, wanted, force)
     on = subject(run, model, arg, weights, data, step, None)
-    hardware = own_profile(on.network) if profile is None else HardwareProfile.load(profile)
-    result = count(on.network, hardware, on.test_sample(1), step=on.step)
-    if target is not None:
-        write_table(result.to_frame(), target)
-    out().print(table(result))
-    if target is not None:
-        note(f"written: {plain(target)}")
+    hardware = [HardwareProfile.load(name) for name in profile] if profile else [own_profile(on.network)]
+    sample = on.test_sample(1)
+    results = [count(on.network, one, sample, step=on.step) for one in hardware]
+    if path is not None:
+        kept(results[0], path, wanted, (7, 1.2 + 0.3 * len(results[0].layers)), form)
+    else:
+        present(results[0].table() if len(results) == 1 else side_by_side(results), form)
 
 
-def table(cost: "NetworkCost") -> Table:
-    """Return a row a layer, and the total."""
-    total = cost.total
-    energy, latency = not math.isnan(total.energy), not math.isnan(total.latency)
-    titles = ["rows × columns", "tiles", "used", "products", "DAC conv.", "ADC conv.", "MACs"]
-    titles += ["energy (nJ)"] * energy + ["latency (µs)"] * latency
-    written = not math.isnan(total.write_energy)
-    titles += ["pulses", "writing (nJ)"] * written
-    result = Table(Column("layer", no_wrap=True), *numbers(*titles))
-    for layer in (*cost.layers, total):
-        size = "" if layer is total else f"{layer.rows} × {layer.columns}"
-        counts = layer.products, layer.dac_conversions, layer.adc_conversions, layer.macs
-        figures = [f"{layer.energy / 1000:.4g}"] * energy + [f"{layer.latency / 1000:.4g}"] * latency
-        figures += [f"{layer.pulses:,}", f"{layer.write_energy / 1000:.4g}"] * written
-        row = size, str(layer.tiles), f"{layer.utilisation:.1%}", *(f"{count:,}" for count in counts), *figures
-        result.add_row(plain(layer.name), *row, end_section=layer is cost.layers[-1])
-    return result
+def side_by_side(results: "list[NetworkCost]") -> Table:
+    """Return the totals of a network on several kinds of hardware, a row each."""
+    tables = [result.table() for result in results]
+    first = replace(tables[0].columns[0], name="profile")
+    rows = tuple((result.profile, *table.rows[-1][1:]) for result, table in zip(results, tables))
+    unknown = "; ".join(
+        f"{result.profile}: {what} unknown, the profile has no {missing}"
+        for result in results
+        for what, missing in result.unknown.items()
+    )
+    return Table((first, *tables[0].columns[1:]), rows, unknown)

@@ -1,15 +1,11 @@
 """`analogsim evaluate`: how good a network is on hardware, on several chips and as they age."""
 
-import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 
-from ..ages import text
 from ..profile import HardwareProfile
-from .base import EXIT_CODES, note, numbers, out, plain
+from .base import EXIT_CODES, doing
 from .options import (
     Arg,
     Calibration,
@@ -17,6 +13,7 @@ from .options import (
     Data,
     MetricName,
     Model,
+    Out,
     RangesOption,
     RunPath,
     Seed,
@@ -24,16 +21,12 @@ from .options import (
     TestSubset,
     Threads,
     WeightsFile,
-    check_suffix,
     method_of,
     read_age,
 )
-from .output import draw
+from .output import Force, FormOption, asked, claimed, file_name, kept
 from .subject import subject
 from .values import use_threads
-
-if TYPE_CHECKING:
-    from ..analysis.evaluate import Evaluation
 
 EPILOG = (
     "[bold]What it does:[/] it puts the network on --profile, calibrates its ranges, programs --chips chips, and "
@@ -49,6 +42,7 @@ EPILOG = (
 
 
 def evaluate(
+    context: typer.Context,
     run: RunPath = None,
     profile: Annotated[
         str | None,
@@ -85,26 +79,22 @@ def evaluate(
     metric: MetricName = None,
     seed: Seed = 0,
     threads: Threads = None,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="CSV to write, a row for each age and chip; .png goes beside it. Default: evaluation-PROFILE.csv in "
-            "the run.",
-        ),
-    ] = None,
+    target: Out = None,
+    form: FormOption = "table",
+    force: Force = False,
 ) -> None:
     """Say how good a network is on hardware: on several chips, now and in a month."""
-    check_suffix(target, ".csv")
     if ranges is not None and profile is None:
         raise typer.BadParameter("ranges are calibrated for a --profile: give one too", param_hint="--ranges")
 
     from ..analysis.evaluate import evaluate as measure
 
     use_threads(threads)
+    wanted = asked(context)
     on = subject(run, model, arg, weights, data, step, metric, test_subset)
+    name = file_name("evaluation", profile, age, ranges, "calibrated-outputs" if outputs else None)
+    path = claimed(target or on.folder / f"{name}{on.suffix}.json", wanted, force)
+    doing("measuring")
     result = measure(
         on.network,
         on.test,
@@ -117,23 +107,4 @@ def evaluate(
         outputs=on.sample(calibration) if outputs else None,
         seed=seed,
     )
-    name = f"evaluation{f'-{Path(profile).stem}' if profile else ''}{'-calibrated-outputs' if outputs else ''}"
-    csv = target or on.folder / f"{name}{on.suffix}.csv"
-    result.save(csv)
-    picture = csv.with_suffix(".png")
-    draw(result, picture, (6, 4))
-    out().print(table(result))
-    note(f"written: {plain(csv)}, {plain(picture.name)}")
-
-
-def table(found: "Evaluation") -> Table:
-    """Return a row an age."""
-    show = found.metric.text
-    caption = f"digital network: {show(found.digital)}; {plain(found.profile)}; {found.samples} samples"
-    result = Table(
-        Column("age", no_wrap=True), *numbers(found.metric.title, "std", "worst", "lost", "chips"), caption=caption
-    )
-    for age, row, values in zip(found.ages, found.summary().to_dict("records"), found.values):
-        std = "" if math.isnan(row["std"]) else show(row["std"])
-        result.add_row(text(age), show(row["mean"]), std, show(row["worst"]), show(row["lost"]), str(len(values)))
-    return result
+    kept(result, path, wanted, (6, 4), form)

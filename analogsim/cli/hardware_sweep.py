@@ -1,12 +1,11 @@
 """`analogsim hardware-sweep`: a trained network over any fields of the hardware."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from .base import EXIT_CODES, note, numbers, out, plain
+from .base import EXIT_CODES, doing
 from .options import (
     Arg,
     Calibration,
@@ -14,6 +13,7 @@ from .options import (
     Data,
     MetricName,
     Model,
+    Out,
     RangesOption,
     RunPath,
     Seed,
@@ -21,17 +21,13 @@ from .options import (
     TestSubset,
     Threads,
     WeightsFile,
-    check_suffix,
     hardware_of,
     method_of,
 )
-from .output import draw
+from .output import Force, FormOption, asked, claimed, file_name, kept
 from .search import read_space
 from .subject import subject
 from .values import use_threads
-
-if TYPE_CHECKING:
-    from ..analysis.hardware_sweep import HardwareSweep
 
 EPILOG = (
     "[bold]What it does:[/] it puts the network on every combination of the values that --vary names, calibrates its "
@@ -45,6 +41,7 @@ EPILOG = (
 
 
 def hardware_sweep(
+    context: typer.Context,
     vary: Annotated[
         list[str],
         typer.Option(
@@ -75,25 +72,21 @@ def hardware_sweep(
     metric: MetricName = None,
     seed: Seed = 0,
     threads: Threads = None,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="CSV to write, a row for each chip; .png goes beside it. Default: PROFILE-FIELDS.csv in the run "
-            "(hardware-FIELDS.csv without --profile).",
-        ),
-    ] = None,
+    target: Out = None,
+    form: FormOption = "table",
+    force: Force = False,
 ) -> None:
     """Measure the accuracy over any fields of the hardware: --vary adc.bits=4,6,8 --vary age=0,1d,1y."""
-    check_suffix(target, ".csv")
     axes = read_space(vary)
 
     from ..analysis.hardware_sweep import hardware_sweep as measure
 
     use_threads(threads)
+    wanted = asked(context)
     on = subject(run, model, arg, weights, data, step, metric, test_subset)
+    name = file_name(Path(profile).stem if profile else "hardware", None, None, *axes, ranges)
+    path = claimed(target or on.folder / f"{name}{on.suffix}.json", wanted, force)
+    doing("measuring")
     result = measure(
         on.network,
         on.test,
@@ -105,21 +98,4 @@ def hardware_sweep(
         chips=chips,
         seed=seed,
     )
-    name = Path(profile).stem if profile else "hardware"
-    csv = target or on.folder / f"{name}-{'-'.join(axes)}{on.suffix}.csv"
-    result.save(csv)
-    picture = csv.with_suffix(".png")
-    draw(result, picture, (7, 4.2))
-    out().print(table(result))
-    note(f"written: {plain(csv)}, {plain(picture.name)}")
-
-
-def table(found: "HardwareSweep") -> Table:
-    """Return a row for each combination of values."""
-    caption = f"digital network: {found.digital:.4f}; profile {plain(found.profile)}"
-    result = Table(*numbers(*map(plain, found.axes), found.metric.title, "std", "chips"), caption=caption)
-    for row in found.summary().to_dict("records"):
-        values = (plain(row[key]) for key in found.axes)
-        std = "" if row["chips"] == 1 else f"{row['std']:.4f}"
-        result.add_row(*values, f"{row['mean']:.4f}", std, str(row["chips"]))
-    return result
+    kept(result, path, wanted, (7, 4.2), form)

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.table import Table
@@ -11,16 +11,17 @@ from rich.table import Table
 from .. import __version__
 from ..machine import installed, processor, usable_cores
 from .base import out, plain
+from .output import JsonOption
 
 LIBRARIES = ("torch", "numba", "triton", "brevitas", "numpy", "scipy")
 
 
 def info(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")] = False,
+    form: JsonOption = "table",
 ) -> None:
     """Show versions, processor, threads, GPU, and the kernel that [bold]auto[/] picks."""
     facts = gather()
-    if as_json:
+    if form == "json":
         typer.echo(json.dumps(facts, indent=2))
         return
 

@@ -8,6 +8,7 @@ import typer
 from ..ages import seconds
 from ..errors import ProfileError
 from ..profile import HardwareProfile
+from .base import doing
 from .values import MOST_THREADS
 
 if TYPE_CHECKING:
@@ -137,6 +138,16 @@ Age = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Decides all noise, and the chips.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="JSON to write; .csv and .png go beside it. Default: in the run's folder, named by the command and what "
+        "it was asked.",
+    ),
+]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")
 ]
@@ -192,10 +203,16 @@ def on_hardware(
 
     if any(analog_layers(network)):  # trained on other hardware
         network = to_digital(network)
+    doing("converting and calibrating")
     analog = convert(network, HardwareProfile.load(profile) if isinstance(profile, str) else profile)
     share = 99.9 if percentile is None else percentile
     calibrate(analog, batches, method_of(ranges, percentile), percentile=share, step=step)
     return analog
+
+
+def method_named(ranges: Ranges | None, percentile: float | None) -> str | None:
+    """Return a method of calibration as files are named by it; None of the default."""
+    return ranges if percentile is None else f"percentile{percentile:g}"
 
 
 def method_of(ranges: Ranges | None, percentile: float | None) -> Ranges:

@@ -1,9 +1,109 @@
-"""Files that commands write: pictures and tables."""
+"""Files that commands write: results, their pictures and tables; nothing is written over what was asked otherwise."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import typer
+
+from ..ages import text
+from ..errors import DataError
+from ..result import about, write_frame
 from ..storage.files import replaced, writable
+from ..tables import Form
+from .base import note, plain, present
+
+FormOption = Annotated[
+    Form,
+    typer.Option("--format", help="How the result is printed; json and csv have unrounded values and all columns."),
+]
+JsonOption = Annotated[Literal["table", "json"], typer.Option("--format", help="How it is printed.")]
+Force = Annotated[bool, typer.Option("--force", help="Write over a file that holds what was asked with other options.")]
+
+# What decides nothing of a result.
+_ASIDE = {"run", "target", "form", "force", "device", "threads", "picture"}
+
+
+def file_name(what: str, profile: str | None = None, ages: list[float] | None = None, *more: str | None) -> str:
+    """Return the name, without ending, of the file of a result: what it is, of which hardware, how old, how asked.
+
+    Examples
+    --------
+    >>> file_name("evaluation", "chips/mine.yaml", [0.0, 86400.0], "mse", None)
+    'evaluation-mine-0s-1d-mse'
+    """
+    parts = [what, *([Path(profile).stem] if profile else [])]
+    if ages and list(ages) != [0]:
+        parts += [text(age).replace(" ", "") for age in ages]
+    return "-".join([*parts, *filter(None, more)])
+
+
+def asked(context: typer.Context) -> dict[str, Any]:
+    """Return the options that decide a command's result and are not at their default, as JSON has them."""
+    found: dict[str, Any] = {}
+    for option in context.command.params:
+        name, value = str(option.name), context.params.get(str(option.name))
+        if name not in _ASIDE and value != option.default and value not in (None, [], ()):
+            found[name] = value if isinstance(value, bool | int | float) else _words(value)
+    return found
+
+
+def _words(value: Any) -> Any:
+    return [_words(one) for one in value] if isinstance(value, list | tuple) else str(value)
+
+
+def claimed(target: Path, asked: Mapping[str, Any], force: bool) -> Path:
+    """Return the JSON file of a result, whose name may have been given as .json, .csv or without ending.
+
+    Raises
+    ------
+    typer.BadParameter
+        The name ends otherwise.
+    DataError
+        It holds what was asked with other options, and `force` is not set.
+    """
+    if target.suffix not in (".json", ".csv", "") and not target.name.startswith("."):
+        raise typer.BadParameter(f"{target}: the name must end in .json (or .csv)", param_hint="--out")
+    path = target if target.suffix == ".json" else target.with_suffix(".json")
+    if force or not path.exists():
+        return path
+    remedy = "give another --out, or --force to write over it"
+    try:
+        before = about(path).get("asked")
+    except DataError as error:
+        raise DataError(f"{error}; {remedy}") from None
+    if before is None:
+        raise DataError(f"{path}: holds a result of another command or version; {remedy}")
+    other = [key for key in {**before, **asked} if before.get(key) != asked.get(key)]
+    if other:
+        said = ", ".join(f"{key} {_said(before, key)} (now {_said(asked, key)})" for key in other)
+        raise DataError(f"{path}: holds what was measured with {said}; {remedy}")
+    return path
+
+
+def _said(values: Mapping[str, Any], key: str) -> str:
+    found = values.get(key, "its default")
+    return " ".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
+def kept(result: Any, path: Path, asked: Mapping[str, Any], size: tuple[float, float], form: Form) -> None:
+    """Write a result as JSON, and beside it its frame as CSV and its picture, of so many inches; then print it.
+
+    Raises
+    ------
+    DataError
+        A file cannot be written.
+    """
+    result.save(path, {"asked": dict(asked)})
+    write_frame(result.to_frame(), path.with_suffix(".csv"))
+    draw(result, path.with_suffix(".png"), size)
+    present(result.table(), form)
+    written(path)
+
+
+def written(path: Path) -> None:
+    """Say which files a result is in."""
+    note(f"written: {plain(path)}, {plain(path.with_suffix('.csv').name)}, {plain(path.with_suffix('.png').name)}")
 
 
 def draw(result: Any, path: Path, size: tuple[float, float]) -> None:
@@ -32,15 +132,3 @@ def write_picture(figure: Any, path: Path) -> None:
     kind = path.suffix[1:].lower()
     with writable(path), replaced(path) as aside:
         figure.savefig(aside, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind))
-
-
-def write_table(frame: Any, path: Path, numbers: str | None = "%.6g") -> None:
-    """Write a pandas frame as CSV, numbers in this format (None: unrounded); aside, then renamed.
-
-    Raises
-    ------
-    DataError
-        The file cannot be written.
-    """
-    with writable(path), replaced(path) as aside:
-        frame.to_csv(aside, index=False, float_format=numbers)

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from ..errors import DataError
-from .base import EXIT_CODES, note, out, plain
-from .curves import check_picture, draw, save_table, table
+from ..result import write_frame
+from .base import EXIT_CODES, note, plain, present
+from .curves import check_picture, draw
+from .output import FormOption
 
 EPILOG = (
     "[bold]Examples:[/]\n\n"
@@ -42,9 +44,11 @@ def plot(
         typer.Option(metavar="NAME", help="Name of a curve, in the order of the files (default: its run's name)."),
     ] = None,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title of the picture.")] = None,
+    form: FormOption = "table",
 ) -> None:
     """Draw robustness curves in one picture, µ marked, and print one table."""
     from ..robustness.curve import RobustnessCurve
+    from ..robustness.curve_table import curves_table
 
     files = [sweep_file(path) for path in sweeps]
     if label and len(label) != len(files):
@@ -58,9 +62,10 @@ def plot(
     curves = dict(zip(unique(label or [name(path) for path in files]), loaded))
     if picture is not None:
         draw(curves, picture, title)
+    table = curves_table(curves)
     if results is not None:
-        save_table(curves, results)
-    out().print(table(curves))
+        write_frame(table.frame(), results, "%.5g")
+    present(table, form)
     for file in filter(None, (picture, results)):
         note(f"written: {plain(file)}")
 

@@ -1,7 +1,5 @@
 """`analogsim profile`: hardware profiles, shipped and from files."""
 
-import csv
-import io
 import json
 import re
 import sys
@@ -10,23 +8,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 import yaml
-from rich.table import Table
 
 from ..errors import ProfileError
 from ..profile import HardwareProfile, presets
-from ..profile.compare import Row
 from ..profile.compare import compare as side_by_side
 from ..profile.hardware import text_of
 from ..profile.peers import aihwkit, crosssim
 from ..profile.template import SCHEMA_FILE, template
 from ..storage.files import replaced, writable
+from ..tables import Column, Table
 from ..terminal.text import printable
-from .base import EXIT_CODES, USER_ERROR, Program, fail, note, out, plain
+from .base import EXIT_CODES, USER_ERROR, Program, fail, note, out, plain, present, say
 from .curves import check_picture
-from .output import write_picture
+from .output import FormOption, write_picture
 
 Named = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped profile's name, or a YAML or JSON file.")]
-Format = Literal["table", "markdown", "csv", "json"]
 
 app = Program(
     no_args_is_help=True,
@@ -37,30 +33,28 @@ app = Program(
 
 
 @app.command("list", epilog="[bold]Example:[/] analogsim profile list")
-def list_() -> None:
+def list_(form: FormOption = "table") -> None:
     """Name the shipped profiles, with a line on each."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", style="bold")
-    table.add_column("description")
+    rows = []
     for name in presets():
         # Up to the first colon, title or end of a sentence, which "M. Le Gallo" has none of.
         text = HardwareProfile.load(name).description
         first = re.split(r':\s|, "|(?<=[a-z0-9)%])\. (?=[A-Z0-9(])', text)[0].rstrip(".")
         if first.count("(") > first.count(")"):
             first = first[: first.rindex(" (")]
-        table.add_row(name, plain(first + "."))
-    out().print(table)
+        rows.append((name, first + "."))
+    present(Table((Column("name", number=False), Column("description", number=False, wrap=True)), tuple(rows)), form)
 
 
 @app.command(epilog="[bold]Examples:[/] analogsim profile show pcm · analogsim profile show mine.yaml --full")
 def show(
     name: Named,
     full: Annotated[bool, typer.Option("--full", help="Every field, also those at their default.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Every field, as JSON.")] = False,
+    form: Annotated[Literal["yaml", "json"], typer.Option("--format", help="json: every field.")] = "yaml",
 ) -> None:
     """Print a profile as it is written, with the comments that say where its numbers come from."""
     profile = HardwareProfile.load(name)
-    if as_json:
+    if form == "json":
         typer.echo(json.dumps(profile.model_dump(), indent=2))
         return
     text = None if full else _written(name)
@@ -110,7 +104,7 @@ def new(
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="NAME|FILE...", help="Two or more profiles.")],
     everything: Annotated[bool, typer.Option("--all", help="Also fields in which they agree.")] = False,
-    form: Annotated[Format, typer.Option("--format", help="How it is printed.")] = "table",
+    form: FormOption = "table",
 ) -> None:
     """Show profiles side by side: the fields in which they differ, each with its unit."""
     if len(names) < 2:
@@ -119,31 +113,14 @@ def compare(
     if form == "json":
         found = [{"field": row.field, "unit": row.unit, "values": dict(zip(names, row.values))} for row in rows]
         typer.echo(json.dumps(found, indent=2))
-    elif form == "table":
-        table = Table("field", "unit", *map(plain, names), box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*map(plain, _cells(row)))
-        out().print(table)
-    else:
-        typer.echo(_lines([["field", "unit", *names], *map(_cells, rows)], form))
-
-
-def _cells(row: Row) -> list[str]:
-    return [row.field, row.unit, *map(_shown, row.values)]
+        return
+    columns = [Column(name, number=False) for name in ("field", "unit")]
+    columns += [Column(name, number=False, title=name, wrap=True) for name in names]
+    present(Table(tuple(columns), tuple((row.field, row.unit, *map(_shown, row.values)) for row in rows)), form)
 
 
 def _shown(value: Any) -> str:
     return yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=10**6).strip()[1:-1]
-
-
-def _lines(cells: list[list[str]], form: Format) -> str:
-    cells = [[printable(cell) for cell in row] for row in cells]
-    if form == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(cells)
-        return text.getvalue().rstrip()
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
-    return "\n".join([lines[0], "| " + " | ".join("---" for _ in cells[0]) + " |", *lines[1:]])
 
 
 @app.command(
@@ -181,7 +158,7 @@ def import_(
     else:
         _write(target, text)
     for line in found.lost:
-        note(f"[yellow]not carried over:[/] {plain(line)}")
+        say(f"[yellow]not carried over:[/] {plain(line)}")
 
 
 @app.command(

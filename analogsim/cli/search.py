@@ -6,12 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from ..errors import DataError, SearchError
-from .base import EXIT_CODES, note, numbers, out, plain
-from .options import Arg, Calibration, Data, MetricName, Model, RunPath, StepPath, Threads, WeightsFile, hardware_of
-from .output import draw, write_table
+from ..result import write_frame
+from ..storage.files import writable
+from .base import EXIT_CODES, doing, note, plain, present, say
+from .options import (
+    Age,
+    Arg,
+    Calibration,
+    Data,
+    MetricName,
+    Model,
+    RunPath,
+    StepPath,
+    Threads,
+    WeightsFile,
+    hardware_of,
+)
+from .output import FormOption, draw
 from .subject import subject
 from .values import use_threads
 
@@ -74,7 +87,8 @@ def search(
     weights: WeightsFile = None,
     step: StepPath = None,
     metric: MetricName = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides noise, chips and proposals.")] = 0,
+    age: Age = 0.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Decides noise, chips and proposals.")] = 0,
     threads: Threads = None,
     target: Annotated[
         Path | None,
@@ -82,9 +96,13 @@ def search(
             "--out",
             "-o",
             metavar="FOLDER",
-            help="Gets search.journal, designs.csv, pareto.png, best.yaml. Default: search in the run.",
+            help="Gets search.journal, designs.json, designs.csv, pareto.png, best.yaml. Default: search in the run.",
         ),
     ] = None,
+    form: FormOption = "table",
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin anew where the folder holds a search with other options.")
+    ] = False,
 ) -> None:
     """Find the cheapest hardware (converter bits, tile rows, ranges) on which the network stays accurate."""
     from ..analysis.search import design_search
@@ -98,6 +116,11 @@ def search(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}") from None
+    journal = folder / "search.journal"
+    if force:
+        with writable(journal):
+            journal.unlink(missing_ok=True)
+    doing("measuring")
     result = design_search(
         on.network,
         on.test,
@@ -110,30 +133,20 @@ def search(
         trials=trials,
         repeats=repeats,
         seed=seed,
-        storage=folder / "search.journal",
+        age=age,
+        storage=journal,
     )
-    write_table(result.to_frame(), folder / "designs.csv")
+    result.save(folder / "designs.json")
+    write_frame(result.to_frame(), folder / "designs.csv")
     draw(result, folder / "pareto.png", (8, 4.6))
     if result.best is not None:
         write_profile(result, folder / "best.yaml")
-    out().print(table(result))
+    present(result.table(), form)
     if result.best is None:
-        show = result.metric.text
-        note(f"[yellow]no design keeps within {drop:g} of {show(result.accuracy)}[/]: allow more, or search wider")
+        digital = result.metric.text(result.accuracy)
+        say(f"[yellow]no design keeps within {drop:g} of {digital}[/]: allow more, or search wider")
     best = "" if result.best is None else "best.yaml, "
-    note(f"written: {plain(folder)}: {best}designs.csv, pareto.png, search.journal")
-
-
-def table(search: "DesignSearch") -> Table:
-    """Return the Pareto front by rising cost, the cheapest allowed design marked."""
-    titles = *map(plain, search.designs[0].values), plain(search.objective.replace("_", " ")), search.metric.title
-    caption = f"digital network: {search.accuracy:.4f}; {len(search.designs)} designs; ✓ the one to take"
-    result = Table("", *numbers(*titles), caption=caption)
-    for design in search.pareto:
-        mark = "✓" if design is search.best else ""
-        values = (plain(value) for value in design.values.values())
-        result.add_row(mark, *values, f"{design.cost:,.6g}", f"{design.accuracy:.4f}")
-    return result
+    note(f"written: {plain(folder)}: {best}designs.json, designs.csv, pareto.png, search.journal")
 
 
 def read_space(items: Sequence[str]) -> dict[str, list[Any]]:

@@ -1,13 +1,9 @@
 """`analogsim sensitivity`: which layers of a trained network suffer most from the hardware."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
 import typer
-from rich.table import Column, Table
 
 from ..profile import HardwareProfile
-from .base import EXIT_CODES, note, numbers, out, plain
+from .base import EXIT_CODES, doing
 from .options import (
     Age,
     Arg,
@@ -16,6 +12,7 @@ from .options import (
     Data,
     MetricName,
     Model,
+    Out,
     Profile,
     RangesOption,
     RunPath,
@@ -24,16 +21,12 @@ from .options import (
     TestSubset,
     Threads,
     WeightsFile,
-    check_suffix,
     method_of,
     own_profile,
 )
-from .output import draw, write_table
+from .output import Force, FormOption, asked, claimed, file_name, kept
 from .subject import subject
 from .values import use_threads
-
-if TYPE_CHECKING:
-    from ..analysis.sensitivity import Sensitivity
 
 EPILOG = (
     "[bold]How to read it:[/] 'alone' is the accuracy (or --metric) with this layer on hardware and all others "
@@ -48,6 +41,7 @@ EPILOG = (
 
 
 def sensitivity(
+    context: typer.Context,
     run: RunPath = None,
     profile: Profile = None,
     chips: Chips = 3,
@@ -63,24 +57,20 @@ def sensitivity(
     metric: MetricName = None,
     seed: Seed = 0,
     threads: Threads = None,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="CSV to write; .png goes beside it. Default: sensitivity-PROFILE.csv in the run.",
-        ),
-    ] = None,
+    target: Out = None,
+    form: FormOption = "table",
+    force: Force = False,
 ) -> None:
     """Say which layers suffer most from the hardware: each alone on it, and all but each."""
-    check_suffix(target, ".csv")
-
     from ..analysis.sensitivity import sensitivity as measure
 
     use_threads(threads)
+    wanted = asked(context)
     on = subject(run, model, arg, weights, data, step, metric, test_subset)
     hardware = own_profile(on.network) if profile is None else HardwareProfile.load(profile)
+    name = file_name("sensitivity", profile, [age], ranges)
+    path = claimed(target or on.folder / f"{name}{on.suffix}.json", wanted, force)
+    doing("measuring")
     result = measure(
         on.network,
         hardware,
@@ -92,23 +82,4 @@ def sensitivity(
         age=age,
         seed=seed,
     )
-    csv = target or on.folder / f"sensitivity{f'-{Path(profile).stem}' if profile else ''}{on.suffix}.csv"
-    write_table(result.to_frame(), csv)
-    picture = csv.with_suffix(".png")
-    draw(result, picture, (8, 1.6 + 0.28 * len(result.layers)))
-    out().print(table(result))
-    note(f"written: {plain(csv)}, {plain(picture.name)}")
-
-
-def table(found: "Sensitivity") -> Table:
-    """Return a row a layer, the one to keep digital first."""
-    mean = sum(found.whole) / len(found.whole)
-    caption = (
-        f"digital {found.digital:.4f}; all on {plain(found.profile)} {mean:.4f} (mean of {len(found.whole)} chips)"
-    )
-    columns = numbers("share", "alone", "others", "lost alone", "gained digital")
-    result = Table(Column("layer", no_wrap=True), *columns, caption=caption)
-    for row in found.to_frame().to_dict("records"):
-        values = (row[key] for key in ("alone", "others", "lost_alone", "gained_digital"))
-        result.add_row(plain(row["layer"]), f"{row['share']:.1%}", *(f"{value:.4f}" for value in values))
-    return result
+    kept(result, path, wanted, (8, 1.6 + 0.28 * len(result.layers)), form)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from ..errors import StudyError
+from ..tables import Column, Table
 from ..terminal.text import text
-from .base import EXIT_CODES, USER_ERROR, Program, note, numbers, out, plain
+from .base import EXIT_CODES, USER_ERROR, Program, note, out, plain, present, say
 from .options import Device
+from .output import FormOption, JsonOption
 
 if TYPE_CHECKING:
     from ..study.grid import Entry
@@ -92,6 +93,7 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    form: FormOption = "table",
 ) -> None:
     """Run what is not finished of a study; Ctrl-C ends it, and the same command goes on."""
     from ..study.file import load_study
@@ -103,7 +105,7 @@ def run(
         entries, jobs = study.expand()
         store = Store(folder)
         states = Counter(store.state(job) for job in jobs)
-        out().print(_jobs_table(entries, store))
+        present(_jobs_table(entries, store), form)
         epochs = sum(job.train.epochs for job in jobs.values())
         note(f"{plain(study.name)}: {len(jobs)} jobs ({_counts(states)}), {epochs:,} epochs in all; nothing was done")
         return
@@ -131,17 +133,17 @@ def run(
     except KeyboardInterrupt as stop:
         stop.add_note(f"; the same command goes on from there ({folder})")
         raise
-    out().print(_summary_table(summarise(folder)))
+    present(_summary_table(summarise(folder)), form)
     note(f"{_counts(counts)}; results: {plain(folder / 'results.csv')}; next: analogsim study report {plain(folder)}")
     if counts["failed"]:
-        note(f"why: analogsim study status {plain(folder)}; again: --retry-failed")
+        say(f"why: analogsim study status {plain(folder)}; again: --retry-failed")
         raise typer.Exit(USER_ERROR)
 
 
-@app.command(epilog="[bold]Example:[/] analogsim study status runs/lenet5 --json | jq .counts")
+@app.command(epilog="[bold]Example:[/] analogsim study status runs/lenet5 --format json | jq .counts")
 def status(
     folder: Directory,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")] = False,
+    form: JsonOption = "table",
 ) -> None:
     """Say how far a study is, and why what failed did."""
     from ..study.store import Store
@@ -152,7 +154,7 @@ def status(
     states = {job: store.state(job) for job in jobs}
     counts = Counter(states.values())
     failed = {job: store.error(job) for job, state in states.items() if state == "failed"}
-    if as_json:
+    if form == "json":
         facts: dict[str, Any] = {"study": study.name, "at_work": store.busy(), "jobs": len(jobs)}
         typer.echo(json.dumps(facts | {"counts": dict(counts), "states": states, "failed": failed}, indent=2))
         return
@@ -166,22 +168,22 @@ def status(
 
 
 @app.command("list", epilog="[bold]Example:[/] analogsim study list runs/lenet5")
-def list_jobs(folder: Directory) -> None:
+def list_jobs(folder: Directory, form: FormOption = "table") -> None:
     """List a study's jobs: identity, network, method, seed, and how far each is."""
     from ..study.store import Store
 
     store = Store(folder)
-    out().print(_jobs_table(store.plan(), store))
+    present(_jobs_table(store.plan(), store), form)
 
 
 @app.command(epilog="[bold]Example:[/] analogsim study report runs/lenet5 && xdg-open runs/lenet5/report.html")
-def report(folder: Directory) -> None:
+def report(folder: Directory, form: FormOption = "table") -> None:
     """Write report.html, one page that needs no network, and figures/*.png and *.svg into a study's directory."""
     from ..study.report import write_report
     from ..study.results import summarise
 
     files = write_report(folder)
-    out().print(_summary_table(summarise(folder)))
+    present(_summary_table(summarise(folder)), form)
     note(f"written: {', '.join(plain(file) for file in files)}")
 
 
@@ -217,28 +219,34 @@ def _counts(states: Counter[str]) -> str:
 
 
 def _jobs_table(entries: Iterable["Entry"], store: "Store") -> Table:
-
-    result = Table("job", "network", "method", *numbers("seed"), "state", *numbers("epochs"))
+    columns = (
+        *(Column(name, number=False) for name in ("job", "network", "method")),
+        Column("seed"),
+        Column("state", number=False, style=lambda state: COLORS.get(state, "dim")),
+        Column("epochs", row=lambda row: f"{row['epochs']}/{row['of']}"),
+        Column("of", screen=False),
+    )
+    rows = []
     for entry in entries:
         state = store.state(entry.job)
         done = entry.epochs if state in ("finished", "collapsed") else min(store.epochs(entry.job), entry.epochs)
-        shown = f"[{COLORS.get(state, 'dim')}]{plain(state)}[/]"
-        method = plain(", ".join(filter(None, (entry.method, entry.variant))))
-        result.add_row(plain(entry.job), plain(entry.model), method, str(entry.seed), shown, f"{done}/{entry.epochs}")
-    return result
+        method = ", ".join(filter(None, (entry.method, entry.variant)))
+        rows.append((entry.job, entry.model, method, entry.seed, state, done, entry.epochs))
+    return Table(columns, tuple(rows))
 
 
 def _summary_table(frame: Any) -> Table:
+    from ..robustness.curve_table import FITTED
 
-    from ..robustness.midpoint import crossing_text, midpoint_texts
-
-    columns = numbers("seeds", "peak", "noise-free", "µ", "95 % interval", "half height")
-    result = Table("network", "method", *columns, "flags")
+    columns = (
+        *(Column(name, number=False) for name in ("network", "method")),
+        Column("seeds", row=lambda row: f"{row['seeds']}/{row['of']}"),
+        Column("of", screen=False),
+        *FITTED,
+    )
+    names = [one.name for one in FITTED]
+    rows = []
     for row in frame.to_dict("records"):
-        method = plain(", ".join(filter(None, (row["method"], row["variant"]))))
-        peaks = ["-" if row[name] != row[name] else f"{row[name]:.3f}" for name in ("peak", "noise_free")]
-        midpoint, interval = midpoint_texts(row["midpoint"], row["ci_low"], row["ci_high"])
-        seeds, half = f"{row['trainings']}/{row['of']}", crossing_text(row["crossing"])
-        flags = f"[yellow]{plain(row['flags'])}[/]"
-        result.add_row(plain(row["model"]), method, seeds, *peaks, midpoint, interval, half, flags)
-    return result
+        method = ", ".join(filter(None, (row["method"], row["variant"])))
+        rows.append((row["model"], method, row["trainings"], row["of"], *(row.get(name) for name in names)))
+    return Table(columns, tuple(rows))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..errors import AnalogSimError, CheckpointError, DataError
-from .base import note, plain
+from .base import doing, note, plain
 from .run_file import Run, weights_file
 from .values import key_values
 
@@ -131,6 +131,7 @@ def subject(
         option = "--weights" if weights else "--arg"
         raise typer.BadParameter("a run has its own: leave out the run, or this", param_hint=option)
     _seed()
+    doing(f"loading {run or model}")
     if run is None:
         network, about = _own_network(model or "", args, weights)
         folder = Path("runs") / (model or "").replace(":", "-")

@@ -1,7 +1,6 @@
 """`analogsim sweep`: one trained network over a noise grid, and its midpoint noise level µ."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,9 +8,10 @@ import typer
 from ..errors import FitError
 from ..machine import choose_device
 from ..quantities import quantity_named
+from ..result import write_frame
 from ..storage.files import writable
-from .base import EXIT_CODES, note, out, plain
-from .curves import draw, table
+from .base import EXIT_CODES, doing, present
+from .curves import draw
 from .options import (
     Age,
     Arg,
@@ -20,20 +20,22 @@ from .options import (
     Device,
     MetricName,
     Model,
+    Out,
     Percentile,
     RangesOption,
     RunPath,
+    Seed,
     StepPath,
     TestSubset,
     Threads,
     WeightsFile,
     check_ranges,
-    check_suffix,
+    method_named,
     method_of,
     on_hardware,
     own_profile,
 )
-from .output import write_table
+from .output import Force, FormOption, asked, claimed, file_name, written
 from .subject import subject
 from .values import sigma_grid, use_threads
 
@@ -59,6 +61,7 @@ def _named(quantity: str | None) -> str | None:
 
 
 def sweep(
+    context: typer.Context,
     run: RunPath = None,
     sigmas: Annotated[
         str,
@@ -104,18 +107,12 @@ def sweep(
     weights: WeightsFile = None,
     step: StepPath = None,
     metric: MetricName = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides all noise, and the chip.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="JSON to write; .csv and .png go beside it. Default: sweep.json in the run.",
-        ),
-    ] = None,
+    target: Out = None,
+    form: FormOption = "table",
+    force: Force = False,
 ) -> None:
     """Measure a trained network's accuracy (or --metric) over a grid of noise, and its midpoint noise level µ."""
     grid = sigma_grid(sigmas)
@@ -126,12 +123,15 @@ def sweep(
     what = quantity_named(quantity or ("noise.output" if on_chips else "activations"))
     if what.startswith("noise.") and not on_chips:
         raise typer.BadParameter(f"{what} is a field of the hardware: give --profile too", param_hint="--quantity")
-    stem = target or on.folder / default_name(what, profile, batch_norm, on.suffix)
-    check_suffix(stem, ".json")
+    wanted = asked(context)
+    more = method_named(ranges, percentile), "batch-norm" if batch_norm else None
+    name = file_name("sweep", profile, [age], None if what == "activations" else what, *more)
+    path = claimed(target or on.folder / f"{name}{on.suffix}.json", wanted, force)
 
     from ..batches import BATCH
     from ..machine import provenance
     from ..program import at_time, program
+    from ..robustness.curve_table import curves_table
     from ..robustness.sweep import noise_sweep
 
     use_threads(threads)
@@ -144,6 +144,7 @@ def sweep(
         if profile is not None or not on.has_chip or age:
             at_time(network, age)
     statistics = on.sample(batch_norm, BATCH) if batch_norm else None
+    doing("measuring")
     curve = noise_sweep(
         network,
         on.test,
@@ -161,20 +162,12 @@ def sweep(
         measured |= {"profile": own_profile(network).model_dump(mode="json"), "age": age}
     if profile is not None:
         measured |= {"ranges": method_of(ranges, percentile), "percentile": percentile, "calibration": calibration}
-    curve = replace(curve, about=curve.about | measured | provenance(where))
+    curve = replace(curve, about=curve.about | measured | provenance(where) | {"asked": wanted})
 
-    with writable(stem):
-        curve.save(stem)
-    csv, picture = stem.with_name(stem.stem + ".csv"), stem.with_name(stem.stem + ".png")
-    write_table(curve.to_frame(), csv, numbers=None)
-    name = on.folder.resolve().name
-    draw({name: curve}, picture)
-    out().print(table({name: curve}))
-    note(f"written: {plain(stem)}, {plain(csv.name)}, {plain(picture.name)}")
-
-
-def default_name(quantity: str, profile: str | None, batch_norm: int = 0, suffix: str = "") -> str:
-    """Return the file's name: sweep.json for noise on activations; others say what they are."""
-    hardware = "" if profile is None else f"-{Path(profile).stem}"
-    what = "" if quantity == "activations" else f"-{quantity}"
-    return f"sweep{hardware}{what}{'-batch-norm' if batch_norm else ''}{suffix}.json"
+    with writable(path):
+        curve.save(path)
+    write_frame(curve.to_frame(), path.with_suffix(".csv"), numbers=None)
+    curves = {on.folder.resolve().name: curve}
+    draw(curves, path.with_suffix(".png"))
+    present(curves_table(curves), form)
+    written(path)

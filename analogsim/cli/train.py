@@ -12,7 +12,7 @@ from ..errors import CheckpointError, DataError
 from ..machine import choose_device
 from ..profile import HardwareProfile
 from ..storage.files import lock
-from .base import COLLAPSED, EXIT_CODES, note, out, plain
+from .base import COLLAPSED, EXIT_CODES, note, out, plain, say
 from .options import Device, Percentile, RangesOption, TestSubset, Threads, check_ranges, method_of, on_hardware
 from .run_file import ABOUT, WEIGHTS, Hardware, Run, weights_file
 from .values import key_values, use_threads
@@ -206,7 +206,7 @@ def report(run: Run) -> None:
     how = "without noise" if run.hardware is None else f"on {run.hardware.profile['name']}, one chip"
     out().print(f"test accuracy {run.test_accuracy:.4f} ({plain(run.label)}, {plain(how)})")
     if run.status == "collapsed":
-        note("[bold red]collapsed:[/] no better than guessing; try a lower --lr or --sigma, or --ramp-epochs")
+        say("[bold red]collapsed:[/] no better than guessing; try a lower --lr or --sigma, or --ramp-epochs")
         raise typer.Exit(COLLAPSED)
 
 

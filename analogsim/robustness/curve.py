@@ -18,7 +18,9 @@ from ..quantities import BEFORE, QUANTITIES, quantity_named
 from ..storage.files import write_json
 from ..storage.kept import Record, read_kept, sealed
 from ..value import explain, short
-from .measure import ACCURACY, MEASURES, Measure, as_measure
+from .curve_table import curves_table
+from .measure import ACCURACY, Measure, as_measure
+from .measure_file import Finite, MeasureFile
 from .midpoint import VERSION, Array, MidpointFit, fit_midpoint
 
 if TYPE_CHECKING:
@@ -28,31 +30,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's, told apart also by the colour-blind.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 SCHEMA = 1
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class MeasureFile(Record):
-    """What the values of a curve are, where they are no accuracies; see `Measure`."""
-
-    name: Annotated[str, Field(min_length=1)]
-    higher_is_better: bool
-    logarithmic: bool
-    share: bool
-    counts: bool
-    perfect: Finite | None
-    unit: str
-
-    @classmethod
-    def of(cls, measure: Measure) -> dict[str, Any]:
-        """Return a measure as its fields."""
-        return {name: getattr(measure, name) for name in cls.model_fields}
-
-    def measure(self) -> Measure:
-        """Return the measure; what computes it is not kept."""
-        known = MEASURES.get(self.name)
-        return known if known and self.of(known) == self.model_dump() else Measure(**self.model_dump())
 
 
 class CurveFile(Record):
@@ -278,6 +255,9 @@ class RobustnessCurve:
     def __repr__(self) -> str:
         return f"<RobustnessCurve {len(self.sigmas)} σ × {self.values.shape[1]} repeats, {self}>"
 
+    def _repr_html_(self) -> str:
+        return curves_table({self.metric.title: self}).html()
+
     def against(self, baseline: "RobustnessCurve | MidpointFit | tuple[float, float]") -> Self:
         """Return this curve judged beside the floating-point baseline's: flagged `brittle` where it deserves that.
 
@@ -377,7 +357,8 @@ class RobustnessCurve:
             import matplotlib.pyplot as plt
 
             ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
-        ax.set_xscale("log")
+        if self.sigmas[-1] > 0:
+            ax.set_xscale("log")
         if self.metric.logarithmic:
             ax.set_yscale("log")
         (line,) = ax.plot(self.sigmas, self.mean, "o", markersize=5, color=color, zorder=3)

@@ -58,7 +58,8 @@ def noise_sweep(
         Test data. Batches are pairs (inputs, labels), called as model(inputs), or mappings, called as model(**batch),
         whose `labels` or `label` are taken out as the target. Or all inputs (N, …) and labels (N, …).
     sigmas : array
-        Finite, not negative; unit of the quantity. 0 is the noise-free evaluation, which is made in any case.
+        Finite, not negative; unit of the quantity. 0 is the noise-free evaluation, which is made in any case; alone it
+        is all that is done.
     repeats : int
         Evaluations at each σ.
     quantity : {"activations", "weights", "noise.output", "noise.read", "noise.multiplicative"}
@@ -198,13 +199,13 @@ def accuracy(model: nn.Module, batches: Iterable[Labelled]) -> float:
 
 
 def _grid(sigmas: ArrayLike, repeats: int) -> np.ndarray:
-    """Return the positive σ, ascending, each once."""
+    """Return the positive σ, ascending, each once; 0 where there is no other."""
     grid = np.unique(np.asarray(sigmas, dtype=float))
-    if not np.isfinite(grid).all() or (grid < 0).any() or not (grid > 0).any():
-        raise FitError(f"sigmas: finite and not negative, at least one above 0, is needed, got {grid.tolist()}")
+    if not grid.size or not np.isfinite(grid).all() or (grid < 0).any():
+        raise FitError(f"sigmas: finite numbers that are not negative are needed, got {grid.tolist()}")
     if repeats < 1:
         raise FitError(f"repeats: at least 1 is needed, got {repeats}")
-    return grid[grid > 0]
+    return grid[grid > 0] if grid[-1] else grid
 
 
 def _prepared(model: nn.Module, quantity: Quantity, device: torch.device | str | None) -> nn.Module:

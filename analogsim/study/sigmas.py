@@ -11,7 +11,7 @@ def read_sigmas(text: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        It is none of these, or makes no positive finite number.
+        It is none of these, or a number is negative or not finite.
     """
     called = re.fullmatch(r"\s*(logspace|geomspace|linspace)\s*\((.*)\)\s*", text)
     try:
@@ -23,7 +23,7 @@ def read_sigmas(text: str) -> np.ndarray:
             with np.errstate(all="ignore"):
                 values = getattr(np, called[1])(start, stop, int(count)).tolist()
         grid = np.array(values)
-        if not np.isfinite(grid).all() or (grid < 0).any() or not (grid > 0).any():
+        if not np.isfinite(grid).all() or (grid < 0).any():
             raise ValueError
     except (ValueError, OverflowError):
         raise ValueError(

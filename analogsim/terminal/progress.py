@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from operator import length_hint
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .text import printable
 
 T = TypeVar("T")
+QUIET = ContextVar("QUIET", default=False)
+"""Whether the person asked for no progress (-q); a caller's own `progress=` decides besides."""
 
 
 class Terminal(Console):
@@ -36,7 +39,7 @@ def bar(show: bool = True, remaining: bool = True) -> Progress:
         TimeElapsedColumn(),
         *([TimeRemainingColumn()] * remaining),
         console=Terminal(stderr=True),
-        disable=not (show and sys.stderr.isatty()),
+        disable=QUIET.get() or not (show and sys.stderr.isatty()),
     )
 
 

@@ -1,6 +1,5 @@
 """The noise budget: its prediction against simulation on real data, its moments against sampling, refusals."""
 
-import json
 import math
 
 import numpy as np
@@ -219,10 +218,12 @@ def test_frame_file_and_picture(lenet, tmp_path):
     budget = noise_budget(analog, test_x[:100])
     frame = budget.to_frame()
     assert list(frame["layer"]) == [layer.name for layer in budget.layers]
-    assert set(STAGES) <= set(frame.columns)
+    for stage in STAGES:
+        squares = [layer.stages[stage] for layer in budget.layers]
+        np.testing.assert_allclose(frame[stage] ** 2, squares, rtol=1e-12, atol=1e-300)
+        assert list(frame[f"{stage}_square"]) == squares
     budget.save(tmp_path / "budget.json")
-    stored = json.loads((tmp_path / "budget.json").read_text())
-    assert stored["layers"][2]["adc_rounding"] == budget.layers[2].stages["adc_rounding"]
+    assert type(budget).load(tmp_path / "budget.json") == budget
     axes = budget.plot()
     heights = np.zeros(len(budget.layers))
     for bars in axes.containers:

@@ -131,12 +131,13 @@ def test_an_evaluation_of_a_loss_is_shown_drawn_and_written(tmp_path):
     assert all(mean > found.digital for mean in found.mean)
     found.save(tmp_path / "evaluation.csv")
     frame = pd.read_csv(tmp_path / "evaluation.csv")
-    assert list(frame) == ["age", "chip", "value"]
+    assert list(frame) == ["age_s", "chip", "value"]
     assert frame.value.tolist() == pytest.approx([value for row in found.values for value in row])
-    assert found.summary().worst.tolist() == [max(row) for row in found.values]
-    assert found.summary().lost.tolist() == pytest.approx([mean - found.digital for mean in found.mean])
-    assert "perplexity on ageing, 2 chips, 300 samples" in str(found)
-    assert "1 h: " in str(found)
+    table = found.table().frame()
+    assert table.worst.tolist() == [max(row) for row in found.values]
+    assert table.lost.tolist() == pytest.approx([mean - found.digital for mean in found.mean])
+    assert "ageing; 300 samples" in str(found)
+    assert [line.split()[:2] for line in str(found).splitlines()[2:4]] == [["0", "s"], ["1", "h"]]
     assert "<table" in found._repr_html_()
     axes = found.plot(Figure().subplots())
     assert (axes.get_ylabel(), axes.get_yscale()) == ("perplexity", "log")

@@ -95,7 +95,7 @@ def test_exact_hardware_costs_nothing_and_the_network_is_left_alone(net, data):
     frame = found.to_frame()
     assert frame["share"].sum() == pytest.approx(1)
     assert (frame["lost_alone"] == 0).all()
-    assert "digital 1.0000" in str(found)
+    assert "digital 1; all on exact 1" in str(found)
     assert "<table" in found._repr_html_()
 
 
@@ -131,7 +131,7 @@ def test_every_combination_is_what_it_says(net, data):
     # More tiles, more noise.
     by_rows = frame[(frame["noise.output"] == 0.3) & (frame["age"] == "0")].groupby("tile.rows")["value"].mean()
     assert by_rows[16] > by_rows[4]
-    assert len(found.summary()) == 8
+    assert len(found.table().frame()) == 8
     assert found.digital == 1.0
 
 

@@ -130,7 +130,7 @@ def test_completion_is_offered(monkeypatch):
 
 
 def test_info():
-    facts = json.loads(done("info", "--json").stdout)
+    facts = json.loads(done("info", "--format", "json").stdout)
     assert facts["versions"]["torch"] == torch.__version__
     assert {"analogsim", "python", "numba", "brevitas", "numpy", "scipy"} < set(facts["versions"])
     assert facts["backends"]["reference"] is None
@@ -150,7 +150,7 @@ def test_profile_list_and_show():
     listed = done("profile", "list").stdout
     assert all(name in listed for name in presets())
     assert listed.count("(") == listed.count(")"), "a description is cut in the middle of a sentence"
-    shown = json.loads(done("profile", "show", "8bit", "--json").stdout)
+    shown = json.loads(done("profile", "show", "8bit", "--format", "json").stdout)
     assert HardwareProfile(**shown) == HardwareProfile.load("8bit")
 
 
@@ -420,7 +420,7 @@ def test_sweep_on_hardware(run, tmp_path):
     assert curve.mean[0] > 0.5 > curve.mean[-1]
     is_picture(run / "sweep-8bit-noise.output.png")
     done("sweep", run, "--profile", "8bit", "--quantity", "activations", "--percentile", "99.9", *options)
-    assert RobustnessCurve.load(run / "sweep-8bit.json").quantity == "activations"
+    assert RobustnessCurve.load(run / "sweep-8bit-percentile99.9.json").quantity == "activations"
 
 
 def test_a_curve_s_file_says_how_it_was_measured(run, swept, tmp_path):
@@ -485,7 +485,7 @@ def test_sigma_grid(text, values):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nan", "-1,2", "0", "logspace(1,2)", "logspace(0,400,3)", "range(3)", "linspace(1,2,0)"]
+    "text", ["", "nan", "-1,2", "logspace(1,2)", "logspace(0,400,3)", "range(3)", "linspace(1,2,0)"]
 )
 def test_impossible_sigma_grids(text, run):
     result = call("sweep", run, "--sigmas", text)
@@ -504,7 +504,7 @@ def test_plot_one_picture_and_one_table(swept, tmp_path):
     shifted.save(weak / "sweep.json")
     result = done("plot", swept.parent, weak, "--baseline", swept, "--out", tmp_path / "new" / "two.png")
     is_picture(tmp_path / "new" / "two.png")
-    rows = {line.split("│")[1].strip(): line for line in result.stdout.splitlines() if line.startswith("│")}
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()[2:]}
     assert set(rows) == {"plain", "weak"}
     assert "brittle" in rows["weak"]
     assert "brittle" not in rows["plain"]

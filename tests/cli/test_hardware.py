@@ -36,7 +36,8 @@ def test_budget(run):
     result = done("budget", run, "--profile", "8bit", "--images", 100, "--threads", 1)
     stored = json.loads((run / "budget-8bit.json").read_text())
     frame = pd.read_csv(run / "budget-8bit.csv")
-    assert [layer["layer"] for layer in stored["layers"]] == list(frame["layer"])
+    stored = stored["result"]
+    assert [layer["name"] for layer in stored["layers"]] == list(frame["layer"])
     assert 0.001 < stored["equivalent_sigma"] < 1
     for layer in stored["layers"]:
         assert layer["total"] == pytest.approx(layer["measured"], rel=0.05)
@@ -52,18 +53,18 @@ def test_budget_of_a_noisy_profile_by_noise_aware_ranges(run, tmp_path):
     for ranges in ("maximum", "noise-aware"):
         target = tmp_path / f"{ranges}.json"
         done("budget", run, "--profile", file, "--ranges", ranges, "--out", target, "--images", 100, "--threads", 1)
-        errors[ranges] = json.loads(target.read_text())["output_error"]
+        errors[ranges] = json.loads(target.read_text())["result"]["output_error"]
     assert errors["noise-aware"] < errors["maximum"]
 
 
 def test_sensitivity(run):
     result = done("sensitivity", run, "--profile", "pcm", "--chips", 2, "--age", "1d", "--test-subset", 60)
-    frame = pd.read_csv(run / "sensitivity-pcm.csv")
+    frame = pd.read_csv(run / "sensitivity-pcm-1d.csv")
     assert list(frame["layer"]) == sorted(frame["layer"], key=lambda name: -frame.set_index("layer")["others"][name])
     assert frame["share"].sum() == pytest.approx(1, abs=1e-4)
     for text in ("alone", "others", "all on pcm", *frame["layer"]):
         assert text in result.output
-    assert width(run / "sensitivity-pcm.png") > 600
+    assert width(run / "sensitivity-pcm-1d.png") > 600
     for command in ("sensitivity", "sweep"):
         assert "such as 1d" in call(command, run, "--profile", "pcm", "--age", "soon").stderr
 
@@ -83,13 +84,14 @@ def test_hardware_sweep(run):
 def test_cost(run, tmp_path):
     result = done("cost", run, "--profile", "8bit", "--out", tmp_path / "cost.csv")
     assert "416,520" in result.output
-    assert "energy" not in result.output
+    assert "energy (pJ)" not in result.output
+    assert "energy unknown: the profile has no cost.dac_energy (or cost.dac_fom)" in " ".join(result.output.split())
     assert pd.read_csv(tmp_path / "cost.csv")["macs"].iloc[-1] == 416_520
     file = tmp_path / "priced.yaml"
     prices = {"dac_energy": 0.1, "adc_fom": 10.0, "mac_energy": 1.0}
     HardwareProfile.load("8bit").varied(cost=prices).save(file)
     # 35,204 input and 6,638 output conversions and 416,520 MACs: 3,520.4 + 6,638·2.56 + 416.52 pJ.
-    assert "20.93" in done("cost", run, "--profile", file).output
+    assert "20,930" in done("cost", run, "--profile", file).output
 
 
 def test_search_and_go_on(run, tmp_path):
@@ -170,7 +172,7 @@ def test_training_on_hardware_with_learned_ranges(run, profiles, tmp_path):
     curve = json.loads((tmp_path / "learned" / "sweep-noise.output.json").read_text())
     assert curve["quantity"] == "noise.output"
     done("budget", tmp_path / "learned", "--images", 50, "--threads", 1)
-    assert json.loads((tmp_path / "learned" / "budget.json").read_text())["profile"] == "coarse"
+    assert json.loads((tmp_path / "learned" / "budget.json").read_text())["result"]["profile"] == "coarse"
 
 
 def test_a_run_on_hardware_is_built_again_as_it_was(run, aware, tmp_path):
@@ -193,12 +195,12 @@ def test_a_run_on_hardware_is_built_again_as_it_was(run, aware, tmp_path):
 
 def test_other_commands_take_a_runs_own_hardware(run, aware, profiles, tmp_path):
     own = done("budget", aware, "--images", 20, "--repeats", 1, "--threads", 1, "--out", tmp_path / "own.json")
-    assert "profile cells" in own.output
+    assert "activation units; cells" in own.output
     drawn = ["budget", run, "--profile", profiles / "cells.yaml", "--images", 20, "--repeats", 1, "--threads", 1]
     errors = []
     for seed in (0, 0, 1):
         done(*drawn, "--seed", seed, "--out", tmp_path / "chip.json")
-        errors.append(json.loads((tmp_path / "chip.json").read_text())["output_error"])
+        errors.append(json.loads((tmp_path / "chip.json").read_text())["result"]["output_error"])
     assert errors[0] == errors[1] != errors[2]
     assert "416,520" in done("cost", aware).output
     few = ["--space", "adc.bits=4,6", "--trials", 2, "--threads", 1, "--drop", 0.9]

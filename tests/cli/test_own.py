@@ -137,16 +137,16 @@ def test_evaluate_is_the_verb(folder):
         calibration=data["train"],
         seed=4,
     )
-    frame = pd.read_csv("runs/own_tagger-Tagger/evaluation-pcm-token_accuracy.csv")
+    frame = pd.read_csv("runs/own_tagger-Tagger/evaluation-pcm-0s-1d-token_accuracy.csv")
     assert frame.value.tolist() == pytest.approx([value for row in wanted.values for value in row])
     assert "1 d" in result.output
-    assert (folder / "runs/own_tagger-Tagger/evaluation-pcm-token_accuracy.png").stat().st_size > 5000
+    assert (folder / "runs/own_tagger-Tagger/evaluation-pcm-0s-1d-token_accuracy.png").stat().st_size > 5000
     assert "test data" not in result.stderr
 
 
 def test_measured_outputs_are_the_verbs_and_have_a_file_of_their_own(folder):
     own = sys.modules["own_tagger"]
-    plain = folder / "runs/own_tagger-Tagger/evaluation-pcm-token_accuracy.csv"
+    plain = folder / "runs/own_tagger-Tagger/evaluation-pcm-1d-token_accuracy.csv"
     options = ["--profile", "pcm", "--chips", 2, "--age", "1d", "--seed", 4]
     done("evaluate", *NET, "--weights", "plain.pt", *DATA, *options)
     before = plain.read_bytes()
@@ -163,7 +163,7 @@ def test_measured_outputs_are_the_verbs_and_have_a_file_of_their_own(folder):
         outputs=data["train"],
         seed=4,
     )
-    frame = pd.read_csv(plain.with_name("evaluation-pcm-calibrated-outputs-token_accuracy.csv"))
+    frame = pd.read_csv(plain.with_name("evaluation-pcm-1d-calibrated-outputs-token_accuracy.csv"))
     assert frame.value.tolist() == pytest.approx([value for row in wanted.values for value in row])
     assert plain.read_bytes() == before
 
@@ -171,10 +171,10 @@ def test_measured_outputs_are_the_verbs_and_have_a_file_of_their_own(folder):
 def test_weights_of_every_form_are_the_same(folder):
     found = set()
     for weights in ("plain.pt", "nested.pt", "net.safetensors"):
-        done("evaluate", *NET, "--weights", weights, *DATA, "--profile", "8bit", "--out", "one.csv")
+        done("evaluate", *NET, "--weights", weights, *DATA, "--profile", "8bit", "--out", "one.csv", "--force")
         found.add((folder / "one.csv").read_text())
     assert len(found) == 1
-    done("evaluate", "--model", "own_tagger:network", *DATA, "--profile", "8bit", "--out", "one.csv")
+    done("evaluate", "--model", "own_tagger:network", *DATA, "--profile", "8bit", "--out", "one.csv", "--force")
     assert (folder / "one.csv").read_text() in found
 
 
@@ -188,7 +188,17 @@ def test_the_weights_of_a_network_within_another_are_its_own(folder):
         ("parallel.pt", {f"module.{k}": v for k, v in state.items()}),
     ):
         torch.save(saved, folder / name)
-        options = ["--weights", name, "--data", "own_tagger:loader", "--metric", "token_accuracy", "--out", "one.csv"]
+        options = [
+            "--weights",
+            name,
+            "--data",
+            "own_tagger:loader",
+            "--metric",
+            "token_accuracy",
+            "--out",
+            "one.csv",
+            "--force",
+        ]
         assert "1.000" in done("evaluate", "--model", "own_tagger:Wrapper", *options).output
 
 
@@ -196,7 +206,19 @@ def test_a_loader_that_shuffles_gives_the_same_in_every_run(folder):
     found = set()
     for seed in (1, 2):
         torch.manual_seed(seed)
-        options = ["--profile", "pcm", "--calibration", 8, "--test-subset", 12, "--chips", 2, "--out", "one.csv"]
+        options = [
+            "--profile",
+            "pcm",
+            "--calibration",
+            8,
+            "--test-subset",
+            12,
+            "--chips",
+            2,
+            "--out",
+            "one.csv",
+            "--force",
+        ]
         data = ["--data", "own_tagger:shuffled", "--metric", "perplexity"]
         done("evaluate", "--model", "own_tagger:Tagger", *data, *options)
         found.add((folder / "one.csv").read_text())
@@ -209,7 +231,7 @@ def test_a_saved_chip_is_measured_on_its_own_hardware(folder):
     chip = an.load(folder / "chip.safetensors", own.Tagger())
     wanted = an.evaluate(chip, own.loader()["test"], metric="token_accuracy", ages="1d", seed=1)
     assert f"{wanted.mean[0]:.3f}" in result.output
-    assert pd.read_csv("runs/own_tagger-Tagger/evaluation-token_accuracy.csv").value.tolist() == pytest.approx(
+    assert pd.read_csv("runs/own_tagger-Tagger/evaluation-1d-token_accuracy.csv").value.tolist() == pytest.approx(
         wanted.values[0]
     )
 
@@ -248,7 +270,7 @@ def test_every_command_takes_it(folder):
 
 
 def test_steps_and_metrics_of_one_s_own(folder):
-    options = ["--profile", "8bit", "--out", "one.csv"]
+    options = ["--profile", "8bit", "--out", "one.csv", "--force"]
     done("evaluate", *NET, "--weights", "plain.pt", "--data", "own_tagger:only", "--metric", "token_accuracy", *options)
     right = pd.read_csv("one.csv").value[0]
     result = done(
@@ -261,14 +283,14 @@ def test_steps_and_metrics_of_one_s_own(folder):
 
 
 def test_a_part_of_the_data_is_measured(folder):
-    result = done("evaluate", *NET, "--weights", "plain.pt", *DATA, "--test-subset", 5, "--out", "one.csv")
+    result = done("evaluate", *NET, "--weights", "plain.pt", *DATA, "--test-subset", 5, "--out", "one.csv", "--force")
     assert "8 samples" in result.output, "two whole batches of four"
 
 
 def test_a_network_without_weights_is_said_to_have_none(folder):
     assert (
         "no --weights: Tagger is measured as own_tagger:made gives it"
-        in done("evaluate", "--model", "own_tagger:made", *DATA, "--out", "one.csv").stderr
+        in done("evaluate", "--model", "own_tagger:made", *DATA, "--out", "one.csv", "--force").stderr
     )
 
 

@@ -219,7 +219,7 @@ def test_every_command_reads_what_is_packed(whole, store, tmp_path):
         diverge(one, job, history)
         one.files(job).checkpoint.unlink()
         one.files(job).history.write_text(json.dumps(history[0]) + "\n")
-    verbs = [("status",), ("status", "--json"), ("list",), ("report",)]
+    verbs = [("status",), ("status", "--format", "json"), ("list",), ("report",)]
     before = [said(whole.root, *verb) for verb in verbs]
     result = call("pack", store.root)
     assert "6 jobs, 6 of them new" in " ".join(result.stderr.split())

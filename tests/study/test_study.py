@@ -309,7 +309,7 @@ def test_two_runs_keep_out_of_each_other_s_way(ran):
         assert f"process {os.getpid()} on " in words
         assert "analogsim study run other.yaml" in words
         assert "is at work since" in " ".join(call("status", out).output.split())
-        assert json.loads(call("status", out, "--json").stdout)["at_work"] is True
+        assert json.loads(call("status", out, "--format", "json").stdout)["at_work"] is True
     assert "no run is at work" in call("status", out).output
 
 

@@ -11,13 +11,13 @@ from analogsim.cli import app
 ROOT = Path(__file__).parents[2]
 
 
-def call(*args):
-    """Run the program in this process, on a terminal that is wide enough for every column of a table."""
-    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(arg) for arg in args], prog_name="analogsim")
+def call(*args, columns=160):
+    """Run the program in this process, on a terminal of so many columns."""
+    return CliRunner(env={"COLUMNS": str(columns)}).invoke(app, [str(arg) for arg in args], prog_name="analogsim")
 
 
-def done(*args):
-    result = call(*args)
+def done(*args, columns=160):
+    result = call(*args, columns=columns)
     assert result.exit_code == 0, result.output
     return result
 

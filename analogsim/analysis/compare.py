@@ -1,0 +1,166 @@
+"""One network on several kinds of hardware, side by side: how good it is on each, as chips age, and what it costs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from torch import nn
+
+from ..ages import text
+from ..batches import Batches, Lent, Step, with_targets
+from ..errors import DataError, ProfileError
+from ..profile import HardwareProfile
+from ..ranges.calibrate import Method
+from ..result import Result
+from ..robustness.measure import Measure
+from ..robustness.metric import Metric
+from ..tables import Column, Table, amount
+from ..terminal.progress import track
+from .cost import NetworkCost, cost
+from .evaluate import Evaluation, evaluate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+
+
+@dataclass(frozen=True)
+class Comparison(Result):
+    """A network on several kinds of hardware; a table where it is printed.
+
+    Attributes
+    ----------
+    evaluations : tuple of Evaluation
+        How good it is on each.
+    costs : tuple of NetworkCost
+        What one input costs on each.
+    """
+
+    kind: ClassVar[str] = "comparison"
+
+    evaluations: tuple[Evaluation, ...]
+    costs: tuple[NetworkCost, ...]
+
+    def table(self) -> Table:
+        """Return a row for each profile and age: the measure as `Evaluation` has it, and the cost of an input."""
+        metric, first = self.evaluations[0].metric, self.evaluations[0].table().columns
+        columns = (
+            Column("profile", number=False),
+            *first,
+            Column("tiles", show=","),
+            Column("adc_conversions", show=",", title="ADC conv."),
+            Column("energy", "pJ", amount),
+            Column("latency", "ns", amount),
+        )
+        rows = []
+        for found, priced in zip(self.evaluations, self.costs):
+            total = priced.total
+            price = total.tiles, total.adc_conversions, total.energy, total.latency
+            rows += [(found.profile, *row, *price) for row in found.table().rows]
+        one = self.evaluations[0]
+        lacking = [priced.profile for priced in self.costs if priced.unknown]
+        caption = f"digital network: {metric.text(one.digital)}; {one.samples} samples"
+        caption += f"; energy or latency unknown, not in the profile: {', '.join(lacking)}" if lacking else ""
+        return Table(columns, tuple(rows), caption)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw the mean over chips, and its standard deviation, against age: a line for each profile.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Default: a new figure.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
+        first = self.evaluations[0]
+        for number, found in enumerate(self.evaluations):
+            shift = 0.06 * (number - (len(self.evaluations) - 1) / 2)
+            ax.errorbar(
+                np.arange(len(found.ages)) + shift,
+                found.mean,
+                np.nan_to_num(found.std),
+                marker="os^vDP*X"[number % 8],
+                linestyle=("-", "--", "-.", ":")[number % 4],
+                color=_COLORS[number % len(_COLORS)],
+                markersize=5,
+                capsize=2,
+                label=found.profile,
+            )
+        ax.axhline(first.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
+        ax.set_xticks(range(len(first.ages)), [text(age) for age in first.ages])
+        ax.set_xlabel("age of the chip")
+        ax.set_ylabel(first.metric.title)
+        if first.metric.logarithmic:
+            ax.set_yscale("log")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(fontsize="small", frameon=False)
+        return ax
+
+
+def compare(
+    model: nn.Module,
+    data: Batches,
+    profiles: Sequence[HardwareProfile | str],
+    *,
+    metric: str | Measure | Metric | Callable[[Any, Any], Any] = "accuracy",
+    chips: int = 3,
+    ages: float | str | Sequence[float | str] = 0,
+    calibration: Batches | None = None,
+    method: Method = "maximum",
+    step: Step | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Comparison:
+    """Measure one network on several kinds of hardware, and count what it costs on each.
+
+    Parameters
+    ----------
+    model : nn.Module
+        As for `evaluate`; it stays as it is.
+    data : batches, or Dataset
+        What the measure is taken on, as of `noise_sweep`.
+    profiles : sequence of HardwareProfile or str
+        Profiles, names of shipped ones, or files; at least one.
+    metric, chips, ages, calibration, method, step, seed
+        As for `evaluate`; chips of one seed are the same random numbers on every profile.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ProfileError
+        No profile is given, or one cannot be read.
+    AnalogSimError
+        As `evaluate` and `cost`.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4))
+    >>> data = torch.randn(64, 8), torch.randint(4, (64,))
+    >>> found = an.compare(net, data, ["8bit", "pcm"], chips=2)
+    >>> [one.profile for one in found.evaluations]
+    ['8bit', 'pcm']
+    """
+    loaded = [HardwareProfile.load(one) if isinstance(one, str) else one for one in profiles]
+    if not loaded:
+        raise ProfileError("profiles: at least one is needed")
+    batches = list(Lent(with_targets(data, step)))
+    if not batches:
+        raise DataError("data: at least one batch is needed")
+    evaluations, costs = [], []
+    for profile in track(loaded, "Comparing", progress):
+        settings: dict[str, Any] = {"metric": metric, "chips": chips, "ages": ages, "calibration": calibration}
+        settings |= {"method": method, "step": step, "seed": seed, "progress": False}
+        evaluations.append(evaluate(model, batches, profile=profile, **settings))
+        costs.append(cost(model, profile, batches[0], step=step))
+    return Comparison(tuple(evaluations), tuple(costs))
