@@ -38,9 +38,7 @@ WORDS = re.compile(
 # (qualified name, words of the sentence, the tests that hold it, "file.py::test")
 CLAIMS = [
     ("HardwareProfile.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
-    ("NoiseBudget.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
-    ("HardwareSweep.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
-    ("Evaluation.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
+    ("Result.save", "half a file", "test_claims.py::test_a_save_that_breaks_off_leaves_the_old_file"),
     (
         "evaluate",
         "whatever noise was injected",
@@ -217,6 +215,7 @@ CLAIMS = [
     ("AnalogMultiheadAttention", "never runs", "test_claims.py::test_fused_inference_does_not_pass_by_crossbars"),
     ("save", "never half of one", "test_saving.py::test_a_save_that_fails_leaves_the_old_file"),
     ("load", "training modes stay", "test_saving.py::test_a_digital_network_becomes_what_was_saved"),
+    ("compare", "it stays as it is", "test_results_printed.py::test_a_comparison_is_its_evaluations_and_costs"),
     ("summary", "it stays as it is", "test_summary.py::test_the_network_stays_as_it_is"),
     ("UnreachedWarning", "never called", "test_unreached.py::test_every_verb_says_it_in_its_own_name"),
 ]

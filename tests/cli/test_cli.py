@@ -439,11 +439,12 @@ def test_a_curve_s_file_says_how_it_was_measured(run, swept, tmp_path):
 
 def test_sweep_on_an_aged_chip(run, tmp_path):
     options = ["--test-subset", "200", "--calibration", "200", "--sigmas", "0.01,100", "--repeats", "1", *FAST]
+    options += ["--metric", "perplexity"]  # of the same accuracy two chips may be by chance
     curves = []
     for name, age in (("fresh", "0"), ("again", "0"), ("aged", "1e9")):
         done("sweep", run, "--profile", "pcm", "--age", age, *options, "--out", tmp_path / f"{name}.json")
         curves.append(RobustnessCurve.load(tmp_path / f"{name}.json").noise_free)
-    assert curves[0] == curves[1] > 0.4
+    assert 1 < curves[0] == curves[1] < 4
     assert curves[2] != curves[0]
 
 

@@ -199,7 +199,7 @@ def test_other_commands_take_a_runs_own_hardware(run, aware, profiles, tmp_path)
     drawn = ["budget", run, "--profile", profiles / "cells.yaml", "--images", 20, "--repeats", 1, "--threads", 1]
     errors = []
     for seed in (0, 0, 1):
-        done(*drawn, "--seed", seed, "--out", tmp_path / "chip.json")
+        done(*drawn, "--seed", seed, "--out", tmp_path / "chip.json", "--force")
         errors.append(json.loads((tmp_path / "chip.json").read_text())["result"]["output_error"])
     assert errors[0] == errors[1] != errors[2]
     assert "416,520" in done("cost", aware).output

@@ -187,13 +187,15 @@ def test_what_a_profile_does_not_give_is_unknown_and_said(results):
 
 
 def test_a_comparison_is_its_evaluations_and_costs(results):
-    found = results["comparison"]
+    found, before = results["comparison"], {name: value.clone() for name, value in NET.state_dict().items()}
     for one, profile in zip(found.evaluations, (EIGHT, PRICED)):
         assert one == an.evaluate(NET, DATA, profile=profile, chips=2, progress=False)
     assert found.costs == (an.cost(NET, EIGHT, (8,)), an.cost(NET, PRICED, (8,)))
     frame = found.to_frame()
     assert frame["profile"].tolist() == ["8bit", "hermes"]
     assert frame["energy_pJ"].isna().tolist() == [True, False]
+    assert all(torch.equal(value, before[name]) for name, value in NET.state_dict().items())
+    assert not any(an.analog_layers(NET))
     with pytest.raises(an.AnalogSimError, match="at least one"):
         an.compare(NET, DATA, [])
 
