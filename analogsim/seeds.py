@@ -63,6 +63,7 @@ class Key(IntEnum):
     AGE = 10  # what a chip's cells have at one age [bits of seconds]
     DEVICE = 11  # one of several devices that make a cell [device, not 0]
     PULSE = 13  # a further pulse of write-verify, and the read before it [pulse, 0 or 1]
+    COLUMN = 14  # the noise of cells in one of an output's columns, where integrators limit currents [column]
     RETRY = 12  # a vector that is read again, since its ADCs saturated [which of its reads]
     # Calls
     FURTHER = 6  # of numbers that the stream has no room for [who / 2^24, call / 2^32]

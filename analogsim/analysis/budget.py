@@ -213,8 +213,8 @@ def noise_budget(
     ProgrammingError
         Chips of this hardware differ, and the model was not programmed.
     ProfileError
-        Vectors are managed by themselves (`dac.input_range: vector`, `adc.bound_management`), or DACs round otherwise
-        than to the nearest level.
+        Vectors are managed by themselves (`dac.input_range: vector`, `adc.bound_management`), DACs round otherwise
+        than to the nearest level, or integrators limit (`tile.current_limit`) what noisy cells carry.
 
     Notes
     -----
@@ -233,6 +233,11 @@ def noise_budget(
             raise ProfileError(
                 f"{name or 'the layer'}: a budget takes every vector alike, and DACs that round to the nearest level; "
                 "set dac.input_range 'vector' to 'calibrated', adc.bound_management to 0 and dac.rounding to 'nearest'"
+            )
+        if layer.profile.tile.current_limit is not None and layer.profile.cells_are_noisy:
+            raise ProfileError(
+                f"{name or 'the layer'}: a budget does not know what integrators leave of the noise of cells; set "
+                "tile.current_limit to null, or cells.read_noise and flicker.amplitude to 0"
             )
     model = copied(model).eval()
     remove_noise(model)

@@ -39,6 +39,11 @@ class Plane:
         What the inputs' squares and cubes are multiplied by, of cells that are not linear.
     slice_number : int
         Which slice of the weights it holds, the lowest being 0.
+    columns : tuple of Plane
+        Where columns have integrators that take no more than `limit`: each of an output's columns, with the sign that
+        its current is added up with.
+    limit : float or None
+        The largest current of each column, normalised units.
     """
 
     coefficient: float
@@ -47,31 +52,41 @@ class Plane:
     gated: Gated | None = None
     powers: tuple[Tensor, ...] = ()
     slice_number: int = 0
+    columns: tuple["Plane", ...] = ()
+    limit: float | None = None
 
     @property
     def is_product(self) -> bool:
         """True where its sums are the product of inputs and `weight`."""
-        return self.gated is None and not self.powers
+        return self.gated is None and not self.powers and self.limit is None
 
     def view(self, shape: tuple[int, ...]) -> "Plane":
         """Return the same cells as a matrix or kernel of another shape."""
         variance = None if self.variance is None else self.variance.view(shape)
         powers = tuple(power.view(shape) for power in self.powers)
-        return replace(self, weight=self.weight.view(shape), variance=variance, powers=powers)
+        columns = tuple(column.view(shape) for column in self.columns)
+        return replace(self, weight=self.weight.view(shape), variance=variance, powers=powers, columns=columns)
 
-    def part(self, outputs: slice) -> "Plane":
-        """Return the rows of some outputs."""
-        variance = None if self.variance is None else self.variance[outputs]
-        gated = None if self.gated is None else self.gated.part(outputs)
-        powers = tuple(power[outputs] for power in self.powers)
-        return replace(self, weight=self.weight[outputs], variance=variance, gated=gated, powers=powers)
+    def part(self, outputs: slice | Tensor) -> "Plane":
+        """Return the rows of some outputs, by a slice or their numbers."""
+        variance = None if self.variance is None else self.variance[outputs].contiguous()
+        return replace(
+            self,
+            weight=self.weight[outputs].contiguous(),
+            variance=variance,
+            gated=None if self.gated is None else self.gated.part(outputs),
+            powers=tuple(power[outputs].contiguous() for power in self.powers),
+            columns=tuple(column.part(outputs) for column in self.columns),
+        )
 
     def times(self, unit: float, coefficient: float) -> "Plane":
         """Return the same with currents in other units, and the coefficient that its sums are added up with."""
         variance = None if self.variance is None else self.variance * unit**2
         gated = None if self.gated is None else self.gated.times(unit)
         powers = tuple(power * unit for power in self.powers)
-        return Plane(coefficient, self.weight * unit, variance, gated, powers, self.slice_number)
+        columns = tuple(column.times(unit, column.coefficient) for column in self.columns)
+        limit = None if self.limit is None else self.limit * unit
+        return Plane(coefficient, self.weight * unit, variance, gated, powers, self.slice_number, columns, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,31 +247,45 @@ def _held(
     layout = layout.of_lines(count)
     aged = [_age(g, profile, wide, seed, seconds, array) for array, g in enumerate(stacks)]
     held = [g for g, _ in aged]
-    g, noise = read_through(held, [noise for _, noise in aged], profile.wires, wide)
+    seen = read_through(held, [noise for _, noise in aged], profile.wires, wide)
     curves = (profile.iv.second, profile.iv.third) if profile.iv.any else ()
-    powers = [_subtracted([torch.where(one > 0, evaluate(curve, one), 0) for one in held]) for curve in curves]
-    own = [torch.arange(len(g), device=g.device)]
+    powers = [tuple(torch.where(g > 0, evaluate(curve, g), 0) for curve in curves) for g in held]
+    columns = [Plane(1.0, g, noise, powers=own) for g, noise, own in zip(*seen, powers, strict=True)]
+    if profile.wires.interleaved:
+        columns = [_together(columns)]
     if references:
-        ends = torch.tensor(wide.ends(), device=g.device)
-        last = (ends[:, None] - torch.arange(count - 1, -1, -1, device=g.device)).flatten()  # blocks' references
-        others = torch.ones(len(g), dtype=torch.bool, device=g.device).index_fill(0, last, False)
-        block = layout.block_of(g.device)
-        own = [own[0][others], last[block * count + torch.arange(len(block), device=g.device) % count]]
-        g, *powers = (_subtracted([v[lines] for lines in own]) for v in (g, *powers))
-        noise = None if noise is None else noise[own[0]] + noise[own[1]]
-    elif len(held) > 1 and not profile.wires.interleaved:
-        own.append(own[0] + len(g))
-    circuits = Gated.of(held, profile.wires, wide, own) if profile.wires.gated else None
-    return [
-        Plane(
-            1.0,
-            g[number::count].contiguous(),
-            None if noise is None else noise[number::count].contiguous(),
-            None if circuits is None else circuits.line(count, number),
-            tuple(power[number::count].contiguous() for power in powers),
-        )
-        for number in range(count)
-    ]
+        ends = torch.tensor(wide.ends(), device=held[0].device)
+        last = (ends[:, None] - torch.arange(count - 1, -1, -1, device=ends.device)).flatten()  # blocks' references
+        others = torch.ones(len(held[0]), dtype=torch.bool, device=ends.device).index_fill(0, last, False)
+        block = layout.block_of(ends.device)
+        lines = [others.nonzero().flatten(), last[block * count + torch.arange(len(block), device=ends.device) % count]]
+        columns = [columns[0].part(own) for own in lines]
+    else:
+        first = torch.arange(len(held[0]), device=held[0].device)
+        lines = [first + len(first) * number for number in range(len(columns))]
+    columns = [replace(column, coefficient=-1.0 if number else 1.0) for number, column in enumerate(columns)]
+    if profile.wires.gated:
+        circuits = Gated.of(held, profile.wires, wide, lines)
+        columns = [
+            replace(column, gated=replace(circuits, own=(own,))) for column, own in zip(columns, lines, strict=True)
+        ]
+    whole = _together(columns, profile.tile.current_limit)
+    if profile.wires.gated:
+        whole = replace(whole, gated=circuits)
+    return [whole.part(slice(number, None, count)) for number in range(count)]
+
+
+def _together(columns: Sequence[Plane], limit: float | None = None) -> Plane:
+    """Return what an output's columns, the first less the others, give together."""
+    variances = [column.variance for column in columns if column.variance is not None]
+    return Plane(
+        1.0,
+        _subtracted([column.weight for column in columns]),
+        reduce(torch.add, variances) if len(variances) == len(columns) and limit is None else None,
+        powers=tuple(_subtracted(both) for both in zip(*(column.powers for column in columns), strict=True)),
+        columns=() if limit is None else tuple(columns),
+        limit=limit,
+    )
 
 
 def _subtracted(parts: Sequence[Tensor]) -> Tensor:

@@ -53,11 +53,7 @@ class Gated:
         """Return the same in other units."""
         return replace(self, unit=self.unit * unit)
 
-    def line(self, count: int, number: int) -> "Gated":
-        """Return every `count`-th output, from `number` on."""
-        return replace(self, own=tuple(lines[number::count] for lines in self.own))
-
-    def part(self, outputs: slice) -> "Gated":
+    def part(self, outputs: slice | Tensor) -> "Gated":
         """Return some outputs."""
         return replace(self, own=tuple(lines[outputs] for lines in self.own))
 

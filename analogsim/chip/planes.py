@@ -1,7 +1,8 @@
 """What one plane of a chip's cells makes of a tile's inputs, before the ADC."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ def of_rows(plane: Plane, kernel: Backend, x: Tensor, start: int, stop: int, alp
     alpha : float, optional
         Given where x are in activation units, and so the sums: the input that counts as 1.
     """
+    if plane.limit is not None:
+        return cut_off(plane, [of_rows(column, kernel, x, start, stop, alpha) for column in plane.columns], alpha)[0]
     if plane.gated is not None:
         return plane.gated.sums(kernel, x, start)
     found = x @ plane.weight[:, start:stop].T
@@ -38,6 +41,9 @@ def of_images(
     slopes : bool
         Return x̂·∂s/∂x̂ instead, in which a power p counts p times; of gated rows the sums.
     """
+    if plane.limit is not None:
+        columns = [of_images(column, kernel, job, x, tile, alpha, slopes) for column in plane.columns]
+        return cut_off(plane, columns, alpha)[0]
     shape = job.w.shape
     if plane.gated is None:
         found = job.convolve(x, tile.of(plane.weight.view(shape)))
@@ -53,6 +59,29 @@ def of_images(
         found = own.sums(kernel, under.flatten(0, -2), tile.start)
         parts.append(found.unflatten(0, under.shape[:-1]).movedim(-1, 1))
     return torch.cat(parts, 1).contiguous()
+
+
+def cut_off(plane: Plane, columns: Sequence[Tensor], alpha: float | None = None) -> tuple[Tensor, Tensor]:
+    """Return what integrators leave of the currents of an output's columns, added up, and where one was cut off.
+
+        Σ_c ±clip(I_c, -limit, limit)
+
+    Parameters
+    ----------
+    columns : sequence of Tensor (M, N, …)
+        I_c, in the plane's units; they may be overwritten.
+    alpha : float, optional
+        As of `of_rows`, which currents are then in units of.
+    """
+    assert plane.limit is not None
+    most = plane.limit if alpha is None else plane.limit * alpha
+    cut = reduce(torch.logical_or, (current.abs() > most for current in columns))
+    first, *others = (
+        column.coefficient * current.clamp_(-most, most) for column, current in zip(plane.columns, columns, strict=True)
+    )
+    for other in others:
+        first += other
+    return first, cut
 
 
 def _powers(x: Tensor, alpha: float | None) -> Iterator[tuple[int, Tensor]]:

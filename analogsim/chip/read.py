@@ -20,6 +20,7 @@ from ..value import LEAST_SCALE
 from .adc import Converters
 from .build import Chip, Plane
 from .dac_steps import step_coefficients, steps
+from .integrators import Integrators, recorded
 from .planes import of_images, of_rows
 from .read_noise import wandering
 
@@ -72,6 +73,14 @@ class DeviceKernel(Backend):
         """Return the kernel of some outputs."""
         slopes = tuple(power[outputs] for power in self.slopes)
         return DeviceKernel(self.base, self.chip.part(outputs), self.profile, observer=self.observer, slopes=slopes)
+
+    def as_matrix(self) -> "DeviceKernel":
+        """Return the kernel of a convolution's weights as those of a matrix (N, K)."""
+        planes = [plane.view((len(plane.weight), -1)) for plane in self.chip.planes]
+        slopes = tuple(power.flatten(1) for power in self.slopes)
+        return DeviceKernel(
+            self.base, replace(self.chip, planes=planes), self.profile, observer=self.observer, slopes=slopes
+        )
 
     def dac(self, x: Tensor, spec: MatmulSpec) -> Tensor:
         """Convert inputs to normalised units, all bits at once (what the gradients see)."""
@@ -255,6 +264,8 @@ class DeviceKernel(Backend):
         """Read one plane in one step for rows x (M, K)."""
         if self._expressible(plane):
             return base.matmul(x, plane.weight, read)
+        if plane.limit is not None and not self.observer:
+            return self._limited_rows(base, adcs, x, plane, recorded(read))
         backend, variance, multiply = adcs or base, plane.variance, None
         if not plane.is_product:
             multiply = partial(_rows_of, plane, base, self._alpha(x))
@@ -266,6 +277,25 @@ class DeviceKernel(Backend):
             return cells + read.spec.noise_read**2 * squares.sum(1, keepdim=True) if read.spec.noise_read else cells
 
         return multiply_by_tile(backend, x, plane.weight, _with_noise_of_cells(read, plane), lengths, multiply)
+
+    def _limited_rows(
+        self, base: Any, adcs: Converters | None, x: Tensor, plane: Plane, read: Read
+    ) -> tuple[Tensor, Clips | None]:
+        """Read one plane whose columns' currents are limited."""
+        starts = [start for start, _ in read.spec.tiles(x.shape[1])]
+        integrators = self._integrators(base, adcs, plane, read)
+
+        def multiply(part: Tensor, start: int, stop: int) -> Tensor:
+            return integrators.sums(
+                starts.index(start),
+                lambda column: of_rows(column, base, part, start, stop),
+                lambda variance: part.square() @ variance[:, start:stop].T,
+            )
+
+        return multiply_by_tile(integrators, x, plane.weight, read, multiply=multiply)
+
+    def _integrators(self, base: Any, adcs: Converters | None, plane: Plane, read: Read) -> Integrators:
+        return Integrators(plane, adcs or base, base, read.seed, read.stream, self.profile.noise.distribution)
 
     def _images(
         self,
@@ -280,7 +310,11 @@ class DeviceKernel(Backend):
         w = plane.weight
         if self._expressible(plane):
             return base.convolve(x, w, geometry, read)
-        tiled = adcs or base, x.contiguous(), cut(w, read.spec), w, geometry
+        converts = adcs or base
+        if plane.limit is not None and not self.observer:
+            read = recorded(read)
+            converts = self._integrators(base, adcs, plane, read)
+        tiled = converts, x.contiguous(), cut(w, read.spec), w, geometry
         own, variance = _with_noise_of_cells(read, plane), plane.variance
         if self.observer:
             own, variance = read, None
@@ -313,12 +347,20 @@ class _DeviceJob(Job):
         """Return what the plane makes of a tile's inputs."""
         if self.plane is None or self.plane.is_product:
             return super().sums(x, tile, weight)
+        if isinstance(self.kernel, Integrators):
+            return self.kernel.sums(
+                [own.start for own in self.tiles].index(tile.start),
+                lambda column: of_images(column, self.base, self, x, tile),
+                lambda variance: self.convolve(x.square(), tile.of(variance.view(self.w.shape)).contiguous()),
+            )
         return of_images(self.plane, self.base, self, x, tile, self.alpha)
 
     def chunks(self, most: int = CHUNK) -> list[slice]:
-        """Leave the batch whole where an ADC's offset wanders from one image to the next."""
-        wanders = isinstance(self.kernel, Converters) and self.kernel.noise.wander
-        return [slice(0, len(self.x))] if wanders else super().chunks(most)
+        """Leave the batch whole where an ADC's offset wanders from one image to the next, or columns draw noise."""
+        adcs = self.kernel.base if isinstance(self.kernel, Integrators) else self.kernel
+        wanders = isinstance(adcs, Converters) and adcs.noise.wander
+        whole = wanders or (isinstance(self.kernel, Integrators) and self.kernel.noisy)
+        return [slice(0, len(self.x))] if whole else super().chunks(most)
 
     def squared_lengths(self, x: Tensor, tile: Tile) -> Tensor | None:
         """Return what stands for ‖x̂_t‖²: with cells' variances v, σ_r²·‖x̂_t‖² + Σ x̂² v."""

@@ -12,8 +12,8 @@ from .layout import Layout
 
 def read_through(
     cells: Sequence[Tensor], noises: Sequence[Tensor | None], wires: Wires, layout: Layout
-) -> tuple[Tensor, Tensor | None]:
-    """Return what columns show of cells behind wires, those of pairs subtracted: a matrix, and its noise's variance.
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Return what columns show of cells behind wires: of each array a matrix, and the variance of its noise.
 
     Parameters
     ----------
@@ -24,10 +24,11 @@ def read_through(
 
     Returns
     -------
-    weight : Tensor (N, K)
-        Column currents for a unit input. Where rows are gated there is no such matrix: that to first order, all rows
-        on, which the gradients are computed with.
-    variance : Tensor (N, K) or None
+    weights : list of Tensor (N, K)
+        Column currents for a unit input, of each array. Of pairs that share columns and are solved exactly there are
+        the differences, and zeros. Where rows are gated there is no such matrix: that to first order, all rows on,
+        which the gradients are computed with.
+    variances : list of Tensor (N, K) or None
         Each cell's, as it is seen.
     """
     if wires.any:
@@ -35,14 +36,14 @@ def read_through(
         seen = [1 / loss for loss, _ in losses]
         exact = wires.solution == "exact"
         parts = _solved(cells, wires, layout) if exact and not wires.gated else list(map(torch.mul, cells, seen))
+        if len(parts) < len(cells):  # those that share columns are one matrix
+            parts.append(torch.zeros_like(parts[0]))
         # First-order wires have always had the noise as the weight has it, the part of its own current included.
         weighed = [1 / (loss + own) for loss, own in losses] if exact else seen
         noises = [None if v is None else v * a**2 for v, a in zip(noises, weighed, strict=True)]
     else:
         parts = list(cells)
-    first, *others = noises
-    variance = first if not others or first is None or others[0] is None else first + others[0]
-    return (parts[0] - parts[1] if len(parts) > 1 else parts[0]), variance
+    return parts, list(noises)
 
 
 def _losses(cells: Sequence[Tensor], wires: Wires, layout: Layout) -> list[tuple[Tensor, Tensor]]:

@@ -31,6 +31,7 @@ FIELDS = (
     "dac.symmetric",
     "adc.symmetric",
     "dac.inl",
+    "tile.current_limit",
 )
 """The fields that a full scale depends on. It is relative to the input range, so that range's fields are among them.
 

@@ -344,6 +344,11 @@ class AnalogLayer(nn.Module):
                 f"{self._where()}: only symmetric input ranges are learned, of DACs that round to the nearest level; "
                 "set dac.symmetric to true and dac.rounding to 'nearest', or run learn_ranges(model, learn=False)"
             )
+        if self.profile.tile.current_limit is not None:
+            raise ProfileError(
+                f"{self._where()}: no input ranges are learned where integrators limit columns' currents; set "
+                "tile.current_limit to null, or run learn_ranges(model, learn=False)"
+            )
         return alpha
 
     def _training_chip(self) -> int:
@@ -357,7 +362,7 @@ class AnalogLayer(nn.Module):
             return rule
         if rule == "vector":  # rows are divided by their own before (`management.py`)
             return 1.0
-        noise, linear = self.profile.noise, not self.profile.iv.any
+        noise, linear = self.profile.noise, not self.profile.iv.any and self.profile.tile.current_limit is None
         plain = self.profile.dac.bits is None and self.profile.adc.full_scale is None
         if plain and linear and not (noise.output or noise.wander):
             return 1.0  # α cancels

@@ -25,6 +25,10 @@ class Tile(Value):
     mapping: Literal["channel", "im2col"] = "channel"
     """Convolutions only. channel: a tile holds floor(rows / kernel size) whole input channels (at least one).
     im2col: a tile holds `rows` consecutive rows of the unfolded weight, wherever a channel ends."""
+    current_limit: Positive | None = None
+    """Largest current, of either sign, that the integrator at the end of a column takes, in units of the current of one
+    cell at g_max with a full-scale input: I_max/(g_max·V). What is beyond is cut off, of each column by itself (the two
+    of a pair, a reference column), before currents are subtracted and converted. null: it takes any."""
 
 
 Share = Literal["column", "tensor", "tile", "tile-column"]

@@ -80,6 +80,11 @@ class HardwareProfile(Value):
                 f"adc.full_scale: {given} numbers for {self.slices} slices of weights (cells.bits) times "
                 f"{self.dac.steps} steps of inputs (dac.step_bits); give {parts}, or one for all"
             )
+        if self.tile.current_limit is not None and self.cells.mapping == "signed":
+            raise ValueError(
+                "tile.current_limit: of the abstract cells of mapping 'signed' nobody knows what currents columns "
+                "carry; choose cells.mapping 'differential' or 'offset'"
+            )
         if self.weight.by_tile and self.adc.sum_bits is not None:
             raise ValueError(
                 "adc.sum_bits: a register adds up the codes of all tiles as they are, so that tiles must have one full "
@@ -335,7 +340,7 @@ class HardwareProfile(Value):
         """
         cells = self.cells != Cells(g_max=self.cells.g_max) or self.wires != Wires() or self.dac.step_bits is not None
         cells = cells or self.dac.inl is not None
-        missed = self.programming != Programming() or self.iv.any
+        missed = self.programming != Programming() or self.iv.any or self.tile.current_limit is not None
         return self.is_drawn or cells or missed or not (self.noise.is_plain and self.adc.is_plain)
 
     @property

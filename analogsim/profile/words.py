@@ -3,6 +3,7 @@
 _FIELDS = {
     "tile": "xbar crossbar crossbars array arrays core",
     "tile.rows": "row word_lines wordlines max_input_size rows_max n_rows nrows num_rows in_size array_size height",
+    "tile.current_limit": "icol_max i_max integrator_limit column_current_limit max_current",
     "tile.cols": "columns column bit_lines bitlines max_output_size cols_max n_cols ncols num_cols num_columns width",
     "dac.bits": "inp_res input_bits in_bits dac_bits activation_bits act_bits",
     "dac.input_range": "inp_bound input_bound alpha input_scale in_range input_max input_limit",

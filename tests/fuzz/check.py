@@ -61,12 +61,11 @@ def check(case: Case) -> str | None:
 
 def _plain(case: Case) -> bool:
     """Say whether nothing of a case is a reason to refuse it."""
-    dac, adc = case.profile.dac, case.profile.adc
+    dac = case.profile.dac
     if not _sizes(case) or not case.inputs[0].numel() or case.dtype == torch.float16:
         return False
-    if case.kind in ("Conv1d", "Conv2d", "Conv3d") and (dac.input_range == "vector" or adc.bound_management):
-        return False
-    if case.options["learn"] and not (dac.symmetric and dac.rounding == "nearest"):
+    learnable = dac.symmetric and dac.rounding == "nearest" and case.profile.tile.current_limit is None
+    if case.options["learn"] and not learnable:
         return False
     usual = {"normal", "positive", "sparse", "ties"}
     signed = case.profile.dac.signed and case.profile.adc.signed

@@ -314,6 +314,8 @@ def _deep(d: Draw, given: dict[str, Any], some: Any) -> dict[str, Any]:
             "third": d.among((0.0, -0.1, points)),
         }
     cells["read_noise"] = d.among((0.0, 0.0, 0.0, d.log(1e-3, 0.2), law, points))
+    if mapping != "signed" and d.chance(0.2):
+        given["tile"]["current_limit"] = d.log(0.05, 20)
     if d.chance(0.1):
         deep["drift"] |= {"nu": 0.0, "nu_sigma": 0.0, "table": grid | {"outside": "hold"}}
     elif d.chance(0.1):

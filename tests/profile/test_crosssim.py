@@ -590,6 +590,35 @@ def test_curves_of_cells_are_theirs(model, volts):
     assert np.abs(a - x @ w.T).max() > 0.01
 
 
+@pytest.mark.parametrize("dac", ["no DAC", "bit by bit"])
+@pytest.mark.parametrize(
+    "cells", ["pairs", "pairs of 4-bit cells", "digital", "one column", "arrays", "offset", "slices"]
+)
+def test_integrators_cut_off_the_same_currents(cells, dac):
+    """Of each column, slice and step of inputs, of which some carry more than 1.5."""
+    settings = {
+        "arrays": {"core__rows_max": 16, "core__mapping__weights__row_partition_strategy": 1},
+        "one column": {"core__balanced__interleaved_posneg": True},
+        "offset": {"core__style": "OFFSET", "core__offset__style": "UNIT_COLUMN_SUBTRACTION"},
+        "slices": {
+            "core__style": "BITSLICED",
+            "core__weight_bits": 9,
+            "core__bit_sliced__num_slices": 2,
+            "xbar__device__cell_bits": 4,
+        },
+        "pairs of 4-bit cells": PAIRS["4-bit cells, on/off 4"],
+    }.get(cells, PAIRS.get(cells, {}))
+    limit = 1.5
+    free = configured(**settings, **DACS[dac], xbar__adc__mvm__adc_per_ibit=True)
+    params = configured(**settings, **DACS[dac], xbar__adc__mvm__adc_per_ibit=True, xbar__array__Icol_max=limit)
+    found = crosssim.read(params)
+    assert found.values["tile"]["current_limit"] == limit
+    assert found.lost == crosssim.read(free).lost
+    x, w = matrices()
+    agree(found, params, x, w)
+    assert np.abs(theirs(params, x, w) - theirs(free, x, w)).max() > 0.2
+
+
 # --- what is said ----------------------------------------------------------------------------------------------------
 
 
@@ -597,18 +626,17 @@ def test_what_has_no_counterpart_is_listed_and_what_is_at_its_default_is_not():
     config = {
         "core": {"rows_max": 128, "complex_matrix": True, "balanced": {"style": 2}},
         "xbar": {
-            "array": {"Icol_max": 40},
             "adc": {"mvm": {"model": "SarADC", "bits": 8, "stochastic_rounding": True, "calibrated_range": [-1, 1]}},
             "device": {"clip_conductance": True, "nonlinear_IV": {"enable": True, "model": "Mine"}},
         },
         "simulation": {"useGPU": True},
     }
     found = crosssim.read(config)
-    for name in ("complex_matrix", "balanced.style", "Icol_max", "stochastic_rounding", "clip_cond", "nonlinear_IV"):
+    for name in ("complex_matrix", "balanced.style", "stochastic_rounding", "clip_cond", "nonlinear_IV"):
         assert sum(name in line for line in found.lost) == 1, name
     assert not any("GPU" in line or "gain_db" in line for line in found.lost)
     assert "core.rows_max = 128 -> tile.rows = 128" in found.carried
-    with pytest.warns(TranslationWarning, match=r"Icol_max = 40: no counterpart"):
+    with pytest.warns(TranslationWarning, match=r"complex_matrix = True: no counterpart"):
         profile = HardwareProfile.from_crosssim(config)
     assert profile.tile.rows == 128
 
@@ -716,6 +744,16 @@ EXPORTED = {
         "cells": {"mapping": "differential", "g_max": 50.0, "g_min": 0.25},
         "dac": {"bits": 5, "symmetric": False, "input_range": list(Range(-0.4, 1.0).aligned(5))},
         "iv": cubic(50.0, 0.6),
+    },
+    "limited": {
+        "cells": {"mapping": "differential", "g_min": 0.1},
+        "tile": {"rows": 16, "cols": 10, "current_limit": 1.5},
+        "dac": {"bits": 5, "symmetric": False, "input_range": list(Range(-0.4, 1.0).aligned(5))},
+    },
+    "limited pairs": {
+        "cells": {"mapping": "differential", "g_min": 0.1},
+        "tile": {"current_limit": 1.5},
+        "wires": {"interleaved": True},
     },
     "wires": {
         "cells": {"mapping": "differential", "g_min": 0.1},

@@ -130,6 +130,7 @@ def read(config: Any) -> Translation:
     _adc(r, unit / (1 - g_min))
     devices.read(r, g_min, r["xbar.device.Vread"] / unit)
     _wires(r)
+    _integrators(r, unit)
     return r.done()
 
 
@@ -448,3 +449,15 @@ def _wires(r: Reading) -> None:
     r.put("wires.solution", "exact", f"{where}.enable")
     if r["core.balanced.interleaved_posneg"]:
         r.put("wires.interleaved", True, "core.balanced.interleaved_posneg")
+
+
+def _integrators(r: Reading, unit: float) -> None:
+    """Set the limit of columns' currents; `unit` is what an input of 1 there is here."""
+    limit = r["xbar.array.Icol_max"]
+    if limit <= 0:
+        return
+    r.put("tile.current_limit", limit * unit, "xbar.array.Icol_max")
+    if r["core.balanced.interleaved_posneg"] and r.values.get("cells", {}).get("mapping") == "differential":
+        r.put("wires.interleaved", True, "core.balanced.interleaved_posneg")
+    if r["xbar.dac.mvm.input_bitslicing"] and not r["xbar.adc.mvm.adc_per_ibit"] and r["xbar.dac.mvm.bits"]:
+        r.lose("xbar.array.Icol_max", "of the current of each step of inputs there; here of all bits at once")

@@ -45,6 +45,10 @@ def write(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Translation
     _adc(r, (1 - g_min) / unit)
     _devices(r, g_min, 1e6 / r_min, unit)
     _wires(r, r_min)
+    if r["tile.current_limit"] is not None:
+        r.put("xbar.array.Icol_max", r["tile.current_limit"] / unit, "tile.current_limit")
+        if r["wires.interleaved"]:
+            r.put("core.balanced.interleaved_posneg", True, "wires.interleaved")
     for name, why in WHY.items():
         if r[name] != r.defaults[name]:
             r.lose(name, why)
