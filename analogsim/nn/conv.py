@@ -1,17 +1,20 @@
 """AnalogConv1d, AnalogConv2d, AnalogConv3d: torch's convolutions on crossbars."""
 
+import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ProfileError, ShapeError
+from ..errors import ShapeError
 from ..kernels import ConvGeometry, uncompiled
+from ..kernels.conv_job import patches
 from ..kernels.memory import refuse_symbols
 from ..profile import HardwareProfile
 from .function import convolved, exact_dtype
 from .layer import AnalogLayer
-from .management import Management, rounded
+from .management import Management, multiplied, rounded
 
 
 class AnalogSpatial(AnalogLayer):
@@ -82,12 +85,33 @@ class _AnalogConv(AnalogSpatial):
             geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
             managed = Management.of(self.profile)
             if managed is not None and managed.by_vector:
-                raise ProfileError(
-                    f"{self._where()}: dac.input_range 'vector' and adc.bound_management are of layers that multiply "
-                    "rows, not of convolutions; give these a profile of their own with a calibrated one"
-                )
+                return self._unfolded(inputs, w, b, geometry).to(x.dtype)
             plan = self.plan(inputs, w)
             return convolved(rounded(inputs, plan), w, b, geometry, plan, self.learned_range).to(x.dtype)
+
+    def _unfolded(self, x: Tensor, w: Tensor, b: Tensor | None, geometry: ConvGeometry) -> Tensor:
+        """Convolve by rows: multiply the inputs under the kernel at each position as a linear layer multiplies its own.
+
+        That takes kernel-size times the memory of x, and the time of so much copying. Groups are matrices of their own.
+        """
+        groups, kernel = geometry.groups, w.shape[2:]
+        written = self.write(w)
+        size, rows = math.prod(kernel), self.profile.tile.rows
+        if self.profile.tile.mapping == "channel" and rows is not None:
+            rows = max(1, rows // size) * size
+        plan = self.read(x, written).as_matrix(rows)
+        matrix, columns, found = w.flatten(1), len(w) // groups, []
+        for group, images in enumerate(x.chunk(groups, 1)):
+            under = patches(images, kernel, geometry)
+            own, part = slice(group * columns, (group + 1) * columns), plan
+            if groups > 1:
+                part = plan.part(own, *(self.draw(plan.read.spec) if group else (plan.read.seed, plan.read.stream)))
+                if self._observer is not None:
+                    self._observer.written(written.part(own))
+            bias = None if b is None else b[own]
+            y = multiplied(under.flatten(0, -2), matrix[own], bias, part, self.learned_range)
+            found.append(y.unflatten(0, under.shape[:-1]).movedim(-1, 1))
+        return torch.cat(found, 1).contiguous()
 
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pad here what the kernel's own symmetric zero padding cannot; return the padding left for the kernel."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..chip import follows_signal, signal_noise
+from ..chip import DeviceKernel, follows_signal, signal_noise
 from ..errors import ShapeError
 from ..kernels import Backend, Clips, ConvGeometry, Read
 from ..kernels.fork import refuse_lost_threads
@@ -79,6 +79,13 @@ class Plan:
         return Plan(
             self.programmed[outputs], w_eff, kernel, read, self.differentiable, offset, self.management, self.noted
         )
+
+    def as_matrix(self, rows: int | None) -> "Plan":
+        """Return the plan of a convolution's kernel as a matrix, whose tiles hold so many rows."""
+        w_eff = None if self.w_eff is None else self.w_eff.flatten(1)
+        kernel = self.kernel.as_matrix() if isinstance(self.kernel, DeviceKernel) else self.kernel
+        read = replace(self.read, spec=replace(self.read.spec, rows=rows))
+        return replace(self, programmed=self.programmed.flatten(1), w_eff=w_eff, kernel=kernel, read=read)
 
     def reads(self, ctx: Any, bias: Tensor | None, alpha: Tensor | None) -> Read:
         """Return the read with its bias; it records what ADCs clip where a gradient of x, W or α needs that."""

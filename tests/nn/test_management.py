@@ -188,12 +188,83 @@ def test_every_layer_of_rows_manages_them_and_is_calibrated():
         )[0].norm()
 
 
+CONVOLUTIONS = {
+    "channels": ({"rows": 20}, 1, {}),
+    "anywhere": ({"rows": 7, "mapping": "im2col"}, 1, {}),
+    "chip": (
+        {"rows": 20, "cols": 6},
+        1,
+        {
+            "cells": {"mapping": "differential", "subtraction": "digital", "g_min": 0.1},
+            "programming": {"sigma": 0.02},
+            "adc": {"gain_error": 0.05, "offset_error": 0.01, "kind": "sar", "capacitor_mismatch": 0.05},
+        },
+    ),
+    "slices and wires": (
+        {"rows": 18},
+        1,
+        {
+            "weight": {"bits": 5},
+            "cells": {"mapping": "offset", "bits": 2},
+            "wires": {"row": 1e-3, "column": 1e-3, "solution": "exact"},
+        },
+    ),
+    "curved cells": (
+        {"rows": 18},
+        1,
+        {"cells": {"mapping": "differential", "g_min": 0.1}, "iv": {"second": 0.1, "third": -0.1}},
+    ),
+    "groups": ({"rows": 9}, 2, {"weight": {"w_max": "tile-column"}}),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("scales", [True, False])
+def test_a_convolution_manages_what_is_under_its_kernel_at_each_position(name, scales):
+    """Outputs and gradients are those of unfolded images through a linear layer of the same chip, group by group."""
+    tile, groups, parts = CONVOLUTIONS[name]
+    profile = an.HardwareProfile(
+        tile=tile,
+        dac={"bits": 6, "input_range": "vector" if scales else 1.5},
+        adc={"bits": 6, "full_scale": 1.2, "bound_management": 2},
+    ).varied(**parts)
+    walk = {"stride": 2, "padding": 1, "dilation": (1, 2)}
+    conv = AnalogConv2d(4, 6, 3, groups=groups, **walk, dtype=torch.float64, profile=profile).eval()
+    if profile.is_drawn:
+        an.program(conv, 1)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, 9, 9, dtype=torch.float64, generator=generator)
+    x *= torch.logspace(-3, 0, 3, dtype=torch.float64)[:, None, None, None]
+    x.requires_grad_()
+    got = conv(x)
+    g = torch.randn(got.shape, dtype=torch.float64, generator=generator)
+    got.backward(g)
+    grad_x, grad_w, x.grad = x.grad, conv.weight.grad, None
+    for group in range(groups):
+        own, channels = slice(group * 6 // groups, (group + 1) * 6 // groups), 4 // groups
+        kernel = 9 * channels
+        rows = tile["rows"] if tile.get("mapping") else max(1, tile["rows"] // 9) * 9
+        linear = AnalogLinear(
+            kernel, 6 // groups, dtype=torch.float64, profile=profile.varied(tile={"rows": rows})
+        ).eval()
+        linear.weight.data.copy_(conv.weight.detach()[own].flatten(1))
+        linear.bias.data.copy_(conv.bias.detach()[own])
+        if profile.is_drawn:
+            an.program(linear, 1)
+        under = torch.nn.functional.unfold(x[:, group * channels : (group + 1) * channels], 3, (1, 2), 1, 2)
+        want = linear(under.transpose(1, 2)).transpose(1, 2).reshape(3, 6 // groups, *got.shape[2:])
+        assert torch.allclose(got[:, own], want, atol=1e-12)
+        want.backward(g[:, own])
+        assert torch.allclose(grad_w[own].flatten(1), linear.weight.grad, atol=1e-12)
+    assert torch.allclose(grad_x, x.grad, atol=1e-12)
+    exact = torch.nn.functional.conv2d(x, conv.weight, conv.bias, groups=groups, **walk)
+    assert not torch.allclose(got, exact, atol=1e-3)
+
+
 def test_what_knows_no_vectors_refuses_them():
     x = torch.randn(2, 3, 8, 8)
     for change in ({"dac": {"input_range": "vector"}}, {"adc": {"bound_management": 1, "full_scale": 1.0}}):
         profile = an.HardwareProfile(dac={"bits": 8, "input_range": 1.0}, adc={"full_scale": None}).varied(**change)
-        with pytest.raises(ProfileError, match="of layers that multiply rows, not of convolutions"):
-            AnalogConv2d(3, 4, 3, profile=profile)(x)
         AnalogConvTranspose2d(3, 4, 3, profile=profile)(x)
         with pytest.raises(ProfileError, match="a budget takes every vector alike"):
             an.noise_budget(nn.Sequential(AnalogLinear(8, 4, profile=profile)), x, progress=False)
@@ -203,3 +274,32 @@ def test_what_knows_no_vectors_refuses_them():
         an.HardwareProfile(adc={"full_scale": None, "bound_management": 1})
     with pytest.raises(ProfileError, match="of symmetric: true"):
         an.HardwareProfile(dac={"bits": 8, "symmetric": False, "input_range": "vector"})
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_convolutions_full_scales_are_those_of_its_vectors(groups):
+    """Those of the linear layers that the unfolded images go through, whose largest counts."""
+    x = torch.randn(4, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    conv = AnalogConv2d(4, 6, 3, groups=groups, bias=False, profile=PROFILE.varied(tile={"rows": 18})).eval()
+    an.calibrate(conv, x, method="maximum", progress=False)
+    found = []
+    for group in range(groups):
+        linear = AnalogLinear(36 // groups, 6 // groups, bias=False, profile=conv.profile).eval()
+        linear.weight.data.copy_(conv.weight.detach()[group * len(linear.weight) :][: len(linear.weight)].flatten(1))
+        under = torch.nn.functional.unfold(x.chunk(groups, 1)[group], 3).transpose(1, 2)
+        an.calibrate(linear, under, method="maximum", progress=False)
+        found.append(float(linear.adc_full_scale))
+    assert float(conv.adc_full_scale) == pytest.approx(max(found), rel=1e-6)
+
+
+def test_noise_of_a_convolution_is_relative_to_what_is_under_the_kernel():
+    """σ_out times max|x| of each position: of two images, one a hundred times as large (4,000 sums: ±5 %)."""
+    profile = an.HardwareProfile(dac={"bits": 8, "input_range": "vector"}, noise={"output": 0.1})
+    conv = AnalogConv2d(1, 20, 3, bias=False, profile=profile.varied(weight={"w_max": 1.0})).eval()
+    x = torch.ones(2, 1, 16, 16)
+    x[1] *= 100
+    an.set_seed(conv, 1)
+    with torch.no_grad():
+        noise = conv(x) - torch.nn.functional.conv2d(x, conv.weight)
+    assert noise[0].std() == pytest.approx(0.1, rel=0.06)
+    assert noise[1].std() == pytest.approx(10.0, rel=0.06)
