@@ -239,7 +239,10 @@ def _nonlinearity(ax: "Axes", profile: HardwareProfile) -> None:
 def _dac(ax: "Axes", profile: HardwareProfile) -> None:
     most = profile.dac.step_levels
     codes = torch.arange(-most if profile.dac.signed else 0, most + 1, dtype=torch.float64)
-    ax.plot(codes, bent(codes / most, profile.dac) * most - codes, ".-", color=COLORS[0], linewidth=1)
+    count = 1 if profile.dac.inl is None else min(len(profile.dac.inl.inl), CURVES)
+    found = bent((codes / most)[:, None].expand(-1, count), profile.dac) * most - codes[:, None]
+    for color, curve in zip(_cycled(count), found.T):
+        ax.plot(codes, curve, ".-", color=color, linewidth=1)
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set_title("DAC" if profile.dac.step_bits is None else "DAC, of a step")
     ax.set_xlabel("code")

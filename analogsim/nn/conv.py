@@ -83,11 +83,16 @@ class _AnalogConv(AnalogSpatial):
                 if size + 2 * pad < dilation * (kernel - 1) + 1:
                     raise ShapeError(f"{self._where()}: input {tuple(x.shape)} is smaller than the kernel")
             geometry = ConvGeometry(conv.stride, padding, conv.dilation, conv.groups)
-            managed = Management.of(self.profile)
-            if managed is not None and managed.by_vector:
+            if self._reads_rows(w, geometry):
                 return self._unfolded(inputs, w, b, geometry).to(x.dtype)
             plan = self.plan(inputs, w)
             return convolved(rounded(inputs, plan), w, b, geometry, plan, self.learned_range).to(x.dtype)
+
+    def _reads_rows(self, w: Tensor, geometry: ConvGeometry) -> bool:
+        """Return whether an input is converted by another rule or DAC under each place of the kernel."""
+        managed, places = Management.of(self.profile), geometry.groups * math.prod(w.shape[2:])
+        by_vector = managed is not None and managed.by_vector
+        return by_vector or (self.profile.dac.differs_by_row and places > 1)
 
     def _unfolded(self, x: Tensor, w: Tensor, b: Tensor | None, geometry: ConvGeometry) -> Tensor:
         """Convolve by rows: multiply the inputs under the kernel at each position as a linear layer multiplies its own.

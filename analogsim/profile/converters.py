@@ -108,8 +108,8 @@ class DAC(Value):
     lowest first, each converted by the ADC and added up digitally with its power of two. null: all at once."""
 
     inl: Annotated[DACTable | None, OF_DAC] = None
-    """Integral non-linearity of all rows' DACs, measured: code c gives c + inl(c) steps (of each step of inputs, its
-    code). null: none."""
+    """Integral non-linearity of all rows' DACs alike, or of several, measured: code c gives c + inl(c) steps (of each
+    step of inputs, its code). Of n curves row r of every tile has the DAC r mod n. null: none."""
 
     @model_validator(mode="after")
     def _bits_fit_together(self) -> Self:
@@ -133,6 +133,11 @@ class DAC(Value):
         if not self.symmetric and self.inl is not None:
             raise ValueError("inl is of a DAC with symmetric: true")
         return self
+
+    @property
+    def differs_by_row(self) -> bool:
+        """True where rows have DACs that are not alike."""
+        return self.inl is not None and len(self.inl.inl) > 1
 
     @property
     def step_levels(self) -> int:

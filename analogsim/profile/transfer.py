@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from ..value import Value
 from .measured import CODE, LSB, ROWS, VOLT, Column, Columns, takes_files
 
-MOST = 16_384  # numbers of a table
+MOST = 131_072  # numbers of a table: 256 converters of 9 bits
 Codes = Annotated[tuple[int, ...], Field(min_length=1, max_length=2**16)]
 Curves = Annotated[tuple[tuple[float, ...], ...], Field(min_length=1, max_length=ROWS)]
 
@@ -20,7 +20,7 @@ OF_ADC = Columns(
     Column("inl", LSB, "inl", optional=True, many=True),
     Column("dnl", LSB, "dnl", optional=True, many=True),
 )
-OF_DAC = Columns(Column("code", CODE, "code", optional=True), Column("inl", LSB, "inl"))
+OF_DAC = Columns(Column("code", CODE, "code", optional=True), Column("inl", LSB, "inl", many=True))
 
 
 def _also_one_curve(schema: dict[str, Any]) -> None:
@@ -153,14 +153,16 @@ _CURVES = tuple(_TURNED)
 
 
 class DACTable(Value):
-    """What a DAC's codes are besides what they should be, the same for all rows: code c gives c + inl(c) steps.
+    """What a DAC's codes are besides what they should be, of all rows alike or of several: code c gives c + inl(c)
+    steps.
 
-    In a profile it is a list of numbers, or columns `code` and `inl`, which may be in a `file`.
+    In a profile a curve is a list of numbers, several are a list of lists; or columns `code` and `inl` (`inl_1`,
+    `inl_2`), which may be in a `file`.
     """
 
     model_config = ConfigDict(json_schema_extra=_also_a_list)
 
-    inl: Annotated[tuple[float, ...], Field(min_length=2, max_length=MOST)]
+    inl: Curves
     """Integral non-linearity, LSB; that of code 0 is 0."""
     code: Codes | None = None
     """The code of each number, one after the other. null: all codes in order, of a signed DAC from the lowest one,
@@ -171,17 +173,25 @@ class DACTable(Value):
     @model_validator(mode="before")
     @classmethod
     def _a_list_is_a_table(cls, given: Any) -> Any:
-        return {"inl": given} if isinstance(given, list | tuple) else given
+        given = {"inl": given} if isinstance(given, list | tuple) else given
+        if not isinstance(given, Mapping) or not _is_flat(given.get("inl")):
+            return given
+        return {**given, "inl": [given["inl"]]}
 
     @model_validator(mode="after")
     def _a_number_a_code(self) -> Self:
-        if self.code is not None and len(self.code) != len(self.inl):
-            raise ValueError(f"inl needs a number for each code (got {len(self.inl)} for {len(self.code)})")
+        lengths = {len(curve) for curve in self.inl}
+        if len(lengths) != 1:
+            raise ValueError(f"inl: every curve needs as many numbers, one a code (got {sorted(lengths)})")
+        if sum(map(len, self.inl)) > MOST:
+            raise ValueError(f"inl: more than {MOST:,} numbers")
+        if self.code is not None and lengths != {len(self.code)}:
+            raise ValueError(f"inl needs a number for each code (got {len(self.inl[0])} for {len(self.code)})")
         _check_codes(self.code)
         return self
 
-    def levels(self, most: int, signed: bool) -> tuple[float, ...]:
-        """Return what codes give, in steps: of codes -most … most, or 0 … most.
+    def levels(self, most: int, signed: bool) -> tuple[tuple[float, ...], ...]:
+        """Return what codes give, in steps, for each curve: of codes -most … most, or 0 … most.
 
         Raises
         ------
@@ -189,15 +199,16 @@ class DACTable(Value):
             There are not the numbers of these codes, or code 0 is not 0.
         """
         codes = range(-most if signed else 0, most + 1)
-        if tuple(self.code or codes) != tuple(codes) or len(self.inl) != len(codes):
-            raise ValueError(
-                f"inl needs {len(codes):,} numbers, of the codes {codes[0]} to {codes[-1]} (got {len(self.inl):,})"
-            )
-        if offset := self.inl[most if signed else 0]:
-            raise ValueError(
-                f"inl of code 0 must be 0, for idle rows are not driven (got {offset:g}): take it off all numbers"
-            )
-        return tuple(code + one for code, one in zip(codes, self.inl))
+        for curve in self.inl:
+            if tuple(self.code or codes) != tuple(codes) or len(curve) != len(codes):
+                raise ValueError(
+                    f"inl needs {len(codes):,} numbers, of the codes {codes[0]} to {codes[-1]} (got {len(curve):,})"
+                )
+            if offset := curve[most if signed else 0]:
+                raise ValueError(
+                    f"inl of code 0 must be 0, for idle rows are not driven (got {offset:g}): take it off all numbers"
+                )
+        return tuple(tuple(code + one for code, one in zip(codes, curve)) for curve in self.inl)
 
 
 def _check_codes(code: tuple[int, ...] | None) -> None:

@@ -162,8 +162,8 @@ def _fields(d: Draw) -> dict[str, Any]:
             dac["input_range"] = _ends(d, ranges) if isinstance(ranges, float) else ranges
         elif bits <= 8 and d.chance(0.1):
             most = 2 ** dac["step_bits"] - 1 if "step_bits" in dac else 2 ** (bits - signed) - 1
-            inl = d.rng.normal(0, 0.5, most * (1 + signed) + 1)
-            inl[most if signed else 0] = 0
+            inl = d.rng.normal(0, 0.5, (d.among((1, 1, 2, 3)), most * (1 + signed) + 1))
+            inl[:, most if signed else 0] = 0
             dac["inl"] = inl.tolist()
     if dac.get("symmetric", True) and d.chance(0.1):
         dac["input_range"] = "vector"
