@@ -17,6 +17,7 @@ from analogsim.chip.distributions import shaped
 from analogsim.kernels import reference
 from analogsim.kernels.backends.numba import Numba, adcs, device, jit
 from analogsim.profile import kinds
+from tests.support.machine_code import from_python
 
 CPU = {"tile": {"rows": 40}, "dac": {"bits": 8, "input_range": 2.0}, "adc": {"bits": 7, "full_scale": 3.0}}
 BASE = an.HardwareProfile(name="all noise", **CPU, noise={"output": 0.05, "read": 0.02, "multiplicative": 0.03})
@@ -140,7 +141,7 @@ def test_noise_of_the_packages_distributions_is_that_of_their_quantiles():
     normals = torch.linspace(-6.7, 6.7, 100_001)
     for number, name in enumerate(device.DISTRIBUTIONS):
         got = normals.numpy().copy()
-        jit.reshape_noise(got, number)
+        from_python(jit.reshape_noise)(got, number)
         want = shaped(normals, name).double().numpy()
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
 

@@ -117,6 +117,15 @@ def test_code_of_another_source_or_processor_is_not_taken(source):
     assert answer(load(source).one) == 44
 
 
+def test_code_is_not_taken_after_a_change_of_the_machine_code_beside_it(source):
+    """Its helpers may stand there."""
+    beside = source.with_name("jit_helpers.py")
+    for text, hits in (("one = 1", 0), ("one = 1", 1), ("one = 12", 0), ("one = 12", 1)):
+        if not hits:
+            beside.write_text(text)
+        assert load(source).one.cache_hits == hits
+
+
 def elsewhere(source, tmp_path, *, full=False, **environment):
     """Run the kernels in a process of its own; return its answers and warnings."""
     program = (

@@ -34,6 +34,7 @@ from analogsim.kernels.backends.numba import jit
 from analogsim.kernels.backends.numba import matmul as cpu
 from analogsim.kernels.backends.reference import Reference
 from analogsim.profile import ADC, Noise
+from tests.support.machine_code import from_python
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ON_GPU = triton_installed() and (INTERPRETED or torch.cuda.is_available())
@@ -417,7 +418,9 @@ def as_python(monkeypatch):
     """Return machine code's functions as Python ones whose scratch memory nobody has written."""
     key = np.arange(1, 5, dtype=np.uint64)
     with np.errstate(all="ignore"):
-        jit.normals(np.zeros(128, np.float32), np.zeros(64, np.uint32), 0, *key, np.uint64(0))  # compiled before
+        normals = from_python(jit.normals)
+        normals(np.zeros(128, np.float32), np.zeros(64, np.uint32), 0, *key, np.uint64(0))  # compiled before
+    monkeypatch.setattr(jit, "normals", normals)
     for name in ("reshape_noise", "_draw", "_shake", "_correct", "_rows_of_tables", "_gather", "_look_up"):
         monkeypatch.setattr(jit, name, getattr(jit, name).py_func)
     monkeypatch.setattr(jit, "np", _Filled())

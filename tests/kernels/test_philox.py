@@ -8,6 +8,7 @@ from scipy import stats
 from analogsim.errors import BackendError, ShapeError
 from analogsim.kernels import add_noise, philox
 from analogsim.kernels.backends.numba import jit
+from tests.support.machine_code import from_python
 
 ONES = 0xFFFFFFFF
 # Random123's kat_vectors for philox4x32-10: counter, key, words.
@@ -29,7 +30,7 @@ def test_philox_gives_the_published_words(counter, key, words):
     assert [int(v) for v in philox.philox4x32(tuple(torch.tensor(c) for c in counter), key)] == list(words)
     out = np.empty(64, np.uint32)
     c0, c1, c2, c3 = (np.uint64(c) for c in counter)
-    jit.philox_words(out, c0, np.uint64(key[0]), np.uint64(key[1]), c2, c3, c1)
+    from_python(jit.philox_words)(out, c0, np.uint64(key[0]), np.uint64(key[1]), c2, c3, c1)
     assert [int(v) for v in out[::16]] == list(words)
 
 

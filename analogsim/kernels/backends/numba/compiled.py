@@ -107,7 +107,8 @@ class _Cache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file = _File(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
+        stamp = self._impl.locator.get_source_stamp(), _beside(Path(function.__code__.co_filename))
+        self._cache_file = _File(self._cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -120,6 +121,14 @@ class _Cache(FunctionCache):
             super().save_overload(sig, data)
         except Exception as error:
             _say(error)
+
+
+def _beside(source: Path) -> list[tuple[str, int, int]]:
+    """Return what changes when any file of machine code beside this one does: Numba looks at a function's own alone."""
+    with suppress(OSError):
+        found = [(path.name, path.stat()) for path in sorted(source.parent.glob("jit*.py"))]
+        return [(name, stat.st_mtime_ns, stat.st_size) for name, stat in found]
+    return []
 
 
 def _say(error: Exception) -> None:

@@ -3,9 +3,8 @@
 What ends in `_kernel` is run by `openmp.run` on a team of threads, each of which takes a share; its one argument is the
 address of the 64-bit integers that its docstring lists, a size or an array's address each.
 
-All of it stands in this one file, because Numba's cache notices a change of the file of the function that it loads, but
-not of a helper's file. Everything is float32: a Python float or an int64 in a loop would widen it, so constants are
-wrapped. Slices are taken before each inner loop: indexing with an offset keeps LLVM from vectorising (8 times slower).
+Everything is float32: a Python float or an int64 in a loop would widen it, so constants are wrapped. Slices are taken
+before each inner loop: indexing with an offset keeps LLVM from vectorising (8 times slower).
 
 `philox.py` states readably what the first two functions compute.
 """
@@ -31,8 +30,12 @@ _W0, _W1 = np.uint64(WEYL[0]), np.uint64(WEYL[1])
 _ANGLE = np.uint32(ANGLE_MULTIPLIER)
 _F = np.float32
 
+# Called by machine code alone: what would let the interpreter call it takes a quarter of the time to compile.
+_inside = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # contract: fused multiply-adds. Nothing that would reorder sums or forget NaN.
-_options = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+_options = {"error_model": "numpy", "fastmath": {"contract", "nsz"}, **_inside}
+# reassoc: sums in any order.
+_reordering = {"error_model": "numpy", "fastmath": {"contract", "reassoc"}, **_inside}
 
 
 @intrinsic
@@ -43,18 +46,18 @@ def _pointer(typing, address):
     return types.voidptr(int64), generate
 
 
-@njit
+@njit(**_inside)
 def _integers(address, first, stop):
     return carray(_pointer(address + 8 * first), (stop - first,), np.int64)
 
 
-@njit
+@njit(**_inside)
 def _floats(address, first, stop):
     """Return the float32 numbers first … stop of an array; nothing where there is none (address 0)."""
     return carray(_pointer(address + 4 * first), (stop - first if address else 0,), np.float32)
 
 
-@njit
+@njit(**_inside)
 def _bytes(address, first, stop):
     return carray(_pointer(address + first), (stop - first if address else 0,), np.uint8)
 
@@ -72,13 +75,13 @@ def _copy16(typing, source, target):
     return types.void(int64, int64), generate
 
 
-@njit
+@njit(**_inside)
 def _words_at(address, count):
     """Return so many 32-bit words; nothing where there is none (address 0)."""
     return carray(_pointer(address), (count if address else 0,), np.uint32)
 
 
-@njit
+@njit(**_inside)
 def _share(count, unit):
     """Return the range of 0 … count that is this thread's: whole units, but for the end."""
     team = np.int64(team_size())
@@ -718,7 +721,7 @@ def scale_rows(out, scale, bias):
             o[i] = o[i] * scale[i] + bias[i]
 
 
-@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+@njit(**_reordering)
 def _square_sum(row):
     total = _F(0)
     for i in range(row.shape[0]):
@@ -726,7 +729,7 @@ def _square_sum(row):
     return total
 
 
-@njit
+@njit(**_inside)
 def _product(a, a_stride, transposed, b, b_stride, out, out_stride, n, count, width):
     """Multiply b (n, width) by a (width, count), or by a (count, width) `transposed`, into out (n, count).
 
@@ -846,7 +849,7 @@ def _convert_rows(x, x_stride, inputs, stride, rows, steps, base, apart, scalars
             dac(line, _floats(inputs, row * stride, (row + 1) * stride), scalars)
 
 
-@njit
+@njit(**_inside)
 def _product_of_rows(here, stride, weight, w_stride, target, columns, rows, n, width):
     """Multiply rows (rows, width) by weights (n, width): target (rows, n); `columns`: room for few outputs, or 0."""
     if columns:
@@ -1011,7 +1014,7 @@ _MAGNITUDE = np.int32(0x7FFFFFFF)  # all bits but the sign's
 _USUAL = _F(2.0**-64), _F(2.0**64)  # scales by which sums of weights can be divided in place of the weights
 
 
-@njit
+@njit(**_inside)
 def _largest(address, count):
     """Return the largest magnitude of `count` numbers; NaN where one is (its bits are above those of infinity)."""
     bits = carray(_pointer(address), (count,), np.int32)
@@ -1053,7 +1056,7 @@ def program_kernel(arguments):
         _programmed(w, out, scales[row], options[1] > 0, options[0])
 
 
-@njit
+@njit(**_inside)
 def _hashed(words, one, two, found):
     """Add hashes of 64-bit words by two keys to `found`: Σ (low half)·(high half) of each word plus its key.
 
@@ -1087,7 +1090,7 @@ def fingerprint_kernel(arguments):
 # Few rows of inputs: the weights are read once, and everything else is small. Threads share the outputs.
 
 
-@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+@njit(**_reordering)
 def _dot(x, w):
     total = _F(0)
     for i in range(w.shape[0]):
@@ -1095,7 +1098,7 @@ def _dot(x, w):
     return total
 
 
-@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+@njit(**_reordering)
 def _dots(rows, apart, other, target, step):
     """Multiply four rows, `apart` apart, by one other, into numbers `step` apart."""
     n = other.shape[0]
@@ -1111,7 +1114,7 @@ def _dots(rows, apart, other, target, step):
     target[0], target[step], target[2 * step], target[3 * step] = a, b, c, d
 
 
-@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+@njit(**_reordering)
 def _dots_and_largest(rows, apart, other, target, found):
     """Multiply four rows by one other, and raise `found` to their largest magnitudes: memory is read only once."""
     n = other.shape[0]
@@ -1139,7 +1142,7 @@ def _dots_and_largest(rows, apart, other, target, found):
     found[2], found[3] = np.int32(g).view(np.float32), np.int32(h).view(np.float32)
 
 
-@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+@njit(**_reordering)
 def _dots_of_two(x, x_apart, w, w_apart, n, target, apart):
     """Multiply four rows of inputs by two of weights, n numbers each: as many sums as AVX2's registers hold."""
     x0, x1 = x[:n], x[x_apart : x_apart + n]
@@ -1162,7 +1165,7 @@ def _dots_of_two(x, x_apart, w, w_apart, n, target, apart):
     into[0], into[1], into[apart], into[apart + 1] = c0, c1, d0, d1
 
 
-@njit
+@njit(**_inside)
 def _own_product(x, x_apart, m, w, w_apart, outputs, n, target, apart):
     """Multiply m rows of inputs by some rows of weights, n numbers each: what BLAS has no fast way for."""
     for output in range(0, outputs - 3, 4):
@@ -1181,7 +1184,7 @@ def _own_product(x, x_apart, m, w, w_apart, outputs, n, target, apart):
             target[row * apart + output] = _dot(x[row * x_apart : row * x_apart + n], weights)
 
 
-@njit
+@njit(**_inside)
 def _few_sums(inputs, m, k, w, w_stride, first, last, width, w_max, inverse, sums, apart, block):
     """Write sums of all tiles, (tiles, m, outputs first … last), `apart` between rows, on ŵ; return usual scales.
 
@@ -1354,7 +1357,7 @@ _multiply_many, _multiply_four = _multiplier(OUTPUTS, 1), _multiplier(4, 1)
 _multiply_eight_twice, _multiply_four_twice = _multiplier(8, 2), _multiplier(4, 2)
 
 
-@njit
+@njit(**_inside)
 def _multiply(weights, apart, index, count, block, target, step, n):
     """Multiply a block (count, 16) by n outputs' weights: `target` (n, 16), rows `step` apart.
 
@@ -1376,7 +1379,7 @@ def _multiply(weights, apart, index, count, block, target, step, n):
             k += OUTPUTS
 
 
-@njit
+@njit(**_inside)
 def _multiply_two(weights, apart, index, count, block, target, beside, step, n):
     """Multiply two blocks (count, 16), the one behind the other, by n outputs' weights, as `_multiply`; the second's
     `target` is `beside` bytes behind the first's. For processors that are WIDE.
@@ -1408,7 +1411,7 @@ def _squared_lengths(block, count, target):
             total[i] += row[i] * row[i]
 
 
-@njit
+@njit(**_inside)
 def _hand_over(sums, squares, out, bits, all_outputs, at, count, scalars, own, key, tile):
     """Convert `count` partial sums of a tile, which follow one another in the output from `at` on, and add them up.
 
@@ -1441,14 +1444,14 @@ def _zero16(typing, target):
     return types.void(int64), generate
 
 
-@njit
+@njit(**_inside)
 def _zeros(target, count):
     """Write zeros; up to 15 more."""
     for i in range(0, count, LANES):
         _zero16(target + 4 * i)
 
 
-@njit
+@njit(**_inside)
 def _pad_row(source, target, w, padding, stride, wide):
     """Write a row of w numbers with zeros on both sides: every `stride`-th number after the other.
 
@@ -1469,7 +1472,7 @@ def _pad_row(source, target, w, padding, stride, wide):
                 t[(i - begin) // stride] = s[i]
 
 
-@njit
+@njit(**_inside)
 def _pad_channels(x, first, stop, z, y, padded, scratch, sizes, window, scalars):
     """Convert channels first … stop (of all images') by the DAC into `padded` (channels, planes, rows, stride · wide).
 
@@ -1501,7 +1504,7 @@ def _pad_channels(x, first, stop, z, y, padded, scratch, sizes, window, scalars)
             _zeros(target, (rows - above - (high - low)) * length)
 
 
-@njit
+@njit(**_inside)
 def _unfold(padded, rows, width, position, count, z, y, block, pieces, sizes, window):
     """Unfold up to 16 output positions into a block (width, 16); 15 numbers behind it may be written.
 
@@ -1677,7 +1680,7 @@ def _transposer(size):
 _transpose4, _transpose16 = _transposer(4), _transposer(16)
 
 
-@njit
+@njit(**_inside)
 def _transpose(source, source_stride, target, target_stride, rows, columns):
     """Transpose (rows, columns), rows `source_stride` apart, to (columns, rows), rows `target_stride` apart."""
     s, t = _floats(source, 0, rows * source_stride), _floats(target, 0, columns * target_stride)
@@ -1695,7 +1698,7 @@ def _transpose(source, source_stride, target, target_stride, rows, columns):
             t[k * target_stride + i] = s[i * source_stride + k]
 
 
-@njit
+@njit(**_inside)
 def _images_last(x, inputs, first, stop, begin, m, scratch, sizes, scalars):
     """Convert channels first … stop of m images by the DAC: `inputs` (channels, positions, 16)."""
     channels, volume = sizes[1], sizes[3] * sizes[4] * sizes[5]
@@ -1706,7 +1709,7 @@ def _images_last(x, inputs, first, stop, begin, m, scratch, sizes, scalars):
     _transpose(scratch, run, inputs, LANES, m, run)
 
 
-@njit
+@njit(**_inside)
 def _repeat(source, target, first, n, positions):
     """Write numbers first … first + n, each `positions` times."""
     values = _floats(source, first, first + n)
@@ -1714,7 +1717,7 @@ def _repeat(source, target, first, n, positions):
         _floats(target, k * positions, (k + 1) * positions)[:] = values[k]
 
 
-@njit
+@njit(**_inside)
 def _spread_squares(squares, target, spare, apart, n, positions):
     """Write what `squares` (positions, 16) holds for every one of n outputs: `target` (16, n, positions), `apart`."""
     _transpose(squares, LANES, spare, positions, positions, LANES)
@@ -1887,7 +1890,7 @@ def _tapper(lines):
 _add_taps = _tapper(OUTPUTS)
 
 
-@njit
+@njit(**_inside)
 def _plane(padded, rows, weights, count, target, sizes, window):
     """Convolve padded channels with one output's weights: `target` (positions); 15 numbers more may be written."""
     high_out, wide_out = sizes[7], sizes[8]
@@ -1979,7 +1982,7 @@ def _add16(typing, source, target):
     return types.void(int64, int64), generate
 
 
-@njit
+@njit(**_inside)
 def _take_patches(products, wide, behind, taps, m, turned):
     """Turn m rows of `taps` numbers, `wide` apart: `turned` (taps, 16), with zeros from number m of each row on.
 
@@ -1996,7 +1999,7 @@ def _take_patches(products, wide, behind, taps, m, turned):
         _transpose(products, wide, turned, LANES, m, taps)
 
 
-@njit
+@njit(**_inside)
 def _put_channel(total, out, bias, sizes):
     """Write one channel of the output, of the numbers added up for it."""
     wide_out, stride, pad = sizes[7], sizes[13], sizes[16]

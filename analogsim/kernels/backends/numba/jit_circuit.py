@@ -1,29 +1,17 @@
-"""Machine code for arrays with gated rows, in float64; `kernels/circuit.py` states what it computes.
-
-It stands in one file for the reason that `jit.py` gives.
-"""
+"""Machine code for arrays with gated rows, in float64; `kernels/circuit.py` states what it computes."""
 
 import numpy as np
-from numba import carray, int64, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import carray, int64, njit
 
 from .compiled import compiled
+from .jit import _inside, _pointer
 from .openmp import team_size, thread_number
 
 # Sums in whatever order is fastest; NaN and infinities as they are.
-_options = {"error_model": "numpy", "fastmath": {"contract", "nsz", "reassoc"}}
+_options = {"error_model": "numpy", "fastmath": {"contract", "nsz", "reassoc"}, **_inside}
 
 
-@intrinsic
-def _pointer(typing, address):
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(int64), generate
-
-
-@njit
+@njit(**_inside)
 def _doubles(address, count):
     return carray(_pointer(address), (count,), np.float64)
 
