@@ -238,8 +238,10 @@ def _jobs_table(entries: Iterable["Entry"], store: "Store") -> Table:
 def _summary_table(frame: Any) -> Table:
     from ..robustness.curve_table import FITTED
 
+    several = frame["curve"].nunique() > 1
     columns = (
         *(Column(name, number=False) for name in ("network", "method")),
+        Column("curve", number=False, screen=several),
         Column("seeds", row=lambda row: f"{row['seeds']}/{row['of']}"),
         Column("of", screen=False),
         *FITTED,
@@ -248,5 +250,6 @@ def _summary_table(frame: Any) -> Table:
     rows = []
     for row in frame.to_dict("records"):
         method = ", ".join(filter(None, (row["method"], row["variant"])))
-        rows.append((row["model"], method, row["trainings"], row["of"], *(row.get(name) for name in names)))
+        fitted = (row.get(name) for name in names)
+        rows.append((row["model"], method, row["curve"], row["trainings"], row["of"], *fitted))
     return Table(columns, tuple(rows))

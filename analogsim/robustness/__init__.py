@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .curve import RobustnessCurve
+    from .matched import matched_curve
     from .measure import Measure
     from .midpoint import MidpointFit, fit_midpoint
     from .sweep import SIGMAS, noise_sweep
 
-__all__ = ["SIGMAS", "Measure", "MidpointFit", "RobustnessCurve", "fit_midpoint", "noise_sweep"]
+__all__ = ["SIGMAS", "Measure", "MidpointFit", "RobustnessCurve", "fit_midpoint", "matched_curve", "noise_sweep"]
 
 _HOMES = {
     "Measure": "measure",
@@ -17,6 +18,7 @@ _HOMES = {
     "RobustnessCurve": "curve",
     "SIGMAS": "sweep",
     "fit_midpoint": "midpoint",
+    "matched_curve": "matched",
     "noise_sweep": "sweep",
 }
 

@@ -10,16 +10,26 @@ if TYPE_CHECKING:
     from .file import load_study
     from .packing import pack_study
     from .report import write_report
-    from .results import load_hardware, load_results, summarise
+    from .results import load_hardware, load_map, load_results, summarise
     from .run import run_study
 
-__all__ = ["load_study", "run_study", "load_results", "load_hardware", "summarise", "write_report", "pack_study"]
+__all__ = [
+    "load_study",
+    "run_study",
+    "load_results",
+    "load_hardware",
+    "load_map",
+    "summarise",
+    "write_report",
+    "pack_study",
+]
 
 _HOMES = {
     "load_study": "file",
     "run_study": "run",
     "load_results": "results",
     "load_hardware": "results",
+    "load_map": "results",
     "summarise": "results",
     "write_report": "report",
     "pack_study": "packing",

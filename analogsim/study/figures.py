@@ -15,7 +15,7 @@ from ..quantities import QUANTITIES
 from ..robustness.curve import COLORS
 from ..robustness.midpoint import MidpointFit
 from ..storage.files import write_aside
-from .results import Variant
+from .variants import Variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +44,8 @@ def write_figures(variants: Sequence[Variant], folder: Path) -> list[Path]:
         own = [variant for variant in variants if variant.cell.model == model]
         files += _draw(_curves, own, colors, folder / f"curves-{name}", short(model))
         files += _draw(_learning, own, colors, folder / f"learning-{name}", short(model))
+        for variant, stem in zip(maps := with_maps(own), file_names(one.name for one in maps).values()):
+            files += _draw(_map, [variant], colors, folder / f"map-{name}-{stem}", short(f"{model}, {variant.name}"))
         if any(variant.hardware for variant in own):
             files += _draw(_hardware, own, colors, folder / f"hardware-{name}", f"{short(model)} on hardware")
     return files + _draw(_tradeoff, variants, colors, folder / "tradeoff", "peak accuracy against µ")
@@ -55,8 +57,18 @@ def has_midpoint(variant: Variant) -> MidpointFit | None:
     return fit if fit and 0 < fit.midpoint < math.inf else None
 
 
+def with_maps(variants: Iterable[Variant]) -> list[Variant]:
+    """Return the variants whose networks were trained at several σ, each evaluated at all of them."""
+    return [variant for variant in variants if len(variant.swept) > 1]
+
+
 def learning_curve(variant: Variant) -> list[tuple[int, float, float, float]]:
-    """Return (epoch, mean, lowest, highest test accuracy) over the seeds that reached the epoch."""
+    """Return (epoch, mean, lowest, highest test accuracy) over the seeds that reached the epoch.
+
+    There is none of a matched curve, whose trainings differ in σ.
+    """
+    if variant.cell.matched:
+        return []
     points: dict[int, list[float]] = {}
     for history in variant.histories.values():
         for entry in history:
@@ -169,17 +181,21 @@ def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -
         if curve is None:
             continue
         fit = has_midpoint(variant)
-        axes.plot(curve.sigmas, curve.mean, "o" if fit else "o:", markersize=3.5, color=color, linewidth=1)
+        matched = variant.cell.matched
+        marker, size = ("s", 5.5) if matched else ("o", 3.5)
+        axes.plot(
+            curve.sigmas, curve.mean, marker, linestyle="" if fit else ":", markersize=size, color=color, linewidth=1
+        )
         label = f"{short(variant.name)}: {fit or 'no µ' + _marks(variant)}"
         if fit:
             fine = np.geomspace(curve.sigmas[fit.points_used[0]], max(curve.sigmas[-1], fit.midpoint), 200)
-            axes.plot(fine, fit.predict(fine), color=color, linewidth=1.5, label=label)
+            axes.plot(fine, fit.predict(fine), color=color, linewidth=2.5 if matched else 1.5, label=label)
             level = float(fit.predict(fit.midpoint))
             axes.plot(fit.midpoint, level, "D", color=color, markeredgecolor="black", markersize=6, zorder=4)
             if not math.isnan(fit.ci[0]):
                 axes.plot(fit.bar, (level, level), "-", color="black", linewidth=1, zorder=3)
         else:
-            axes.plot([], [], "o:", color=color, label=label)
+            axes.plot([], [], f"{marker}:", color=color, label=label)
     first = next((variant.curve for variant in variants if variant.curve), None)
     if first is not None:
         axes.axhline(first.chance or 0.0, color="0.5", linestyle=":", linewidth=1, zorder=0)
@@ -187,6 +203,24 @@ def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -
         axes.set_ylim(0, None)
         axes.set_xlim(*sigma_range(variants))
         _plain_ticks(axes, (1.0,))
+
+
+def _map(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
+    """Draw the accuracy of networks (rows: σ of training) at every σ (columns); the matched ones have a frame."""
+    swept = variants[0].swept
+    first = next(iter(swept.values()))
+    image = axes.imshow(
+        np.stack([curve.mean for curve in swept.values()]), aspect="auto", origin="lower", vmin=0, cmap="viridis"
+    )
+    for row, sigma in enumerate(swept):
+        for column in np.flatnonzero(np.isclose(first.sigmas, sigma)):
+            axes.plot(column, row, "s", markersize=9, markerfacecolor="none", markeredgecolor="white")
+    axes.set_xticks(range(len(first.sigmas)), [f"{sigma:.2g}" for sigma in first.sigmas], rotation=60, fontsize=8)
+    axes.set_yticks(range(len(swept)), [f"{sigma:.2g}" for sigma in swept], fontsize=8)
+    axes.set_xlabel(QUANTITIES[first.quantity])
+    axes.set_ylabel("σ of training")
+    if axes.figure is not None:
+        axes.figure.colorbar(image, ax=axes, label="accuracy")
 
 
 def _hardware(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:

@@ -13,15 +13,16 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from ..ages import seconds
 from ..analysis.fields import AGE, METHOD, varied
-from ..errors import ProfileError, QuantizationError, StudyError
+from ..errors import ProfileError, StudyError
 from ..profile import HardwareProfile
 from ..qat import QATSpec
 from ..quantities import BEFORE, Target
 from ..ranges.calibrate import Method as RangesMethod
 from ..training.data import identify
 from ..training.spec import TrainSpec
-from ..value import NonNegative, Value, complaint, explain, few
-from .sigmas import read_sigmas
+from ..value import NonNegative, Value, explain
+from .merged import Merged
+from .sigmas import noise_grid
 
 RESULTS = 1
 """Version of what a job computes; raised where the same settings would give another result."""
@@ -30,6 +31,10 @@ Count = Annotated[int, Field(ge=1)]
 MOST = 100_000
 """Trainings of a study; a grid or `seeds` that ask for more are a mistake, or malice."""
 GRIDS = ("train", "qat", "args")
+MATCHED = "matched"
+"""σ of training: that of each point of the curve, which is made of one training a point."""
+NEAR = 0.01
+"""Relative difference below which a σ of `matched` is one of the sweep's: 0.316 is 10^-0.5."""
 
 
 class Sweep(Value):
@@ -54,14 +59,13 @@ class Sweep(Value):
     @field_validator("sigmas")
     @classmethod
     def _readable(cls, value: str | tuple[float, ...]) -> str | tuple[float, ...]:
-        read_sigmas(value if isinstance(value, str) else ",".join(map(repr, value)))
+        noise_grid(value)
         return value
 
     @property
     def grid(self) -> np.ndarray:
         """The σ (S,), ascending, each once."""
-        text = self.sigmas
-        return np.unique(read_sigmas(text) if isinstance(text, str) else np.array(text))
+        return noise_grid(self.sigmas)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -131,13 +135,28 @@ class Method(Value):
     """What is claimed of it (of each network, by its name): shown beside the result."""
     models: tuple[str, ...] | None = None
     """Names of the networks it is for; null: all."""
+    args: dict[str, Any] = {}
+    """Arguments of the networks' constructors that are this method's own."""
     train: dict[str, Any] = {}
-    """Fields of TrainSpec: sigma, ramp_epochs, layers, variance, …"""
+    """Fields of TrainSpec: sigma, ramp_epochs, layers, variance, … `sigma: matched` makes a matched curve, of one
+    training for each σ at which it is evaluated."""
+    matched: str | tuple[float, ...] | None = None
+    """The σ of a matched curve, written as the sweep's and out of them; 0 adds a training without noise, which then
+    says what the curve's accuracy without noise is. null: all σ of the sweep."""
     qat: dict[str, Any] | None = None
     """Fields of QATSpec, and `bits` for both weight_bits and act_bits; `s` alone means constant scaling. {}: 8 bits,
     dynamic scaling. null: floating point."""
+    sweep: dict[str, Any] = {}
+    """Fields of the study's `sweep` that are this method's own, such as batch_norm."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """Every combination of these: "train.sigma", "qat.s", "args.batch_norm", … → values."""
+
+    @field_validator("matched")
+    @classmethod
+    def _readable(cls, value: str | tuple[float, ...] | None) -> str | tuple[float, ...] | None:
+        if value is not None:
+            noise_grid(value)
+        return value
 
     @field_validator("grid")
     @classmethod
@@ -182,7 +201,7 @@ class Job(Value):
             "data": self.data_id,
             "subsets": [self.train_subset, self.test_subset],
             "train": self.train.model_dump(mode="json"),
-            "qat": self.qat and self.qat.model_dump(mode="json"),
+            "qat": self.qat and _without(self.qat.model_dump(mode="json"), "span"),
             "sweep": self.sweep.identity,
         }
 
@@ -190,6 +209,11 @@ class Job(Value):
     def id(self) -> str:
         """The identity's SHA-256, its first 16 hexadecimal digits."""
         return digest(self.identity)
+
+
+def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Leave out a field that is not used: jobs keep the names that they had before there was such a field."""
+    return {key: value for key, value in values.items() if key != name or value is not None}
 
 
 def digest(identity: Mapping[str, Any]) -> str:
@@ -211,15 +235,23 @@ class Entry(Value):
     epochs: Count
     sigma: NonNegative
     """σ of training."""
+    matched: bool = False
+    """Whether it is one point of a matched curve: together with the variant's other cells of this seed."""
     bits: int | None
     """Of activations; None: floating point."""
     scaling: str | None
     s: float | None
 
     @property
+    def curve(self) -> str:
+        """What its variant's curve is made of: "matched", a training for each σ, or "swept", one for all."""
+        return MATCHED if self.matched else "swept"
+
+    @property
     def title(self) -> str:
         """Its name for people."""
-        return ", ".join(filter(None, (self.model, self.method, self.variant, f"seed {self.seed}")))
+        point = f"σ={self.sigma:.3g}" if self.matched else ""
+        return ", ".join(filter(None, (self.model, self.method, self.variant, point, f"seed {self.seed}")))
 
     @classmethod
     def of(cls, job: Job, **place: Any) -> Self:
@@ -271,17 +303,18 @@ class Study(Value):
         for name, count in names.items():
             if count > 1:
                 raise ValueError(f"methods: the name {name!r} comes twice")
-        if self.trainings > MOST:
-            raise ValueError(f"{self.trainings:,} trainings, more than the {MOST:,} that a study may have")
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"baseline: no method {self.baseline!r}; there are {', '.join(names)}")
         for number, method in enumerate(self.methods):
+            self.sweep_of(method)
             claimed = method.claim if isinstance(method.claim, dict) else {}
             for field, named in (("models", method.models or ()), ("claim", claimed)):
                 if unknown := [name for name in named if name not in self.models]:
                     raise ValueError(
                         f"methods.{number}.{field}: no network {unknown[0]!r}; there are {', '.join(self.models)}"
                     )
+        if self.trainings > MOST:
+            raise ValueError(f"{self.trainings:,} trainings, more than the {MOST:,} that a study may have")
         return self
 
     @property
@@ -295,9 +328,19 @@ class Study(Value):
         """How many cells the grid has, before those are joined that are equal."""
         seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
         return seeds * sum(
-            math.prod(map(len, method.grid.values())) * len(self.models if method.models is None else method.models)
+            self._cells(method, title)
             for method in self.methods
+            for title in (self.models if method.models is None else method.models)
         )
+
+    def _cells(self, method: Method, title: str) -> int:
+        """Return how many cells a method has on a network, with one seed."""
+        places = (method.train, self.models[title].train, self.train)
+        inherited = next((fields["sigma"] for fields in places if "sigma" in fields), 0.0)
+        sigmas = method.grid.get("train.sigma", [inherited])
+        points = len(self.sweep_of(method).grid if method.matched is None else noise_grid(method.matched))
+        others = math.prod(len(values) for key, values in method.grid.items() if key != "train.sigma")
+        return others * sum(points if sigma == MATCHED else 1 for sigma in sigmas)
 
     def method(self, name: str) -> Method:
         """Return a method by its name.
@@ -311,6 +354,19 @@ class Study(Value):
             if method.name == name:
                 return method
         raise StudyError(f"no method {name!r}; there are {', '.join(method.name for method in self.methods)}")
+
+    def sweep_of(self, method: Method) -> Sweep:
+        """Return how a method's networks are swept.
+
+        Raises
+        ------
+        StudyError
+            A field of its own is impossible.
+        """
+        try:
+            return Sweep(**(self.sweep.model_dump(exclude_unset=True) | method.sweep)) if method.sweep else self.sweep
+        except ValidationError as error:
+            raise StudyError(f"method {method.name!r}: sweep: {explain(error, Sweep)}") from None
 
     def expand(self, trust: Collection[str] = ()) -> tuple[list[Entry], dict[str, Job]]:
         """Return the cells of the grid, and their jobs by identity: the first seed of everything comes first.
@@ -333,48 +389,84 @@ class Study(Value):
                 for number, method in enumerate(self.methods):
                     if method.models is not None and title not in method.models:
                         continue
-                    own: dict[str, Entry] = {}
+                    own: dict[tuple[str, str], Entry] = {}
                     for variant, point in _points(method):
-                        job = self._job(title, number, point, seed, data, trust, hardware)
-                        cell = Entry.of(job, model=title, method=method.name, variant=variant, seed=seed)
-                        own.setdefault(job.id, cell)
-                        jobs.setdefault(job.id, job)
-                    # A value that comes twice in a method's grid is still one variant.
+                        train = self._training(title, number, point, seed)
+                        matched = train.values.get("sigma") == MATCHED
+                        for sigma in self._points_of(method) if matched else (None,):
+                            job = self._job(title, number, point, train, sigma, data, trust, hardware)
+                            place = {"model": title, "method": method.name, "variant": variant, "seed": seed}
+                            cell = Entry.of(job, **place, matched=matched)
+                            # A value that comes twice in a method's grid is still one variant, but a training that a
+                            # matched curve has in common with another variant belongs to both.
+                            own.setdefault((variant if matched else "", job.id), cell)
+                            jobs.setdefault(job.id, job)
+                    if method.matched is not None and not any(cell.matched for cell in own.values()):
+                        raise StudyError(
+                            f"methods.{number}.matched: no σ of training is matched; say train: {{sigma: {MATCHED}}}"
+                        )
                     entries += own.values()
         return entries, jobs
+
+    def _points_of(self, method: Method) -> list[float]:
+        """Return the σ of a method's matched curve, ascending: as the sweep has them."""
+        grid = self.sweep_of(method).grid
+        if method.matched is None:
+            return grid.tolist()
+        found = []
+        for sigma in noise_grid(method.matched).tolist():
+            nearest = float(grid[np.abs(grid - sigma).argmin()]) if sigma else 0.0
+            if not math.isclose(sigma, nearest, rel_tol=NEAR):
+                raise StudyError(
+                    f"method {method.name!r}: matched: {sigma:g} is no σ of the sweep, where the network is evaluated; "
+                    f"the nearest is {nearest:g}"
+                )
+            found.append(nearest)
+        return found
+
+    def _training(self, title: str, number: int, point: Mapping[str, Any], seed: int) -> Merged:
+        """Return the fields of a training, of all places of the file."""
+        here = f"methods.{number}"
+        train = Merged("train", self.train)
+        train.update(f"models.{title}.train", self.models[title].train)
+        train.update(f"{here}.train", self.methods[number].train)
+        train.update(f"{here}.grid.train", _chosen(point)["train"])
+        if "seed" in train.values:
+            raise StudyError(f"{train.origin['seed']}: leave it out; `seeds` decides it")
+        train.values["seed"], train.origin["seed"] = seed, "seeds"
+        return train
 
     def _job(
         self,
         title: str,
         number: int,
         point: Mapping[str, Any],
-        seed: int,
+        train: Merged,
+        sigma: float | None,
         data: str,
         trust: Collection[str],
         hardware: Hardware | None,
     ) -> Job:
+        """Return a job of these fields of a training; of a matched curve that of one σ."""
         network, method, here = self.models[title], self.methods[number], f"methods.{number}"
-        chosen: dict[str, dict[str, Any]] = {part: {} for part in GRIDS}
-        for key, value in point.items():
-            part, _, field = key.partition(".")
-            chosen[part][field] = value
-        train = _Fields("train", self.train)
-        train.update(f"models.{title}.train", network.train)
-        train.update(f"{here}.train", method.train)
-        train.update(f"{here}.grid.train", chosen["train"])
-        if "seed" in train.values:
-            raise StudyError(f"{train.origin['seed']}: leave it out; `seeds` decides it")
-        train.values["seed"], train.origin["seed"] = seed, "seeds"
+        chosen = _chosen(point)
         quantization = None
         if method.qat is not None or chosen["qat"]:
-            qat = _Fields(f"{here}.qat", method.qat or {})
+            qat = Merged(f"{here}.qat", method.qat or {})
             qat.update(f"{here}.grid.qat", chosen["qat"])
             quantization = qat.quantization()
-        args = network.args | chosen["args"]
+        args = network.args | method.args | chosen["args"]
         try:
             json.dumps(args, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise StudyError(f"models.{title}.args: plain finite values are needed: {error}") from None
+        spec = train.made(TrainSpec, **({} if sigma is None else {"sigma": sigma}))
+        sweep = self.sweep_of(method)
+        if sigma is not None and spec.target != sweep.quantity:
+            raise StudyError(
+                f"{train.origin['sigma']}: {MATCHED}: trained under noise on {spec.target}, but sweep.quantity is "
+                f"{sweep.quantity}"
+            )
         return Job(
             model=network.path,
             trusted=network.path in trust,
@@ -383,51 +475,11 @@ class Study(Value):
             data_id=data,
             train_subset=self.train_subset,
             test_subset=self.test_subset,
-            train=train.made(TrainSpec),
+            train=spec,
             qat=quantization,
-            sweep=self.sweep,
+            sweep=sweep,
             hardware=hardware,
         )
-
-
-class _Fields:
-    """Fields collected from several places of a study, each with the place it comes from, for messages."""
-
-    def __init__(self, path: str, values: Mapping[str, Any]) -> None:
-        self.path, self.values, self.origin = path, {}, {}
-        self.update(path, values)
-
-    def update(self, path: str, values: Mapping[str, Any]) -> None:
-        self.path = path if values else self.path
-        for key, value in values.items():
-            self.values[key], self.origin[key] = value, f"{path}.{key}"
-
-    def quantization(self) -> QATSpec:
-        """Read `bits` for both kinds of bits, and `s` alone as constant scaling."""
-        if "bits" in self.values:
-            bits, origin = self.values.pop("bits"), self.origin.pop("bits")
-            for field in ("weight_bits", "act_bits"):
-                self.values.setdefault(field, bits)
-                self.origin.setdefault(field, origin)
-        if self.values.get("s") is not None:
-            self.values.setdefault("scaling", "constant")
-        return self.made(QATSpec)
-
-    def made(self, kind: Any) -> Any:
-        try:
-            return kind(**self.values)
-        except (ProfileError, QuantizationError) as error:
-            # The specs say what is wrong in words of their own; pydantic's error behind it has the fields' names.
-            behind = error.__context__
-            if not isinstance(behind, ValidationError):
-                raise StudyError(f"{self.path}: {error}") from None
-            raise StudyError(
-                few([f"{self._place(item['loc'])}: {complaint(item)}" for item in behind.errors()])
-            ) from None
-
-    def _place(self, loc: tuple[Any, ...]) -> str:
-        head = self.origin.get(str(loc[0]), self.path) if loc else self.path
-        return ".".join([head, *(str(part) for part in loc[1:])])
 
 
 def _points(method: Method) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -435,6 +487,15 @@ def _points(method: Method) -> Iterator[tuple[str, dict[str, Any]]]:
     for values in product(*method.grid.values()):
         point = dict(zip(method.grid, values))
         yield ", ".join(f"{_short(key)}={_text(value)}" for key, value in point.items()), point
+
+
+def _chosen(point: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the values of a variant by the part of a job that they are of."""
+    chosen: dict[str, dict[str, Any]] = {part: {} for part in GRIDS}
+    for key, value in point.items():
+        part, _, field = key.partition(".")
+        chosen[part][field] = value
+    return chosen
 
 
 def _short(key: str) -> str:

@@ -14,11 +14,20 @@ from ..errors import StudyError
 from ..quantities import QUANTITIES
 from ..robustness.midpoint import MidpointFit, crossing_text, midpoint_texts
 from ..storage.files import refuse_links, write_text
-from .figures import has_midpoint, learning_curve, sigma_range, tradeoff_lines, variant_colors, write_figures
+from .figures import (
+    has_midpoint,
+    learning_curve,
+    sigma_range,
+    tradeoff_lines,
+    variant_colors,
+    with_maps,
+    write_figures,
+)
 from .file import study_text
 from .records import Result
-from .results import Variant, load_variants, write_hardware, write_results, write_summary
+from .results import write_hardware, write_map, write_results, write_summary
 from .store import Store
+from .variants import Variant, load_variants
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -55,6 +64,7 @@ def write_report(directory: str | os.PathLike[str]) -> list[Path]:
         write_results(store)
         write_summary(store, variants)
         write_hardware(store)
+        write_map(store)
     refuse_links(store.root / FIGURES)
     pictures = write_figures(variants, store.root / FIGURES)
     write_text(store.root / PAGE, _page(store, variants))
@@ -82,6 +92,11 @@ def _page(store: Store, variants: Sequence[Variant]) -> str:
         methods=list(dict.fromkeys(variant.cell.method for variant in variants)),
         curves={m: _html(curves_figure(own, colors), f"curves-{i}") for i, (m, own) in enumerate(by_model.items())},
         learning={m: _html(learning_figure(own, colors), f"learn-{i}") for i, (m, own) in enumerate(by_model.items())},
+        maps=[
+            (variant.cell.model, variant.cell.method, variant.name, _html(map_figure(variant), f"map-{i}"))
+            for i, variant in enumerate(with_maps(variants))
+        ],
+        matched=any(variant.cell.matched for variant in variants),
         tradeoff=_html(tradeoff_figure(variants, colors), "tradeoff"),
         rows=[_row(variant, colors) for variant in variants],
         hardware=list(dict.fromkeys(label for variant in variants for label in variant.hardware)),
@@ -112,6 +127,7 @@ def curves_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], str
             mode="markers+lines",
             name=variant.name,
             line={"color": color, "width": 1, "dash": "dot"},
+            marker={"symbol": "square" if variant.cell.matched else "circle", "size": 8 if variant.cell.matched else 6},
             hovertemplate="σ = %{x:.3g}: %{y:.3f} (%{customdata[0]:.3f} … %{customdata[1]:.3f})",
             **common,
         )
@@ -124,7 +140,7 @@ def curves_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], str
             x=fine.tolist(),
             y=fit.predict(fine).tolist(),
             mode="lines",
-            line={"color": color},
+            line={"color": color, "width": 3 if variant.cell.matched else 2},
             hoverinfo="skip",
             **common,
         )
@@ -143,6 +159,37 @@ def curves_figure(variants: Sequence[Variant], colors: dict[tuple[str, str], str
         ends = [math.log10(end) for end in sigma_range(variants)]
         figure.update_xaxes(type="log", title=QUANTITIES[first.quantity], range=ends, **DECADES)
     figure.update_yaxes(title="accuracy", rangemode="tozero")
+    return _styled(figure)
+
+
+def map_figure(variant: Variant) -> "Figure":
+    """Draw the accuracy of a matched curve's networks at every σ: each row is a network, the diagonal the curve."""
+    from plotly import graph_objects as go
+
+    trained = list(variant.swept)
+    first = variant.swept[trained[0]]
+    names = [f"{sigma:.3g}" for sigma in first.sigmas], [f"{sigma:.3g}" for sigma in trained]
+    figure = go.Figure()
+    figure.add_heatmap(
+        x=names[0],
+        y=names[1],
+        z=[variant.swept[sigma].mean.tolist() for sigma in trained],
+        colorscale="Viridis",
+        zmin=0,
+        hovertemplate="trained at σ = %{y}, evaluated at %{x}: %{z:.3f}<extra></extra>",
+        meta=_common(variant)["meta"],
+    )
+    figure.add_scatter(
+        x=[name for name in names[1] if name in names[0]],
+        y=[name for name in names[1] if name in names[0]],
+        mode="markers",
+        marker={"symbol": "square-open", "size": 14, "color": "white"},
+        hoverinfo="skip",
+        showlegend=False,
+        meta=_common(variant)["meta"],
+    )
+    figure.update_xaxes(title=QUANTITIES[first.quantity], type="category")
+    figure.update_yaxes(title="σ of training", type="category")
     return _styled(figure)
 
 
@@ -229,7 +276,8 @@ def _html(figure: "Figure", name: str) -> Any:
 def _row(variant: Variant, colors: dict[tuple[str, str], str]) -> dict[str, Any]:
     curve, cell = variant.curve, variant.cell
     row: dict[str, Any] = {"model": cell.model, "method": cell.method, "name": variant.name, "claim": variant.claim}
-    row |= {"color": colors[cell.method, cell.variant], "seeds": f"{variant.trainings}/{len(variant.states)}"}
+    row |= {"color": colors[cell.method, cell.variant], "seeds": f"{variant.trainings}/{variant.of}"}
+    row["curve"] = cell.curve
     row |= {"peak": "-", "noise_free": "-", "midpoint": "-", "interval": "-", "half": "-"}
     row["flags"] = ", ".join(variant.flags)
     row["hardware"] = {

@@ -2,64 +2,21 @@
 
 import math
 import os
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import FitError
 from ..robustness.curve import RobustnessCurve
-from ..robustness.midpoint import MidpointFit
 from ..storage.files import write_text
-from ..training.history import Epoch
 from .grid import Entry
 from .store import Store
+from .variants import Variant, fit_of, kept_fits, load_variants
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RESULTS, SUMMARY, HARDWARE = "results.csv", "summary.csv", "hardware.csv"
-SETTINGS = ("model", "method", "variant", "sigma", "bits", "scaling", "s")
+RESULTS, SUMMARY, HARDWARE, MAP = "results.csv", "summary.csv", "hardware.csv", "map.csv"
+SETTINGS = ("model", "method", "variant", "curve", "sigma", "bits", "scaling", "s")
 NUMBERS = ("peak", "noise_free", "midpoint", "ci_low", "ci_high", "crossing", "slope", "r2")
-
-
-@dataclass(frozen=True, eq=False)
-class Variant:
-    """One method's variant on one network, over all its seeds that are finished.
-
-    Attributes
-    ----------
-    cell : Entry
-        That of the first seed.
-    trainings : int
-        How many came to their end.
-    curve : RobustnessCurve or None
-        Those trainings' in one, judged against the baseline; None where there is none.
-    histories : dict
-        Seed → one entry an epoch.
-    states : tuple of str
-        Of every seed, finished or not.
-    claim : str
-    hardware : dict
-        Combination of the fields that are varied, as text → accuracies of all seeds and chips on it.
-    """
-
-    cell: Entry
-    trainings: int
-    curve: RobustnessCurve | None
-    histories: dict[int, list[Epoch]]
-    states: tuple[str, ...]
-    claim: str
-    hardware: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The method's name, and what tells this variant from the others."""
-        return ", ".join(filter(None, (self.cell.method, self.cell.variant)))
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """Those of µ, and how many trainings ended without a curve."""
-        lost = [f"{self.states.count(kind)} {kind}" for kind in ("diverged", "failed") if kind in self.states]
-        return (*(_fit(self.curve)[1] if self.curve else ()), *lost)
 
 
 def load_results(directory: str | os.PathLike[str]) -> "pd.DataFrame":
@@ -73,9 +30,10 @@ def load_results(directory: str | os.PathLike[str]) -> "pd.DataFrame":
     Returns
     -------
     DataFrame
-        model, method, variant, sigma (of training), bits, scaling, s, seed, job, status, data, epochs, test_accuracy,
-        peak, noise_free, midpoint (µ), ci_low, ci_high (95 % over repeats), crossing (where the curve itself falls
-        through half height), slope, r2, flags, seconds. µ is NaN where there is none; see `flags` and `status` then.
+        model, method, variant, curve ("matched": the training is one of a matched curve), sigma (of training), bits,
+        scaling, s, seed, job, status, data, epochs, test_accuracy, and of the training's own curve over all σ peak,
+        noise_free, midpoint (µ), ci_low, ci_high (95 % over repeats), crossing (where the curve itself falls through
+        half height), slope, r2, flags; seconds. µ is NaN where there is none; see `flags` and `status` then.
 
     Raises
     ------
@@ -91,6 +49,9 @@ def summarise(directory: str | os.PathLike[str]) -> "pd.DataFrame":
     µ is that of the mean curve; its 95 % interval comes from a bootstrap over trainings where there are several, else
     over repeats. `brittle` is judged against the study's baseline on the same network.
 
+    In the column `curve` stands "matched" where each point is of a network that was trained under its σ (`sigma` is NaN
+    then), else "swept". `trainings` of `of` seeds have a curve.
+
     Raises
     ------
     StudyError
@@ -105,7 +66,7 @@ def load_hardware(directory: str | os.PathLike[str]) -> "pd.DataFrame":
     Returns
     -------
     DataFrame
-        model, method, variant, sigma (of training), bits, scaling, s, seed, job, a column for each field that is
+        model, method, variant, curve, sigma (of training), bits, scaling, s, seed, job, a column for each field that is
         varied, chip, accuracy. Empty where the study has no hardware.
 
     Raises
@@ -116,35 +77,31 @@ def load_hardware(directory: str | os.PathLike[str]) -> "pd.DataFrame":
     return _hardware(Store(directory))
 
 
-def load_variants(store: Store) -> list[Variant]:
-    """Return every variant of a study's methods on every network, in the order of the file.
+def load_map(directory: str | os.PathLike[str]) -> "pd.DataFrame":
+    """Return how good the networks of matched curves are at every σ, not only their own: one row a training and σ.
+
+    Returns
+    -------
+    DataFrame
+        model, method, variant, seed, job, trained (σ of training), sigma (of evaluation; 0: without noise), accuracy
+        (mean over repeats). Empty where the study has no matched curve.
 
     Raises
     ------
     StudyError
         The directory holds no study, or a damaged file.
+
+    Examples
+    --------
+    The map σ_train × σ_inf of one method: load_map(DIR).pivot_table("accuracy", "trained", "sigma").
     """
-    study = store.study()
-    groups: dict[tuple[str, str, str], list[Entry]] = {}
-    for entry in store.plan():
-        groups.setdefault((entry.model, entry.method, entry.variant), []).append(entry)
-    variants, judges = [], {}
-    for (model, method, _), cells in groups.items():
-        results = {cell.seed: store.result(cell.job) for cell in cells}
-        ended = {seed: result for seed, result in results.items() if result}
-        curves = [curve for cell in cells if (curve := store.curve(cell.job))]
-        curve = _pooled(store, curves) if curves else None
-        if method == study.reference and curve is not None:
-            judges[model] = curve
-        states = tuple(store.state(cell.job) for cell in cells)
-        histories = {seed: result.history for seed, result in ended.items()}
-        hardware: dict[str, list[float]] = {}
-        for point in (point for result in ended.values() for point in result.hardware or ()):
-            label = ", ".join(f"{name} {value}" for name, value in point.values.items())
-            hardware.setdefault(label, []).extend(point.found)
-        claim = study.method(method).claim_on(model)
-        variants.append(Variant(cells[0], len(curves), curve, histories, states, claim, hardware))
-    return [_judged(variant, judges.get(variant.cell.model), study.reference) for variant in variants]
+    return _map(Store(directory))
+
+
+def write_map(store: Store) -> None:
+    """Write map.csv likewise, where the study has a matched curve."""
+    if any(cell.matched for cell in store.plan()):
+        write_text(store.root / MAP, _map(store).to_csv(index=False, float_format="%.6g"))
 
 
 def write_results(store: Store) -> None:
@@ -158,19 +115,14 @@ def write_hardware(store: Store) -> None:
         write_text(store.root / HARDWARE, _hardware(store).to_csv(index=False, float_format="%.6g"))
 
 
-def write_summary(store: Store, variants: list[Variant] | None = None) -> None:
+def write_summary(store: Store, variants: Sequence[Variant] | None = None) -> None:
     """Write summary.csv likewise, and the fits of pooled curves, so that they are made once.
 
     `variants`: of `load_variants`, where they are at hand.
     """
     variants = load_variants(store) if variants is None else variants
     write_text(store.root / SUMMARY, _summary(variants).to_csv(index=False, float_format="%.6g"))
-    fits = {}
-    for variant in variants:
-        if variant.trainings > 1 and variant.curve is not None and variant.curve.fitted is not None:
-            flags = tuple(flag for flag in variant.curve.flags if flag != "brittle")
-            fits[variant.curve.digest] = replace(variant.curve.fit, flags=flags)
-    store.keep_fits(fits)
+    store.keep_fits(kept_fits(variants))
 
 
 def _results(store: Store) -> "pd.DataFrame":
@@ -211,12 +163,26 @@ def _hardware(store: Store) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=[*SETTINGS, "seed", "job", *axes, "chip", "accuracy"])
 
 
-def _summary(variants: list[Variant]) -> "pd.DataFrame":
+def _map(store: Store) -> "pd.DataFrame":
+    import pandas as pd
+
+    places = ("model", "method", "variant", "seed", "job")
+    rows = [
+        {name: getattr(cell, name) for name in places} | {"trained": cell.sigma, "sigma": sigma, "accuracy": accuracy}
+        for cell in store.plan()
+        if cell.matched and (curve := store.curve(cell.job))
+        for sigma, accuracy in zip([0.0, *curve.sigmas.tolist()], [curve.noise_free, *curve.mean.tolist()])
+    ]
+    return pd.DataFrame(rows, columns=[*places, "trained", "sigma", "accuracy"])
+
+
+def _summary(variants: Sequence[Variant]) -> "pd.DataFrame":
     import pandas as pd
 
     rows = []
     for variant in variants:
-        row = _settings(variant.cell) | {"trainings": variant.trainings, "of": len(variant.states)}
+        row = _settings(variant.cell) | {"trainings": variant.trainings, "of": variant.of}
+        row["sigma"] = math.nan if variant.cell.matched else row["sigma"]
         row |= _numbers(variant.curve) | {"flags": " ".join(variant.flags), "claim": variant.claim}
         rows.append(row)
     return pd.DataFrame(rows, columns=[*SETTINGS, "trainings", "of", *NUMBERS, "flags", "claim"])
@@ -229,31 +195,10 @@ def _settings(cell: Entry) -> dict[str, Any]:
 def _numbers(curve: RobustnessCurve | None) -> dict[str, Any]:
     if curve is None:
         return dict.fromkeys(NUMBERS, math.nan) | {"flags": ""}
-    fit, flags = _fit(curve)
+    fit, flags = fit_of(curve)
     numbers = {"peak": curve.peak, "noise_free": curve.noise_free, "flags": " ".join(flags)}
     if fit is None:
         return dict.fromkeys(NUMBERS, math.nan) | numbers
     low, high = fit.ci
     numbers |= {"midpoint": fit.midpoint, "ci_low": low, "ci_high": high, "crossing": fit.crossing}
     return numbers | {"slope": fit.slope, "r2": fit.r2}
-
-
-def _fit(curve: RobustnessCurve) -> tuple[MidpointFit | None, tuple[str, ...]]:
-    fit = curve.fitted
-    return fit, ("no_fit",) if fit is None else fit.flags
-
-
-def _pooled(store: Store, curves: list[RobustnessCurve]) -> RobustnessCurve:
-    curve = RobustnessCurve.pool(curves)
-    kept = store.fits.get(curve.digest) if len(curves) > 1 else None
-    return curve.fitted_as(kept) if kept else curve
-
-
-def _judged(variant: Variant, judge: RobustnessCurve | None, reference: str | None) -> Variant:
-    if variant.curve is None or judge is None or variant.cell.method == reference:
-        return variant
-    try:
-        curve = variant.curve.against(judge)
-    except FitError:
-        return variant
-    return replace(variant, curve=curve)

@@ -18,7 +18,7 @@ from .folder import JobFolder
 from .grid import Entry, Study
 from .grouping import AUTO, GroupTask, assign, left_over, refusal, tasks_of
 from .job import Task
-from .results import write_hardware, write_results, write_summary
+from .results import write_hardware, write_map, write_results, write_summary
 from .store import DONE, Store
 
 ENGINES = (Local.name, Ray.name)
@@ -125,6 +125,7 @@ def run_study(
             write_results(store)
             write_summary(store)
             write_hardware(store)
+            write_map(store)
         return Counter(store.state(job) for job in jobs)
 
 

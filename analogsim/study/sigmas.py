@@ -31,3 +31,14 @@ def read_sigmas(text: str) -> np.ndarray:
             "finite and not negative"
         ) from None
     return grid
+
+
+def noise_grid(given: str | tuple[float, ...]) -> np.ndarray:
+    """Return the σ (S,) of a text that `read_sigmas` reads, or of numbers: ascending, each once.
+
+    Raises
+    ------
+    ValueError
+        As `read_sigmas`.
+    """
+    return np.unique(read_sigmas(given if isinstance(given, str) else ",".join(map(repr, given))))
