@@ -14,6 +14,8 @@ class LeNet5(nn.Module):
     classes, channels : int
     pool : {"max", "average"}
         The paper's group uses average pooling in its float script and maximum pooling in its quantized one.
+    head_bias : bool
+        Whether the last layer has a bias; that of the group's quantized networks has none.
 
     Notes
     -----
@@ -25,7 +27,9 @@ class LeNet5(nn.Module):
     Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, *Gradient-based learning applied to document recognition*, 1998.
     """
 
-    def __init__(self, classes: int = 10, channels: int = 3, pool: Literal["max", "average"] = "max") -> None:
+    def __init__(
+        self, classes: int = 10, channels: int = 3, pool: Literal["max", "average"] = "max", head_bias: bool = True
+    ) -> None:
         super().__init__()
         kinds = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
         if pool not in kinds:
@@ -47,7 +51,7 @@ class LeNet5(nn.Module):
                 relu3=nn.ReLU(),
                 linear2=nn.Linear(120, 84),
                 relu4=nn.ReLU(),
-                linear3=nn.Linear(84, classes),
+                linear3=nn.Linear(84, classes, bias=head_bias),
             )
         )
 

@@ -22,6 +22,8 @@ class VGG11(nn.Module):
     init : {"torch", "vgg"}
         Initial weights: PyTorch's, or those of torchvision's VGG (He's normal by fan-out for convolutions, N(0, 0.01²)
         for linear layers, zero biases).
+    head_bias : bool
+        Whether the last layer has a bias; that of the quantized networks of the paper's group has none.
 
     Notes
     -----
@@ -36,6 +38,7 @@ class VGG11(nn.Module):
         dropout: float = 0.5,
         hidden: int = 4096,
         init: Literal["torch", "vgg"] = "torch",
+        head_bias: bool = True,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -55,7 +58,7 @@ class VGG11(nn.Module):
             nn.Linear(hidden, hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(hidden, classes),
+            nn.Linear(hidden, classes, bias=head_bias),
         )
         if init == "vgg":
             self._initialise()

@@ -83,7 +83,7 @@ def _act_injector(spec: QATSpec, *, signed: bool) -> Any:
     assert spec.act_bits is not None
     base = brevitas.act[signed].let(bit_width=spec.act_bits)
     if spec.s is not None:
-        return base.let(scaling_impl_type="const", scaling_init=2.0**spec.act_bits * spec.s)
+        return base.let(scaling_impl_type="const", scaling_init=spec.act_range)
     if spec.act_dynamic == "learned":
         return base.let(scaling_impl=brevitas.LearnedRange, collect_stats_steps=spec.collect_steps)
     return base.let(scaling_impl_type="stats", scaling_stats_op="max", scaling_impl=brevitas.RunningRange)

@@ -10,7 +10,7 @@ from ..errors import QuantizationError
 from ..value import Value, explain
 
 Bits = Annotated[int, Field(ge=2, le=16)]
-PER_LAYER = ("weight_bits", "weight_scaling", "act_bits", "scaling", "s", "act_dynamic")
+PER_LAYER = ("weight_bits", "weight_scaling", "act_bits", "scaling", "s", "span", "act_dynamic")
 
 
 class QATSpec(Value):
@@ -36,6 +36,9 @@ class QATSpec(Value):
     `act_dynamic`."""
     s: Annotated[float, Field(gt=0)] | None = None
     """Scaling factor of constant scaling, activation units; the quantization step is s·2^b/(2^b - 1)."""
+    span: Annotated[float, Field(gt=0)] | None = None
+    """Range of constant scaling in units of s: [0, span·s] (signed: ±span·s). null: 2^b. The scripts of the paper's
+    group have 15 at 4 bits, where the step is s itself."""
     act_dynamic: Literal["learned", "statistics"] = "learned"
     """Dynamic scaling. learned (Brevitas' default): the 99.999th percentile, averaged over the first `collect_steps`
     training steps, then a parameter that is trained. statistics: each training batch's maximum; its running mean in
@@ -66,6 +69,8 @@ class QATSpec(Value):
             raise ValueError("constant scaling needs the factor s (the activations' range is [0, 2^b·s])")
         if self.scaling == "dynamic" and self.s is not None:
             raise ValueError("s belongs to constant scaling; give scaling='constant' or leave s out")
+        if self.scaling == "dynamic" and self.span is not None:
+            raise ValueError("span belongs to constant scaling, whose range it is in units of s; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -79,11 +84,18 @@ class QATSpec(Value):
         return self
 
     @property
-    def act_step(self) -> float | None:
-        """Quantization step of constant scaling, s·2^b/(2^b - 1), activation units; None where there is none."""
+    def act_range(self) -> float | None:
+        """Upper end of constant scaling's range, 2^b·s or span·s, activation units; None where there is none."""
         if self.s is None or self.act_bits is None:
             return None
-        return 2**self.act_bits * self.s / (2**self.act_bits - 1)
+        return (2.0**self.act_bits if self.span is None else self.span) * self.s
+
+    @property
+    def act_step(self) -> float | None:
+        """Quantization step of constant scaling, its range / (2^b - 1), activation units; None where there is none."""
+        if self.act_range is None or self.act_bits is None:
+            return None
+        return self.act_range / (2**self.act_bits - 1)
 
     def layer(self, *names: str, head: bool = False) -> "QATSpec":
         """Return what holds for one layer: this spec with the overrides that match one of its names merged in."""
@@ -95,7 +107,7 @@ class QATSpec(Value):
 
     def _merged(self, changes: dict[str, Any]) -> "QATSpec":
         if changes.get("scaling") == "dynamic":
-            changes = {"s": None} | changes
+            changes = {"s": None, "span": None} | changes
         return QATSpec(**(self.model_dump(exclude={"overrides"}) | changes))
 
 

@@ -106,6 +106,23 @@ class TestResNet18:
         with torch.device("meta"):
             assert parameters(ResNet18(batch_norm=True, stem="3x3")) == 11_173_962
 
+    def test_biases_beside_normalisation_and_none_of_the_head(self):
+        with torch.device("meta"):
+            model = ResNet18(batch_norm=True, conv_bias=True, head_bias=False)
+            bare = ResNet18(batch_norm=False, conv_bias=False)
+        assert parameters(model) == self.PUBLISHED + self.NORMALISED - 10
+        assert parameters(bare) == self.PUBLISHED - 2 * self.NORMALISED
+
+    def test_one_relu_a_block_is_called_twice(self):
+        torch.manual_seed(0)
+        two = ResNet18()
+        torch.manual_seed(0)
+        one = ResNet18(one_relu=True)
+        assert len(layers(one, nn.ReLU)) == 9
+        assert len(layers(two, nn.ReLU)) == 17
+        x = torch.randn(2, 3, 32, 32)
+        assert torch.equal(one(x), two(x))
+
     def test_layers(self):
         convolutions = [(3, 64, 7, 2)] + [(64, 64, 3, 1)] * 4
         for width in (128, 256, 512):
@@ -115,7 +132,7 @@ class TestResNet18:
             model = ResNet18()
         assert conv_list(model) == convolutions
 
-    @pytest.mark.parametrize(("stem", "size"), [("7x7", 8), ("3x3", 32)])
+    @pytest.mark.parametrize(("stem", "size"), [("7x7", 8), ("3x3", 32), ("3x3-pool", 16)])
     def test_the_stem_decides_the_resolution(self, stem, size):
         model = ResNet18(stem=stem)
         seen = []

@@ -176,6 +176,14 @@ def test_a_sweep_that_keeps_statistics_has_the_identity_from_before_it_could_do_
     assert only().identity["sweep"].keys() == {"sigmas", "repeats", "quantity"}
 
 
+def test_a_range_of_2_to_the_bits_has_the_identity_from_before_there_were_others():
+    quantized = [{"name": "one", "qat": {"bits": 4, "s": 1.0}}]
+    assert "span" not in only(methods=quantized).identity["qat"]
+    other = only(methods=[{"name": "one", "qat": {"bits": 4, "s": 1.0, "span": 15}}])
+    assert other.identity["qat"]["span"] == 15
+    assert other.id != only(methods=quantized).id
+
+
 def test_an_identity_is_plain_and_its_short_form_hexadecimal():
     job = only(train={"epochs": 2}, sweep={"sigmas": "0.1,1,10,100", "repeats": 2})
     assert json.loads(json.dumps(job.identity)) == job.identity

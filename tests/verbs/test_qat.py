@@ -104,6 +104,12 @@ class TestConstantScaling:
         # 8 bits, s = 0.5: the range is 128, the step 128/255.
         assert QATSpec(scaling="constant", s=0.5).act_step == 128 / 255
         assert QATSpec().act_step is None
+        fifteen = QATSpec(act_bits=4, scaling="constant", s=0.5, span=15)
+        assert (fifteen.act_range, fifteen.act_step) == (7.5, 0.5)
+        assert (
+            QATSpec(scaling="constant", s=2.0, overrides={"fc": {"scaling": "dynamic"}}, span=9).layer("fc").span
+            is None
+        )
 
     @given(bits=BITS, s=FACTOR, seed=st.integers(0, 2**31))
     def test_idempotent_monotone_and_within_half_a_step(self, bits, s, seed):
@@ -317,6 +323,8 @@ class TestPrepare:
             ({"act_bits": 17}, "act_bits: .*less than or equal to 16"),
             ({"scaling": "constant"}, "needs the factor s"),
             ({"s": 1.0}, "s belongs to constant scaling"),
+            ({"span": 15}, "span belongs to constant scaling"),
+            ({"scaling": "constant", "s": 1.0, "span": 0}, "span: Input should be greater than 0"),
             ({"scaling": "constant", "s": 0}, "s: .*greater than 0"),
             ({"scaling": "constant", "s": float("nan")}, "s: .*finite"),
             ({"bits": 8}, "bits: unknown key"),
