@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .qat import QATSpec, freeze_quantization, prepare_qat  # isort: skip
     from .analysis.cost import LayerCost, NetworkCost, cost  # isort: skip
     from .robustness.sweep import SIGMAS, RobustnessCurve, noise_sweep  # isort: skip
+    from .training.matched import matched_sweep  # isort: skip
     from .robustness.measure import Measure  # isort: skip
     from .analysis.search import Design, DesignSearch, design_search  # isort: skip
     from .analysis.evaluate import Evaluation, evaluate  # isort: skip
@@ -82,6 +83,7 @@ _NAMES = {
     "qat": "QATSpec freeze_quantization prepare_qat",
     "analysis.cost": "LayerCost NetworkCost cost",
     "robustness.sweep": "SIGMAS RobustnessCurve noise_sweep",
+    "training.matched": "matched_sweep",
     "robustness.measure": "Measure",
     "analysis.search": "Design DesignSearch design_search",
     "analysis.evaluate": "Evaluation evaluate",
@@ -128,6 +130,7 @@ __all__ = [
     "freeze_quantization",
     # how much noise is survived
     "noise_sweep",
+    "matched_sweep",
     "noise_budget",
     "NoiseBudget",
     "LayerBudget",

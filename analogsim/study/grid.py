@@ -409,10 +409,10 @@ class Study(Value):
         return entries, jobs
 
     def _points_of(self, method: Method) -> list[float]:
-        """Return the σ of a method's matched curve, ascending: as the sweep has them."""
+        """Return the σ of a method's matched curve, as the sweep has them, in the order in which they are trained."""
         grid = self.sweep_of(method).grid
         if method.matched is None:
-            return grid.tolist()
+            return _coarse_first(grid.tolist())
         found = []
         for sigma in noise_grid(method.matched).tolist():
             nearest = float(grid[np.abs(grid - sigma).argmin()]) if sigma else 0.0
@@ -422,7 +422,7 @@ class Study(Value):
                     f"the nearest is {nearest:g}"
                 )
             found.append(nearest)
-        return found
+        return _coarse_first(found)
 
     def _training(self, title: str, number: int, point: Mapping[str, Any], seed: int) -> Merged:
         """Return the fields of a training, of all places of the file."""
@@ -487,6 +487,18 @@ def _points(method: Method) -> Iterator[tuple[str, dict[str, Any]]]:
     for values in product(*method.grid.values()):
         point = dict(zip(method.grid, values))
         yield ", ".join(f"{_short(key)}={_text(value)}" for key, value in point.items()), point
+
+
+def _coarse_first(values: list[float]) -> list[float]:
+    """Return values in the order of ever finer grids: what is done of a curve that is at work shows all of it.
+
+    Examples
+    --------
+    >>> _coarse_first([0, 1, 2, 3, 4, 5, 6, 7, 8])
+    [0, 8, 4, 2, 6, 1, 3, 5, 7]
+    """
+    # The largest power of two that divides its place: 0 is divided by all.
+    return [values[place] for place in sorted(range(len(values)), key=lambda place: -(place & -place or 2**20))]
 
 
 def _chosen(point: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -132,7 +132,7 @@ def _results(store: Store) -> "pd.DataFrame":
     # The file has its order; jobs are run in another one.
     order = {place: number for number, place in enumerate(dict.fromkeys((c.model, c.method, c.variant) for c in plan))}
     rows: list[dict[str, Any]] = []
-    for cell in sorted(plan, key=lambda cell: (order[cell.model, cell.method, cell.variant], cell.seed)):
+    for cell in sorted(plan, key=lambda cell: (order[cell.model, cell.method, cell.variant], cell.seed, cell.sigma)):
         result = store.result(cell.job)
         status = result.status if result else store.state(cell.job)
         if result is None and status != "failed":
