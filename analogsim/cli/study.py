@@ -5,7 +5,7 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ from .options import Device
 from .output import FormOption, JsonOption
 
 if TYPE_CHECKING:
-    from ..study.grid import Entry
+    from ..study.grid import Entry, Job
     from ..study.store import Store
 
 app = Program(
@@ -38,6 +38,7 @@ COLORS = {"finished": "green", "collapsed": "yellow", "diverged": "yellow", "fai
 RUN_EPILOG = (
     "[bold]Examples:[/]\n\n"
     "analogsim study run benchmarks/paper/lenet5.yaml --dry-run\n\n"
+    "analogsim study run benchmarks/paper/long/vgg11.yaml --estimate\n\n"
     "analogsim study run benchmarks/paper/lenet5.yaml --data cifar10 --out runs/lenet5\n\n"
     "analogsim study run benchmarks/paper/full/vgg11.yaml --engine ray --address auto --gpus 0.25\n\n"
     "Killed at any moment, the same command goes on: finished jobs are kept, an interrupted one continues from its "
@@ -93,21 +94,35 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    estimated: Annotated[
+        bool,
+        typer.Option(
+            "--estimate", help="As --dry-run, and measure a few steps of each kind of job: how long it takes."
+        ),
+    ] = False,
     form: FormOption = "table",
 ) -> None:
     """Run what is not finished of a study; Ctrl-C ends it, and the same command goes on."""
     from ..study.file import load_study
-    from ..study.store import Store
+    from ..study.store import DONE, Store
 
     study = load_study(file, **({} if data is None else {"data": data}))
     folder = folder or Path("runs") / file.stem
-    if dry_run:
-        entries, jobs = study.expand()
+    if dry_run or estimated:
+        entries, jobs = study.expand(trust or ())
         store = Store(folder)
-        states = Counter(store.state(job) for job in jobs)
-        present(_jobs_table(entries, store), form)
+        states = {job: store.state(job) for job in jobs}
+        seconds = _estimate(jobs, workers, device) if estimated else {}
+        present(_jobs_table(entries, store, seconds), form)
         epochs = sum(job.train.epochs for job in jobs.values())
-        note(f"{plain(study.name)}: {len(jobs)} jobs ({_counts(states)}), {epochs:,} epochs in all; nothing was done")
+        counts = _counts(Counter(states.values()))
+        note(f"{plain(study.name)}: {len(jobs)} jobs ({counts}), {epochs:,} epochs in all; nothing was done")
+        if seconds:
+            left = sum(time for job, time in seconds.items() if states[job] not in DONE)
+            note(
+                f"measured now, each job by itself: {sum(seconds.values()) / 3600:.1f} hours of jobs, of which "
+                f"{left / 3600:.1f} are not done; divide by the number of jobs that run at a time"
+            )
         return
 
     from ..study.results import summarise
@@ -218,20 +233,32 @@ def _counts(states: Counter[str]) -> str:
     return ", ".join(known)
 
 
-def _jobs_table(entries: Iterable["Entry"], store: "Store") -> Table:
+def _estimate(jobs: Mapping[str, "Job"], workers: int | None, device: str) -> dict[str, float]:
+    """Measure what jobs take, with as many threads as a run would give each."""
+    from ..machine import choose_device, usable_cores
+    from ..study.estimate import estimate
+
+    threads = max(1, usable_cores() // (workers or usable_cores()))
+    return estimate(jobs, choose_device(device), threads, lambda kind: note(f"measuring {plain(kind)}"))
+
+
+def _jobs_table(entries: Iterable["Entry"], store: "Store", seconds: Mapping[str, float] | None = None) -> Table:
     columns = (
         *(Column(name, number=False) for name in ("job", "network", "method")),
         Column("seed"),
         Column("state", number=False, style=lambda state: COLORS.get(state, "dim")),
         Column("epochs", row=lambda row: f"{row['epochs']}/{row['of']}"),
         Column("of", screen=False),
+        Column("time", "h", ".2f", "hours"),
     )
     rows = []
     for entry in entries:
         state = store.state(entry.job)
         done = entry.epochs if state in ("finished", "collapsed") else min(store.epochs(entry.job), entry.epochs)
-        method = ", ".join(filter(None, (entry.method, entry.variant)))
-        rows.append((entry.job, entry.model, method, entry.seed, state, done, entry.epochs))
+        point = f"σ={entry.sigma:.3g}" if entry.matched else ""
+        method = ", ".join(filter(None, (entry.method, entry.variant, point)))
+        hours = seconds[entry.job] / 3600 if seconds else None
+        rows.append((entry.job, entry.model, method, entry.seed, state, done, entry.epochs, hours))
     return Table(columns, tuple(rows))
 
 

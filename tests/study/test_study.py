@@ -23,6 +23,7 @@ from analogsim.errors import BackendError, StudyError
 from analogsim.machine import provenance
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.storage.kept import sealed_text
+from analogsim.study import estimate as estimates
 from analogsim.study import load_results, load_study, run_study, summarise
 from analogsim.study.folder import ERROR, RESULT, RUNNING, SWEEP
 from analogsim.study.grid import Study
@@ -331,6 +332,38 @@ def test_a_dry_run_does_nothing(tmp_path):
     assert result.exit_code == 0, result.output
     assert "3 jobs (3 waiting), 6 epochs in all" in " ".join(result.stderr.split())
     assert "float" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_an_estimate_is_of_every_epoch_and_evaluation_and_measures_a_kind_once(tmp_path, monkeypatch):
+    kinds = []
+
+    def measured(job, device):
+        kinds.append((job.qat and job.qat.act_bits, job.train.sigma))
+        return 100.0, 0.5  # seconds of an epoch, and of the evaluation of an image
+
+    methods = [
+        {"name": "float"},
+        {"name": "noisy", "grid": {"train.sigma": [0.3, 1.0]}},
+        {"name": "quantized", "qat": {"bits": 8}, "grid": {"qat.s": [0.1, 0.2]}},
+    ]
+    jobs = study(methods=methods, seeds=2, sweep={"sigmas": "0,0.3,1,3", "repeats": 2}).expand()[1]
+    monkeypatch.setattr(estimates, "_measured", measured)
+    found = estimates.estimate(jobs)
+    assert kinds == [(None, 0.0), (None, 0.3), (8, 0.0)]
+    # Two epochs; without noise, and twice at each of three σ; 120 images.
+    assert found == dict.fromkeys(jobs, 2 * 100.0 + 7 * 120 * 0.5)
+
+
+def test_an_estimate_measures_and_writes_nothing(tmp_path):
+    file = written(tmp_path, methods=[{"name": "float"}, {"name": "matched", "train": {"sigma": "matched"}}])
+    result = call("run", file, "--out", tmp_path / "out", "--estimate", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stderr.split())
+    assert said.count("measuring models.lenet:LeNet5") == 2
+    assert "6 jobs (6 waiting), 12 epochs in all; nothing was done" in said
+    assert re.search(r"measured now, each job by itself: \d+\.\d hours of jobs, of which \d+\.\d are not done", said)
+    assert "matched, σ=0.03" in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
