@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 import typer
 
-from analogsim import HardwareProfile, analog_layers, calibrate, evaluate, program
+from analogsim import HardwareProfile, evaluate
 from analogsim.bench import machine
 from analogsim.machine import commit
 from analogsim.storage.files import write_text
 from analogsim.terminal.progress import track
 
-from ..common import ROOT, ages_of
+from ..common import ROOT, Threads, ages_of
+from . import beside, macros, varied
+from . import dft as fourier
 from .products import AGES, CHIPS, HARDWARE, PRODUCTS, draw, errors
-from .resnet14 import DEVICES, Device, images, normalised, ours
+from .resnet14 import DEVICES, Device, images, ours
+from .resnet14 import crosssim as their_network
 
 RESULTS = ROOT / "benchmarks" / "results" / "published"
-BITS, ROWS = (4, 5, 6, 7, 8, 10), (72, 144, 288, 576)
-VARIED_CHIPS = 5
-METHODS = ("maximum", "mse", "noise-aware")
 Folder = Annotated[
     Path, typer.Option(help="Of the trained network, its ranges, and cifar10-lossless-subset.npz and cifar10.npz.")
 ]
@@ -71,25 +70,60 @@ def resnet14(
 
 
 @app.command()
-def resnet14_varied(folder: Folder, chips: Chips = VARIED_CHIPS) -> None:
-    """Vary that hardware on SONOS cells: ADC bits, tile rows, and methods of calibration; lossless images."""
+def resnet14_varied(folder: Folder) -> None:
+    """Vary that hardware: ADC bits, calibration, tile rows, slices of weights, steps of inputs; lossless images."""
     kept, data = Kept("resnet14-varied"), images(folder)
-    with np.load(folder / "cifar10-lossless-subset.npz") as file:
-        x = torch.from_numpy(file["train_images"][:512])
-    training = normalised(x)
-    for bits in track(kept.missing(f"{bits} bits, {how}" for bits in BITS for how in ("published", *METHODS)), "Bits"):
-        count, how = bits.split(" bits, ")
-        net = ours(folder, "sonos", adc={"bits": int(count)})
-        if how != "published":
-            for _, layer in analog_layers(net):
-                free = {"dac": {"input_range": "calibrated"}, "adc": {"full_scale": "calibrated", "bits": int(count)}}
-                layer.profile = layer.profile.varied(**free)
-            program(net, 0)
-            calibrate(net, training, how, progress=False)  # type: ignore[arg-type]
-        kept.keep(bits, list(evaluate(net, data, chips=chips, progress=False).values[0]))
-    for rows in track(kept.missing(f"{rows} rows" for rows in ROWS), "Rows"):
-        net = ours(folder, "sonos", tile={"rows": int(rows.split()[0])})
-        kept.keep(rows, list(evaluate(net, data, chips=chips, progress=False).values[0]))
+    wanted = {setting.part: setting for setting in varied.settings()}
+    for name in track(kept.missing(wanted), "Settings"):
+        setting = wanted[name]
+        found = evaluate(setting.network(folder), data, chips=varied.CHIPS[setting.device], progress=False)
+        kept.keep(name, list(found.values[0]))
+    varied.draw(kept.values["parts"], evaluate(ours(folder, "digital"), data).digital)
+
+
+@app.command()
+def crosssim(
+    folder: Folder,
+    chips: Chips = 10,
+    count: Annotated[int, typer.Option("--images", min=1, help="Of the lossless ones, the first.")] = 1000,
+    numbers: Threads = [1, 2],  # noqa: B006 - typer copies it
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time; the tutorial's by default.")] = beside.BATCH,
+) -> None:
+    """Measure CrossSim and this package in one process, where PYTHONPATH leads to CrossSim 3.2: each chip by turns."""
+    kept, (x, y) = Kept("crosssim"), images(folder)
+    data = x[:count], y[:count]
+    for device, title in beside.BESIDE.items():
+        theirs, reprogram = their_network(folder, device)
+        analog = ours(folder, device)
+        for name in kept.missing(["agreement"] if device == "ideal cells" else []):
+            kept.keep(name, beside.agreement(theirs, analog, x))
+        chips_of = chips if device != "ideal cells" else min(chips, beside.EQUAL)
+        jobs = {beside.part(device, batch, n, chip): (chip, n) for chip in range(chips_of) for n in numbers}
+        for name in track(kept.missing(jobs), title):
+            found = beside.chip(theirs, reprogram, analog, data, *jobs[name], batch)
+            kept.keep(name, found | {"images": len(data[0])})
+
+
+@app.command()
+def dft(
+    folder: Annotated[Path, typer.Option(help="Of orchid.jpg, from CrossSim's applications/dsp/example_images.")],
+    chips: Chips = 50,
+) -> None:
+    """Measure the errors of Fourier transforms that CrossSim's tutorial prints, on cells with programming errors."""
+    kept, picture = Kept("dft"), fourier.image(folder)
+    for name in track(kept.missing(fourier.ROWS), "Transforms"):
+        kept.keep(name, [fourier.error(fourier.ROWS[name], picture, chip) for chip in range(chips)])
+
+
+@app.command("macros")
+def energies() -> None:
+    """Add up what two published accelerators take, and how large they are, from their components."""
+    kept = Kept("macros")
+    for setting in macros.EFFICIENCIES:
+        kept.keep(f"TOPS/W, {setting.title}", macros.OPERATIONS / setting.energy())
+    for setting in macros.SHARES:
+        kept.keep(f"fJ, {setting.title}", 1000 * setting.energy() / macros.OPERATIONS)
+    kept.keep("isaac", macros.isaac())
 
 
 @app.command()

@@ -1,18 +1,25 @@
-"""The table of docs/published.md; `benchmarks.tables` puts it there."""
+"""The tables of docs/published.md; `benchmarks.tables` puts them there."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..common import ROOT
 from ..findings import MISSING, grid
+from . import dft, macros, varied
+from .beside import BATCH, BESIDE, part
 from .products import AGES, HARDWARE, LABELS
+from .resnet14 import Device
 
 RESULTS = ROOT / "benchmarks" / "results" / "published"
 IMAGES = {"lossless": "1,017 lossless", "jpeg": "10,000, JPEG re-encoded"}
 TUTORIAL = "CrossSim's ISCA 2024 tutorial, its first 5,000 test images, one chip"
+TUTORIAL_IMAGES = 5000
+TRANSFORMS = "CrossSim's tutorial, part 2, one chip"
 # Device → (what it is called, the published accuracy in percent).
 PUBLISHED = {
     "digital": ("digital", "89.40"),
@@ -25,6 +32,71 @@ PRODUCTS = {
     "Le Gallo et al. 2023": ("512 × 512, PCM, 1 s, half of the inputs 0, weights N(0, 0.246²) clipped to ±1", "13"),
     "Rasch et al. 2023": ("512 × 512, PCM, 8-bit converters, 1 h", "about 15"),
 }
+DEVIATIONS = 2  # standard deviations within which a published number is called reproduced
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published number beside ours.
+
+    Attributes
+    ----------
+    what : str
+    published : str
+        As it is printed there, in percent; empty where there is none.
+    where : str
+    ours : list of float
+        Of each chip, fractions.
+    samples : int or None
+        Images that an accuracy is taken of; None of errors.
+    published_samples : int or None
+        Those of the published one.
+    same : str
+        Whether the data is the same.
+    command : str
+        What measures it.
+    hardware : str
+        Named beside our number.
+    comparable : bool
+        False where the data is of another kind.
+    """
+
+    what: str
+    published: str
+    where: str
+    ours: list[float]
+    command: str
+    same: str
+    samples: int | None = None
+    published_samples: int | None = None
+    hardware: str = ""
+    comparable: bool = True
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation, in percent: of chips, and of images that are others (binomial), squares added."""
+        chips = float(np.var(self.ours, ddof=1)) if len(self.ours) > 1 else 0.0
+        p = float(np.mean(self.ours))
+        of_images = sum(p * (1 - p) / count for count in (self.samples, self.published_samples) if count)
+        return 100 * math.sqrt(chips + of_images)
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the published number is at most two standard deviations and half of its last digit from our mean;
+        None where there is nothing to compare.
+        """
+        if not self.published or not self.comparable:
+            return None
+        number = self.published.split()[-1]
+        rounding = 0.5 * 10.0 ** -len(number.partition(".")[2])
+        return abs(float(number) - 100 * float(np.mean(self.ours))) <= DEVIATIONS * self.spread + rounding
+
+    def cells(self) -> list[str]:
+        """Return the row of the table."""
+        verdict = {True: "yes", False: "no", None: "-"}[self.within]
+        ours = percent(self.ours) + (f", `{self.hardware}`" if self.hardware else "")
+        spread = f"{DEVIATIONS * self.spread:.2f}" if self.published and self.comparable else "-"
+        return [self.what, self.published or "-", self.where or "-", ours, spread, verdict, self.same, self.command]
 
 
 def percent(values: list[float]) -> str:
@@ -47,55 +119,140 @@ def made_by(*names: str) -> str:
     return f"{machine['processor']}, {machine['cores']} cores; torch {machine['versions']['torch']}; commit {commits}."
 
 
-def rows() -> str:
-    """Return every published number with ours."""
-    networks, products = load("resnet14")["parts"], load("products")["parts"]
-    if not networks or not products:
-        return MISSING
-    lines = []
+def networks() -> list[Row]:
+    """Return the accuracies of ResNet-14."""
+    parts, found = load("resnet14")["parts"], []
     for device, (title, published) in PUBLISHED.items():
         for name, images in IMAGES.items():
-            if (found := networks.get(f"{name}, {device}")) is not None:
-                ours = percent(found["accuracy"])
-                lines.append(
-                    [
-                        f"accuracy of ResNet-14, {title}",
-                        published or "-",
-                        TUTORIAL if published else "-",
-                        ours,
-                        f"no: {images}",
-                    ]
+            if (of := parts.get(f"{name}, {device}")) is not None:
+                row = Row(
+                    f"accuracy of ResNet-14, {title}",
+                    published,
+                    TUTORIAL if published else "",
+                    of["accuracy"],
+                    "resnet14",
+                    f"no: {images}",
+                    of["samples"],
+                    TUTORIAL_IMAGES,
+                    comparable=name == "lossless",
                 )
-    for anchor, (setting, published) in PRODUCTS.items():
-        for hardware in HARDWARE:
-            if (values := products.get(f"{anchor}, {hardware}")) is not None:
-                ours = f"{percent(values)}, `{hardware}`"
-                lines.append([f"error of products, {setting}", published, anchor, ours, ""])
-    head = ["what, in percent", "published", "where", "ours", "same images?"]
-    return grid(head, lines) + "\n" + made_by("resnet14", "products") + "\n"
+                found.append(row)
+    return found
 
 
-def varied() -> str:
-    """Return accuracies over ADC bits, methods of calibration, and tile rows."""
-    found = load("resnet14-varied")
-    parts = found["parts"]
+def transforms() -> list[Row]:
+    """Return the errors of Fourier transforms."""
+    parts = load("dft")["parts"]
+    return [
+        Row(f"mean error, {name}", f"{100 * row.published:.3f}", TRANSFORMS, parts[name], "dft", "yes")
+        for name, row in dft.ROWS.items()
+        if name in parts
+    ]
+
+
+def products() -> list[Row]:
+    """Return the errors of products on PCM."""
+    parts = load("products")["parts"]
+    return [
+        Row(f"error of products, {setting}", published, anchor, values, "products", "drawn anew", hardware=hardware)
+        for anchor, (setting, published) in PRODUCTS.items()
+        for hardware in HARDWARE
+        if (values := parts.get(f"{anchor}, {hardware}")) is not None
+    ]
+
+
+def rows() -> str:
+    """Return every published number with ours."""
+    found = [*networks(), *transforms(), *products()]
+    if not found:
+        return MISSING
+    head = ["what, in percent", "published", "where", "ours", "2 s", "within?", "same data?", "command"]
+    verdicts = [row.within for row in found if row.within is not None]
+    told = f"{sum(verdicts)} of {len(verdicts)} rows that can be compared are within.\n"
+    return (
+        grid(head, [row.cells() for row in found]) + "\n" + told + "\n" + made_by("resnet14", "dft", "products") + "\n"
+    )
+
+
+def beside() -> str:
+    """Return CrossSim's and our accuracies and times, of one run."""
+    parts = load("crosssim")["parts"]
     if not parts:
         return MISSING
-    bits = sorted({int(name.split()[0]) for name in parts if "bits" in name})
-    methods = list(dict.fromkeys(name.split(", ")[1] for name in parts if "bits" in name))
-    lines = [
-        [how, *(percent(parts[f"{count} bits, {how}"]).split(" (")[0] for count in bits)]
-        for how in methods
-        if all(f"{count} bits, {how}" in parts for count in bits)
-    ]
-    text = grid(["ranges \\ ADC bits", *map(str, bits)], lines)
-    rows = sorted((int(name.split()[0]) for name in parts if name.endswith("rows")), key=int)
-    if rows:
-        text += "\n" + grid(
-            ["tile rows", *map(str, rows)],
-            [["published ranges", *(percent(parts[f"{count} rows"]).split(" (")[0] for count in rows)]],
+    lines, layers = [], []
+    for device, title in BESIDE.items():
+        for batch in (BATCH, 256):
+            for count in (1, 2):
+                chips = [of for i in range(100) if (of := parts.get(part(device, batch, count, i))) is not None]
+                if not chips:
+                    continue
+                theirs, ours = ([chip[who] for chip in chips] for who in ("CrossSim", "analogsim"))
+                accuracy = [percent([one["accuracy"] for one in own]).split(" (")[0] for own in (theirs, ours)]
+                seconds = [f"{np.median([one['seconds'] for one in own]):.2f}" for own in (theirs, ours)]
+                ratios = [a["seconds"] / b["seconds"] for a, b in zip(theirs, ours, strict=True)]
+                low, middle, high = np.percentile(ratios, [25, 50, 75])
+                ratio = f"{middle:.1f} [{low:.1f}, {high:.1f}]"
+                lines.append([title, str(batch), str(count), str(len(chips)), *accuracy, *seconds, ratio])
+    head = ["cells", "batch", "threads", "chips", "CrossSim, %", "ours, %", "CrossSim, s", "ours, s", "ratio of times"]
+    text = grid(head, lines)
+    if (found := parts.get("agreement")) is not None:
+        layers = [[f"`{name}`", f"{value:.1e}"] for name, value in found["layers"].items()]
+        told = (
+            f"Logits differ by {100 * found['logits']:.2f} % of their norm, and {found['equal']:,} of "
+            f"{found['images']:,} images are of the same class.\n"
         )
-    return text + "\n" + made_by("resnet14-varied") + "\n"
+        text += "\n" + grid(["layer", "relative difference of its outputs"], layers) + "\n" + told
+    return text + "\n" + made_by("crosssim") + "\n"
+
+
+def over_hardware() -> str:
+    """Return accuracies over ADC bits, methods of calibration, tile rows, slices and steps."""
+    parts = load("resnet14-varied")["parts"]
+    text: list[str] = []
+
+    def table(device: Device, what: str, counts: Iterable[int], lines: dict[str, list[str]]) -> None:
+        found = {title: [parts.get(varied.part(device, name)) for name in names] for title, names in lines.items()}
+        whole = [[title, *(percent(of).split(" (")[0] for of in row)] for title, row in found.items() if all(row)]
+        if whole:
+            head = f"{PUBLISHED[device][0]}, {varied.CHIPS[device]} chips: {what}"
+            text.append(grid([head, *map(str, counts)], whole))
+
+    undivided = f"{varied.BITS} bits, mse"
+    for device in varied.CHIPS:
+        methods = [*varied.METHODS, "noise-aware"]
+        bits = {how: [f"{n} bits, {how}" for n in varied.COUNTS] for how in methods}
+        table(device, "ranges \\ ADC bits", varied.COUNTS, bits)
+        table(device, "tile rows", varied.ROWS, {"published ranges": [f"{n} rows" for n in varied.ROWS]})
+        for what, whose, counts in (("slices", "weights", varied.SLICES), ("steps", "inputs", varied.STEPS)):
+            names = [f"{n} {what}" if n > 1 else undivided for n in counts]
+            table(device, f"{what} of {whose}", counts, {"ranges by `mse`": names})
+    return "\n".join(text) + "\n" + made_by("resnet14-varied") + "\n" if text else MISSING
+
+
+def energies() -> str:
+    """Return what accelerators take and how large they are, beside what is published."""
+    parts = load("macros")["parts"]
+    if not parts:
+        return MISSING
+    lines = []
+    for unit, settings in (("TOPS/W", macros.EFFICIENCIES), ("fJ", macros.SHARES)):
+        for setting in settings:
+            published, ours = sum(setting.published), parts[f"{unit}, {setting.title}"]
+            name = "fJ an operation" if unit == "fJ" else unit
+            lines.append([f"NeuRRAM, {setting.title}", name, f"{published:.2f}", f"{ours:.2f}", gap(ours, published)])
+    isaac = parts["isaac"]
+    for unit, value, published in (
+        ("GOP/s/W", isaac["per watt"], 627.5),
+        ("mm²", isaac["area"], 85.4),
+        ("GOP/s/mm²", isaac["per area"], 479.0),
+    ):
+        lines.append(["ISAAC-CE, chip", unit, f"{published:.1f}", f"{value:.1f}", gap(value, published)])
+    return grid(["what", "unit", "published", "ours", "difference"], lines) + "\n" + made_by("macros") + "\n"
+
+
+def gap(ours: float, published: float) -> str:
+    """Return by how much a number is beside the published one."""
+    return f"{100 * (ours / published - 1):+.1f} %"
 
 
 def over_time() -> str:
@@ -110,4 +267,10 @@ def over_time() -> str:
     return grid(["in percent", *LABELS], lines) + "\n" + made_by("products-over-time") + "\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"published": rows, "published_varied": varied, "published_over_time": over_time}
+TABLES: dict[str, Callable[[], str]] = {
+    "published": rows,
+    "published_beside": beside,
+    "published_varied": over_hardware,
+    "published_over_time": over_time,
+    "published_energies": energies,
+}
