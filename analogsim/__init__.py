@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from .robustness.midpoint import MidpointFit, fit_midpoint  # isort: skip
     from .errors import AnalogSimError, AnalogSimWarning, UnreachedWarning  # isort: skip
     from .kernels import MatmulSpec, tiled_matmul  # isort: skip
+    from .training.clip import clip_weights  # isort: skip
     from .register import register  # isort: skip
 
 _NAMES = {
@@ -93,6 +94,7 @@ _NAMES = {
     "robustness.midpoint": "MidpointFit fit_midpoint",
     "errors": "AnalogSimError AnalogSimWarning UnreachedWarning",
     "kernels": "MatmulSpec tiled_matmul",
+    "training.clip": "clip_weights",
     "register": "register",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -128,6 +130,8 @@ __all__ = [
     "QATSpec",
     "prepare_qat",
     "freeze_quantization",
+    # training for hardware
+    "clip_weights",
     # how much noise is survived
     "noise_sweep",
     "matched_sweep",

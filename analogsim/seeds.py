@@ -72,7 +72,7 @@ class Key(IntEnum):
     ELSEWHERE = 9  # seeds torch's generator of a device without a kernel of ours [stream]
     # Measurements
     SWEEP = 32  # noise_sweep: an evaluation [bits of σ, repeat]
-    SWEEP_STATISTICS = 33  # noise_sweep: batch normalisation estimated at a σ [bits of σ]
+    SWEEP_STATISTICS = 33  # noise_sweep, evaluate: batch normalisation estimated at a σ, or on a chip [bits of σ]
     BUDGET_READ = 34  # noise_budget: reads of a layer [layer, inputs before, repeat]
     BUDGET_SAMPLE = 35  # noise_budget: seeds a torch generator of samples of converters' noise [layer, inputs before]
     BUDGET_HARDWARE = 36  # noise_budget: the network on its hardware []

@@ -13,6 +13,7 @@ CODE = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.+?)```", PAGE
 NEEDS = {
     "transformers' Trainer": ("transformers", "accelerate"),
     "Lightning": ("lightning",),
+    "A loop of your own": (),
     "Any network, any data, any measure": ("transformers",),
 }
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..ages import seconds, text
+from ..batch_norm import estimate_batch_norm
 from ..batches import Batches, Step, device_of
 from ..convert import converted
 from ..errors import ConversionError, ProgrammingError
@@ -25,7 +26,8 @@ from ..result import Result
 from ..robustness.measure import Measure
 from ..robustness.measure_file import KeptMeasure
 from ..robustness.metric import Metric
-from ..seeds import checked
+from ..robustness.sweep import reseed
+from ..seeds import Key, checked, derive
 from ..tables import Column, Table
 from ..terminal.progress import bar
 from ..value import whole
@@ -146,6 +148,7 @@ def evaluate(
     calibration: Batches | None = None,
     method: Method = "maximum",
     outputs: Batches | None = None,
+    batch_norm: Batches | None = None,
     step: Step | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -178,6 +181,9 @@ def evaluate(
         Of `calibrate`.
     outputs : batches, optional
         Gain and offset of each output are measured on these, by `calibrate_outputs`, on every chip at every age.
+    batch_norm : batches, optional
+        The statistics of batch normalisation are estimated anew on these, by `estimate_batch_norm`, on every chip at
+        every age; with `outputs`, after these are measured.
     step : callable, optional
         As of `noise_sweep`.
     seed : int
@@ -194,7 +200,8 @@ def evaluate(
     Raises
     ------
     ConversionError
-        Several chips or ages, or outputs, are asked for, but nothing is on hardware.
+        Several chips or ages, or outputs, are asked for, but nothing is on hardware; or the statistics of batch
+        normalisation, but there is none.
     ProgrammingError
         Fewer than one chip, or no age.
     AnalogSimError
@@ -238,7 +245,7 @@ def evaluate(
         times, set_to = (max(float(layer.chip_seconds or 0) for layer in layers),), (None,)
     with bar(progress) as shown, watched(modules) as called:
         task = shown.add_task("Evaluating", total=several * len(times))
-        prepare = None if outputs is None else partial(_correct, batches=outputs, step=step)
+        prepare = partial(_adapt, outputs=outputs, batch_norm=batch_norm, step=step)
         rows = digital.on_chips(network, several, set_to, seed, lambda: shown.advance(task), programmed, prepare)
     warn_of_layers("evaluate", modules, called, "no hardware disturbs them")
     values = tuple(map(tuple, digital.settled("evaluate", rows).tolist()))
@@ -247,5 +254,12 @@ def evaluate(
     return Evaluation(times, values, digital.value, digital.guess, digital.samples, name, measure)
 
 
-def _correct(network: nn.Module, seed: int, *, batches: Batches, step: Step | None) -> None:
-    calibrate_outputs(network, batches, step=step, seed=seed, progress=False)
+def _adapt(
+    network: nn.Module, seed: int, *, outputs: Batches | None, batch_norm: Batches | None, step: Step | None
+) -> None:
+    """Measure, on a chip as it is now, what its digital parts can correct."""
+    if outputs is not None:
+        calibrate_outputs(network, outputs, step=step, seed=seed, progress=False)
+    if batch_norm is not None:
+        reseed(network, derive(seed, Key.SWEEP_STATISTICS, 0))  # other noise than that of the measurement
+        estimate_batch_norm(network, batch_norm, step=step, progress=False)

@@ -69,6 +69,14 @@ def evaluate(
             "correct them digitally.",
         ),
     ] = False,
+    batch_norm: Annotated[
+        bool,
+        typer.Option(
+            "--batch-norm",
+            help="Estimate the statistics of batch normalisation anew on every chip at every age, on the calibration "
+            "images.",
+        ),
+    ] = False,
     calibration: Calibration = 1024,
     data: Data = None,
     test_subset: TestSubset = None,
@@ -92,7 +100,8 @@ def evaluate(
     use_threads(threads)
     wanted = asked(context)
     on = subject(run, model, arg, weights, data, step, metric, test_subset)
-    name = file_name("evaluation", profile, age, ranges, "calibrated-outputs" if outputs else None)
+    adapted = "calibrated-outputs" if outputs else None, "batch-norm" if batch_norm else None
+    name = file_name("evaluation", profile, age, ranges, *adapted)
     path = claimed(target or on.folder / f"{name}{on.suffix}.json", wanted, force)
     doing("measuring")
     result = measure(
@@ -105,6 +114,7 @@ def evaluate(
         calibration=None if profile is None else on.sample(calibration),
         method=method_of(ranges, None),
         outputs=on.sample(calibration) if outputs else None,
+        batch_norm=on.sample(calibration) if batch_norm else None,
         seed=seed,
     )
     kept(result, path, wanted, (6, 4), form)

@@ -80,6 +80,10 @@ def train(
         float | None,
         typer.Option(metavar="RATE", min=1e-12, help="--learn-ranges: Adam's rate for them. Default: 30 times --lr."),
     ] = None,
+    clip_weights: Annotated[
+        float | None,
+        typer.Option(metavar="N", min=1e-3, help="Clip weights to N standard deviations of their layer's, every step."),
+    ] = None,
     stop_on_collapse: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Stop after N epochs in a row no better than guessing.")
     ] = None,
@@ -110,7 +114,7 @@ def train(
     if range_lr is not None and not learn_ranges:
         raise typer.BadParameter("no range is learned: give --learn-ranges too", param_hint="--range-lr")
     file = None if start is None else weights_file(start)
-    folder = folder or Path("runs") / default_name(model, data, sigma, seed, profile)
+    folder = folder or Path("runs") / default_name(model, data, sigma, seed, profile, clip_weights)
     if file is not None and file.resolve().parent == folder.resolve():
         raise typer.BadParameter(f"{folder}: is the run to start from; give another --out", param_hint="--from")
 
@@ -131,6 +135,7 @@ def train(
         batch_size=batch_size,
         sigma=sigma,
         ramp_epochs=ramp_epochs,
+        clip_weights=clip_weights,
         stop_on_collapse=stop_on_collapse,
         seed=seed,
     )
@@ -210,10 +215,12 @@ def report(run: Run) -> None:
         raise typer.Exit(COLLAPSED)
 
 
-def default_name(model: str, data: str, sigma: float, seed: int, profile: str | None = None) -> str:
+def default_name(
+    model: str, data: str, sigma: float, seed: int, profile: str | None = None, clip: float | None = None
+) -> str:
     """Return a run's folder name, such as lenet5-digits-sigma0.5-seed0."""
     kind, _, path = data.partition(":")
-    noise = f"-sigma{sigma:g}" if sigma else ""
+    noise = (f"-sigma{sigma:g}" if sigma else "") + ("" if clip is None else f"-clip{clip:g}")
     hardware = "" if profile is None else f"-{Path(profile).stem}"
     return f"{model.split(':')[-1].lower()}-{Path(path).stem or kind}{hardware}{noise}-seed{seed}"
 

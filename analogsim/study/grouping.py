@@ -41,6 +41,8 @@ class GroupTask:
 def family(job: Job) -> str | None:
     """Return what the jobs of a group have in common; None where a job must be trained singly."""
     qat = job.qat
+    if job.train.clip_weights is not None:
+        return None
     if qat is not None and (qat.scaling == "dynamic" and qat.act_bits is not None or qat.input_bits is not None):
         return None
     if qat is not None and job.train.target == "weights" and not job.train.silent:

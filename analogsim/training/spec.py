@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from ..errors import ProfileError
 from ..noise import SiteKey
@@ -66,6 +66,10 @@ class TrainSpec(Value):
     variance: VarianceAware | None = None
     """Variance-aware noise: σ varies around its value; null: it is constant."""
 
+    clip_weights: Annotated[float, Field(gt=0)] | None = None
+    """After every step the weights of a layer are clipped to so many of their standard deviations (`clip_weights`; 2 to
+    2.5 in V. Joshi et al., Nature Communications 11, 2473, 2020); null: they are not clipped."""
+
     stop_on_collapse: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many epochs in a row that are no better than guessing in training and on test images; null: train
     on."""
@@ -88,6 +92,14 @@ class TrainSpec(Value):
                 f"ramp_epochs: {self.ramp_epochs}, so the noise is never at its full value in {self.epochs} epochs"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, as_it_is: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Jobs and checkpoints are named by these fields, and keep the names from before there was clipping.
+        values = as_it_is(self)
+        if self.clip_weights is None:
+            values.pop("clip_weights", None)
+        return values
 
     @property
     def silent(self) -> bool:

@@ -23,6 +23,7 @@ from ..storage.files import first_line
 from ..terminal.progress import bar
 from ..value import Value
 from .checkpoint import load_checkpoint, save_checkpoint
+from .clip import clip_weights
 from .data import DataSet
 from .epoch import EpochOrder, epoch_seeds
 from .history import History, guessed, has_ended, numbered, record, write_history
@@ -227,6 +228,8 @@ class _Loop:
                 self.noise.draw(start, stop)
                 loss, hits = differentiate(partial(losses_and_hits, self.model), self.optimiser, images, labels)
                 self.optimiser.step()
+                if spec.clip_weights is not None:
+                    clip_weights(self.model, spec.clip_weights)
                 self._check_ranges()
                 loss_sum += loss * (stop - start)
                 right += hits

@@ -229,3 +229,30 @@ def test_outputs_are_measured_on_every_chip_at_every_age():
     assert alone.values[0] == corrected.values[1]  # each age by itself
     with pytest.raises(an.AnalogSimError, match="outputs need a profile"):
         an.evaluate(net, (x, labels), outputs=x, progress=False)
+
+
+def test_statistics_of_batch_normalisation_are_those_of_each_chip_at_each_age():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5)).eval()
+    before = model[1].running_var.clone()
+    state = torch.random.get_rng_state()
+    settings = {"profile": PCM, "chips": 2, "ages": ("0", "1y"), "calibration": X[:100], "seed": 3}
+    found = an.evaluate(model, DATA, batch_norm=X[:200], progress=False, **settings)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(model[1].running_var, before)
+    assert an.evaluate(model, DATA, batch_norm=X[:200], progress=False, **settings) == found
+    assert an.evaluate(model, DATA, progress=False, **settings).values != found.values
+    # The last chip at the last age, alone: nothing is left of those before it.
+    analog = an.convert(model, PCM)
+    an.calibrate(analog, X[:100], progress=False)
+    an.program(analog, derive(3, Key.VARIED, 1, 0))
+    an.at_time(analog, 365.25 * 86400)
+    an.set_seed(analog, derive(derive(3, Key.VARIED, 1, 1), Key.SWEEP_STATISTICS, 0))
+    an.estimate_batch_norm(analog, X[:200], progress=False)
+    an.set_seed(analog, derive(3, Key.VARIED, 1, 1))
+    assert found.values[1][1] == accuracy(analog, [DATA])
+
+
+def test_statistics_without_batch_normalisation_are_refused():
+    with pytest.raises(ConversionError, match="no batch normalisation"):
+        an.evaluate(network(), DATA, profile=PCM, calibration=X[:100], batch_norm=X[:200], progress=False)

@@ -212,6 +212,18 @@ def test_train_writes_a_run(run):
     assert not list(run.glob("*.part"))
 
 
+def test_clipped_weights_are_the_training_s_and_the_folder_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--epochs", "1", "--train-subset", "64", "--test-subset", "100", *FAST]
+    call("train", LENET, "digits", *small, "--clip-weights", "1")
+    folder = tmp_path / "runs" / "lenet5-digits-clip1-seed0"
+    assert json.loads((folder / "run.json").read_text())["spec"]["clip_weights"] == 1.0
+    for name, weight in load_file(folder / "model.safetensors").items():
+        if weight.ndim > 1:  # a normal third of them lies beyond one deviation
+            assert float((weight.abs() == weight.abs().max()).float().mean()) > 0.1, name
+    assert call("train", LENET, "digits", *small, "--clip-weights", "0").exit_code == 2
+
+
 def test_a_finished_run_is_not_trained_again(run):
     before = (run / "model.safetensors").read_bytes()
     result = done("train", LENET, "digits", *TINY, "--out", run)

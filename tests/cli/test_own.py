@@ -168,6 +168,43 @@ def test_measured_outputs_are_the_verbs_and_have_a_file_of_their_own(folder):
     assert plain.read_bytes() == before
 
 
+NORMED = """
+import torch
+from torch import nn
+
+
+def made():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def loader():
+    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(1))
+    return {"test": [(x[:200], x[:200, :3].argmax(1))], "train": [(x[200:], x[200:, :3].argmax(1))]}
+"""
+
+
+def test_statistics_anew_are_the_verbs_and_have_a_file_of_their_own(folder):
+    (folder / "own_normed.py").write_text(NORMED)
+    done(
+        *("evaluate", "--model", "own_normed:made", "--data", "own_normed:loader"),
+        *("--profile", "pcm", "--chips", 2, "--age", "1y", "--batch-norm"),
+    )
+    own = sys.modules["own_normed"]
+    data = own.loader()
+    settings = {"profile": an.HardwareProfile.load("pcm"), "chips": 2, "ages": ["1y"], "calibration": data["train"]}
+    wanted = an.evaluate(own.made(), data["test"], batch_norm=data["train"], **settings)
+    frame = pd.read_csv(folder / "runs/own_normed-made/evaluation-pcm-batch-norm.csv")
+    assert frame.value.tolist() == pytest.approx([value for row in wanted.values for value in row])
+    assert wanted.values != an.evaluate(own.made(), data["test"], **settings).values
+
+
+def test_statistics_anew_need_batch_normalisation(folder):
+    result = call("evaluate", *NET, "--weights", "plain.pt", *DATA, "--profile", "pcm", "--batch-norm")
+    assert result.exit_code == 1
+    assert "no batch normalisation" in result.stderr
+
+
 def test_weights_of_every_form_are_the_same(folder):
     found = set()
     for weights in ("plain.pt", "nested.pt", "net.safetensors"):

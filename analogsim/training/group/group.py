@@ -11,6 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from ...errors import ConversionError
 from ...seeds import Key, derive, forked, seed_generators
 from ..data import DataSet
 from ..epoch import EpochOrder
@@ -73,7 +74,7 @@ class Group:
     Raises
     ------
     ConversionError
-        The networks cannot be packed, or there is a training whose noise has no place in them.
+        The networks cannot be packed, or there is a training whose noise has no place in them, or that clips weights.
 
     Notes
     -----
@@ -93,6 +94,8 @@ class Group:
         fused: bool | None = None,
         compile: bool = False,
     ) -> None:
+        if any(member.spec.clip_weights is not None for member in members):
+            raise ConversionError("clip_weights: a group of networks does not clip; train them singly")
         cuda = device.type == "cuda"
         self.fused = not cuda if fused is None else fused
         self.data, self.device, self.compile = data, device, compile
