@@ -18,6 +18,7 @@ from .backends.triton.installed import interpreting, triton_installed
 from .clips import Clips
 from .dispatch import BACKENDS, choose, resolve, uncompiled
 from .precision import Precision
+from .recurrence import Cell, Recurrence
 from .spec import BySlice, MatmulSpec, Read
 from .tiles import ConvGeometry
 
@@ -26,11 +27,13 @@ __all__ = [
     "Backend",
     "BackendName",
     "BySlice",
+    "Cell",
     "Clips",
     "ConvGeometry",
     "MatmulSpec",
     "Precision",
     "Read",
+    "Recurrence",
     "add_noise",
     "choose",
     "interpreting",

@@ -21,6 +21,7 @@ from .clips import Clips
 from .conv_job import Job, convolve_natively, run_in_chunks
 from .conversion import Conversion, Lines
 from .memory import contiguous
+from .recurrence import Recurrence
 from .rows import multiply_by_tile
 from .spec import MatmulSpec, Read
 from .tiles import ConvGeometry, cut
@@ -43,12 +44,15 @@ class Backend(ABC):
         Whether its noise is worth its time where any other would do, too (injected noise on a GPU).
     wants_sums : bool
         Whether `accumulate` is to see partial sums that nothing converts, too.
+    recurs : bool
+        Whether it has `recur`.
     """
 
     name: str = "a backend of your own"
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
     fast: bool = True
     wants_sums: bool = False
+    recurs: bool = False
 
     def why_not(self, device: str, dtype: torch.dtype) -> str | None:
         """Return why tensors of this kind cannot be computed here, in a sentence for the user; None where they can.
@@ -227,6 +231,26 @@ class Backend(ABC):
         by default, and each line and step is read by itself.
         """
         return None
+
+    def recur(self, w: Tensor, read: Read, what: Recurrence) -> tuple[Tensor, list[Tensor]]:
+        """Make all steps of a recurrent layer in one pass; asked for by those that say `recurs` alone.
+
+        Parameters
+        ----------
+        w : Tensor (G·H, H)
+            ŵ of the hidden state's matrix, normalised units.
+        read : Read
+            Of hidden states, but for whose random numbers they have, which `what` says.
+        what : Recurrence
+
+        Returns
+        -------
+        out : Tensor (rows, H)
+            Hidden states after each step, in the order of `what.x`.
+        state : list of Tensor (B, H)
+            The last of each sequence.
+        """
+        raise NotImplementedError
 
     def settle(self, circuit: Circuit, x: Tensor) -> Tensor:
         """Compute `circuit.settle`: the column currents (M, C) of an array with gated rows, for x (M, R), float64."""

@@ -1,17 +1,19 @@
 """For torch modules that hold several matrices: a `Crossbar` for each, and the mixin that keeps them."""
 
-from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..chip import DeviceKernel
 from ..errors import ConversionError
+from ..kernels import Cell, Read, Recurrence
 from ..profile import HardwareProfile
 from .function import exact_dtype
 from .layer import AnalogLayer
-from .management import multiplied
+from .management import Management, multiplied
+from .matrix import ProgrammedMatrix
 from .surgery import forbid_fused_inference, plain_class, twin
 
 
@@ -30,7 +32,7 @@ class Crossbar(AnalogLayer):
         """Multiply rows (..., K) by a matrix (N, K), once; see `multiply`."""
         return F.linear(x, weight, bias) if self.transparent else self.multiply(x, weight, bias)
 
-    def matrix(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def matrix(self, weight: Tensor, bias: Tensor | None) -> "Reads":
         """Program a matrix once, for many reads.
 
         Parameters
@@ -38,24 +40,8 @@ class Crossbar(AnalogLayer):
         weight : Tensor (N, K)
             Digital weights, weight units.
         bias : Tensor (N,) or None
-
-        Returns
-        -------
-        callable
-            Multiplies rows (M, K), activation units, by the matrix: (M, N).
         """
-        if self.transparent:
-            return lambda rows: F.linear(rows, weight, bias)
-        with exact_dtype(weight, bias) as (w, b), torch.no_grad():
-            written = self.write(w)
-
-        def multiply(rows: Tensor) -> Tensor:
-            with exact_dtype(rows, w, b) as (x, _, _):
-                if not x.numel():
-                    return F.linear(x, w, b).to(rows.dtype)
-                return multiplied(x, w, b, self.read(x, written), self.learned_range).to(rows.dtype)
-
-        return multiply
+        return Reads(self, weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Refuse: a crossbar without its module has no matrix."""
@@ -68,6 +54,69 @@ class Crossbar(AnalogLayer):
     def extra_repr(self) -> str:
         """Name the profile."""
         return f"profile={self.profile.name!r}"
+
+
+class Reads:
+    """A matrix W (N, K) that is on a crossbar already, and its bias: multiplies rows (M, K), activation units."""
+
+    def __init__(self, crossbar: Crossbar, weight: Tensor, bias: Tensor | None) -> None:
+        self._crossbar, self._weight, self._bias = crossbar, weight, bias
+        self._written: ProgrammedMatrix | None = None
+        if not crossbar.transparent:
+            with exact_dtype(weight, bias) as (self._weight, self._bias), torch.no_grad():
+                self._written = crossbar.write(self._weight)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Multiply rows (M, K): (M, N)."""
+        crossbar, weight, bias = self._crossbar, self._weight, self._bias
+        if self._written is None:
+            return F.linear(rows, weight, bias)
+        with exact_dtype(rows, weight, bias) as (x, w, b):
+            if not x.numel():
+                return F.linear(x, w, b).to(rows.dtype)
+            return multiplied(x, w, b, crossbar.read(x, self._written), crossbar.learned_range).to(rows.dtype)
+
+    def recur(
+        self, cell: Cell, x: Tensor, sizes: list[int], backwards: bool, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]] | None:
+        """Make all steps of a recurrent layer in one pass, where hidden states are multiplied by this matrix.
+
+        Parameters
+        ----------
+        cell, x, sizes, backwards, state
+            As of `Recurrence`.
+
+        Returns
+        -------
+        out, state
+            As of `Backend.recur`. None where each step is to be read by itself: one step alone; for training, gradients
+            or calibration; in half or double precision; on hardware that the backend's plain product is not, or whose
+            reads depend on the states that they are of.
+        """
+        written, crossbar, profile = self._written, self._crossbar, self._crossbar.profile
+        if written is None or crossbar.training or crossbar._observer is not None or len(sizes) == 1:
+            return None
+        if not (written.programmed.numel() and len(x)):
+            return None
+        followed = [t for t in (self._weight, self._bias, x, *state) if t is not None]
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (*followed, crossbar.input_range)):
+            return None
+        if any(t.dtype is not torch.float32 for t in followed) or written.tile_gains is not None:
+            return None
+        if profile.dac.input_range == "dynamic" or Management.of(profile) is not None:
+            return None
+        if written.chip is not None and DeviceKernel.needed(written.chip, profile):
+            return None
+        kernel = crossbar._kernel(x)
+        if not kernel.recurs:
+            return None
+        with exact_dtype(*followed):
+            spec = crossbar.spec(x)
+            keys = [crossbar.draw(spec) for _ in sizes]
+            bias = written.shifted(None if self._bias is None else self._bias.detach())
+            read = Read(spec, scale=written.gain(spec.input_range), bias=bias)
+            what = Recurrence(cell, x.detach(), sizes, backwards, keys, [part.detach() for part in state])
+            return kernel.recur(written.programmed, read, what)
 
 
 def called_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -88,6 +88,10 @@ class ProgrammedMatrix:
             self.gains[input_range] = found
         return found
 
+    def shifted(self, bias: Tensor | None) -> Tensor | None:
+        """Return a bias with the outputs' offset (N,), activation units; None for neither."""
+        return bias if self.offset is None else self.offset if bias is None else bias + self.offset
+
     def part(self, outputs: slice) -> "ProgrammedMatrix":
         """Return some of the outputs, as a matrix of their own."""
         return ProgrammedMatrix(

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import ShapeError
-from ..kernels import uncompiled
+from ..kernels import Cell, uncompiled
 from ..kernels.memory import refuse_unreal
-from .crossbar import AnalogComposite
+from .crossbar import AnalogComposite, Reads
 
 # A cell's digital part: what the crossbars gave for the input and for the hidden state, and the state (h or h, c).
-Cell = Callable[[Tensor, Tensor, list[Tensor]], list[Tensor]]
+Digital = Callable[[Tensor, Tensor, list[Tensor]], list[Tensor]]
 
 
 def lstm_cell(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> list[Tensor]:
@@ -42,13 +42,13 @@ def relu_cell(from_input: Tensor, from_hidden: Tensor, state: list[Tensor]) -> l
     return [(from_input + from_hidden).relu()]
 
 
-CELLS: dict[str, Cell] = {"LSTM": lstm_cell, "GRU": gru_cell, "RNN_TANH": tanh_cell, "RNN_RELU": relu_cell}
+CELLS: dict[str, Digital] = {"LSTM": lstm_cell, "GRU": gru_cell, "RNN_TANH": tanh_cell, "RNN_RELU": relu_cell}
 
 
 class _AnalogRNN(AnalogComposite):
     """What AnalogLSTM, AnalogGRU and AnalogRNN share."""
 
-    mode: str
+    mode: Cell
     _all_weights: list[list[str]]
 
     def matrices(self) -> list[str]:
@@ -126,10 +126,16 @@ class _AnalogRNN(AnalogComposite):
         cell = CELLS[self.mode]
         hidden = self._matrix(f"hh_{which}")
         project = self._matrix(f"hr_{which}") if rnn.proj_size else None
-        from_input = self._matrix(f"ih_{which}")(data).split(sizes)  # one read of all steps
+        products = self._matrix(f"ih_{which}")(data)  # one read of all steps
+        backwards = which.endswith("_reverse")
+        if project is None:
+            at_once = hidden.recur(self.mode, products, sizes, backwards, state)
+            if at_once is not None:
+                return at_once
+        from_input = products.split(sizes)
         outputs: list[Tensor] = [data] * len(sizes)
         order: Iterable[int] = range(len(sizes))
-        for t in reversed(range(len(sizes))) if which.endswith("_reverse") else order:
+        for t in reversed(range(len(sizes))) if backwards else order:
             running = [part[: sizes[t]] for part in state]
             new = cell(from_input[t], hidden(running[0]), running)
             if project is not None:
@@ -139,7 +145,7 @@ class _AnalogRNN(AnalogComposite):
             state = [torch.cat([a, b]) if len(b) else a for a, b in zip(new, rest, strict=True)]
         return torch.cat(outputs), state
 
-    def _matrix(self, name: str) -> Callable[[Tensor], Tensor]:
+    def _matrix(self, name: str) -> Reads:
         return self._crossbar(name).matrix(getattr(self, f"weight_{name}"), getattr(self, f"bias_{name}", None))
 
     def _initial_state(self, hx: Any, data: Tensor, batch: int, batched: bool) -> list[Tensor]:

@@ -12,6 +12,7 @@ from ...clips import Clips
 from ...conv_job import Job
 from ...conversion import Lines
 from ...overlap import Overlap
+from ...recurrence import Recurrence
 from ...spec import MatmulSpec, Read
 
 
@@ -20,6 +21,7 @@ class Numba(Backend):
 
     name = "numba"
     dtypes = (torch.float32,)
+    recurs = True
 
     def why_not(self, device: str, dtype: torch.dtype) -> str | None:
         """Name another device or dtype."""
@@ -89,6 +91,12 @@ class Numba(Backend):
         from .device import read_lines
 
         return read_lines(x, lines, read)
+
+    def recur(self, w: Tensor, read: Read, what: Recurrence) -> tuple[Tensor, list[Tensor]]:
+        """Give each thread sequences of its own."""
+        from .recurrent import recur
+
+        return recur(w, read, what)
 
     def settle(self, circuit: Circuit, x: Tensor) -> Tensor:
         """Give each thread inputs of its own, and leave out rows that are disconnected."""
