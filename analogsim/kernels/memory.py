@@ -1,5 +1,6 @@
 """Where tensors are handed to machine code: it sees an address and trusts it, so all it may assume is checked here."""
 
+from functools import lru_cache
 from itertools import accumulate
 
 import torch
@@ -91,10 +92,16 @@ def room(like: Tensor, *lengths: int) -> tuple[Tensor, list[int]]:
 
     The memory is there for as long as the tensor is kept.
     """
-    ends = list(accumulate(-(-length // _LINE) * _LINE for length in lengths))
-    memory = like.new_empty(ends[-1])
-    begin, size = address(memory, ends[-1], like.dtype), like.dtype.itemsize
-    return memory, [begin + size * start if length else 0 for start, length in zip([0, *ends], lengths)]
+    starts = _starts(lengths)
+    memory = like.new_empty(starts[-1])
+    begin, size = address(memory, starts[-1], like.dtype), like.dtype.itemsize
+    return memory, [begin + size * start if length else 0 for start, length in zip(starts, lengths)]
+
+
+@lru_cache(maxsize=1024)
+def _starts(lengths: tuple[int, ...]) -> list[int]:
+    """Return where each array begins, and where the last one ends."""
+    return [0, *accumulate(-(-length // _LINE) * _LINE for length in lengths)]
 
 
 def refuse_unreal(*arrays: Tensor | None) -> None:

@@ -190,6 +190,10 @@ class MatmulSpec:
         """True where the tiled sum is the plain matrix product."""
         return not (self.noisy or self.dac_levels or self.adc_full_scale)
 
+    def count_tiles(self, k: int) -> int:
+        """Return how many tiles k rows are cut into."""
+        return -(-k // (min(self.rows or k, k) or 1))
+
     def tiles(self, k: int) -> list[tuple[int, int]]:
         """Cut k rows into tiles: the (start, stop) of each, the last one as short as need be."""
         rows = min(self.rows or k, k) or 1

@@ -282,6 +282,8 @@ def exact_dtype(*tensors: Tensor | None) -> AbstractContextManager[list[Any]]:
     """
     refuse_lost_threads()
     refuse_unreal(*tensors)
+    if all(t is None or (t.dtype is torch.float32 and t.is_cpu) for t in tensors):
+        return _without_autocast("cpu", [*tensors]) if torch.is_autocast_enabled("cpu") else nullcontext([*tensors])
     low = (torch.float16, torch.bfloat16)
     lifted = [t.float() if t is not None and t.dtype in low else t for t in tensors]
     kinds = {(t.dtype, t.device) for t in lifted if t is not None}

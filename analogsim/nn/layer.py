@@ -199,6 +199,8 @@ class AnalogLayer(nn.Module):
         with exact_dtype(x, weight, bias) as (rows, w, b):
             if not (rows.numel() and w.numel()):  # no tile has anything to do
                 return F.linear(rows, w, b).to(x.dtype)
+            if rows.ndim == 2 and rows is x:  # what follows takes longer than a small product
+                return multiplied(rows, w, b, self.plan(rows, w), self.learned_range)
             out = multiplied(rows.reshape(-1, rows.shape[-1]), w, b, self.plan(rows, w), self.learned_range)
             return out.reshape(*x.shape[:-1], len(weight)).to(x.dtype)
 

@@ -39,14 +39,14 @@ def matmul(x: Tensor, w: Tensor, read: Read) -> tuple[Tensor, Clips | None]:
     """Compute `tiled_matmul`."""
     spec, (m, k), n = read.spec, x.shape, len(w)
     check_extent(m * n)
-    tiles, threads = len(spec.tiles(k)), team(m * max(k, n))
+    tiles = spec.count_tiles(k)
     spec.check_tiles(tiles)
     if not m * k * n:
         out = x.new_zeros(m, n)
         return out if read.bias is None else out + read.bias, Clips.none(tiles, out) if read.records else None
     if few_rows(m, n):
         return _of_few_rows(x, w, read, tiles)
-    width = min(spec.rows or k, k)
+    width, threads = min(spec.rows or k, k), team(m * max(k, n))
     x, w, out = in_rows(x), in_rows(w), x.new_empty(m, n)
     clips = Clips.none(tiles, out) if read.records else None
     counts = None if clips is None else x.new_zeros(threads, tiles, dtype=torch.int64)
@@ -84,7 +84,8 @@ def _of_few_rows(x: Tensor, w: Tensor, read: Read, tiles: int) -> tuple[Tensor, 
     threads = max(1, min(team(n * k), n // PANEL))
     width, planes = min(spec.rows or k, k), -(-tiles // 8)
     clips = Clips.none(tiles, out) if read.records else None
-    counts = torch.zeros(threads * (tiles + 1), dtype=torch.int64, device="cpu")  # the last ones: unusual scales
+    counts = None if clips is None else torch.zeros(threads * tiles, dtype=torch.int64, device="cpu")
+    unusual = (ctypes.c_int64 * threads)()
     most = min(n, max(PANEL, BLOCK // (tiles * m) // PANEL * PANEL))
     lengths = m * k, tiles * m * most, OUTPUTS, most * (spec.noise_read > 0)
     kept, starts = room(x, *(threads * length for length in lengths))
@@ -97,14 +98,15 @@ def _of_few_rows(x: Tensor, w: Tensor, read: Read, tiles: int) -> tuple[Tensor, 
         *(width, most, OUTPUTS, spec.dac_levels > 0 or spec.input_range != 1, *starts),
         *(dac_scalars(spec), adc, key_words(read.seed, read.stream)),
         *((None if clips is None else clips.bits, planes * m * n, torch.uint8),),
-        *((counts[: threads * tiles], threads * tiles, torch.int64), (scale, n), (bias, n), len(adc) // 6),
-        *((w_max, n), kept_floats(spec.input_range), (counts[threads * tiles :], threads, torch.int64)),
+        *((counts, threads * tiles, torch.int64), (scale, n), (bias, n), len(adc) // 6),
+        *((w_max, n), kept_floats(spec.input_range), unusual),
     )
-    if w_max is not None and counts[threads * tiles :].any():
+    if w_max is not None and any(unusual):
         programmed, w_max = program(w, Weight())  # where a sum might overflow that quotients' does not
         return matmul(x, programmed, replace(read, scale=w_max * spec.input_range, w_max=None))
-    found = counts[: threads * tiles].view(threads, tiles).sum(0).tolist() if clips is not None else []
-    return out, None if clips is None else Clips(clips.bits, tiles, found)
+    if clips is None or counts is None:
+        return out, None
+    return out, Clips(clips.bits, tiles, counts.view(threads, tiles).sum(0).tolist())
 
 
 @torch.no_grad()
