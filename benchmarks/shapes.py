@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from analogsim import convert, cost
 from analogsim.bench import Case, compare, threads
 from analogsim.kernels import MatmulSpec, Read
+from analogsim.kernels.backends.numba import Numba
 from analogsim.kernels.backends.numba.matmul import accumulate
 from analogsim.terminal.progress import track
 
@@ -25,6 +26,7 @@ SHAPES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
     "Linear 1024 → 1024, batch 256": (lambda: nn.Linear(1024, 1024), (256, 1024), 1.2),
     "LSTM 128 → 256, 64 steps, batch 32": (lambda: nn.LSTM(128, 256), (64, 32, 128), 1.4),
     "GRU 128 → 256, 64 steps, batch 32": (lambda: nn.GRU(128, 256), (64, 32, 128), 1.4),
+    "RNN 128 → 256, 64 steps, batch 32": (lambda: nn.RNN(128, 256), (64, 32, 128), 1.4),
     "TransformerEncoderLayer 256, 8 × 64 tokens": (
         lambda: nn.TransformerEncoderLayer(256, 4, 1024, batch_first=True),
         (8, 64, 256),
@@ -72,6 +74,19 @@ def floor(digital: nn.Module, analog: nn.Module, x: Tensor) -> Callable[[], obje
     return call
 
 
+def by_steps(module: nn.Module, x: Tensor) -> Callable[[], object]:
+    """Return a forward in which recurrent layers read each step by itself."""
+
+    def call() -> None:
+        Numba.recurs = False
+        try:
+            module(x)
+        finally:
+            Numba.recurs = True
+
+    return call
+
+
 def case(name: str, count: int, rounds: int) -> Case:
     """Measure a layer's forward in evaluation."""
     make, size, goal = SHAPES[name]
@@ -81,6 +96,8 @@ def case(name: str, count: int, rounds: int) -> Case:
     x = torch.randn(*size)
     with threads(count), torch.no_grad():
         calls = {"digital": call(digital, x), "floor": floor(digital, analog, x), "analog": call(analog, x)}
+        if isinstance(digital, nn.RNNBase):
+            calls["analog, by steps"] = by_steps(analog, x)
         return compare(calls, "digital", rounds, name=name, goals={"analog": goal})
 
 

@@ -101,15 +101,14 @@ def slower() -> str:
     return f"\nTime of a whole layer on one thread, in units of analogsim's: {each} ({where}).\n"
 
 
-def of_both(name: str) -> list[Report]:
-    """Return what was measured last, and on a processor with AVX-512 where that is kept beside it."""
-    paths = RESULTS / f"{name}.json", RESULTS / f"{name}-avx512.json"
-    return [Report.load(path) for path in paths if path == paths[0] or path.is_file()]
+def of_each(name: str) -> list[Report]:
+    """Return what was measured on a processor with AVX2, and on those with AVX-512 that are kept beside it."""
+    return [Report.load(path) for path in (RESULTS / f"{name}.json", *sorted(RESULTS.glob(f"{name}-*.json")))]
 
 
 def layers() -> str:
     """Time by layer, then memory; then the times on a processor with AVX-512."""
-    report, *wide = of_both("layers")
+    report, *wide = of_each("layers")
     text = per_case(report, ["AnalogConv2d"], ["ratio"])
     rows = [
         [c.name.removeprefix("memory of "), *(f"{r.value.median:.0f} MiB" for r in c.results), judged(c.results[-1])]
@@ -125,11 +124,12 @@ def layers() -> str:
 
 
 def shapes() -> str:
-    """Layers of every kind, on processors with AVX2 and with AVX-512."""
+    """Layers of every kind, on processors with AVX2 and with AVX-512; recurrent ones also a step at a time."""
     parts = []
-    for report in of_both("shapes"):
-        goals = {case.name: f"{case.results[-1].goal:g}" for case in report.cases}
-        lines = per_case(report, ["floor", "analog"], ["floor", "ratio"]).splitlines()
+    for report in of_each("shapes"):
+        goals = {case.name: f"{case.result('analog').goal:g}" for case in report.cases}
+        columns = {"floor": "floor", "analog": "ratio", "analog, by steps": "step by step"}
+        lines = per_case(report, list(columns), list(columns.values())).splitlines()
         lines[0] += " goal |"
         lines[1] += " --- |"
         lines[2:] = [f"{line} {goals[line.split('|')[1].strip()]} |" for line in lines[2:]]
