@@ -251,8 +251,11 @@ def test_the_top_level_holds_what_the_layout_names():
         "Makefile",
         "README.md",
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
         "SECURITY.md",
+        "CITATION.cff",
         "LICENSE",
+        ".github",
         ".gitignore",
         ".pre-commit-config.yaml",
     }
@@ -260,6 +263,16 @@ def test_the_top_level_holds_what_the_layout_names():
     if listed.returncode:
         pytest.skip("not a git checkout")
     assert {name.split("/")[0] for name in listed.stdout.splitlines()} == wanted
+
+
+def test_the_citation_is_of_this_version():
+    import yaml
+
+    import analogsim
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == analogsim.__version__
+    assert cited["license"] == "Apache-2.0"
 
 
 def test_threads_that_first_use_names_at_once_all_get_them():
