@@ -42,11 +42,7 @@ types: $(READY) ## pyright
 	$(BIN)/pyright
 
 demo: $(READY) ## train LeNet-5 on digits plainly and under noise, sweep both, compare
-	$(BIN)/analogsim train models.lenet:LeNet5 digits --epochs 20 --lr 2e-3 --batch-size 32 --out runs/demo/plain
-	$(BIN)/analogsim train models.lenet:LeNet5 digits --epochs 20 --lr 2e-3 --batch-size 32 --sigma 1 --out runs/demo/noisy
-	$(BIN)/analogsim sweep runs/demo/plain
-	$(BIN)/analogsim sweep runs/demo/noisy
-	$(BIN)/analogsim plot runs/demo/plain runs/demo/noisy --baseline runs/demo/plain --out runs/demo/robustness.png --table runs/demo/robustness.csv
+	$(BIN)/analogsim demo
 
 SPEED := benchmarks/results/speed
 bench: $(READY) ## measure speed against plain torch and write the tables (20 minutes; leave the machine alone)

@@ -11,6 +11,7 @@ from . import (
     budget,
     compare,
     cost,
+    demo,
     evaluate,
     hardware_sweep,
     info,
@@ -62,6 +63,7 @@ def _options(
 
 app.add_typer(profile.app, name="profile")
 app.command(epilog="[bold]Example:[/] analogsim info --format json | jq .auto")(info.info)
+app.command(epilog=demo.EPILOG)(demo.demo)
 app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=sweep.EPILOG)(sweep.sweep)
 app.command(epilog=plot.EPILOG)(plot.plot)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -53,6 +54,7 @@ def imported(path: str, what: str) -> Any:
     here = _look_here()
     _refuse_standard(path, module_name, what)
     try:
+        module_name = _place(module_name)
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
@@ -112,6 +114,15 @@ def _look_here() -> str:
     return here
 
 
+def _place(module_name: str) -> str:
+    """Return where a module is: the project's own networks, `models`, are in the package where no folder has them."""
+    if module_name.partition(".")[0] == "models" and importlib.util.find_spec("models") is None:
+        inside = f"{__name__.partition('.')[0]}.models"
+        if importlib.util.find_spec(inside) is not None:
+            return inside + module_name.removeprefix("models")
+    return module_name
+
+
 def _refuse_standard(path: str, module_name: str, what: str = "model") -> None:
     if module_name.partition(".")[0] in sys.stdlib_module_names:
         has = {"model": "no networks"}.get(what, f"no {what} for this")
@@ -125,6 +136,7 @@ def _has_class(module_name: str, name: str) -> bool:
     if module_name in sys.modules:
         return True
     _look_here()
+    module_name = _place(module_name)
     known, where, spec = "", None, None
     for part in module_name.split("."):
         known = f"{known}.{part}" if known else part
