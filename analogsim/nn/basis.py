@@ -9,6 +9,7 @@ import zlib
 from typing import Any
 
 from ..profile import HardwareProfile
+from ..profile.wires import Wires
 from ..value import Value
 
 INPUT = ("dac.signed", "dac.bits", "dac.step_bits", "dac.input_range", "dac.symmetric")
@@ -32,6 +33,7 @@ FIELDS = (
     "adc.symmetric",
     "dac.inl",
     "tile.current_limit",
+    *(f"wires.{name}" for name in Wires.model_fields),
 )
 """The fields that a full scale depends on. It is relative to the input range, so that range's fields are among them.
 
@@ -67,7 +69,7 @@ def basis(profile: HardwareProfile, least_error: bool = True) -> tuple[float, ..
     if not isinstance(values["dac.input_range"], float | str):  # a constant range [low, high]: a word for both its ends
         values["dac.input_range"] = repr(tuple(values["dac.input_range"]))
     values["dac.signed"] |= profile.dac.bits is None  # a DAC that does not clip treats signs alike
-    if profile.weight.share != "tile":  # else it says which columns share a full scale of weights
+    if profile.weight.share != "tile" and not profile.wires.any:  # else it says which columns share a scale, or wires
         values["tile.cols"] = ANY
     if profile.dac.step_bits is None:  # else steps are seen as the DAC applies them
         values["dac.inl"] = ANY

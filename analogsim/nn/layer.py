@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..chip import DeviceKernel
+from ..chip import Chip, DeviceKernel
 from ..chip.kept import Kept
 from ..errors import (
     CalibrationError,
@@ -260,7 +260,15 @@ class AnalogLayer(nn.Module):
             tiles = where.tiles
         else:
             programmed, w_max = self._kernel(weight).program(weight, self.profile.weight)
-        chip = None if which is None else cells_of(programmed, which[0], groups, *which[1:], tile_gains)
+        chip = None
+        if which is not None:
+
+            def build() -> Chip:
+                return cells_of(programmed, which[0], groups, *which[1:], tile_gains)
+
+            # Kirchhoff's equations are not solved anew for every batch that is observed.
+            solved = self._observer is not None and which[0].wires.any and which[0].wires.solution == "exact"
+            chip = self._kept.get("observed", (Copy(weight), which), build) if solved else build()
         if chip is not None:
             programmed, w_max = chip.weight, w_max * chip.gain
         correction, offset = self._applied(), None

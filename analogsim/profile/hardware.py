@@ -283,14 +283,14 @@ class HardwareProfile(Value):
         return exact and not noisy and not self.weight.clips
 
     def without_variation(self) -> "HardwareProfile":
-        """Return the profile of a chip that is as it was wanted: nothing drawn, nothing aged, no wire resistance."""
+        """Return the profile of a chip that is as it was wanted: nothing drawn, nothing aged; wires are as they are."""
         errors = "gain_error", "offset_error", "capacitor_mismatch", "comparator_offset"
         exact: dict[str, Any] = dict.fromkeys(errors, 0.0)
         if ADC_KINDS.draws(self.adc.kind):
             exact["kind"] = "ideal"
         adc, cells = self.adc.model_copy(update=exact), self.cells.model_copy(update={"model": "standard"})
         parts = {"programming": Programming(), "drift": Drift(), "flicker": Flicker(), "faults": Faults()}
-        return self.model_copy(update=parts | {"wires": Wires(), "adc": adc, "cells": cells})
+        return self.model_copy(update=parts | {"adc": adc, "cells": cells})
 
     def model_copy(self, **options: Any) -> Self:
         """As pydantic's; forgets what was computed from the fields."""

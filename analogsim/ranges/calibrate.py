@@ -113,6 +113,9 @@ def calibrate(
     and F of the others; without sums the F that weights drawn from [-1, 1] would need for these inputs, four standard
     deviations. Where a percentile is 0, the maximum is taken.
 
+    An `AnalogSimWarning` also names layers of whose inputs or partial sums more than a tenth is below 0 and their
+    converter has no sign, or is beyond a range that the profile gives.
+
     Where the profile gives a range as a number, that number is used; what is found for the other is best beside it.
     """
     if method not in get_args(Method) or not 0 < percentile <= 100:
@@ -147,6 +150,7 @@ def calibrate(
         scales = common if rule == "network" else one.full_scale() if rule == "layer" else one.full_scales()
         report[one.name] = one.store(scales)
     _say_assumed(layers)
+    _say_cut(layers, report)
     return report
 
 
@@ -158,6 +162,40 @@ def _say_assumed(layers: list["_Layer"]) -> None:
             f"calibrate: the batches do not tell all ranges of {len(assumed)} of {len(layers)} layers, which are "
             f"assumed: {', '.join(assumed)}; give batches (or weights) that do, or name in convert's keep_digital what "
             "is for training alone or has its weight read by other code",
+            AnalogSimWarning,
+            stacklevel=3,
+        )
+
+
+CUT = 0.1
+"""Share of a layer's inputs, or of its partial sums, which a converter may cut off without a warning."""
+
+
+def _say_cut(layers: list["_Layer"], report: dict[str, dict[str, Any]]) -> None:
+    """Warn of layers much of whose inputs or sums converters cut off, though nobody chose it to be so.
+
+    That is what is below 0, of a converter without a sign, and what is beyond a range that the profile gives. (What a
+    method leaves out of a range is its choice.)
+    """
+    said = []
+    for one in (one for one in layers if not one.assumed):
+        dac, adc = one.layer.profile.dac, one.layer.profile.adc
+        cuts = (
+            ("inputs", one.seen.inputs, dac.bits is not None and one.given is not None, "input_clipped"),
+            ("partial sums", one.sums, adc.is_given, "adc_clipped"),
+        )
+        for what, histogram, given, clipped in cuts:
+            below = histogram.below / max(1, histogram.number)
+            share = report[one.name][clipped] if given else below
+            if share > CUT:
+                why = (
+                    "below 0, and their converter has no sign" if below > share / 2 else "beyond a range that is given"
+                )
+                said.append(f"{one.name or 'the layer'} ({share:.0%} of its {what} are {why})")
+    if said:
+        warnings.warn(
+            f"calibrate: converters cut off much of what these layers get: {', '.join(said)}; give these a profile of "
+            "their own (a sign, another range), or name them in convert's keep_digital",
             AnalogSimWarning,
             stacklevel=3,
         )

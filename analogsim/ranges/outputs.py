@@ -19,7 +19,7 @@ from ..nn.management import Management
 from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import RowsAsImages, observed
 from ..noise import without_noise
-from ..seeds import Key, Stream, checked, derive
+from ..seeds import Key, Stream, checked, derive, distributed, of_rank
 
 
 @torch.inference_mode(False)  # what is measured must outlive it
@@ -70,7 +70,7 @@ def calibrate_outputs(
     ProgrammingError
         A layer must be programmed first, or the seed is none.
     CalibrationError
-        A range was never set, or a product is not finite.
+        A range was never set, a product is not finite, or processes of torch.distributed have other chips.
 
     Warns
     -----
@@ -85,6 +85,9 @@ def calibrate_outputs(
     the layer raises `CalibrationError`; only the noise of reads may change. Weights that change keep it. In training
     mode layers draw chips anew, and ignore it.
 
+    Processes of torch.distributed measure one chip together: all of them call this, each with batches of its own, and
+    all have the correction that follows from every one's sums.
+
     Examples
     --------
     >>> import torch, analogsim as an
@@ -96,7 +99,7 @@ def calibrate_outputs(
     >>> found["after"] < found["before"] / 2
     True
     """
-    seed = checked(seed, ProgrammingError)
+    seed = of_rank(checked(seed, ProgrammingError))
     layers = [layer for _, layer in analog_layers(model)]
     before = [layer.correction for layer in layers]
     for layer in layers:
@@ -105,6 +108,8 @@ def calibrate_outputs(
         numbers = iter(range(len(layers)))
         with without_noise(model), observed(model, lambda layer: _Comparison(layer, next(numbers), seed)) as seen:
             run(model, batches, progress, "Calibrating outputs", step)
+        if distributed():
+            _pool([one for _, _, one in seen])
         found = [(name, layer, one.correction(name), one.errors()) for name, layer, one in seen if one.number]
     except BaseException:
         for layer, correction in zip(layers, before, strict=True):
@@ -120,6 +125,24 @@ def calibrate_outputs(
             stacklevel=2,
         )
     return {name: errors for name, _, _, errors in found}
+
+
+def _pool(seen: list["_Comparison"]) -> None:
+    """Give every process of torch.distributed the sums of all, in the order of their ranks."""
+    own = [(one.chip, one.sums, one.counts, one.number) for one in seen]
+    ranks: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(ranks, own)
+    if any([chip for chip, *_ in other] != [chip for chip, *_ in ranks[0]] for other in ranks):
+        raise CalibrationError(
+            "the processes of torch.distributed have other chips, or other ages, layers or hardware: program(model, "
+            "seed) and at_time alike in all of them, for outputs are measured on one"
+        )
+    for one, each in zip(seen, zip(*ranks, strict=True), strict=True):
+        reached = [part for part in each if part[3]]
+        if reached:
+            one.sums = torch.stack([sums for _, sums, _, _ in reached]).sum(0)
+            one.counts = torch.stack([counts for _, _, counts, _ in reached]).sum(0)
+            one.number = sum(number for *_, number in reached)
 
 
 class _Comparison(RowsAsImages):
@@ -138,6 +161,12 @@ class _Comparison(RowsAsImages):
         self.matrix: ProgrammedMatrix | None = None
         self.sums = torch.zeros(0)
         self.counts = torch.zeros(0)
+
+    @property
+    def chip(self) -> tuple[Any, ...]:
+        """Which chip is measured, of which hardware."""
+        layer = self.layer
+        return (layer.chip_seed if layer.profile.is_drawn else None), layer.chip_seconds, layer.profile.checksum
 
     def written(self, matrix: ProgrammedMatrix) -> None:
         """Take note of the matrix, or of the outputs of a group of it, that are read next."""

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 import analogsim as an
 from analogsim.chip.circuit import Ends, transfer
-from analogsim.errors import ProfileError
+from analogsim.errors import CalibrationError, ProfileError
 from analogsim.kernels.backends.numba import Numba
 from analogsim.kernels.backends.reference import Reference
 from analogsim.kernels.circuit import Circuit
-from analogsim.nn import AnalogConv2d
+from analogsim.nn import AnalogConv2d, AnalogLinear
 from analogsim.profile import HardwareProfile
 from tests.support import oracle
 from tests.support.chips import IDEAL, effective, linear
@@ -368,3 +368,31 @@ def test_the_budget_knows_gated_rows():
     assert one.measured == pytest.approx(one.total, rel=1e-6)
     error = layer(x).detach() - x @ layer.weight.detach().T
     assert one.stages["weight"] == pytest.approx(float(error.square().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("solution", ["first-order", "exact", "gated"])
+def test_full_scales_are_those_of_what_wires_leave(solution):
+    """The largest sum of the layer itself; and other wires, or other columns beside them, need ranges of their own."""
+    wires = {"row": 1e-3, "column": 1e-3, "solution": "exact" if solution == "gated" else solution}
+    profile = HardwareProfile(
+        tile={"rows": 32, "cols": 16},
+        dac={"bits": 8, "input_range": 1.0},
+        weight={"w_max": 1.0},
+        cells={"mapping": "differential", "g_min": 0.1},
+        adc={"full_scale": None},
+        wires={**wires, "gated": solution == "gated"},
+    )
+    layer = AnalogLinear(32, 16, bias=False, profile=profile).eval()
+    torch.nn.init.constant_(layer.weight, 0.5)
+    x = torch.ones(4, 32)
+    with torch.no_grad():
+        most = float(layer(x).max())
+    assert most < 0.9 * 16
+    layer.profile = profile.varied(adc={"bits": 8, "full_scale": "calibrated"})
+    report = an.calibrate(layer, x, method="maximum", progress=False)
+    assert report[""]["adc_full_scale"] == pytest.approx(most, rel=1e-4)
+    for change in ({"wires": {"row": 2e-3}}, {"tile": {"cols": 8}}):
+        other = AnalogLinear(32, 16, bias=False, profile=layer.profile.varied(**change)).eval()
+        other.load_state_dict(layer.state_dict())
+        with pytest.raises(CalibrationError, match=next(iter(change))):
+            other(x)

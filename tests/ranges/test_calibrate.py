@@ -2,6 +2,8 @@
 
 import copy
 import math
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -552,3 +554,30 @@ def test_a_tile_that_saw_only_zeros_has_a_range(method):
     assert all(0 < scale < math.inf for scale in scales)
     error = (model(x) - digital(x)).detach()
     assert error.square().mean() < 0.05 * digital.weight.detach().square().mean()
+
+
+CUT = "converters cut off much of what these layers get: "
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ({"dac": {"signed": False}}, r"1 \(5\d% of its inputs are below 0, and their converter has no sign\)"),
+        ({"adc": {"signed": False}}, r"partial sums are below 0, and their converter has no sign\); give"),
+        ({"dac": {"input_range": 1.0}}, r"1 \(3\d% of its inputs are beyond a range that is given\); give"),
+        ({"adc": {"full_scale": 0.5}}, "partial sums are beyond a range that is given"),
+        ({}, None),
+        ({"dac": {"input_range": 3.0}}, None),  # 0.3 % are beyond it
+    ],
+)
+@pytest.mark.parametrize("method", ["maximum", "mse"])
+def test_what_converters_cut_off_is_said_with_its_share(profile, said, method):
+    base = HardwareProfile(dac={"bits": 8}, adc={"bits": 8, "full_scale": "calibrated"}).varied(**profile)
+    torch.manual_seed(0)
+    analog = convert(nn.Sequential(nn.Flatten(), nn.Linear(16, 9)), base)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        calibrate(analog, torch.randn(400, 4, 4), method=method, progress=False)
+    found = [str(one.message) for one in caught]
+    assert len(found) == (said is not None)
+    assert all(CUT in one and re.search(said, one) and "\n" not in one for one in found)

@@ -1,6 +1,8 @@
 """Outputs that are corrected by what was measured on a chip: the fit, what it is for, and when it is refused."""
 
 import copy
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -335,3 +337,58 @@ def test_the_budget_of_groups_that_are_read_one_by_one():
     (layer,) = an.noise_budget(analog, x, repeats=2, progress=False).layers
     assert layer.total < 0.5 * before
     assert layer.total == pytest.approx(layer.measured, rel=0.05)
+
+
+RANKS = """
+import sys
+import torch, torch.distributed as dist
+from torch import nn
+import analogsim as an
+from analogsim.errors import CalibrationError
+
+rank, where = int(sys.argv[1]), sys.argv[2]
+torch.manual_seed(0)
+profile = an.HardwareProfile.load("pcm").varied(
+    drift={"compensation": "none"}, dac={"input_range": 4.0}, adc={"full_scale": 20.0}, flicker={"amplitude": 0.0}
+)
+net = an.convert(nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4), nn.Linear(4, 4)), profile).eval()
+an.program(net, 3)
+an.at_time(net, 86400)
+x = torch.randn(96, 16)
+an.calibrate_outputs(net, x, progress=False)
+whole = net[0].correction
+dist.init_process_group("gloo", init_method=f"file://{where}", rank=rank, world_size=2)
+
+def step(model, batch):  # one of them never reaches the last layer
+    y = model[2](model[1](model[0](batch)))
+    return (y if rank else model[3](y)), None
+
+errors = an.calibrate_outputs(net, [x[:32]] if rank else [x[32:64], x[64:]], step=step, progress=False)
+both = [None, None]
+dist.all_gather_object(both, ([net[i].correction for i in (0, 2, 3)], errors))
+for one, other in zip(*(corrections for corrections, _ in both)):
+    assert torch.equal(one.gain, other.gain) and torch.equal(one.offset, other.offset)
+assert both[0][1] == both[1][1]
+assert torch.allclose(net[0].correction.gain, whole.gain, atol=1e-5)
+assert torch.allclose(net[0].correction.offset, whole.offset, atol=1e-5)
+an.program(net, 3 + rank)
+try:
+    an.calibrate_outputs(net, x, progress=False)
+except CalibrationError as error:
+    assert "other chips" in str(error)
+    print("done")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_measure_one_chip_together(tmp_path):
+    """As one process with all batches does; where only one reaches a layer, both have its correction."""
+    command = [sys.executable, "-c", RANKS]
+    both = [
+        subprocess.Popen([*command, str(number), str(tmp_path / "store")], stdout=-1, stderr=-1, text=True)
+        for number in range(2)
+    ]
+    for one in both:
+        out, error = one.communicate(timeout=240)
+        assert out.strip() == "done", error
