@@ -217,3 +217,39 @@ def test_what_does_not_go_together_is_refused():
     ):
         with pytest.raises(ProfileError, match=message):
             HardwareProfile(**change)
+
+
+@pytest.mark.parametrize("noise", [{"multiplicative": 0.2}, {"multiplicative": 0.2, "output": 0.1, "read": 0.1}])
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_a_learned_range_knows_how_noise_and_current_follow_the_voltage(kind, noise):
+    """Nothing is rounded or clipped, so that its gradient is the difference quotient under the same normal numbers.
+
+    Of noise that has a part σ_out, the rule weighs the rest by the inputs: that is the derivative of √V·z, too.
+    """
+    profile = CURVED.varied(dac={"input_range": "calibrated"}, noise=noise)
+    layer = linear(profile, 5, 8)
+    if kind == "convolution":
+        conv = AnalogConv2d(2, 5, 2, bias=False, profile=profile).double().eval()
+        conv.weight.data.copy_(layer.weight.detach().view(5, 2, 2, 2))
+        layer = conv
+    x = torch.randn(6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = x.view(6, 2, 2, 2) if kind == "convolution" else x
+    g = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def total(alpha, learn=False):
+        an.set_seed(layer, 3)
+        layer.input_range.data.fill_(alpha)
+        (parameter,) = an.learn_ranges(layer) if learn else (None,)
+        y = (layer(x).flatten(1) * g).sum()
+        if not learn:
+            return float(y)
+        y.backward()
+        an.learn_ranges(layer, learn=False)
+        return float(parameter.grad)
+
+    with torch.no_grad():
+        want = (total(2.01) - total(1.99)) / 0.02
+    assert total(2.0, learn=True) == pytest.approx(want, rel=1e-3)
+    quiet = layer.profile
+    layer.profile = quiet.varied(iv={"second": 0.0, "third": 0.0})
+    assert abs(total(2.0, learn=True) - want) > 0.01 * abs(want)
