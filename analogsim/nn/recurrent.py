@@ -180,6 +180,12 @@ class AnalogLSTM(_AnalogRNN, nn.LSTM):
     children named `crossbar_ih_l0` …; gates, cell states, biases and dropout are digital. The inputs of all steps are
     read in one call, in the order (step, sequence); hidden states step by step. Packed sequences are supported.
 
+    Notes
+    -----
+    In evaluation, where nobody asks for gradients, the CPU backend makes all steps in one pass. Random numbers are
+    those of steps read one at a time, but sums and gates round otherwise (2.5e-7), and where that decides a converter's
+    code, what follows may be a step of it off.
+
     Examples
     --------
     >>> layer = AnalogLSTM(4, 6, num_layers=2, bidirectional=True)

@@ -15,6 +15,7 @@ from analogsim.chip import DeviceKernel
 from analogsim.chip.dac_steps import step_coefficients, steps
 from analogsim.errors import AnalogSimError, AnalogSimWarning
 from analogsim.kernels import reference
+from analogsim.kernels.backends.numba import Numba
 from analogsim.kernels.backends.reference import Reference
 from analogsim.kernels.conv_job import CONVS
 from analogsim.kernels.tiles import cut
@@ -98,9 +99,11 @@ def _check(case: Case, wanted: Tensor) -> None:
         an.program(model, options["chip"])
         an.at_time(model, options["age"])
     out = _run(model, case, x)
+    with by_steps():  # a pass over a whole sequence rounds otherwise; tests/kernels/test_recurrent.py compares them
+        stepwise = _run(model, case, x)
     with compared(case):
         an.set_seed(model, options["seed"])
-        if not _same(out, model(x.clone().requires_grad_(x.is_floating_point())).detach()):
+        if not _same(stepwise, model(x.clone().requires_grad_(x.is_floating_point())).detach()):
             raise Failure("with gradients the output is another")
     if out.shape != wanted.shape or out.dtype != wanted.dtype:
         raise Failure(f"output {tuple(out.shape)} {out.dtype}, torch's {tuple(wanted.shape)} {wanted.dtype}")
@@ -214,6 +217,16 @@ def _check_gradients(model: nn.Module, case: Case, finite: bool) -> None:
 
 
 # --- Numba against the reference -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def by_steps() -> Iterator[None]:
+    """Let recurrent layers read each step by itself, as they do for gradients."""
+    Numba.recurs = False
+    try:
+        yield
+    finally:
+        Numba.recurs = True
 
 
 @contextmanager
