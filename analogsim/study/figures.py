@@ -210,7 +210,12 @@ def _map(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> N
     swept = variants[0].swept
     first = next(iter(swept.values()))
     image = axes.imshow(
-        np.stack([curve.mean for curve in swept.values()]), aspect="auto", origin="lower", vmin=0, cmap="viridis"
+        np.stack([curve.mean for curve in swept.values()]),
+        aspect="auto",
+        origin="lower",
+        vmin=0,
+        cmap="viridis",
+        zorder=1,
     )
     for row, sigma in enumerate(swept):
         for column in np.flatnonzero(np.isclose(first.sigmas, sigma)):

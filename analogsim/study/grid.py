@@ -210,6 +210,11 @@ class Job(Value):
         """The identity's SHA-256, its first 16 hexadecimal digits."""
         return digest(self.identity)
 
+    @property
+    def training(self) -> str:
+        """The same of what decides the trained network, which jobs that differ in sweep or hardware alone share."""
+        return digest({name: value for name, value in self.identity.items() if name not in ("sweep", "hardware")})
+
 
 def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Leave out a field that is not used: jobs keep the names that they had before there was such a field."""

@@ -51,6 +51,9 @@ class Task:
         "auto", "cpu", "cuda", "cuda:1", …
     threads : int or None
         CPU threads; None: torch's default.
+    trained : Path or None
+        Where the checkpoint of the finished training is taken from, if it is there, and left: for jobs that have it in
+        common.
     """
 
     job: Job
@@ -58,6 +61,7 @@ class Task:
     cwd: str
     device: str = "auto"
     threads: int | None = None
+    trained: Path | None = None
 
 
 def attempt(task: Task, diverged: DivergenceError | None = None) -> None:
@@ -69,7 +73,7 @@ def attempt(task: Task, diverged: DivergenceError | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with at_work(task, folder):
-            run_job(task.job, folder, task.device, diverged)
+            run_job(task.job, folder, task.device, diverged, task.trained)
     except Exception as error:
         record_failure(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
 
@@ -84,10 +88,16 @@ def at_work(task: Task, folder: Path) -> Iterator[None]:
             yield
 
 
-def run_job(job: Job, folder: Path, device: str = "auto", diverged: DivergenceError | None = None) -> None:
+def run_job(
+    job: Job,
+    folder: Path,
+    device: str = "auto",
+    diverged: DivergenceError | None = None,
+    trained: Path | None = None,
+) -> None:
     """Train a job's network and sweep it; continue where an earlier attempt was killed.
 
-    `diverged`: as in `attempt`.
+    `diverged`: as in `attempt`; `trained`: as in `Task`.
 
     Raises
     ------
@@ -99,14 +109,20 @@ def run_job(job: Job, folder: Path, device: str = "auto", diverged: DivergenceEr
     try:
         with lock(JobFolder(folder).lock, PATIENCE):
             if not JobFolder(folder).finished:
-                _run(job, folder, choose_device(device), diverged)
+                _run(job, folder, choose_device(device), diverged, trained)
     except Timeout:
         raise StudyError(f"{folder}: another process is at this job ({_holder(folder)}); end it, or wait") from None
 
 
-def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None) -> None:
+def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None, kept: Path | None) -> None:
     started, files = now(), JobFolder(folder)
     announce(job, folder, device)
+    taken = False
+    if kept is not None and not files.checkpoint.exists():
+        # Moved, not copied: one that is of no use is put away with the job's failure, and the training begins anew.
+        with contextlib.suppress(FileNotFoundError):
+            kept.replace(files.checkpoint)
+            taken = True
     try:
         data = job_data(job)
         network = job_network(job, data)
@@ -136,8 +152,9 @@ def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None) 
             curve.save(files.sweep)
             if job.hardware is not None:
                 about["hardware"] = on_hardware(network, job, data)
-            # Of all epochs, also those before a kill, or the job's share of a group's.
-            trained_in, swept_in = sum(epoch["seconds"] for epoch in trained.history), time.perf_counter() - clock
+            # Of all epochs, also those before a kill, or the job's share of a group's; another job's are its own.
+            trained_in = 0.0 if taken else sum(epoch["seconds"] for epoch in trained.history)
+            swept_in = time.perf_counter() - clock
             about |= {"status": trained.status, "message": "", "history": trained.history}
             about |= {"seconds": {"training": round(trained_in, 2), "all": round(trained_in + swept_in, 2)}}
         about |= {"started": started, "finished": now(), **provenance(device)}
@@ -146,6 +163,9 @@ def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None) 
         write_text(files.result, sealed_text(Result(**about)))
         # Only now: all that it held is in the result. Of a divergence the last good epoch stays, to look at.
         if about["status"] != "diverged":
+            if kept is not None and files.checkpoint.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                files.checkpoint.replace(kept)
             files.checkpoint.unlink(missing_ok=True)
         files.error.unlink(missing_ok=True)
     finally:

@@ -3,8 +3,8 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Generator
-from contextlib import closing
+from collections.abc import Collection, Generator, Mapping
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,14 +12,15 @@ from typing import Literal
 
 from ..errors import StudyError
 from ..machine import commit, usable_cores, versions
+from ..storage.files import refuse_links
 from ..terminal.progress import bar
 from .engine import Engine, Local, Ray
 from .folder import JobFolder
-from .grid import Entry, Study
+from .grid import Entry, Job, Study
 from .grouping import AUTO, GroupTask, assign, left_over, refusal, tasks_of
 from .job import Task
 from .results import write_hardware, write_map, write_results, write_summary
-from .store import DONE, Store
+from .store import DONE, TRAINED, Store
 
 ENGINES = (Local.name, Ray.name)
 
@@ -113,7 +114,8 @@ def run_study(
         workers = workers or (len(places) if on_gpu and size > 1 else usable_cores())
         # Not by what is left to do: a run goes on with as many threads as it began with, to give the same to the bit.
         threads = engine.threads(workers)
-        tasks = [Task(jobs[job], store.folder(job), os.getcwd(), device, threads) for job in left]
+        shared = _shared(store, jobs)
+        tasks = [Task(jobs[job], store.folder(job), os.getcwd(), device, threads, shared.get(job)) for job in left]
         units = [
             _placed(unit, places[number % len(places)], compile)
             for number, unit in enumerate(assign(tasks, jobs, store.root, size))
@@ -122,11 +124,28 @@ def run_study(
             with closing(engine.run(units, workers)) as events:
                 _watch(store, entries, units, events, progress)
         finally:
+            _drop_trained(store, shared)
             write_results(store)
             write_summary(store)
             write_hardware(store)
             write_map(store)
         return Counter(store.state(job) for job in jobs)
+
+
+def _shared(store: Store, jobs: Mapping[str, Job]) -> dict[str, Path]:
+    """Return where jobs whose training another job has as well, with another sweep, find it when it is done."""
+    counts = Counter(job.training for job in jobs.values())
+    refuse_links(store.root / TRAINED)
+    return {name: store.root / TRAINED / f"{job.training}.pt" for name, job in jobs.items() if counts[job.training] > 1}
+
+
+def _drop_trained(store: Store, shared: Mapping[str, Path]) -> None:
+    """Remove the checkpoints of trainings whose jobs are all finished."""
+    open_ = {path for job, path in shared.items() if store.state(job) not in DONE}
+    for path in set(shared.values()) - open_:
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        (store.root / TRAINED).rmdir()  # where it is empty
 
 
 def _watch(

@@ -7,6 +7,7 @@ runs.jsonl         every run: when, command, engine, versions, commit
 jobs/ID/           one folder a job: result.json and sweep.json, or error.json, or checkpoint.pt; see folder
 jobs.jsonl         finished jobs in one file, a line each, made of their folders by `analogsim study pack`; see packing
 groups/ID/         one folder a group of jobs that are trained together; see folder
+trained/ID.pt      the checkpoint of a finished training that jobs have in common, until all of them are finished
 results.csv        one row a training; summary.csv: one row a method, over its seeds. Derived: made anew from
                    the jobs whenever one ends
 fits.json          fits of pooled curves, by what they are of; made anew where it is missing
@@ -49,7 +50,7 @@ from .records import (
 )
 
 STUDY, PLAN, RUNS, FITS = "study.yaml", "plan.json", "runs.jsonl", "fits.json"
-JOBS, PACKED, GROUPS = "jobs", "jobs.jsonl", "groups"
+JOBS, PACKED, GROUPS, TRAINED = "jobs", "jobs.jsonl", "groups", "trained"
 STATES = ("finished", "collapsed", "diverged", "failed", "running", "interrupted", "waiting")
 DONE = STATES[:3]
 

@@ -11,9 +11,10 @@ import yaml
 from analogsim.errors import StudyError
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.study import load_map, load_results, load_study, pack_study, run_study, summarise, write_report
+from analogsim.study import run as runs
 from analogsim.study.folder import ERROR, RESULT
 from analogsim.study.grid import Study
-from analogsim.study.job import record_failure
+from analogsim.study.job import record_failure, run_job
 from analogsim.study.store import Store
 from analogsim.study.variants import load_variants
 from tests.support import shell
@@ -264,3 +265,56 @@ def test_the_report_draws_both_kinds_and_the_map(copy):
     assert page.count("<td>matched</td>") == 2
     assert page.count("<td>swept</td>") == 3
     assert '"square"' in page
+
+
+# One training, several sweeps
+
+
+def test_jobs_that_differ_in_their_sweep_alone_train_once(tmp_path):
+    methods = [
+        {"name": "one", "train": {"sigma": 0.3}},
+        {"name": "other", "train": {"sigma": 0.3}, "sweep": {"repeats": 1, "quantity": "weights"}},
+    ]
+    out = tmp_path / "out"
+    both = study(methods=methods)
+    jobs = list(both.expand()[1].values())
+    assert jobs[0].training == jobs[1].training
+    assert jobs[0].id != jobs[1].id
+    run_study(both, out, device="cpu", workers=1, group=1, progress=False)
+    store = Store(out)
+    first, second = (store.result(job.id) for job in jobs)
+    assert second.history == first.history  # to the seconds: it is the same training
+    assert (first.seconds.training > 0, second.seconds.training) == (True, 0)
+    assert not (out / "trained").exists()
+    # What it gives is what a study of its own gives.
+    alone = tmp_path / "alone"
+    run_study(study(methods=methods[1:]), alone, device="cpu", workers=1, group=1, progress=False)
+    assert Store(alone).curve(jobs[1].id).digest == store.curve(jobs[1].id).digest
+
+
+def test_a_training_is_kept_until_all_of_its_jobs_are_finished(tmp_path):
+    methods = [{"name": "one"}, {"name": "other", "sweep": {"repeats": 1}}]
+    both, out = study(methods=methods), tmp_path / "out"
+    first, second = both.expand()[1].values()
+    place = out / "trained" / f"{first.training}.pt"
+    # As a run is that was killed after its first job.
+    run_job(first, out / "jobs" / first.id, "cpu", trained=place)
+    assert place.exists()
+    store = Store(out)
+    runs._drop_trained(store, runs._shared(store, {job.id: job for job in (first, second)}))
+    assert place.exists()
+    # One that is of no use fails its job, which is then trained anew.
+    good = place.read_bytes()
+    place.write_bytes(good[:-100])
+    assert run_study(both, out, device="cpu", workers=1, group=1, progress=False)["failed"] == 1
+    assert "CheckpointError" in store.error(second.id)
+    again = {"device": "cpu", "workers": 1, "group": 1, "retry_failed": True, "progress": False}
+    assert run_study(both, out, **again)["failed"] == 0
+    assert Store(out).result(second.id).seconds.training > 0
+    # A sound one is taken.
+    shutil.rmtree(out / "jobs" / second.id)
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(good)
+    run_study(both, out, **again)
+    assert not place.parent.exists()
+    assert Store(out).result(second.id).seconds.training == 0
