@@ -132,7 +132,9 @@ def misfit(result: Result, curve: RobustnessCurve | CurveFile) -> bool:
     """Say whether a curve is over other noise than its job asked for."""
     asked = result.job["sweep"]
     found = [float(sigma) for sigma in curve.sigmas], len(curve.trainings), curve.quantity
-    return found != (asked["sigmas"], asked["repeats"], BEFORE.get(asked["quantity"]))
+    # A σ of 0 is the noise-free evaluation, which every curve has beside its grid.
+    levels = [sigma for sigma in asked["sigmas"] if sigma > 0]
+    return found != (levels, asked["repeats"], BEFORE.get(asked["quantity"]))
 
 
 class Packed(Record):

@@ -182,6 +182,16 @@ def test_tables_have_it_as_any_curve_and_the_map(ran):
     assert kept["job"].tolist() == everywhere["job"].tolist()
 
 
+def test_a_sweep_may_name_the_noise_free_evaluation_too(tmp_path):
+    one = study(methods=[NOISY], sweep={"sigmas": "0, 0.1, 1", "repeats": 1})
+    run_study(one, tmp_path / "out", device="cpu", workers=1, group=1, progress=False)
+    store = Store(tmp_path / "out")
+    (variant,) = load_variants(store)
+    assert variant.curve.sigmas.tolist() == [0.1, 1.0]
+    (plain,) = (cell for cell in store.plan() if cell.sigma == 0)
+    assert variant.curve.noise_free == store.curve(plain.job).noise_free
+
+
 def test_a_sigma_that_failed_leaves_the_others(copy):
     store = Store(copy)
     cell = next(c for c in store.plan() if c.method == "matched" and c.sigma == 0.3 and c.seed == 1)
