@@ -160,6 +160,9 @@ def complaint(item: Any, synonyms: Synonyms | None = None) -> str:
     """Say one of pydantic's complaints without its path."""
     if item["type"] == "extra_forbidden":
         return "unknown key"
+    if item["type"] == "too_short":
+        context = item["ctx"]
+        return f"there must be at least {context['min_length']} (got {context['actual_length']})"
     message, value = item["msg"].removeprefix("Value error, "), item["input"]
     # Of a missing field, or of what fields have in common, the value is everything around it.
     if isinstance(value, dict):

@@ -22,6 +22,7 @@ from ..storage.plain_yaml import LARGEST
 from ..value import is_truth, short
 
 ROWS = 4096  # of a file
+MOST = 10  # times g_max: what is larger was given in a wrong unit
 _MICROSIEMENS = {"S": 1e6, "mS": 1e3, "uS": 1.0, "nS": 1e-3, "pS": 1e-6}
 _OHM = {"Ohm": 1.0, "kOhm": 1e3, "MOhm": 1e6, "GOhm": 1e9}
 _RATIO = {"": 1.0, "%": 0.01}
@@ -59,7 +60,8 @@ class Quantity:
         Raises
         ------
         ProfileError
-            There is no such unit of this, it needs a g_max that is not known, or a resistance is 0.
+            There is no such unit of this, it needs a g_max that is not known, a resistance is 0, or a conductance is
+            more than ten times g_max.
         """
         if unit in self.units:
             return values if unit == "" else tuple(value * self.units[unit] for value in values)
@@ -71,11 +73,18 @@ class Quantity:
                 f"{self.name} in {unit} needs cells.g_max, the largest conductance in µS; without a unit in its name a "
                 "column is in fractions of it"
             )
-        if unit in _MICROSIEMENS:
-            return tuple(value * _MICROSIEMENS[unit] / g_max for value in values)
-        if not all(value > 0 for value in values):
+        if unit in _OHM and not all(value > 0 for value in values):
             raise ProfileError(f"{self.name}: a resistance must be above 0")
-        return tuple(1e6 / (value * _OHM[unit]) / g_max for value in values)
+        microsiemens = [
+            value * _MICROSIEMENS[unit] if unit in _MICROSIEMENS else 1e6 / (value * _OHM[unit]) for value in values
+        ]
+        for value, found in zip(values, microsiemens):
+            if abs(found) > MOST * g_max:
+                raise ProfileError(
+                    f"{self.name}: {value:g} {unit} is {abs(found) / g_max:.3g} times cells.g_max, {g_max:g} µS; check "
+                    "the units"
+                )
+        return tuple(found / g_max for found in microsiemens)
 
 
 CONDUCTANCE = Quantity("a conductance", _RATIO, conductance=True, resistance=True)

@@ -53,7 +53,7 @@ def test_resistances_are_turned_into_conductances():
     with pytest.raises(ProfileError, match=r"^programming.sigma: a conductance: a resistance must be above 0$"):
         sigma({"g_kOhm": [0, 1], "sigma": [1, 2]})
     with pytest.raises(ProfileError, match="an error of a conductance has no unit kOhm; its units: %, S"):
-        sigma({"g_kOhm": [2, 1], "sigma_kOhm": [1, 2]})
+        sigma({"g_kOhm": [200, 100], "sigma_kOhm": [1, 2]})
 
 
 def test_falling_rows_of_a_file_are_turned_around(tmp_path):
@@ -263,3 +263,26 @@ def test_a_table_by_itself_is_in_the_profile_s_units():
     assert Table(g=(0, 1), value=(2, 3)).source == ""
     with pytest.raises(ValidationError, match="extra_forbidden|Extra inputs"):
         Table(g=(0, 1), value=(2, 3), file="x.csv")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (
+            {"g_S": [0, 25], "sigma_uS": [1, 2]},
+            r"a conductance: 25 S is 1e\+06 times cells.g_max, 25 µS; check the units",
+        ),
+        ({"g_uS": [0, 25], "sigma_mS": [0.1, 1]}, r"an error of a conductance: 1 mS is 40 times cells.g_max, 25 µS"),
+        ({"g_Ohm": [4e4, 1], "sigma_uS": [1, 2]}, r"a conductance: 1 Ohm is 4e\+04 times cells.g_max"),
+    ],
+)
+def test_numbers_in_a_wrong_unit_are_seen(columns, said):
+    with pytest.raises(ProfileError, match=rf"^programming.sigma: {said}"):
+        sigma(columns, g_max=25.0)
+
+
+def test_one_point_is_no_curve():
+    with pytest.raises(
+        ProfileError, match=r"^programming.sigma.g: there must be at least 2 \(got 1\); .*sigma.value: there"
+    ):
+        sigma({"g": [1], "value": [0.1]})
