@@ -97,6 +97,9 @@ def _solved(cells: Sequence[Tensor], wires: Wires, layout: Layout) -> list[Tenso
     found = [torch.empty_like(group[0]) for group in groups]
     for out, group in zip(found, groups, strict=True):
         for outputs, inputs in layout.arrays():
+            if not all(bool(g[outputs, inputs].isfinite().all()) for g in group):
+                out[outputs, inputs] = torch.nan  # as of any other product with such weights
+                continue
             solved = transfer([g[outputs, inputs].T.double() for g in group], ends)
             out[outputs, inputs] = solved.T.to(out.dtype)
     return found

@@ -64,6 +64,11 @@ def learn_ranges(model: nn.Module, learn: bool = True) -> list[nn.Parameter]:
             f"{type(model).__name__}: no analog layer has dac.input_range 'calibrated'; only such ranges can be learned"
         )
     for name, layer in layers:
+        if layer.profile.tile.current_limit is not None and learn:
+            raise ConversionError(
+                f"{name or 'the layer'}: no input ranges are learned where integrators limit columns' currents; set "
+                "tile.current_limit to null"
+            )
         if not layer.profile.dac.symmetric or layer.profile.dac.rounding != "nearest":
             raise ConversionError(
                 f"{name or 'the layer'}: only symmetric input ranges are learned, of DACs that round to the nearest "

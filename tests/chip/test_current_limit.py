@@ -6,7 +6,7 @@ import torch
 
 import analogsim as an
 from analogsim.chip.planes import of_rows
-from analogsim.errors import CalibrationError, ProfileError
+from analogsim.errors import CalibrationError, ConversionError, ProfileError
 from analogsim.kernels.backends.reference import Reference
 from analogsim.nn import AnalogConv2d, AnalogLinear
 from analogsim.profile import HardwareProfile
@@ -248,7 +248,11 @@ def test_what_is_not_known_is_refused_in_one_line():
         an.noise_budget(noisy, torch.zeros(2, 10, dtype=torch.float64))
     layer = linear(LIMITED.varied(dac={"bits": 8, "input_range": "calibrated"}), 5, 10)
     layer.input_range.fill_(1.0)
+    with pytest.raises(ConversionError, match="current_limit"):
+        an.learn_ranges(layer)
+    layer.profile = layer.profile.varied(tile={"current_limit": None})
     an.learn_ranges(layer)
+    layer.profile = layer.profile.varied(tile={"current_limit": 1.0})
     with pytest.raises(ProfileError, match="current_limit"):
         layer(torch.zeros(2, 10, dtype=torch.float64))
 

@@ -396,3 +396,16 @@ def test_full_scales_are_those_of_what_wires_leave(solution):
         other.load_state_dict(layer.state_dict())
         with pytest.raises(CalibrationError, match=next(iter(change))):
             other(x)
+
+
+def test_a_weight_that_is_no_number_makes_its_array_none():
+    profile = IDEAL.varied(
+        tile={"rows": 8, "cols": 4}, cells=PAIRS, wires={"row": 1e-3, "column": 1e-3, "solution": "exact"}
+    )
+    layer = linear(profile, 8, 8)
+    with torch.no_grad():
+        whole = layer(torch.ones(1, 8, dtype=torch.float64))
+        layer.weight[5, 2] = float("nan")
+        found = layer(torch.ones(1, 8, dtype=torch.float64))
+    assert torch.equal(found[:, :4], whole[:, :4])
+    assert found[:, 4:].isnan().all()
