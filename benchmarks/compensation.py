@@ -18,7 +18,7 @@ from analogsim.storage.files import write_text
 
 from .common import ROOT
 from .findings import MISSING, grid
-from .published.__main__ import Folder
+from .published.kept import Folder
 from .published.resnet14 import images, load, normalised
 
 RESULT = ROOT / "benchmarks" / "results" / "compensation.json"

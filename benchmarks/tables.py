@@ -12,6 +12,7 @@ from analogsim.bench import Case, Report, Result, Spread
 from . import char_gpt, compensation, encoder, findings
 from .common import RESULTS, ROOT
 from .findings import grid
+from .published import recovery_tables
 from .published import tables as published
 
 NAMES = ("performance", "gpu", "paper", "devices", "studies", "char_gpt", "encoder", "published")
@@ -274,6 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **compensation.TABLES,
     **encoder.TABLES,
     **published.TABLES,
+    **recovery_tables.TABLES,
 }
 
 

@@ -3,52 +3,24 @@
 Each row is measured by one command, and each part is kept as soon as it is measured, so that a killed command goes on.
 """
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
 
 from analogsim import HardwareProfile, evaluate
-from analogsim.bench import machine
-from analogsim.machine import commit
-from analogsim.storage.files import write_text
 from analogsim.terminal.progress import track
 
-from ..common import ROOT, Threads, ages_of
-from . import beside, macros, varied
+from ..common import Threads, ages_of
+from . import beside, device_aware, macros, over_time, recovery, varied
 from . import dft as fourier
+from .kept import Chips, Folder, Kept
 from .products import AGES, CHIPS, HARDWARE, PRODUCTS, draw, errors
 from .resnet14 import DEVICES, Device, images, ours
 from .resnet14 import crosssim as their_network
 
-RESULTS = ROOT / "benchmarks" / "results" / "published"
-Folder = Annotated[
-    Path, typer.Option(help="Of the trained network, its ranges, and cifar10-lossless-subset.npz and cifar10.npz.")
-]
-Chips = Annotated[int, typer.Option(min=1, help="Chips of each hardware.")]
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-
-
-class Kept:
-    """A row's parts, in its file as soon as they are measured."""
-
-    def __init__(self, name: str) -> None:
-        self.path = RESULTS / f"{name}.json"
-        self.values: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
-
-    def missing(self, names: Iterable[str]) -> list[str]:
-        """Return those parts that are not measured."""
-        return [name for name in names if name not in self.values.get("parts", {})]
-
-    def keep(self, name: str, value: Any) -> None:
-        """Write a part down."""
-        parts = self.values.get("parts", {}) | {name: value}
-        self.values = {"machine": machine(), "commit": commit(), "parts": parts}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, json.dumps(self.values, indent=1) + "\n")
 
 
 @app.command()
@@ -152,6 +124,10 @@ def products_over_time(chips: Chips = 20) -> None:
         typer.echo(", ".join([name, *(f"{age}: {np.mean(of):.4f} ± {np.std(of):.4f}" for age, of in found.items())]))
     draw(kept.values["parts"])
 
+
+app.command()(recovery.recovery)
+app.command()(over_time.over_time)
+app.command()(device_aware.device_aware)
 
 if __name__ == "__main__":
     app()

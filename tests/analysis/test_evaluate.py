@@ -236,14 +236,15 @@ def test_statistics_of_batch_normalisation_are_those_of_each_chip_at_each_age():
     model = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5)).eval()
     before = model[1].running_var.clone()
     state = torch.random.get_rng_state()
-    settings = {"profile": PCM, "chips": 2, "ages": ("0", "1y"), "calibration": X[:100], "seed": 3}
+    noisy = PCM.varied(noise={"output": 0.5})  # other noise, other statistics
+    settings = {"profile": noisy, "chips": 2, "ages": ("0", "1y"), "calibration": X[:100], "seed": 3}
     found = an.evaluate(model, DATA, batch_norm=X[:200], progress=False, **settings)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(model[1].running_var, before)
     assert an.evaluate(model, DATA, batch_norm=X[:200], progress=False, **settings) == found
     assert an.evaluate(model, DATA, progress=False, **settings).values != found.values
     # The last chip at the last age, alone: nothing is left of those before it.
-    analog = an.convert(model, PCM)
+    analog = an.convert(model, noisy)
     an.calibrate(analog, X[:100], progress=False)
     an.program(analog, derive(3, Key.VARIED, 1, 0))
     an.at_time(analog, 365.25 * 86400)
