@@ -4,7 +4,7 @@ Each row is measured by one command, and each part is kept as soon as it is meas
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -13,7 +13,7 @@ from analogsim import HardwareProfile, evaluate
 from analogsim.terminal.progress import track
 
 from ..common import Threads, ages_of
-from . import beside, device_aware, macros, over_time, recovery, varied
+from . import beside, device_aware, elsewhere, macros, over_time, recovery, varied
 from . import dft as fourier
 from .kept import Chips, Folder, Kept
 from .products import AGES, CHIPS, HARDWARE, PRODUCTS, draw, errors
@@ -48,7 +48,7 @@ def resnet14_varied(folder: Folder) -> None:
     wanted = {setting.part: setting for setting in varied.settings()}
     for name in track(kept.missing(wanted), "Settings"):
         setting = wanted[name]
-        found = evaluate(setting.network(folder), data, chips=varied.CHIPS[setting.device], progress=False)
+        found = evaluate(setting.network(folder), data, chips=varied.CHIPS, progress=False)
         kept.keep(name, list(found.values[0]))
     varied.draw(kept.values["parts"], evaluate(ours(folder, "digital"), data).digital)
 
@@ -123,6 +123,58 @@ def products_over_time(chips: Chips = 20) -> None:
         kept.keep(name, found)
         typer.echo(", ".join([name, *(f"{age}: {np.mean(of):.4f} ± {np.std(of):.4f}" for age, of in found.items())]))
     draw(kept.values["parts"])
+
+
+Data = Annotated[Path, typer.Option(help="Where the data is; see docs/published.md.")]
+Count = Annotated[int | None, typer.Option("--samples", min=1, help="Of the test data; default: all.")]
+On = Annotated[Literal["sonos", "pcm"], typer.Option("--hardware", help="SONOS new, or PCM after an hour.")]
+
+
+def _elsewhere(name: str, nets: tuple[Any, Any, Any], on: str, chips: int, metric: str = "accuracy") -> None:
+    kept = Kept(f"elsewhere-{name}")
+    found = elsewhere.measure(*nets, on, chips, metric)
+    kept.keep(on, found)
+    for title, value in found.items():
+        typer.echo(f"{name}, {title}: {np.mean(value):.4f} ± {np.std(value):.4f}" if title != "samples" else f"{value}")
+
+
+@app.command()
+def imagenet(
+    folder: Data,
+    on: On = "sonos",
+    network: Annotated[str, typer.Option(help="As torchvision calls it.")] = "resnet50",
+    weights: Annotated[str, typer.Option(help="torchvision's, a file, or none.")] = "IMAGENET1K_V1",
+    chips: Chips = 5,
+    samples: Count = None,
+) -> None:
+    """Measure a network of torchvision on ImageNet, for those who have it: digital and on hardware."""
+    nets = elsewhere.imagenet(folder, network, None if weights == "none" else weights, samples)
+    _elsewhere(f"imagenet-{network}", nets, on, chips)
+
+
+@app.command()
+def glue(
+    folder: Data,
+    model: Annotated[Path, typer.Option(help="A folder that transformers saved, with its tokenizer.")],
+    task: Annotated[str, typer.Option(help=f"One of {', '.join(elsewhere.TASKS)}.")] = "sst2",
+    on: On = "pcm",
+    chips: Chips = 5,
+    samples: Count = None,
+) -> None:
+    """Measure a classifier of transformers on a task of GLUE, for those who have both: digital and on hardware."""
+    _elsewhere(f"glue-{task}", elsewhere.glue(folder, model, task, samples), on, chips)
+
+
+@app.command()
+def ptb(
+    folder: Data,
+    size: Annotated[int, typer.Option(min=1, help="Of the LSTM's layers.")] = 650,
+    epochs: Annotated[int, typer.Option(min=0)] = 40,
+    on: On = "pcm",
+    chips: Chips = 5,
+) -> None:
+    """Train an LSTM on the Penn treebank, for those who have it, and measure its perplexity digital and on hardware."""
+    _elsewhere("ptb", elsewhere.ptb(folder, size, epochs), on, chips, "perplexity")
 
 
 app.command()(recovery.recovery)

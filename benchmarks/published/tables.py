@@ -10,7 +10,7 @@ import numpy as np
 
 from ..common import ROOT
 from ..findings import MISSING, grid
-from . import dft, macros, varied
+from . import dft, elsewhere, macros, varied
 from .beside import BATCH, BESIDE, part
 from .products import AGES, HARDWARE, LABELS
 from .resnet14 import Device
@@ -214,11 +214,11 @@ def over_hardware() -> str:
         found = {title: [parts.get(varied.part(device, name)) for name in names] for title, names in lines.items()}
         whole = [[title, *(percent(of).split(" (")[0] for of in row)] for title, row in found.items() if all(row)]
         if whole:
-            head = f"{PUBLISHED[device][0]}, {varied.CHIPS[device]} chips: {what}"
+            head = f"{PUBLISHED[device][0]}, {varied.CHIPS} chips: {what}"
             text.append(grid([head, *map(str, counts)], whole))
 
     undivided = f"{varied.BITS} bits, mse"
-    for device in varied.CHIPS:
+    for device in varied.DEVICES:
         methods = [*varied.METHODS, "noise-aware"]
         bits = {how: [f"{n} bits, {how}" for n in varied.COUNTS] for how in methods}
         table(device, "ranges \\ ADC bits", varied.COUNTS, bits)
@@ -250,6 +250,12 @@ def energies() -> str:
     return grid(["what", "unit", "published", "ours", "difference"], lines) + "\n" + made_by("macros") + "\n"
 
 
+def wanted() -> str:
+    """Return the published numbers whose data cannot come with this package, and the commands for them."""
+    head = ["what", "published", "where", "what one must have", "command"]
+    return grid(head, [[row.what, row.published, row.where, row.needs, f"`{row.command}`"] for row in elsewhere.WANTED])
+
+
 def gap(ours: float, published: float) -> str:
     """Return by how much a number is beside the published one."""
     return f"{100 * (ours / published - 1):+.1f} %"
@@ -273,4 +279,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "published_varied": over_hardware,
     "published_over_time": over_time,
     "published_energies": energies,
+    "published_elsewhere": wanted,
 }

@@ -15,11 +15,12 @@ from analogsim.robustness.curve import COLORS
 from ..common import IMAGES
 from .resnet14 import BITS, Device, normalised, ours
 
-CHIPS: dict[Device, int] = {"sonos": 5, "rram-milo": 10}
+DEVICES: tuple[Device, ...] = ("sonos", "rram-milo")
+CHIPS = 5
 COUNTS, ROWS = (4, 5, 6, 7, 8, 10), (72, 144, 288, 576)
 METHODS = {"published": "published", "maximum": "by the maximum", "mse": "of least square error"}
 SLICES = {1: None, 2: 4, 4: 2}  # slices of a weight → bits a cell holds, of 7 magnitude bits
-STEPS = {1: None, 2: 4, 4: 2, 8: 1}  # steps of an input → bits that are applied in one, of 8
+STEPS = {1: None, 2: 4, 4: 2}  # steps of an input → bits that are applied in one, of 8
 CALIBRATION = 512  # training images
 FIGURE = IMAGES / "adc_bits.png"
 
@@ -72,7 +73,7 @@ def part(device: Device, name: str) -> str:
 def settings() -> list[Setting]:
     """Return every hardware that is measured; SONOS also with ranges by the method `noise-aware`."""
     found = []
-    for device in CHIPS:
+    for device in DEVICES:
         methods = [*METHODS, *(["noise-aware"] if device == "sonos" else [])]
         found += [Setting(device, f"{n} bits, {how}", how, {"adc": {"bits": n}}) for n in COUNTS for how in methods]
         found += [Setting(device, f"{rows} rows", "published", {"tile": {"rows": rows}}) for rows in ROWS]
@@ -81,11 +82,12 @@ def settings() -> list[Setting]:
         found += [
             Setting(device, f"{n} slices", "mse", {"cells": {"bits": bits}} | per) for n, bits in SLICES.items() if bits
         ]
-        found += [
-            Setting(device, f"{n} steps", "mse", {"dac": {"step_bits": bits}} | per)
-            for n, bits in STEPS.items()
-            if bits
-        ]
+        if device == "sonos":  # steps of inputs are the same whatever the cells
+            found += [
+                Setting(device, f"{n} steps", "mse", {"dac": {"step_bits": bits}} | per)
+                for n, bits in STEPS.items()
+                if bits
+            ]
     return found
 
 

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+import torchvision
+import transformers
+from PIL import Image
 from safetensors.torch import save_file
+from transformers.models.bert.tokenization_bert import BertTokenizer
+from typer.testing import CliRunner
 
+import benchmarks.published.__main__ as main
 from analogsim import analog_layers, program
 from benchmarks.published import beside, dft, macros, resnet14, tables, varied
 
@@ -100,6 +106,12 @@ def test_cells_without_errors_hold_the_matrix(title):
     step = 1 / row.hardware().weight.levels
     assert np.abs(held[:16, :16] - matrix.real).max() <= step / 2 + 1e-6
     assert np.abs(held[16:, :16] - matrix.imag).max() <= step / 2 + 1e-6
+
+
+def test_offset_cells_leave_out_the_lowest_of_256_levels():
+    row = dft.ROWS["weights of DFT-64, errors of 25 %, offset"]
+    assert row.hardware().cells.g_min == pytest.approx(0.001 + 0.999 / 255)
+    assert row.hardware().weight.levels == 127
 
 
 @pytest.mark.parametrize("mapping", ["pairs", "offset"])
@@ -217,3 +229,66 @@ def test_crosssim_agrees_layer_by_layer(folder):
     theirs, _ = resnet14.crosssim(folder, "ideal cells")
     found = beside.agreement(theirs, resnet14.ours(folder, "ideal cells"), images)
     assert max(found["layers"].values()) < 1e-3
+
+
+# --- rows whose data is elsewhere: the commands, on small stand-ins ---------------------------------------------------
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "RESULTS", tmp_path / "results")
+
+    def run(*args):
+        done = CliRunner().invoke(main.app, [str(arg) for arg in args])
+        assert done.exit_code == 0, done.output + str(done.exception)
+        (path,) = (tmp_path / "results").glob("*.json")
+        (found,) = json.loads(path.read_text())["parts"].values()
+        return found
+
+    return run
+
+
+@pytest.mark.slow
+def test_imagenet_on_a_folder_of_images(tmp_path, results):
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for label in ("cat", "dog"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for number in range(2):
+                pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / label / f"{number}.png")
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")
+    given = ["--network", "resnet18", "--weights", tmp_path / "weights.pth", "--chips", 2, "--samples", 3]
+    found = results("imagenet", "--folder", tmp_path, *given)
+    assert found["samples"] == 3
+    assert [len(found[name]) for name in ("ideal cells", "sonos")] == [1, 2]
+
+
+def test_glue_on_a_few_sentences(tmp_path, results):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
+    assert tokenizer("good film")["input_ids"] == [2, 5, 7, 3]
+    tokenizer.save_pretrained(tmp_path / "model")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
+    for name in ("train", "dev"):
+        rows = [f"{'good' if number % 3 else 'bad'} film\t{int(number % 3 > 0)}" for number in range(40)]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    found = results("glue", "--folder", tmp_path, "--model", tmp_path / "model", "--chips", 2, "--samples", 35)
+    assert found["samples"] == 35
+    assert len(found["pcm"]) == 2
+    assert 35 * found["digital"] == pytest.approx(round(35 * found["digital"]))
+
+
+def test_ptb_on_a_text_that_repeats(tmp_path, results):
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"ptb.{part}.txt").write_text("the cat saw the dog\n" * (400 if part == "train" else 60))
+    found = results("ptb", "--folder", tmp_path, "--size", 24, "--epochs", 12, "--chips", 2)
+    assert found["digital"] < 3  # of five words; "the" alone has two successors
+    assert len(found["pcm"]) == 2
+    assert 1 < min(found["pcm"]) < max(found["pcm"]) < 5
