@@ -79,6 +79,7 @@ class Neurram:
     def energy(self) -> float:
         """Return the pJ that a product of the whole array takes."""
         (layer,) = cost(nn.Linear(ROWS, OUTPUTS), self.profile(), (ROWS,)).layers
+        assert layer.energy is not None  # all that it needs is given above
         return layer.energy
 
 
@@ -125,6 +126,7 @@ def isaac() -> dict[str, float]:
     vectors = 4000  # so that filling the pipeline does not matter
     profile = HardwareProfile.load("isaac").varied(dac={"signed": False})
     (layer,) = cost(nn.Linear(128, 128), profile, (vectors, 128)).layers
+    assert layer.latency is not None  # the preset has all times
     peak = UNITS * TILES * 2 * 128 * 128 * vectors / layer.latency
     area = LINK + TILES * sum(count * each for count, each in ISAAC.values())
     return {"peak": peak, "area": area, "per area": peak / area, "per watt": peak / WATTS}
