@@ -194,7 +194,7 @@ def test_statistics_anew_are_the_verbs_and_have_a_file_of_their_own(folder):
     data = own.loader()
     settings = {"profile": an.HardwareProfile.load("pcm"), "chips": 2, "ages": ["1y"], "calibration": data["train"]}
     wanted = an.evaluate(own.made(), data["test"], batch_norm=data["train"], **settings)
-    frame = pd.read_csv(folder / "runs/own_normed-made/evaluation-pcm-batch-norm.csv")
+    frame = pd.read_csv(folder / "runs/own_normed-made/evaluation-pcm-1y-batch-norm.csv")
     assert frame.value.tolist() == pytest.approx([value for row in wanted.values for value in row])
     assert wanted.values != an.evaluate(own.made(), data["test"], **settings).values
 

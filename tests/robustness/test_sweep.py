@@ -284,7 +284,6 @@ def test_output_other_than_batch_by_classes_is_refused(function):
     ("options", "error", "message"),
     [
         ({"sigmas": []}, FitError, "sigmas"),
-        ({"sigmas": [0.0]}, FitError, "sigmas"),
         ({"sigmas": [-1.0, 1.0]}, FitError, "sigmas"),
         ({"sigmas": [math.nan]}, FitError, "sigmas"),
         ({"repeats": 0}, FitError, "repeats"),

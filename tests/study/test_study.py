@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -805,7 +806,7 @@ COMMANDS = re.findall(r"^(analogsim study run benchmarks/\S+) --data cifar10\b",
 
 
 def test_the_page_s_example_is_a_study(tmp_path):
-    example, method, hardware = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    example, method, matched, hardware = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     made = Study(**(yaml.safe_load(example) | {"data": "digits", "train": {"epochs": 20, "lr": 2e-3}}))
     assert len(made.expand()[1]) == 3 * 4
     (tmp_path / "study.yaml").write_text(example + "\n")
@@ -818,6 +819,9 @@ def test_the_page_s_example_is_a_study(tmp_path):
     assert job.qat.layer("classifier.relu3", "classifier").act_bits == 8
     assert job.qat.layer("features.conv1").weight_bits == 8
     assert job.qat.layer("features.relu1").act_bits == 4
+    entries, _ = study(methods=yaml.safe_load(matched), sweep={}).expand()
+    counts = Counter(one.method for one in entries if one.matched and one.seed == entries[0].seed)
+    assert sorted(counts.values()) == [5, 17]
 
 
 def test_the_onboarding_s_experiments_are_three_commands():
