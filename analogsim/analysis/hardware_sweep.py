@@ -1,8 +1,11 @@
 """A network over any fields of the hardware: all combinations of their values, on several chips."""
 
 import itertools
+import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
@@ -10,9 +13,9 @@ import torch
 from torch import nn
 
 from ..ages import seconds
-from ..batches import Batches, Step, listed
+from ..batches import Batches, Step, listed, samples_in
 from ..convert import convert
-from ..errors import AnalogSimError, ProfileError
+from ..errors import AnalogSimError, ProfileError, SearchError
 from ..nn import called_layers
 from ..nn.reach import warn_of_layers, watched
 from ..profile import HardwareProfile
@@ -22,10 +25,13 @@ from ..robustness.measure import Measure
 from ..robustness.measure_file import KeptMeasure
 from ..robustness.metric import Metric
 from ..seeds import checked
+from ..storage.files import plain
+from ..storage.kept import read_kept
 from ..tables import Column, Table
 from ..terminal.progress import bar
 from ..value import whole
 from .fields import AGE, METHOD, varied
+from .journal import Measured, written
 from .reference import reference, spread
 
 if TYPE_CHECKING:
@@ -140,6 +146,7 @@ def hardware_sweep(
     method: Method = "maximum",
     chips: int = 1,
     seed: int = 0,
+    storage: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> HardwareSweep:
     """Measure a network on every combination of some fields' values.
@@ -170,6 +177,8 @@ def hardware_sweep(
         How many, where chips differ or there is noise.
     seed : int
         Of chips and noise; in [0, 2^64).
+    storage : path, optional
+        Journal file; a sweep that was interrupted goes on with it.
     progress : bool
         Show a progress bar where standard error is a terminal.
 
@@ -181,6 +190,8 @@ def hardware_sweep(
     ------
     ProfileError
         A field does not exist, or a value makes no profile; found before anything is computed.
+    SearchError
+        The storage is of another sweep, damaged, or cannot be written.
     AnalogSimError
         No axis or no value, fewer than one chip, or as `calibrate` and `noise_sweep`.
 
@@ -211,21 +222,47 @@ def hardware_sweep(
             raise ProfileError(f"calibration: {one!r} is no method; choose {', '.join(get_args(Method))}")
     digital = reference(model, data, metric, step)
     inputs = digital.batches if calibration is None else listed(calibration)
-    points: list[dict[str, Any]] = []
+    points = [values | ({AGE: age} if AGE in choices else {}) for values in combinations for age, _ in ages]
     rows: list[list[float]] = []
+    about = [profile.model_dump(mode="json"), choices, method, chips, seed, digital.measure.name]
+    about += [round(digital.value, 9), digital.samples, sum(map(samples_in, inputs))]
+    journal, said = _journal(storage, json.dumps(about, default=str)), False
     with bar(progress) as shown:
         task = shown.add_task("Hardware", total=len(combinations) * len(ages) * chips)
-        for values, one in zip(combinations, profiles):
+        for number, (values, one) in enumerate(zip(combinations, profiles)):
+            if (kept := journal.found.get(str(number))) is not None:
+                rows += [[float(value) for value in row] for row in kept]
+                shown.advance(task, chips * len(ages))
+                continue
             analog = convert(digital.network, one)
             calibrate(analog, inputs, values.get(METHOD, method), step=step, progress=False)
             several, layers = chips if one.is_random else 1, called_layers(analog)
             with watched(layers) as called:
-                rows += digital.on_chips(
+                found = digital.on_chips(
                     analog, several, [time for _, time in ages], seed, lambda n=several: shown.advance(task, chips / n)
                 )
-            if not points:
+            rows += found
+            if not said:
                 warn_of_layers("hardware_sweep", layers, called, "no hardware disturbs them")
-            points += [values | ({AGE: age} if AGE in choices else {}) for age, _ in ages]
+                said = True
+            if storage is not None:
+                now = {str(number): tuple(tuple(map(plain, row)) for row in found)}
+                journal = journal.model_copy(update={"found": journal.found | now})
+                written(journal, Path(storage))
     settled = iter(digital.settled("hardware_sweep", [value for row in rows for value in row]).tolist())
     measured = tuple((point, tuple(itertools.islice(settled, len(row)))) for point, row in zip(points, rows))
     return HardwareSweep(choices, measured, digital.value, profile.name, digital.measure.as_known)
+
+
+def _journal(storage: str | os.PathLike[str] | None, about: str) -> Measured:
+    """Return what was measured before; nothing where there is no file."""
+    new = Measured(about=about)
+    if storage is None:
+        return new
+    before = read_kept(Path(storage), Measured, SearchError) or new
+    if before.about != about:
+        raise SearchError(
+            f"{storage}: holds an interrupted sweep of another network, other data or other hardware; use another "
+            "file, or remove this one"
+        )
+    return before

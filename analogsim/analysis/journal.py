@@ -1,4 +1,4 @@
-"""The journal of a design search: every design that was tried, in one file that is written anew after each."""
+"""Journals of long work: what a design search has tried, or a hardware sweep measured, written anew after each."""
 
 import errno
 from contextlib import AbstractContextManager, nullcontext
@@ -33,18 +33,36 @@ class Journal(Record):
     tried: tuple[Tried, ...] = ()
 
     def save(self, path: Path) -> None:
-        """Write the journal; a kill at any moment, or a full disk, leaves the one before.
+        """Write the journal; see `written`."""
+        written(self, path)
 
-        Raises
-        ------
-        SearchError
-            The file cannot be written.
-        """
-        try:
-            with replaced(path) as aside:
-                aside.write_text(sealed_text(self.model_dump(mode="json")), encoding="utf-8")
-        except OSError as error:
-            raise SearchError(f"{path}: cannot be written: {error.strerror}") from None
+
+class Measured(Record):
+    """What the journal of a hardware sweep holds."""
+
+    remedy: ClassVar[str] = "put a good copy in its place, or use another file"
+
+    format: Literal["analogsim-hardware-sweep-1"] = "analogsim-hardware-sweep-1"
+    about: str
+    """All that decides what is measured."""
+    found: dict[str, tuple[tuple[float | Literal["nan", "inf", "-inf"], ...], ...]] = {}
+    """Of each combination, named by its place: the measure on each chip, for each age."""
+
+
+def written(journal: Record, path: Path) -> None:
+    """Write a journal; a kill at any moment, or a full disk, leaves the one before.
+
+    Raises
+    ------
+    SearchError
+        The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as aside:
+            aside.write_text(sealed_text(journal.model_dump(mode="json")), encoding="utf-8")
+    except OSError as error:
+        raise SearchError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def alone(path: Path | None) -> AbstractContextManager[object]:

@@ -86,6 +86,9 @@ def hardware_sweep(
     on = subject(run, model, arg, weights, data, step, metric, test_subset)
     name = file_name(Path(profile).stem if profile else "hardware", None, None, *axes, ranges)
     path = claimed(target or on.folder / f"{name}{on.suffix}.json", wanted, force)
+    journal = path.with_suffix(".journal")  # until the result is there, for who is interrupted
+    if force:
+        journal.unlink(missing_ok=True)
     doing("measuring")
     result = measure(
         on.network,
@@ -97,5 +100,7 @@ def hardware_sweep(
         method=method_of(ranges, None),
         chips=chips,
         seed=seed,
+        storage=journal,
     )
     kept(result, path, wanted, (7, 4.2), form)
+    journal.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Each layer alone on hardware, and any field of the hardware as an axis."""
 
+import importlib
 import re
 
 import pytest
@@ -16,6 +17,7 @@ from analogsim.errors import (
     DataError,
     FitError,
     ProfileError,
+    SearchError,
     ShapeError,
     UnreachedWarning,
 )
@@ -133,6 +135,36 @@ def test_every_combination_is_what_it_says(net, data):
     assert by_rows[16] > by_rows[4]
     assert len(found.table().frame()) == 8
     assert found.digital == 1.0
+
+
+def test_an_interrupted_sweep_goes_on_and_ends_as_one_that_was_not(net, data, tmp_path, monkeypatch):
+    """Stopped in its third combination, it measures only what is missing."""
+    module = importlib.import_module("analogsim.analysis.hardware_sweep")
+    axes = {"adc.bits": [3, 4, 5, 6], "age": [0, "1d"]}
+    settings = {"profile": an.HardwareProfile.load("pcm"), "metric": Slope(), "chips": 2}
+    wanted = an.hardware_sweep(net, data, axes, **settings)
+    calibrate, calls = module.calibrate, []
+
+    def stopping(*args, **more):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calibrate(*args, **more)
+
+    monkeypatch.setattr(module, "calibrate", stopping)
+    journal = tmp_path / "new" / "sweep.journal"
+    with pytest.raises(KeyboardInterrupt):
+        an.hardware_sweep(net, data, axes, **settings, storage=journal)
+    assert an.hardware_sweep(net, data, axes, **settings, storage=journal) == wanted
+    assert len(calls) == 3 + 2
+    assert an.hardware_sweep(net, data, axes, **settings, storage=journal) == wanted
+    assert len(calls) == 5, "all is there"
+    for other in ({"chips": 3}, {"seed": 1}, {"profile": an.HardwareProfile.load("hermes")}, {"method": "mse"}):
+        with pytest.raises(SearchError, match="another network, other data or other hardware"):
+            an.hardware_sweep(net, data, axes, **settings | other, storage=journal)
+    journal.write_text(journal.read_text().replace('"0": [', '"0": [[0.5, 0.5], ', 1))
+    with pytest.raises(SearchError, match="damaged"):
+        an.hardware_sweep(net, data, axes, **settings, storage=journal)
 
 
 def test_calibration_is_an_axis_and_ranges_are_found_anew(net, data):

@@ -77,6 +77,7 @@ def test_hardware_sweep(run):
     means = frame.groupby(["adc.bits", "age"])["value"].mean()
     assert means[8, "0"] > means[3, "0"]
     assert width(run / "pcm-adc.bits-age.png") > 600
+    assert not list(run.glob("*.journal"))
     assert "did you mean 'tile.rows'" in call("hardware-sweep", run, "--vary", "rows=4").stderr
     assert "FIELD=VALUES" in call("hardware-sweep", run, "--vary", "adc.bits").stderr
 
