@@ -164,9 +164,13 @@ def peers() -> str:
 
 
 def startup() -> str:
-    """Seconds."""
+    """Seconds, bold where they are above the goal."""
     report = Report.load(RESULTS / "startup.json")
-    rows = [[c.name, f"{number(c.results[0].value)} s", f"{c.results[0].goal:g} s"] for c in report.cases]
+    rows = []
+    for case in report.cases:
+        result = case.results[0]
+        text = f"{number(result.value)} s"
+        rows.append([case.name, f"**{text}**" if result.met is False else text, f"{result.goal:g} s"])
     return grid(["", "measured", "goal"], rows) + source(report, "python -m benchmarks.startup")
 
 
