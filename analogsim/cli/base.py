@@ -2,11 +2,14 @@
 
 import math
 import os
+import re
+import shutil
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import typer
@@ -25,6 +28,8 @@ USER_ERROR, WRONG_USAGE, COLLAPSED, BROKEN_PIPE = 1, 2, 3, 141
 VERBOSE = ContextVar("VERBOSE", default=False)
 STARTED = time.monotonic()
 LARGEST = 2**63 - 1  # whole number that torch takes
+NARROW = 60  # columns, below which a table of options cuts words off
+BOLD = re.compile(r"\[/?(?:bold)?\]")  # markup that helps have
 
 FLAGS = {"-q": "--quiet", "--quiet": "--quiet", "-v": "--verbose", "--verbose": "--verbose", "--debug": "--debug"}
 """What may stand anywhere on the line, and what it is called before the command."""
@@ -36,7 +41,27 @@ EXIT_CODES = (
 )
 
 
-class Group(TyperGroup):
+class _WholeHelp:
+    """Help of which nothing is cut off: on a narrow terminal it is no table, which would have no room for its words."""
+
+    rich_markup_mode: Any
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        columns = shutil.get_terminal_size().columns
+        if columns >= NARROW:
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+            return
+        self.rich_markup_mode = None
+        for command in getattr(self, "commands", {}).values():
+            command.short_help = command.short_help or command.help
+        formatter.width = columns
+        formatter.write_dl = partial(formatter.write_dl, col_max=6)  # what is explained above its explanation
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+        formatter.buffer[:] = [BOLD.sub("", part) for part in formatter.buffer]
+
+
+class Group(_WholeHelp, TyperGroup):
     """A command group that ends every command with an exit code and, if it went wrong, one line on standard error.
 
     So that no traceback reaches a user who did not ask for it by --debug.
@@ -88,7 +113,7 @@ class Group(TyperGroup):
         return COLLAPSED if isinstance(error, DivergenceError) else USER_ERROR
 
 
-class Command(TyperCommand):
+class Command(_WholeHelp, TyperCommand):
     """A command whose values are checked for what their types do not say: text is text, and numbers are a machine's."""
 
     def invoke(self, ctx: typer.Context) -> Any:

@@ -27,7 +27,7 @@ def info(
 
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")  # a path, and what is to be typed, are whole
     for name, value in facts["versions"].items():
         table.add_row(name, value or "[red]not installed[/]")
     table.add_row()

@@ -120,8 +120,8 @@ def run(
         if seconds:
             left = sum(time for job, time in seconds.items() if states[job] not in DONE)
             note(
-                f"measured now, each job by itself: {sum(seconds.values()) / 3600:.1f} hours of jobs, of which "
-                f"{left / 3600:.1f} are not done; divide by the number of jobs that run at a time"
+                f"measured now, each job by itself: {sum(seconds.values()) / 3600:.3g} hours of jobs, of which "
+                f"{left / 3600:.3g} are not done; divide by the number of jobs that run at a time"
             )
         return
 
@@ -249,7 +249,7 @@ def _jobs_table(entries: Iterable["Entry"], store: "Store", seconds: Mapping[str
         Column("state", number=False, style=lambda state: COLORS.get(state, "dim")),
         Column("epochs", row=lambda row: f"{row['epochs']}/{row['of']}"),
         Column("of", screen=False),
-        Column("time", "h", ".2f", "hours"),
+        Column("time", "h", ".2g", "hours"),
     )
     rows = []
     for entry in entries:
