@@ -237,13 +237,18 @@ def _nonlinearity(ax: "Axes", profile: HardwareProfile) -> None:
 
 
 def _dac(ax: "Axes", profile: HardwareProfile) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     most = profile.dac.step_levels
     codes = torch.arange(-most if profile.dac.signed else 0, most + 1, dtype=torch.float64)
     count = 1 if profile.dac.inl is None else min(len(profile.dac.inl.inl), CURVES)
     found = bent((codes / most)[:, None].expand(-1, count), profile.dac) * most - codes[:, None]
-    for color, curve in zip(_cycled(count), found.T):
-        ax.plot(codes, curve, ".-", color=color, linewidth=1)
+    for number, (color, curve) in enumerate(zip(_cycled(count), found.T)):
+        ax.plot(codes, curve, ".-", color=color, linewidth=1, label=f"row {number}")
+    if count > 1:
+        ax.legend(fontsize="small", frameon=False)
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title("DAC" if profile.dac.step_bits is None else "DAC, of a step")
     ax.set_xlabel("code")
     ax.set_ylabel("integral non-linearity, LSB")

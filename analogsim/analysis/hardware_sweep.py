@@ -103,6 +103,8 @@ class HardwareSweep(Result):
             import matplotlib.pyplot as plt
 
             ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
+        from matplotlib.ticker import MaxNLocator
+
         first, *others = self.axes
         values = self.axes[first]
         numeric = first != AGE and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
@@ -126,6 +128,8 @@ class HardwareSweep(Result):
         ax.axhline(self.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
         if not numeric:
             ax.set_xticks(range(len(values)), [str(value) for value in values])
+        elif all(isinstance(value, int) for value in values):
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # there are no 4.5 bits
         ax.set_xlabel("age of the chip" if first == AGE else first)
         ax.set_ylabel(self.metric.title)
         ax.spines[["top", "right"]].set_visible(False)

@@ -392,7 +392,7 @@ class RobustnessCurve:
         elif self.chance is not None:
             ax.set_ylim(*self._view(ax, self.chance))
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(loc="upper right" if self.metric.higher_is_better else "upper left", framealpha=0.9, edgecolor="none")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)  # outside, where it hides no curve
         return ax
 
     def _view(self, ax: "Axes", chance: float) -> tuple[float, float]:

@@ -220,8 +220,9 @@ def _map(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> N
     for row, sigma in enumerate(swept):
         for column in np.flatnonzero(np.isclose(first.sigmas, sigma)):
             axes.plot(column, row, "s", markersize=9, markerfacecolor="none", markeredgecolor="white")
-    axes.set_xticks(range(len(first.sigmas)), [f"{sigma:.2g}" for sigma in first.sigmas], rotation=60, fontsize=8)
-    axes.set_yticks(range(len(swept)), [f"{sigma:.2g}" for sigma in swept], fontsize=8)
+    columns, rows = ([f"{sigma:g}" for sigma in np.round(list(sigmas), 3)] for sigmas in (first.sigmas, swept))
+    axes.set_xticks(range(len(columns)), columns, rotation=60, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set_xlabel(QUANTITIES[first.quantity])
     axes.set_ylabel("σ of training")
     if axes.figure is not None:
