@@ -14,7 +14,7 @@ from ..kernels.conv_job import CHUNK, Job, run_in_chunks
 from ..kernels.conversion import Conversion, Conversions, Lines, of_spec
 from ..kernels.rows import multiply_by_tile
 from ..kernels.tiles import Tile, cut
-from ..profile import HardwareProfile
+from ..profile import HardwareProfile, Range
 from ..seeds import Key, derive
 from ..value import LEAST_SCALE
 from .adc import Converters
@@ -325,7 +325,10 @@ class DeviceKernel(Backend):
         if not self.observer or self.profile.dac.step_bits is not None:  # steps are in normalised units
             return None
         top = float(x.abs().amax()) if x.numel() else 1.0
-        given = self.profile.dac.input_range
+        dac = self.profile.dac
+        given = dac.input_range
+        if isinstance(given, Range):
+            return given.aligned(dac.bits).size
         return given if isinstance(given, float) else max(top, LEAST_SCALE) if math.isfinite(top) else 1.0
 
 

@@ -231,6 +231,26 @@ def test_ranges_are_those_of_the_sums_that_integrators_leave_and_of_no_other_lim
         layer(x)
 
 
+@pytest.mark.parametrize("ends", [[-2.0, 1.0], [-6.0, 3.0]])
+def test_calibration_limits_currents_by_an_asymmetric_range_that_is_given(ends):
+    """An input of 2 drives a row fully, or a third of it; whatever is the largest of the batch."""
+    profile = IDEAL.varied(
+        dac={"bits": 8, "symmetric": False, "input_range": ends},
+        weight={"w_max": 1.0},
+        cells={"mapping": "differential"},
+        tile={"current_limit": 2.0},
+        adc={"full_scale": "calibrated"},
+    )
+    layer = AnalogLinear(12, 3, bias=False, profile=profile).eval()
+    layer.weight.data.fill_(1.0)
+    x = -torch.linspace(0.1, 2.0, 64)[:, None].expand(-1, 12).contiguous()
+    an.calibrate(layer, x, method="maximum", progress=False)
+    assert float(layer.adc_full_scale) == pytest.approx(2.0, rel=1e-3)
+    x = x / 4  # the largest is not that of the range
+    an.calibrate(layer, x, method="maximum", progress=False)
+    assert float(layer.adc_full_scale) == pytest.approx(min(2.0, 12 * 0.5 / -ends[0]), rel=1e-2)
+
+
 def test_the_budget_counts_what_is_cut_off_as_an_error_of_weights():
     layer = linear(LIMITED.varied(adc={"bits": 7, "full_scale": 2.0}), 5, 10)
     x = torch.randn(200, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
