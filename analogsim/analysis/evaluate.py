@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..ages import seconds, text
-from ..batch_norm import estimate_batch_norm
+from ..batch_norm import batch_norms, estimate_batch_norm
 from ..batches import Batches, Step, device_of
 from ..convert import converted
 from ..errors import ConversionError, ProgrammingError
@@ -245,7 +245,9 @@ def evaluate(
         times, set_to = (max(float(layer.chip_seconds or 0) for layer in layers),), (None,)
     with bar(progress) as shown, watched(modules) as called:
         task = shown.add_task("Evaluating", total=several * len(times))
-        prepare = partial(_adapt, outputs=outputs, batch_norm=batch_norm, step=step)
+        buffers = [buffer for norm in batch_norms(network) for buffer in norm.buffers(recurse=False)]
+        before = [(buffer, buffer.clone()) for buffer in buffers]
+        prepare = partial(_adapt, before=before, outputs=outputs, batch_norm=batch_norm, step=step)
         rows = digital.on_chips(network, several, set_to, seed, lambda: shown.advance(task), programmed, prepare)
     warn_of_layers("evaluate", modules, called, "no hardware disturbs them")
     values = tuple(map(tuple, digital.settled("evaluate", rows).tolist()))
@@ -255,9 +257,17 @@ def evaluate(
 
 
 def _adapt(
-    network: nn.Module, seed: int, *, outputs: Batches | None, batch_norm: Batches | None, step: Step | None
+    network: nn.Module,
+    seed: int,
+    *,
+    before: Sequence[tuple[Tensor, Tensor]],
+    outputs: Batches | None,
+    batch_norm: Batches | None,
+    step: Step | None,
 ) -> None:
-    """Measure, on a chip as it is now, what its digital parts can correct."""
+    """Measure, on a chip as it is now, what its digital parts can correct; `before`: statistics, and their values."""
+    for buffer, value in before:  # outputs are measured beside the digital network, not with another chip's statistics
+        buffer.copy_(value)
     if outputs is not None:
         calibrate_outputs(network, outputs, step=step, seed=seed, progress=False)
     if batch_norm is not None:

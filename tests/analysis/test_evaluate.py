@@ -254,6 +254,26 @@ def test_statistics_of_batch_normalisation_are_those_of_each_chip_at_each_age():
     assert found.values[1][1] == accuracy(analog, [DATA])
 
 
+def test_outputs_beside_statistics_are_those_of_a_chip_by_itself():
+    """No other chip's statistics, nor those of another age, are in what its outputs are compared with."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5)).eval()
+    noisy = PCM.varied(noise={"output": 1.0})
+    settings = {
+        "profile": noisy,
+        "calibration": X[:100],
+        "metric": nn.functional.cross_entropy,
+        "seed": 3,
+        "progress": False,
+    }
+    adapted = {"outputs": X[:200], "batch_norm": X[:200]}
+    found = an.evaluate(model, DATA, chips=2, ages=("0", "1y"), **adapted, **settings)
+    one_chip = an.evaluate(model, DATA, chips=1, ages=("0", "1y"), **adapted, **settings)
+    one_age = an.evaluate(model, DATA, chips=2, ages="1y", **adapted, **settings)
+    assert [row[0] for row in found.values] == [row[0] for row in one_chip.values]
+    assert found.values[1] == one_age.values[0]
+
+
 def test_statistics_without_batch_normalisation_are_refused():
     with pytest.raises(ConversionError, match="no batch normalisation"):
         an.evaluate(network(), DATA, profile=PCM, calibration=X[:100], batch_norm=X[:200], progress=False)
