@@ -297,7 +297,9 @@ def _bound(case: Case, x: Tensor, plan: Any, geometry: Any) -> tuple[Tensor, Ten
     x = x.double()
     planes: list[Any] = [(1.0, w.double(), None, ())]
     if isinstance(plan.kernel, DeviceKernel):
-        planes = [(p.coefficient, p.weight.double(), p.variance, p.powers) for p in plan.kernel.chip.planes]
+        # Columns whose currents are limited round, and draw, each by itself.
+        lines = [(p.coefficient, own) for p in plan.kernel.chip.planes for own in p.columns or (p,)]
+        planes = [(c, own.weight.double(), own.variance, own.powers) for c, own in lines]
     inputs = [(1.0, reference.dac(x, spec))]
     if isinstance(plan.kernel, DeviceKernel):
         inputs = steps(inputs[0][1], spec, profile.dac)
