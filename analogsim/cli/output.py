@@ -21,7 +21,7 @@ JsonOption = Annotated[Literal["table", "json"], typer.Option("--format", help="
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that holds what was asked with other options.")]
 
 # What decides nothing of a result.
-_ASIDE = {"run", "target", "form", "force", "device", "threads", "picture"}
+_ASIDE = {"target", "form", "force", "device", "threads", "picture"}
 
 
 def file_name(what: str, profile: str | None = None, ages: list[float] | None = None, *more: str | None) -> str:
@@ -39,10 +39,15 @@ def file_name(what: str, profile: str | None = None, ages: list[float] | None = 
 
 
 def asked(context: typer.Context) -> dict[str, Any]:
-    """Return the options that decide a command's result and are not at their default, as JSON has them."""
-    found: dict[str, Any] = {}
+    """Return the command, and the options that decide its result and are not at their default, as JSON has them.
+
+    The run is one of them where the file is named: in its own folder a result says by its place whose it is.
+    """
+    found: dict[str, Any] = {"command": context.command.name}
     for option in context.command.params:
         name, value = str(option.name), context.params.get(str(option.name))
+        if name == "run" and context.params.get("target") is None:
+            continue
         if name not in _ASIDE and value != option.default and value not in (None, [], ()):
             found[name] = value if isinstance(value, bool | int | float) else _words(value)
     return found
@@ -60,14 +65,20 @@ def claimed(target: Path, asked: Mapping[str, Any], force: bool) -> Path:
     typer.BadParameter
         The name ends otherwise.
     DataError
-        It holds what was asked with other options, and `force` is not set.
+        It holds what was asked with other options, or what would be beside it is a file of something else, and `force`
+        is not set.
     """
     if target.suffix not in (".json", ".csv", "") and not target.name.startswith("."):
         raise typer.BadParameter(f"{target}: the name must end in .json (or .csv)", param_hint="--out")
     path = target if target.suffix == ".json" else target.with_suffix(".json")
-    if force or not path.exists():
-        return path
     remedy = "give another --out, or --force to write over it"
+    if force:
+        return path
+    if not path.exists():
+        for beside in (path.with_suffix(".csv"), path.with_suffix(".png")):
+            if beside.exists():
+                raise DataError(f"{beside}: there is such a file, which is of no result; {remedy}")
+        return path
     try:
         before = about(path).get("asked")
     except DataError as error:

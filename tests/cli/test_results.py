@@ -100,6 +100,40 @@ def test_nothing_is_written_over_what_was_asked_otherwise(run):
     assert json.loads((run / "run.json").read_text())["model"] == "models.lenet:LeNet5"
 
 
+def test_nothing_is_written_over_another_run_s_result_or_another_command_s(run, tmp_path):
+    """A file that is named says neither by its place nor by its name whose it is."""
+    named, other = tmp_path / "found.json", tmp_path / "other"
+    done("train", "models.lenet:LeNet5", "digits", *TINY, "--out", other)
+    ask = "--profile", "8bit", "--out", named
+    done("evaluate", run, *ask, *FAST)
+    before = named.read_bytes()
+    done("evaluate", run, *ask, *FAST)
+    for command, what in (
+        (["evaluate", other, *ask, *FAST], f"run {run} (now {other})"),
+        (["evaluate", run, *ask, *FAST, "--chips", 2], "chips its default (now 2)"),
+        (["summary", run, *ask], "command evaluate (now summary)"),
+    ):
+        refused = call(*command)
+        assert refused.exit_code == 1
+        assert what in " ".join(refused.stderr.split())
+        assert named.read_bytes() == before
+    table = tmp_path / "measured.csv"
+    table.write_text("somebody's own\n")
+    refused = call("cost", run, "--profile", "8bit", "--out", table)
+    assert refused.exit_code == 1
+    assert "of no result" in refused.stderr
+    assert table.read_text() == "somebody's own\n"
+    done("cost", run, "--profile", "8bit", "--out", table, "--force")
+    assert "tiles" in table.read_text()
+    moved = run.rename(tmp_path / "moved")
+    try:
+        done("evaluate", moved, "--profile", "8bit", *FAST)
+        moved = moved.rename(tmp_path / "again")
+        done("evaluate", moved, "--profile", "8bit", *FAST)
+    finally:
+        moved.rename(run)
+
+
 def test_files_are_named_by_what_was_asked():
     assert file_name("sweep") == "sweep"
     assert file_name("sweep", "chips/mine.yaml", [3600.0], "noise.output", None) == "sweep-mine-1h-noise.output"
