@@ -36,6 +36,8 @@ class Variant:
         Combination of the fields that are varied, as text → accuracies of all seeds and chips on it.
     swept : dict
         Of a matched curve: σ of training → its networks' own curve over all σ, all seeds that are finished in one.
+    points : int
+        Of a matched curve: of how many σ it is to be, without that of the training without noise.
     """
 
     cell: Entry
@@ -47,6 +49,7 @@ class Variant:
     claim: str
     hardware: dict[str, list[float]] = field(default_factory=dict)
     swept: dict[float, RobustnessCurve] = field(default_factory=dict)
+    points: int = 0
 
     @property
     def name(self) -> str:
@@ -57,9 +60,8 @@ class Variant:
     def flags(self) -> tuple[str, ...]:
         """Those of µ, how many trainings ended without a curve, and how much of a matched curve there is."""
         lost = [f"{self.states.count(kind)} {kind}" for kind in ("diverged", "failed") if kind in self.states]
-        asked = len(self.states) // self.of
-        there = len(self.curve.sigmas) if self.curve is not None else asked
-        lost += [f"{there} of {asked} σ"] * (self.cell.matched and there < asked)
+        there = len(self.curve.sigmas) if self.curve is not None else self.points
+        lost += [f"{there} of {self.points} σ"] * (self.cell.matched and there < self.points)
         return (*(fit_of(self.curve)[1] if self.curve else ()), *lost)
 
 
@@ -105,6 +107,7 @@ def load_variants(store: Store) -> list[Variant]:
                 claim=study.method(method).claim_on(model),
                 hardware=hardware,
                 swept=_swept(store, cells),
+                points=len({cell.sigma for cell in cells if cell.sigma > 0}),
             )
         )
     return [_judged(variant, judges.get(variant.cell.model), study.reference) for variant in variants]

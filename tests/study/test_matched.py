@@ -190,6 +190,7 @@ def test_a_sweep_may_name_the_noise_free_evaluation_too(tmp_path):
     assert variant.curve.sigmas.tolist() == [0.1, 1.0]
     (plain,) = (cell for cell in store.plan() if cell.sigma == 0)
     assert variant.curve.noise_free == store.curve(plain.job).noise_free
+    assert not [flag for flag in variant.flags if "σ" in flag], "all of its points are there"
 
 
 def test_a_sigma_that_failed_leaves_the_others(copy):
