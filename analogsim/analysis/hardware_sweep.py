@@ -21,6 +21,7 @@ from ..nn.reach import warn_of_layers, watched
 from ..profile import HardwareProfile
 from ..ranges.calibrate import Method, calibrate
 from ..result import Result
+from ..robustness.curve import COLORS
 from ..robustness.measure import Measure
 from ..robustness.measure_file import KeptMeasure
 from ..robustness.metric import Metric
@@ -123,6 +124,7 @@ class HardwareSweep(Result):
                 linestyle=("-", "--", "-.", ":")[number % 4],
                 markersize=5,
                 capsize=2,
+                color=COLORS[number % len(COLORS)],
                 label=label or None,
             )
         ax.axhline(self.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")

@@ -61,6 +61,10 @@ class _WholeHelp:
         formatter.buffer[:] = [BOLD.sub("", part) for part in formatter.buffer]
 
 
+class Subgroup(_WholeHelp, TyperGroup):
+    """Commands of one kind, as `analogsim study`."""
+
+
 class Group(_WholeHelp, TyperGroup):
     """A command group that ends every command with an exit code and, if it went wrong, one line on standard error.
 

@@ -18,13 +18,14 @@ from ..profile.template import SCHEMA_FILE, template
 from ..storage.files import replaced, writable
 from ..tables import Column, Table
 from ..terminal.text import printable
-from .base import EXIT_CODES, USER_ERROR, Program, fail, note, out, plain, present, say
+from .base import EXIT_CODES, USER_ERROR, Program, Subgroup, fail, note, out, plain, present, say
 from .curves import check_picture
 from .output import FormOption, write_picture
 
 Named = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped profile's name, or a YAML or JSON file.")]
 
 app = Program(
+    cls=Subgroup,
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="List, show, write, compare and check hardware profiles (YAML or JSON).",

@@ -14,7 +14,7 @@ import typer
 from ..errors import StudyError
 from ..tables import Column, Table
 from ..terminal.text import text
-from .base import EXIT_CODES, USER_ERROR, Program, note, out, plain, present, say
+from .base import EXIT_CODES, USER_ERROR, Program, Subgroup, note, out, plain, present, say
 from .options import Device
 from .output import FormOption, JsonOption
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..study.store import Store
 
 app = Program(
+    cls=Subgroup,
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Train and sweep a whole grid of networks and methods, described by one file.",

@@ -388,6 +388,7 @@ class RobustnessCurve:
         ax.set_xlabel(QUANTITIES.get(self.quantity, self.quantity))
         ax.set_ylabel(self.metric.title)
         if self.metric.share:
+            ax.autoscale(axis="y")  # a curve that was there may be lower than this one
             ax.set_ylim(0, None)
         elif self.chance is not None:
             ax.set_ylim(*self._view(ax, self.chance))

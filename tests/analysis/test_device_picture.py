@@ -60,6 +60,7 @@ def test_what_was_read_is_drawn_in_its_units():
     one, other, _ = lines(panels["ADC: where codes begin"])
     np.testing.assert_allclose(one, np.stack([np.arange(-3, 4), INL], 1), atol=1e-12)
     np.testing.assert_allclose(other[:, 1], -one[:, 1], atol=1e-12)
+    assert [text.get_text() for text in panels["DAC"].get_legend().get_texts()] == ["row 0", "row 1"]
     for curve, inl in zip(lines(panels["DAC"])[:-1], CHIP.dac.inl.inl, strict=True):
         np.testing.assert_allclose(curve, np.stack([np.arange(-3, 4), inl], 1), atol=1e-12)
 

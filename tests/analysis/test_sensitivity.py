@@ -319,6 +319,16 @@ def test_pictures_show_every_line(net, data):
     assert [label.get_text() for label in ax.get_yticklabels()][::-1][0] in ("0", "2", "4")
 
 
+def test_no_bits_are_drawn_that_there_are_not(net, data):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    profile = NOISY.varied(adc={"bits": 8, "full_scale": 4.0})
+    found = an.hardware_sweep(net, data, {"adc.bits": [4, 6]}, profile=profile, metric=Slope())
+    ax = found.plot(Figure().subplots())
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+
+
 def test_the_legend_stays_within_the_picture_beside_long_names():
     pytest.importorskip("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+import typer
 from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from analogsim.cli import app
 from analogsim.cli.values import sigma_grid
 from analogsim.kernels import triton_installed
 from analogsim.profile import HardwareProfile, presets
@@ -90,6 +93,29 @@ def test_every_command_has_help_with_an_example(command):
     text = done(*command, "--help").output
     assert "Usage: analogsim" in text
     assert any(word in text for word in ("Example", "Start with"))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_narrow_help_has_every_word(command):
+    """Letter for letter what each option and each command is said to do, however the lines are broken."""
+    text = done(*command, "--help", columns=40).output
+    assert "…" not in text
+    assert "[/" not in text
+    assert all(len(line) <= 40 for line in text.splitlines() if "<table|" not in line)  # values have no place to break
+    whole, node = "".join(text.split()), typer.main.get_command(app)
+    for name in command:
+        node = node.commands[name]
+    for option in node.params:
+        assert all(name in whole for name in option.opts if option.param_type_name == "option")
+        assert "".join((option.help or "").split()) in whole
+    for name, own in getattr(node, "commands", {}).items():
+        assert name + re.sub(r"\[/?(bold)?\]", "", "".join(own.help.split())) in whole
+
+
+def test_info_shows_paths_whole():
+    said = "".join(done("info", columns=50).output.split())
+    kept = json.loads(done("info", "--format", "json").output)["machine_code"]
+    assert (kept["folder"] or "compiledanew") in said
 
 
 @pytest.mark.parametrize("command", ["train", "sweep", "budget", "cost", "search"])

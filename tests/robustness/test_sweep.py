@@ -456,7 +456,21 @@ def test_plot_says_mu_with_its_flags():
     assert labels == [f"plain: {curve.fit}", f"again: {curve.fit}"]
     assert labels[0].endswith("(brittle)")
     assert ax.get_xscale() == "log"
+    ax.figure.canvas.draw()
+    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1  # it hides no point
     plt.close(ax.figure)
+
+
+def test_a_curve_has_room_beside_a_lower_one():
+    import matplotlib.pyplot as plt
+
+    low, high = (RobustnessCurve([0.1, 1.0], [[top], [0.2]], top, 0.1) for top in (0.5, 0.9))
+    for first, second in ((low, high), (high, low)):
+        ax = second.plot(first.plot())
+        bottom, top = ax.get_ylim()
+        assert bottom == 0
+        assert 0.9 < top < 1
+        plt.close(ax.figure)
 
 
 def test_every_curve_can_be_drawn():
