@@ -22,7 +22,8 @@ def clip_weights(model: nn.Module, deviations: float) -> None:
     Parameters
     ----------
     model : nn.Module
-        Digital or converted; the weights of its convolution, linear and attention layers are changed in place.
+        Digital or converted; the weights of its convolution, linear and attention layers are changed in place. A
+        layer's weights that are all alike, such as a single one, have no deviation and are left as they are.
     deviations : float
         Positive; 2 to 2.5 in the reference.
 
@@ -64,6 +65,8 @@ def clip_weights(model: nn.Module, deviations: float) -> None:
             weights[id(weight)] = weight
     if not weights:
         raise ConversionError(f"{type(model).__name__}: no convolution, linear or attention layer with weights to clip")
-    for weight in weights.values():
-        bound = deviations * float(weight.std(correction=0))
-        weight.clamp_(-bound, bound)
+    for weight in filter(torch.numel, weights.values()):
+        deviation = float(weight.std(correction=0))
+        # Else all are alike, or there is one, and clipping to what rounding left would end its training.
+        if deviation > 1e-6 * float(weight.abs().max()):
+            weight.clamp_(-deviations * deviation, deviations * deviation)

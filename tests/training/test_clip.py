@@ -62,11 +62,15 @@ def test_every_kind_of_layer_is_clipped_on_hardware_too():
             assert np.allclose(model.get_parameter(name).detach().numpy(), wanted[name], rtol=1e-5), name
 
 
-def test_equal_weights_and_a_single_one_stay_finite():
-    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(3, 2))
-    nn.init.constant_(model[1].weight, 0.5)
+def test_equal_weights_and_a_single_one_stay():
+    """They have no deviation (or what rounding makes of it), and would be 0 for ever."""
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(3, 2), nn.Linear(301, 17), nn.Linear(2, 1))
+    model[3].weight = nn.Parameter(torch.empty(0, 2))  # nothing at all
+    for layer, value in ((model[1], 0.5), (model[2], 0.1)):
+        nn.init.constant_(layer.weight, value)
+    before = [layer.weight.detach().clone() for layer in model]
     an.clip_weights(model, 2.0)
-    assert all(bool(p.isfinite().all()) for p in model.parameters())
+    assert all(torch.equal(layer.weight, weight) for layer, weight in zip(model, before, strict=True))
 
 
 @pytest.mark.parametrize("deviations", [0, -1, float("inf"), float("nan")])
