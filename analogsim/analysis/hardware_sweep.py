@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -80,7 +81,7 @@ class HardwareSweep(Result):
         """Return one row for each combination: a column for each axis, mean, standard deviation and number of chips."""
         show, unit = self.metric.text, self.metric.unit
         columns = (
-            *(Column(name, show=str) for name in self.axes),
+            *(Column(name, title=name, row=partial(_as_written, name)) for name in self.axes),
             Column(self.metric.name, unit, show),
             Column("std", unit, show),
             Column("chips"),
@@ -137,6 +138,11 @@ class HardwareSweep(Result):
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(fontsize="small", frameon=False)
         return ax
+
+
+def _as_written(name: str, row: Mapping[str, Any]) -> str:
+    """Return a field's value as profiles have it."""
+    return "null" if row[name] is None else str(row[name])
 
 
 @torch.no_grad()

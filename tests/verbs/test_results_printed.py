@@ -186,6 +186,16 @@ def test_what_a_profile_does_not_give_is_unknown_and_said(results):
     assert an.cost(NET, ideal, (8,)).unknown == {"energy": "adc.bits"}
 
 
+def test_a_hardware_sweep_shows_fields_and_values_as_profiles_have_them():
+    axes = {"tile.current_limit": [None, 2.0]}
+    pairs = EIGHT.varied(cells={"mapping": "differential"})
+    found = an.hardware_sweep(NET, DATA, axes, profile=pairs, calibration=X, progress=False)
+    head, _, *rows = found.table().text("markdown").splitlines()
+    assert head.startswith("| tile.current_limit |")
+    assert [row.split("|")[1].strip() for row in rows] == ["null", "2.0"]
+    assert found.to_frame()["tile.current_limit"].isna().tolist() == [True, False]
+
+
 def test_a_comparison_is_its_evaluations_and_costs(results):
     found, before = results["comparison"], {name: value.clone() for name, value in NET.state_dict().items()}
     for one, profile in zip(found.evaluations, (EIGHT, PRICED)):
