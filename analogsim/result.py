@@ -99,8 +99,8 @@ def about(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
-def write_frame(frame: "pd.DataFrame", path: Path, numbers: str | None = "%.6g") -> None:
-    """Write a frame as CSV, numbers in this format (None: unrounded); never leaves half a file.
+def write_frame(frame: "pd.DataFrame", path: Path, numbers: str | None = None) -> None:
+    """Write a frame as CSV, numbers as they are or in this format; never leaves half a file.
 
     Raises
     ------

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape as html_escape
+from numbers import Number
 from typing import TYPE_CHECKING, Any, Literal
 
 from .terminal.text import printable
@@ -209,7 +210,8 @@ class Table:
         columns, rows = self._shown()
         lines = [[one.head for one in columns], ["---:" if one.number else "---" for one in columns], *rows]
         return "\n".join(
-            f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+            f"| {' | '.join(' '.join(printable(cell).splitlines()).replace('|', chr(92) + '|') for cell in line)} |"
+            for line in lines
         )
 
     def _latex(self) -> str:
@@ -285,7 +287,7 @@ def _width(heads: list[str], rows: list[tuple[str, ...]]) -> int:
 
 
 def _unknown(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return value is None or (isinstance(value, Number) and value != value)  # NumPy's and Python's NaN alike
 
 
 def _plain(value: Any) -> Any:

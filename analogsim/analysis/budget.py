@@ -102,7 +102,8 @@ class NoiseBudget(Result):
         """Return one row a layer: σ of each stage's error and of all, predicted and simulated, in activation units; the
         signal-to-error ratio; and the shares that clip. Files have the mean squares, too.
         """
-        sigmas = [Column(stage, show=".2g", title=_short(stage), screen=stage in self._found) for stage in STAGES]
+        found = {stage for stage in STAGES if any(layer.stages[stage] for layer in self.layers)}
+        sigmas = [Column(stage, show=".2g", title=_short(stage), screen=stage in found) for stage in STAGES]
         squares = [Column(f"{stage}_square", show=".3g", screen=False) for stage in STAGES]
         columns = (
             Column("layer", number=False),
@@ -123,10 +124,6 @@ class NoiseBudget(Result):
             rows.append((one.name, *map(_root, parts), *whole, *rest))
         caption = f"equivalent σ of the network: {self.equivalent_sigma:.3g}; σ in activation units; {self.profile}"
         return Table(columns, tuple(rows), caption)
-
-    @property
-    def _found(self) -> set[str]:
-        return {stage for stage in STAGES if any(layer.stages[stage] for layer in self.layers)}
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw a bar a layer: every stage's share of the sum of the stages, with σ and signal-to-error ratio above it.

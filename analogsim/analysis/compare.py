@@ -5,25 +5,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 from torch import nn
 
 from ..ages import text
-from ..batches import Batches, Lent, Step, with_targets
-from ..errors import DataError, ProfileError
+from ..batches import Batches, Step
+from ..errors import ProfileError
 from ..profile import HardwareProfile
 from ..ranges.calibrate import Method
 from ..result import Result
+from ..robustness.curve import COLORS
 from ..robustness.measure import Measure
 from ..robustness.metric import Metric
 from ..tables import Column, Table, amount
-from ..terminal.progress import track
+from ..terminal.progress import bar
 from .cost import NetworkCost, cost
-from .evaluate import Evaluation, evaluate
+from .evaluate import Evaluation, asked, on_hardware, over_chips
+from .reference import reference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Comparison(Result):
                 np.nan_to_num(found.std),
                 marker="os^vDP*X"[number % 8],
                 linestyle=("-", "--", "-.", ":")[number % 4],
-                color=_COLORS[number % len(_COLORS)],
+                color=COLORS[number % len(COLORS)],
                 markersize=5,
                 capsize=2,
                 label=found.profile,
@@ -102,6 +103,7 @@ class Comparison(Result):
         return ax
 
 
+@torch.no_grad()
 def compare(
     model: nn.Module,
     data: Batches,
@@ -154,13 +156,13 @@ def compare(
     loaded = [HardwareProfile.load(one) if isinstance(one, str) else one for one in profiles]
     if not loaded:
         raise ProfileError("profiles: at least one is needed")
-    batches = list(Lent(with_targets(data, step)))
-    if not batches:
-        raise DataError("data: at least one batch is needed")
+    chips, times, seed = asked(chips, ages, seed)
+    digital = reference(model, data, metric, step)
+    sample = next(iter(digital.batches))
     evaluations, costs = [], []
-    for profile in track(loaded, "Comparing", progress):
-        settings: dict[str, Any] = {"metric": metric, "chips": chips, "ages": ages, "calibration": calibration}
-        settings |= {"method": method, "step": step, "seed": seed, "progress": False}
-        evaluations.append(evaluate(model, batches, profile=profile, **settings))
-        costs.append(cost(model, profile, batches[0], step=step))
+    with bar(progress) as shown:
+        for profile in loaded:
+            network = on_hardware(digital, profile, calibration, method, "compare")
+            evaluations.append(over_chips(digital, network, chips, times, seed, "compare", shown))
+            costs.append(cost(digital.network, profile, sample, step=step))
     return Comparison(tuple(evaluations), tuple(costs))

@@ -31,11 +31,12 @@ from ..seeds import Key, checked, derive
 from ..tables import Column, Table
 from ..terminal.progress import bar
 from ..value import whole
-from .reference import reference, spread
+from .reference import Reference, reference, spread
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from rich.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -221,36 +222,79 @@ def evaluate(
     >>> len(found.values), len(found.values[0])
     (2, 3)
     """
-    chips, seed = whole(chips, "chips", ProgrammingError), checked(seed, ProgrammingError)
-    given: Any = (0,) if ages is None else (ages,) if isinstance(ages, str | Real) else ages
-    times = tuple(seconds(age) for age in given)
-    if chips < 1 or not times:
-        raise ProgrammingError(f"chips and ages: one of each at least is needed (got {chips} and {times})")
+    chips, times, seed = asked(chips, ages, seed)
     digital = reference(model, data, metric, step, device)
     own = profile is None
     if own:
         network = copied(model).to(device_of(digital.network))
     else:
-        network = converted(digital.network, profile, verb="evaluate")
-        calibrate(network, digital.batches if calibration is None else calibration, method, step=step, progress=False)
+        network = on_hardware(digital, profile, calibration, method, "evaluate")
     network.eval()
     layers = [layer for _, layer in analog_layers(network)]
     if not layers and (chips > 1 or times != (0,) or outputs is not None):
         raise ConversionError(f"{type(model).__name__}: no layer is analog; chips, ages and outputs need a profile=")
-    random = any(layer.profile.is_random for layer in layers) or any(site.eval for site in all_sites(network))
-    several, modules = chips if random else 1, called_layers(network)
     programmed = own and chips == 1 and bool(layers) and all(layer.chip_seconds is not None for layer in layers)
     set_to: tuple[float | None, ...] = times
     if programmed and ages is None:  # layers may have been aged one by one
         times, set_to = (max(float(layer.chip_seconds or 0) for layer in layers),), (None,)
-    with bar(progress) as shown, watched(modules) as called:
-        task = shown.add_task("Evaluating", total=several * len(times))
+    prepare = None
+    if outputs is not None or batch_norm is not None:
         buffers = [buffer for norm in batch_norms(network) for buffer in norm.buffers(recurse=False)]
         before = [(buffer, buffer.clone()) for buffer in buffers]
         prepare = partial(_adapt, before=before, outputs=outputs, batch_norm=batch_norm, step=step)
-        rows = digital.on_chips(network, several, set_to, seed, lambda: shown.advance(task), programmed, prepare)
-    warn_of_layers("evaluate", modules, called, "no hardware disturbs them")
-    values = tuple(map(tuple, digital.settled("evaluate", rows).tolist()))
+    with bar(progress) as shown:
+        return over_chips(digital, network, chips, times, seed, "evaluate", shown, set_to, programmed, prepare)
+
+
+def asked(
+    chips: int, ages: float | str | Sequence[float | str] | None, seed: int
+) -> tuple[int, tuple[float, ...], int]:
+    """Return chips, ages (s) and seed as they are used.
+
+    Raises
+    ------
+    ProgrammingError
+        Fewer than one chip, no age, or an impossible seed.
+    """
+    chips, seed = whole(chips, "chips", ProgrammingError), checked(seed, ProgrammingError)
+    given: Any = (0,) if ages is None else (ages,) if isinstance(ages, str | Real) else ages
+    times = tuple(seconds(age) for age in given)
+    if chips < 1 or not times:
+        raise ProgrammingError(f"chips and ages: one of each at least is needed (got {chips} and {times})")
+    return chips, times, seed
+
+
+def on_hardware(
+    digital: Reference, profile: HardwareProfile, calibration: Batches | None, method: Method, verb: str
+) -> nn.Module:
+    """Return a digital network converted, in evaluation, its ranges calibrated on these batches or the test data."""
+    network = converted(digital.network, profile, verb=verb)
+    found = digital.batches if calibration is None else calibration
+    calibrate(network, found, method, step=digital.step, progress=False)
+    return network.eval()
+
+
+def over_chips(
+    digital: Reference,
+    network: nn.Module,
+    chips: int,
+    times: tuple[float, ...],
+    seed: int,
+    verb: str,
+    shown: "Progress",
+    set_to: Sequence[float | None] | None = None,
+    own_chip: bool = False,
+    prepare: Callable[[nn.Module, int], object] | None = None,
+) -> Evaluation:
+    """Measure a network on chips at their ages, those of `Reference.on_chips`; one where nothing of it is random."""
+    layers, modules = [layer for _, layer in analog_layers(network)], called_layers(network)
+    random = any(layer.profile.is_random for layer in layers) or any(site.eval for site in all_sites(network))
+    several = chips if random else 1
+    task = shown.add_task("Evaluating", total=several * len(times))
+    with watched(modules) as called:
+        rows = digital.on_chips(network, several, set_to or times, seed, lambda: shown.advance(task), own_chip, prepare)
+    warn_of_layers(verb, modules, called, "no hardware disturbs them")
+    values = tuple(map(tuple, digital.settled(verb, rows).tolist()))
     name = next((layer.profile.name for layer in layers), "no hardware")
     measure = digital.measure.as_known
     return Evaluation(times, values, digital.value, digital.guess, digital.samples, name, measure)

@@ -237,7 +237,8 @@ def hardware_sweep(
     points = [values | ({AGE: age} if AGE in choices else {}) for values in combinations for age, _ in ages]
     rows: list[list[float]] = []
     about = [profile.model_dump(mode="json"), choices, method, chips, seed, digital.measure.name]
-    about += [round(digital.value, 9), digital.samples, sum(map(samples_in, inputs))]
+    about += [digital.value, digital.samples, sum(map(samples_in, inputs))]
+    about += [] if storage is None else [digital.checksum]
     journal, said = _journal(storage, json.dumps(about, default=str)), False
     with bar(progress) as shown:
         task = shown.add_task("Hardware", total=len(combinations) * len(ages) * chips)

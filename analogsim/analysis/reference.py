@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..batches import Batch, Batches, Step, device_of, repeatable
 from ..convert import to_digital
@@ -19,6 +19,7 @@ from ..robustness.measure import Measure, as_measure
 from ..robustness.metric import guessed, made, measured, noiseless, with_worst
 from ..robustness.sweep import reseed
 from ..seeds import Key, derive
+from ..storage.tensors import tensors_checksum
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,13 @@ class Reference:
     value: float
     guess: float | None
     samples: int
+
+    @property
+    def checksum(self) -> str:
+        """CRC-32 of the network's parameters and buffers, whatever the data say of it."""
+        state = self.network.state_dict().items()
+        tensors = {name: value.detach().cpu() for name, value in state if isinstance(value, Tensor)}
+        return tensors_checksum(tensors, {})
 
     def value_of(self, model: nn.Module) -> float:
         """Return what another network is worth on the same data; NaN where it is not finite."""

@@ -137,7 +137,7 @@ class DesignSearch(Result):
 
     def table(self) -> Table:
         """Return the Pareto front by rising cost, the design to take marked."""
-        names, unit = list(self.base_values), UNITS.get(self.objective, "")
+        names, unit = list(self.designs[0].values) if self.designs else [], UNITS.get(self.objective, "")
         columns = (
             Column("take", show=lambda taken: "✓" if taken else "", title=""),
             *(Column(name, show=str) for name in names),
@@ -149,11 +149,6 @@ class DesignSearch(Result):
         )
         found = f"digital network: {self.metric.text(self.accuracy)}; {len(self.designs)} designs; ✓ the one to take"
         return Table(columns, tuple(rows), found)
-
-    @property
-    def base_values(self) -> dict[str, Any]:
-        """The values of the first design: the fields that were varied, in their order."""
-        return self.designs[0].values if self.designs else {}
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row a design: its values, cost, accuracy, whether it is allowed, on the front, and the best."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import typer
 from rich.markup import escape
-from rich.table import Column
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import AnalogSimError, DivergenceError
@@ -166,11 +165,6 @@ def out() -> Terminal:
     """Return the console for results, on standard output; wide enough for a table where that is no terminal."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
     return Terminal(width=width)
-
-
-def numbers(*titles: str) -> list[Column]:
-    """Return a table's columns of numbers, set to the right."""
-    return [Column(title, justify="right") for title in titles]
 
 
 def present(table: Table, form: Form) -> None:

@@ -166,7 +166,7 @@ def sweep(
 
     with writable(path):
         curve.save(path)
-    write_frame(curve.to_frame(), path.with_suffix(".csv"), numbers=None)
+    write_frame(curve.to_frame(), path.with_suffix(".csv"))
     curves = {on.folder.resolve().name: curve}
     draw(curves, path.with_suffix(".png"))
     present(curves_table(curves), form)

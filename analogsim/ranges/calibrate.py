@@ -182,7 +182,7 @@ def _say_cut(layers: list["_Layer"], report: dict[str, dict[str, Any]]) -> None:
         dac, adc = one.layer.profile.dac, one.layer.profile.adc
         cuts = (
             ("inputs", one.seen.inputs, dac.bits is not None and one.given is not None, "input_clipped"),
-            ("partial sums", one.sums, adc.is_given, "adc_clipped"),
+            ("partial sums", one.sums, adc.is_given and not adc.bound_management, "adc_clipped"),
         )
         for what, histogram, given, clipped in cuts:
             below = histogram.below / max(1, histogram.number)

@@ -66,7 +66,8 @@ def clip_weights(model: nn.Module, deviations: float) -> None:
     if not weights:
         raise ConversionError(f"{type(model).__name__}: no convolution, linear or attention layer with weights to clip")
     for weight in filter(torch.numel, weights.values()):
-        deviation = float(weight.std(correction=0))
+        deviation = weight.std(correction=0)
         # Else all are alike, or there is one, and clipping to what rounding left would end its training.
-        if deviation > 1e-6 * float(weight.abs().max()):
-            weight.clamp_(-deviations * deviation, deviations * deviation)
+        differ = deviation > 1e-6 * weight.abs().max()
+        bound = torch.where(differ, deviations * deviation, math.inf)  # a tensor: a GPU is not waited for at every step
+        weight.clamp_(-bound, bound)

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..common import ROOT
 from ..findings import MISSING, grid
 from . import dft, elsewhere, macros, varied
 from .beside import BATCH, BESIDE, part
+from .kept import RESULTS
 from .products import AGES, HARDWARE, LABELS
 from .resnet14 import Device
 
-RESULTS = ROOT / "benchmarks" / "results" / "published"
 IMAGES = {"lossless": "1,017 lossless images", "jpeg": "10,000 images, JPEG re-encoded"}
 TUTORIAL = "CrossSim's tutorial"
 TUTORIAL_IMAGES = 5000

@@ -91,6 +91,7 @@ def test_the_prediction_is_what_simulation_measures(lenet, kind):
         assert found.snr == pytest.approx(10 * math.log10(found.signal / found.total))
 
 
+@pytest.mark.filterwarnings("ignore:calibrate. converters cut off")
 def test_each_stage_by_itself(lenet):
     model, train_x, test_x = lenet
     test_x = test_x[:120]
@@ -286,6 +287,7 @@ LONG = ("isaac", "sram")  # of many slices and steps
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LONG)) for kind in CHIPS])
+@pytest.mark.filterwarnings("ignore:calibrate. converters cut off")
 def test_chips_of_every_kind(lenet, kind):
     # Where noise is drawn, 8 reads scatter by 1 % at most and the samples behind the prediction by less: 4 %.
     model, train_x, test_x = lenet

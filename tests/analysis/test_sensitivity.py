@@ -159,6 +159,11 @@ def test_an_interrupted_sweep_goes_on_and_ends_as_one_that_was_not(net, data, tm
     assert len(calls) == 3 + 2
     assert an.hardware_sweep(net, data, axes, **settings, storage=journal) == wanted
     assert len(calls) == 5, "all is there"
+    other_net = nn.Sequential(
+        *(nn.Linear(*layer.weight.shape[::-1]) if hasattr(layer, "weight") else layer for layer in net)
+    )
+    with pytest.raises(SearchError, match="another network"):
+        an.hardware_sweep(other_net, (data[0], other_net(data[0]).detach()), axes, **settings, storage=journal)
     for other in ({"chips": 3}, {"seed": 1}, {"profile": an.HardwareProfile.load("hermes")}, {"method": "mse"}):
         with pytest.raises(SearchError, match="another network, other data or other hardware"):
             an.hardware_sweep(net, data, axes, **settings | other, storage=journal)

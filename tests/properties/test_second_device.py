@@ -158,6 +158,7 @@ def test_sweeps(quantity, data):
 
 
 @pytest.mark.parametrize("preset", ["noisy", "reram", "brainscales2"])
+@pytest.mark.filterwarnings("ignore:calibrate. converters cut off")
 def test_budgets(preset, data):
     model = calibrated(data, preset)
     if an.HardwareProfile.load(preset).is_drawn:

@@ -121,6 +121,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize(("change", "field", "_"), CHANGES, ids=str)
+@pytest.mark.filterwarnings("ignore:calibrate. converters cut off")
 def test_other_hardware_is_refused_by_name(change, field, _, tmp_path):
     profile = BASE.varied(**change)
     for way, make in WAYS.items():

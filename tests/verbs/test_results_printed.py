@@ -4,6 +4,7 @@ import io
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -81,6 +82,12 @@ def test_markdown_and_latex():
     assert r"$\mu$ & $\sigma$" in Table((Column("µ"), Column("σ")), ((1, 2),)).text("latex")
 
 
+def test_numpy_s_nan_is_nothing_and_a_name_is_one_line():
+    table = Table((Column("layer", number=False), Column("x", show=".1f")), (("a\nb", np.float32("nan")), ("c", 1.0)))
+    assert table.text("markdown").splitlines()[2:] == ["| a b |  |", "| c | 1.0 |"]
+    assert "nan" not in table.text(width=60)
+
+
 def test_what_comes_from_outside_is_text():
     table = Table((Column("layer", number=False),), (("[red]x[/]\x1b[31m<b>",),))
     assert "[red]x[/]" in table.text(width=60)
@@ -145,6 +152,8 @@ def test_every_result_is_a_table_a_frame_a_picture_and_a_file(results, name, tmp
     assert about(tmp_path / "found.json") == {"asked": {"seed": 3}}
     found.save(tmp_path / "found.csv")
     kept = pd.read_csv(tmp_path / "found.csv")
+    for name in found.to_frame().select_dtypes("float"):
+        np.testing.assert_array_equal(kept[name], found.to_frame()[name], err_msg="files are not rounded")
     assert list(kept) == list(found.to_frame())
     assert len(kept) == len(found.to_frame())
     axes = Figure().subplots()

@@ -22,7 +22,7 @@ def recur(w: Tensor, read: Read, what: Recurrence) -> tuple[Tensor, list[Tensor]
     """Compute `Backend.recur`."""
     spec, (n, k), batch = read.spec, w.shape, len(what.state[0])
     check_extent(batch * n)
-    spec.check_tiles(len(spec.tiles(k)))
+    spec.check_tiles(spec.count_tiles(k))
     x, w, state = (
         contiguous(what.x),
         in_rows(w),
