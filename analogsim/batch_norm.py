@@ -10,10 +10,18 @@ from .batches import Batches, Step, run
 from .errors import ConversionError
 from .nn.reach import warn_of_layers, watched
 from .noise import all_sites
+from .ranks import gathered
 from .restore import restored
 
 
-def estimate_batch_norm(model: nn.Module, batches: Batches, *, step: Step | None = None, progress: bool = True) -> None:
+def estimate_batch_norm(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    step: Step | None = None,
+    progress: bool = True,
+    together: bool = True,
+) -> None:
     """Set the running means and variances of all batch normalisation from data, under the noise of evaluation.
 
     Noise adds to the variance in front of a batch normalisation. So statistics that were gathered while training under
@@ -30,6 +38,9 @@ def estimate_batch_norm(model: nn.Module, batches: Batches, *, step: Step | None
         How the network is called on batches of any other kind; as for `calibrate`.
     progress : bool
         Show a progress bar where standard error is a terminal.
+    together : bool
+        Of processes of torch.distributed, each with batches of its own: all call this, and all get what follows from
+        the batches of all. False: this process by itself, as where rank 0 alone calls it.
 
     Warns
     -----
@@ -65,11 +76,26 @@ def estimate_batch_norm(model: nn.Module, batches: Batches, *, step: Step | None
             layers = {name: m for name, m in model.named_modules() if any(m is norm for norm in norms)}
             with watched(layers) as called:
                 run(model, batches, progress, "Estimating batch normalisation", step)
+            called = _pool(norms, called, together)
             for norm, values in zip(norms, before):
                 if not any(layers[name] is norm for name in called):
                     for key, buffer in norm.named_buffers():
                         buffer.copy_(values[key])
             warn_of_layers("estimate_batch_norm", layers, called, "their statistics stay as they were")
+
+
+def _pool(norms: list[_BatchNorm], called: set[str], together: bool) -> set[str]:
+    """Give every process of torch.distributed the means over all batches, and the names that any of them called."""
+    own = [{key: buffer.cpu() for key, buffer in norm.named_buffers(recurse=False)} for norm in norms]
+    ranks = gathered((called, own), together)
+    if len(ranks) > 1:
+        for place, norm in enumerate(norms):
+            each = [own[place] for _, own in ranks]
+            number = sum(own["num_batches_tracked"] for own in each)
+            for key, buffer in norm.named_buffers(recurse=False):
+                total = sum(own[key] * own["num_batches_tracked"] for own in each)
+                buffer.copy_(number if key == "num_batches_tracked" else total / number.clamp(min=1))
+    return set().union(*(names for names, _ in ranks))
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:

@@ -7,7 +7,8 @@ from torch import nn
 
 from .errors import ConversionError, ProgrammingError
 from .nn import analog_layers
-from .seeds import Key, checked, derive, distributed
+from .ranks import distributed
+from .seeds import Key, checked, derive
 
 
 def program(model: nn.Module, seed: int | None = None) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from .errors import AnalogSimError, SeedError
+from .ranks import distributed
 from .value import whole
 
 _MASK = 2**64 - 1
@@ -125,11 +126,6 @@ def of_rank(seed: int) -> int:
     """
     rank = torch.distributed.get_rank() if distributed() else 0
     return derive(seed, Key.RANK, rank) if rank else seed
-
-
-def distributed() -> bool:
-    """Say whether this is one of the processes of torch.distributed."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 @contextmanager

@@ -24,6 +24,7 @@ FLOORS = {
     "ages": 1,
     "tables": 1,
     "machine": 1,
+    "ranks": 1,
     "value": 1,
     "seeds": 2,
     "storage": 2,

@@ -270,7 +270,7 @@ def on_hardware(
     """Return a digital network converted, in evaluation, its ranges calibrated on these batches or the test data."""
     network = converted(digital.network, profile, verb=verb)
     found = digital.batches if calibration is None else calibration
-    calibrate(network, found, method, step=digital.step, progress=False)
+    calibrate(network, found, method, step=digital.step, progress=False, together=False)
     return network.eval()
 
 
@@ -313,7 +313,7 @@ def _adapt(
     for buffer, value in before:  # outputs are measured beside the digital network, not with another chip's statistics
         buffer.copy_(value)
     if outputs is not None:
-        calibrate_outputs(network, outputs, step=step, seed=seed, progress=False)
+        calibrate_outputs(network, outputs, step=step, seed=seed, progress=False, together=False)
     if batch_norm is not None:
         reseed(network, derive(seed, Key.SWEEP_STATISTICS, 0))  # other noise than that of the measurement
-        estimate_batch_norm(network, batch_norm, step=step, progress=False)
+        estimate_batch_norm(network, batch_norm, step=step, progress=False, together=False)

@@ -248,7 +248,7 @@ def hardware_sweep(
                 shown.advance(task, chips * len(ages))
                 continue
             analog = convert(digital.network, one)
-            calibrate(analog, inputs, values.get(METHOD, method), step=step, progress=False)
+            calibrate(analog, inputs, values.get(METHOD, method), step=step, progress=False, together=False)
             several, layers = chips if one.is_random else 1, called_layers(analog)
             with watched(layers) as called:
                 found = digital.on_chips(

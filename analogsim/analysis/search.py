@@ -317,7 +317,7 @@ def design_search(
             why = f": the profile has no {missing}" if missing else f": it is {found}"
             raise SearchError(f"{kind} of {values} is unknown{why}")
         analog = convert(model, profile)
-        calibrate(analog, inputs, values.get(METHOD, "maximum"), step=step, progress=False)
+        calibrate(analog, inputs, values.get(METHOD, "maximum"), step=step, progress=False, together=False)
         set_seed(analog, derive(seed, Key.SEARCH_READS))
         right = []
         for repeat in range(repeats if profile.is_random else 1):

@@ -205,7 +205,14 @@ def sensitivity(
         raise AnalogSimError(f"chips: at least 1 is needed, got {chips}")
     time, digital = seconds(age), reference(model, data, metric, step)
     analog = convert(digital.network, profile)
-    calibrate(analog, digital.batches if calibration is None else calibration, method, step=step, progress=False)
+    calibrate(
+        analog,
+        digital.batches if calibration is None else calibration,
+        method,
+        step=step,
+        progress=False,
+        together=False,
+    )
     units = _units(analog)
     several, modules = chips if profile.is_random else 1, called_layers(analog)
     every = [layer for layers in units.values() for layer in layers]

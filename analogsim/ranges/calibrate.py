@@ -17,6 +17,7 @@ from ..nn.basis import basis
 from ..nn.observing import observed
 from ..noise import without_noise
 from ..profile import Range
+from ..ranks import gathered
 from ..value import LARGEST_SCALE, LEAST_SCALE
 from .kinds import hull, of_adc, of_dac, scaled, size
 from .observer import Observer
@@ -35,6 +36,7 @@ def calibrate(
     percentile: float = 99.9,
     step: Step | None = None,
     progress: bool = True,
+    together: bool = True,
 ) -> dict[str, dict[str, Any]]:
     r"""Set every analog layer's `input_range` α and `adc_full_scale` F from data.
 
@@ -87,6 +89,9 @@ def calibrate(
         (model, batch) → (output, target): how the network is called on batches of any other kind.
     progress : bool
         Show a progress bar where standard error is a terminal.
+    together : bool
+        Of processes of torch.distributed, each with batches of its own: all call this, and all get what follows from
+        the batches of all. False: this process by itself, as where rank 0 alone calls it.
 
     Returns
     -------
@@ -102,7 +107,7 @@ def calibrate(
     CalibrationError
         There is no such method, granularity or percentile; a layer has neither slices nor steps to have F each; no
         batch was given, a value is not finite, or no layer saw
-        anything but zeros.
+        anything but zeros; or processes of torch.distributed have other layers or hardware.
     ConversionError
         The model has no analog layer.
 
@@ -130,6 +135,7 @@ def calibrate(
 
     with without_noise(model), observed(model, observer) as seen:
         run(model, batches, progress, "Calibrating", step)
+    _pool(seen, together)
     layers = [_Layer(name, layer, one, method, percentile) for name, layer, one in seen]
     found = [one for one in layers if not one.idle]
     if not found:
@@ -154,6 +160,18 @@ def calibrate(
     return report
 
 
+def _pool(seen: list[tuple[str, AnalogLayer, Observer]], together: bool) -> None:
+    """Give every process of torch.distributed what all of them saw."""
+    ranks = gathered([(name, layer.profile.checksum, one) for name, layer, one in seen], together)
+    if any([own[:2] for own in other] != [own[:2] for own in ranks[0]] for other in ranks):
+        raise CalibrationError(
+            "the processes of torch.distributed have other layers or hardware: convert the same network alike in all"
+        )
+    if len(ranks) > 1:
+        for (_, _, one), each in zip(seen, zip(*ranks, strict=True), strict=True):
+            one.pool([other for _, _, other in each])
+
+
 def _say_assumed(layers: list["_Layer"]) -> None:
     """Warn of layers whose ranges these batches do not tell."""
     assumed = [f"{one.name or 'the layer'} ({one.assumed})" for one in layers if one.assumed]
@@ -163,7 +181,7 @@ def _say_assumed(layers: list["_Layer"]) -> None:
             f"assumed: {', '.join(assumed)}; give batches (or weights) that do, or name in convert's keep_digital what "
             "is for training alone or has its weight read by other code",
             AnalogSimWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -197,7 +215,7 @@ def _say_cut(layers: list["_Layer"], report: dict[str, dict[str, Any]]) -> None:
             f"calibrate: converters cut off much of what these layers get: {', '.join(said)}; give these a profile of "
             "their own (a sign, another range), or name them in convert's keep_digital",
             AnalogSimWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -80,6 +80,22 @@ class Observer(Observing):
         for plane in [] if chip is None else chip.planes:
             self.slice_power[plane.slice_number] += plane.coefficient**2
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_live": None}  # which outputs have weights is of no use to another process
+
+    def pool(self, observers: "list[Observer]") -> None:
+        """Record what several observers of one layer recorded, this one among them."""
+        self.inputs = of_dac(self.profile.dac).pooled([one.inputs for one in observers])
+        kind = of_adc(self.profile.adc)
+        number = max(len(one.sums) for one in observers)
+        self.sums = [kind.pooled([one.sums[i] for one in observers if i < len(one.sums)]) for i in range(number)]
+        norms = [[one.norms[i] for one in observers if i < len(one.norms)] for i in range(number)]
+        self.norms = [[sum(total for total, _ in each), sum(rows for _, rows in each)] for each in norms]
+        self.tiles = set().union(*(one.tiles for one in observers))
+        written = next((one for one in observers if one.rows), self)  # weights are the same for all
+        self.rows, self.row_power, self.gain_power = written.rows, written.row_power, written.gain_power
+        self.slice_power = written.slice_power
+
     def of_slice(self, number: int, step: int) -> Self:
         """Return who records, in the same histograms, the sums of one slice in one step of inputs."""
         if not self.by_slice:

@@ -19,7 +19,8 @@ from ..nn.management import Management
 from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import RowsAsImages, observed
 from ..noise import without_noise
-from ..seeds import Key, Stream, checked, derive, distributed, of_rank
+from ..ranks import gathered
+from ..seeds import Key, Stream, checked, derive, of_rank
 
 
 @torch.inference_mode(False)  # what is measured must outlive it
@@ -30,6 +31,7 @@ def calibrate_outputs(
     step: Step | None = None,
     seed: int = 0,
     progress: bool = True,
+    together: bool = True,
 ) -> dict[str, dict[str, float]]:
     r"""Measure a gain a and an offset b for each output of every analog layer, on the chip that it is on, as it is now.
 
@@ -56,6 +58,9 @@ def calibrate_outputs(
         Of the reads' noise, in [0, 2^64).
     progress : bool
         Show a progress bar where standard error is a terminal.
+    together : bool
+        Of processes of torch.distributed, each with batches of its own: all call this, and all get what follows from
+        the batches of all. False: this process by itself, as where rank 0 alone calls it.
 
     Returns
     -------
@@ -85,9 +90,6 @@ def calibrate_outputs(
     the layer raises `CalibrationError`; only the noise of reads may change. Weights that change keep it. In training
     mode layers draw chips anew, and ignore it.
 
-    Processes of torch.distributed measure one chip together: all of them call this, each with batches of its own, and
-    all have the correction that follows from every one's sums.
-
     Examples
     --------
     >>> import torch, analogsim as an
@@ -108,8 +110,7 @@ def calibrate_outputs(
         numbers = iter(range(len(layers)))
         with without_noise(model), observed(model, lambda layer: _Comparison(layer, next(numbers), seed)) as seen:
             run(model, batches, progress, "Calibrating outputs", step)
-        if distributed():
-            _pool([one for _, _, one in seen])
+        _pool([one for _, _, one in seen], together)
         found = [(name, layer, one.correction(name), one.errors()) for name, layer, one in seen if one.number]
     except BaseException:
         for layer, correction in zip(layers, before, strict=True):
@@ -122,16 +123,14 @@ def calibrate_outputs(
         warnings.warn(
             f"calibrate_outputs: the batches never reach {', '.join(idle)}; their outputs are not corrected",
             AnalogSimWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return {name: errors for name, _, _, errors in found}
 
 
-def _pool(seen: list["_Comparison"]) -> None:
+def _pool(seen: list["_Comparison"], together: bool) -> None:
     """Give every process of torch.distributed the sums of all, in the order of their ranks."""
-    own = [(one.chip, one.sums, one.counts, one.number) for one in seen]
-    ranks: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(ranks, own)
+    ranks = gathered([(one.chip, one.sums, one.counts, one.number) for one in seen], together)
     if any([chip for chip, *_ in other] != [chip for chip, *_ in ranks[0]] for other in ranks):
         raise CalibrationError(
             "the processes of torch.distributed have other chips, or other ages, layers or hardware: program(model, "

@@ -143,7 +143,7 @@ def noise_sweep(
             set_noise(sigma)
             if statistics is not None:
                 reseed(model, derive(seed, Key.SWEEP_STATISTICS, _bits(sigma)))
-                estimate_batch_norm(model, statistics, step=step, progress=False)
+                estimate_batch_norm(model, statistics, step=step, progress=False, together=False)
 
         set_level(0.0)
         reseed(model, derive(seed, Key.SWEEP, _bits(0.0), 0))

@@ -18,6 +18,7 @@ from analogsim import (
     AnalogLinear,
     HardwareProfile,
     calibrate,
+    calibrate_outputs,
     convert,
     learn_ranges,
     set_seed,
@@ -585,3 +586,13 @@ def test_what_converters_cut_off_is_said_with_its_share(profile, said, method):
     found = [str(one.message) for one in caught]
     assert len(found) == (said is not None)
     assert all(CUT in one and re.search(said, one) and "\n" not in one for one in found)
+
+
+def test_warnings_name_the_line_that_calls():
+    """Not a line of torch's, whose decorators stand between."""
+    two = convert(nn.ModuleList([nn.Linear(4, 2), nn.Linear(4, 2)]), HardwareProfile.load("8bit"))
+    x = torch.randn(9, 4)
+    for verb in (calibrate, calibrate_outputs):
+        with pytest.warns(AnalogSimWarning) as caught:
+            verb(two, x, step=lambda model, batch: (model[0](batch), None), progress=False)
+        assert {warning.filename for warning in caught} == {__file__}
