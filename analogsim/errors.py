@@ -1,5 +1,7 @@
 """Exceptions and warnings: one hierarchy of each, so that a caller can catch all that this library says on purpose."""
 
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,14 @@ class UnreachedWarning(AnalogSimWarning):
 
 class TranslationWarning(AnalogSimWarning):
     """Settings of another simulator that a profile does not have, or has otherwise; or the other way round."""
+
+
+def warn(message: str, kind: type[Warning] = AnalogSimWarning) -> None:
+    """Warn at the line that called this library, whatever of it and of torch's decorators lies between."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in ("analogsim", "torch"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, kind, stacklevel=level)
 
 
 class AnalogSimError(Exception):

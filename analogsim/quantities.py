@@ -1,9 +1,8 @@
 """What noise is on, and what a sweep varies: the one list of these words."""
 
-import warnings
 from typing import Literal, cast, get_args
 
-from .errors import FitError
+from .errors import FitError, warn
 
 Target = Literal["activations", "weights"]
 """What injected noise is added to."""
@@ -34,7 +33,7 @@ def quantity_named(word: str) -> Quantity:
         There is none of this name.
     """
     if word in BEFORE:
-        warnings.warn(f"quantity {word!r} is {BEFORE[word]!r} now", DeprecationWarning, stacklevel=3)
+        warn(f"quantity {word!r} is {BEFORE[word]!r} now", DeprecationWarning)
         return BEFORE[word]
     if word not in QUANTITIES:
         raise FitError(f"quantity: no {word!r}; there are {', '.join(QUANTITIES)}")

@@ -2,9 +2,7 @@
 
 import dis
 import re
-import sys
 import types
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import UnreachedWarning
+from ..errors import UnreachedWarning, warn
 from .copies import held
 
 NAMED = 3  # in a message; the others are counted
@@ -88,7 +86,8 @@ def warn_of_weights(verb: str, every: Iterable[Matrix], reached: Collection[int]
     if left:
         share = _share((one.tensor for one in left), (one.tensor for one in tensors.values()))
         left.sort(key=lambda one: -one.tensor.numel())
-        warn(f"{verb}: {len(left)} of {len(tensors)} matrices ({share}) {state}: {some(map(str, left))}; {advice}")
+        said = f"{len(left)} of {len(tensors)} matrices ({share}) {state}: {some(map(str, left))}"
+        warn(f"{verb}: {said}; {advice}", UnreachedWarning)
 
 
 @contextmanager
@@ -116,7 +115,8 @@ def warn_of_layers(verb: str, layers: Mapping[str, nn.Module], called: Collectio
             f"{name} ({_kind(layer)})"
             for name, layer in sorted(left.items(), key=lambda item: -sum(p.numel() for p in item[1].parameters()))
         ]
-        warn(f"{verb}: {len(left)} of {len(layers)} layers ({share}) were never called: {some(texts)}; {advice}")
+        said = f"{len(left)} of {len(layers)} layers ({share}) were never called: {some(texts)}"
+        warn(f"{verb}: {said}; {advice}", UnreachedWarning)
 
 
 def functional_activations(model: nn.Module) -> list[tuple[str, str]]:
@@ -138,14 +138,6 @@ def functional_activations(model: nn.Module) -> list[tuple[str, str]]:
                     found.append((name, text))
             before = step.argval
     return found
-
-
-def warn(message: str) -> None:
-    """Warn of what was not reached, at the line that called this library."""
-    level, frame = 1, sys._getframe(0)
-    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in ("analogsim", "torch"):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, UnreachedWarning, stacklevel=level)
 
 
 def some(names: Iterable[str]) -> str:

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from ..errors import ConversionError
+from ..errors import ConversionError, UnreachedWarning, warn
 from ..nn import forbid_fused_inference, forbid_nested
 from ..nn.copies import copied, refuse_held_forwards, refuse_script
 from ..nn.known import exactly, is_activation
-from ..nn.reach import Matrix, functional_activations, matrices, some, warn, warn_of_weights, weights_of
+from ..nn.reach import Matrix, functional_activations, matrices, some, warn_of_weights, weights_of
 from ..noise import replaced_forward
 from .build import quantize_activation, quantize_layer
 from .layers import WEIGHTED, is_quantized, modules_of
@@ -123,7 +123,8 @@ def _warn(
         if calls := [text for name, text in functional_activations(model) if name in asked - done]:
             warn(
                 f"prepare_qat: activation functions are not seen, and stay in floating point: {some(calls)}; use "
-                "modules (nn.ReLU, nn.GELU, …), or name in `exclude` the modules that call them"
+                "modules (nn.ReLU, nn.GELU, …), or name in `exclude` the modules that call them",
+                UnreachedWarning,
             )
 
 

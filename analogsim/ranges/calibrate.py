@@ -1,7 +1,6 @@
 """Constant full-scale ranges from data: one pass over calibration batches, streaming statistics."""
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from ..batches import Batches, Step, run
 from ..chip.dac_steps import step_coefficients
-from ..errors import AnalogSimWarning, CalibrationError
+from ..errors import CalibrationError, warn
 from ..nn import AnalogLayer
 from ..nn.basis import basis
 from ..nn.observing import observed
@@ -176,12 +175,10 @@ def _say_assumed(layers: list["_Layer"]) -> None:
     """Warn of layers whose ranges these batches do not tell."""
     assumed = [f"{one.name or 'the layer'} ({one.assumed})" for one in layers if one.assumed]
     if assumed:
-        warnings.warn(
+        warn(
             f"calibrate: the batches do not tell all ranges of {len(assumed)} of {len(layers)} layers, which are "
             f"assumed: {', '.join(assumed)}; give batches (or weights) that do, or name in convert's keep_digital what "
-            "is for training alone or has its weight read by other code",
-            AnalogSimWarning,
-            stacklevel=4,
+            "is for training alone or has its weight read by other code"
         )
 
 
@@ -211,11 +208,9 @@ def _say_cut(layers: list["_Layer"], report: dict[str, dict[str, Any]]) -> None:
                 )
                 said.append(f"{one.name or 'the layer'} ({share:.0%} of its {what} are {why})")
     if said:
-        warnings.warn(
+        warn(
             f"calibrate: converters cut off much of what these layers get: {', '.join(said)}; give these a profile of "
-            "their own (a sign, another range), or name them in convert's keep_digital",
-            AnalogSimWarning,
-            stacklevel=4,
+            "their own (a sign, another range), or name them in convert's keep_digital"
         )
 
 

@@ -1,7 +1,6 @@
 """Gain and offset of each output, measured on a chip as it is now, and applied digitally."""
 
 import math
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from ..batches import Batches, Step, run
 from ..chip import DeviceKernel
-from ..errors import AnalogSimWarning, CalibrationError, ProgrammingError
+from ..errors import CalibrationError, ProgrammingError, warn
 from ..kernels import Clips, ConvGeometry, MatmulSpec, Read, choose
 from ..kernels.conv_job import Job
 from ..nn import AnalogLayer, analog_layers
@@ -120,11 +119,7 @@ def calibrate_outputs(
         layer.correction = correction
     idle = [name or "the layer" for name, _, one in seen if not one.number]
     if idle:
-        warnings.warn(
-            f"calibrate_outputs: the batches never reach {', '.join(idle)}; their outputs are not corrected",
-            AnalogSimWarning,
-            stacklevel=3,
-        )
+        warn(f"calibrate_outputs: the batches never reach {', '.join(idle)}; their outputs are not corrected")
     return {name: errors for name, _, _, errors in found}
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..batches import IGNORED, Batch, Step, answered, logits_of, samples_in, samples_of, tensors_of
-from ..errors import AnalogSimWarning, DataError, FitError, NonFiniteError, ShapeError
+from ..errors import DataError, FitError, NonFiniteError, ShapeError, warn
 from .measure import ACCURACY, MEASURES, Measure
 
 ROUNDING = 1e-6  # by which a share, a float32, may be beyond [0, 1]
@@ -513,11 +513,9 @@ def with_worst(verb: str, values: np.ndarray, measure: Measure, best: float | No
     known = [*values[~lost], *([] if best is None else [best])]
     worst = float(measure.values(measure.heights(known).min())) if chance is None else chance
     what = "that of guessing" if chance is not None else "the worst that was measured"
-    warnings.warn(
+    warn(
         f"{verb}: {measure.name} is not finite in {int(lost.sum())} of {values.size} evaluations; they count as "
-        f"{what}, {worst:.4g}",
-        AnalogSimWarning,
-        stacklevel=3,
+        f"{what}, {worst:.4g}"
     )
     return np.where(lost, worst, values)
 

@@ -1,7 +1,6 @@
 """Noisy training as the paper has it: a network for each σ, trained under the σ at which it is evaluated."""
 
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from ..errors import AnalogSimWarning, DivergenceError, FitError
+from ..errors import DivergenceError, FitError, warn
 from ..robustness.curve import RobustnessCurve
 from ..robustness.matched import matched_curve
 from ..robustness.sweep import SIGMAS, noise_sweep
@@ -156,10 +155,8 @@ def _joined(curves: dict[float, RobustnessCurve], diverged: dict[float, Divergen
         raise next(iter(diverged.values()))
     if diverged:
         levels = ", ".join(f"{sigma:.3g}" for sigma in diverged)
-        warnings.warn(
+        warn(
             f"matched_sweep: {len(diverged)} of {len(curves) + len(diverged)} trainings diverged (σ = {levels}), and "
-            "the curve has the other σ; lower spec.lr, or raise the noise slowly by spec.ramp_epochs",
-            AnalogSimWarning,
-            stacklevel=3,
+            "the curve has the other σ; lower spec.lr, or raise the noise slowly by spec.ramp_epochs"
         )
     return matched_curve(curves)

@@ -1,7 +1,6 @@
 """What a translation carries over and what it does not: every setting of the source is in one list or the other."""
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -9,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ...errors import TranslationWarning
+from ...errors import TranslationWarning, warn
 from ...terminal.text import printable
 
 
@@ -35,12 +34,12 @@ class Translation:
     carried: tuple[str, ...]
     lost: tuple[str, ...]
 
-    def warn(self, stacklevel: int = 3) -> None:
+    def warn(self) -> None:
         """Warn of what is lost, a line for each; where nothing is, of nothing."""
         if self.lost:
             lines = "".join(f"\n  {line}" for line in self.lost)
             said = f"of {self.source}'s settings {self.target} has these not, or otherwise:{lines}"
-            warnings.warn(said, TranslationWarning, stacklevel)
+            warn(said, TranslationWarning)
 
     def text(self, name: str) -> str:
         """Return a profile that was read as YAML: what it is from and what is lost as comments, and its values."""

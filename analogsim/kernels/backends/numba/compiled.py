@@ -7,7 +7,6 @@ be written is said once.
 
 import pickle
 import tempfile
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -20,7 +19,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataC
 from numba.core.ccallback import CFunc
 from numba.core.serialize import dumps
 
-from ....errors import AnalogSimWarning
+from ....errors import warn
 from .openmp import SIGNATURE
 
 ADVICE = "set NUMBA_CACHE_DIR to a folder that this user can write, with 10 MB free"
@@ -134,11 +133,9 @@ def _beside(source: Path) -> list[tuple[str, int, int]]:
 def _say(error: Exception) -> None:
     if not _said:
         _said.append(_reason(error))
-        warnings.warn(
+        warn(
             f"machine code cannot be kept ({_said[0]}), so that each process compiles it anew, which takes half a "
-            f"minute; {ADVICE}",
-            AnalogSimWarning,
-            stacklevel=2,
+            f"minute; {ADVICE}"
         )
 
 
