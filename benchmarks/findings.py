@@ -9,6 +9,7 @@ import pandas as pd
 
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.robustness.midpoint import midpoint_texts
+from analogsim.study.grid import MATCHED
 from analogsim.study.store import Store
 
 from .common import ROOT
@@ -110,13 +111,13 @@ def claims() -> str:
 
 def noisy_is_best(summary: Rows, results: Rows) -> str:
     """Compare the best of noisy training with the best of everything without noise in training."""
-    noisy, others = (best([row for row in summary if (row["sigma"] > 0) == wanted]) for wanted in (True, False))
+    noisy, others = (best([row for row in summary if under_noise(row) == wanted]) for wanted in (True, False))
     return f"highest µ: {told(noisy)}; without noise in training {told(others)}" if noisy and others else ""
 
 
 def resnet_is_best(summary: Rows, results: Rows) -> str:
     """Tell the µ that networks are compared by."""
-    plain, noisy = only(summary, "float"), best([row for row in summary if row["sigma"] > 0])
+    plain, noisy = only(summary, "float"), best(list(filter(under_noise, summary)))
     return f"float {short(plain)}; {told(noisy)}" if plain and noisy else ""
 
 
@@ -259,6 +260,11 @@ def trainings(results: Rows, row: dict[str, Any]) -> Rows:
 def ended(row: dict[str, Any]) -> bool:
     """Say whether a variant has a result, be it only that its trainings diverged."""
     return bool(row["trainings"] or row["flags"])
+
+
+def under_noise(row: dict[str, Any]) -> bool:
+    """Say whether a variant was trained under noise; a matched curve, which has no σ of its own, was."""
+    return row["sigma"] > 0 or row.get("curve") == MATCHED
 
 
 def best(summary: Rows) -> dict[str, Any] | None:

@@ -23,22 +23,40 @@ def packed(folder):
 
 
 def curves(folder):
-    """(model, method, variant) → σ (S,), mean accuracies (n, S) of n trainings, noise-free (n,), chance, samples."""
-    found = {}
-    jobs = packed(folder)
+    """(model, method, variant) → σ (S,), mean accuracies (n, S) of n trainings, noise-free (n,), chance, samples.
+
+    Of a matched curve a training is a seed: at each σ the network that was trained under it. A seed counts once all its
+    networks are there; where none is as far, the one that has most of them.
+    """
+    jobs, found = packed(folder), {}
     for cell in json.loads((folder / "plan.json").read_text())["cells"]:
-        if (curve := jobs.get(cell["job"], {}).get("curve")) is not None:
-            found.setdefault((cell["model"], cell["method"], cell["variant"]), []).append(curve)
-    return {
-        key: (
-            np.array(own[0]["sigmas"]),
-            np.array([np.mean(one["accuracies"], 1) for one in own]),
-            np.array([one["noise_free"] for one in own]),
-            own[0]["chance"],
-            own[0]["samples"],
+        seeds = found.setdefault((cell["model"], cell["method"], cell["variant"]), {})
+        seeds.setdefault(cell["seed"], []).append(
+            (cell.get("matched", False), cell["sigma"], jobs.get(cell["job"], {}).get("curve"))
         )
-        for key, own in found.items()
-    }
+    result = {}
+    for key, seeds in found.items():
+        if next(iter(seeds.values()))[0][0]:
+            known = [sorted((sigma, curve) for _, sigma, curve in own if curve) for own in seeds.values()]
+            whole = [own for own, all_ in zip(known, seeds.values(), strict=True) if len(own) == len(all_)]
+            own = [joined(one) for one in whole or [max(known, key=len)] if one]
+        else:
+            own = [curve for ((_, _, curve),) in seeds.values() if curve]
+        if own:
+            result[key] = (
+                np.array(own[0]["sigmas"]),
+                np.array([np.mean(one["accuracies"], 1) for one in own]),
+                np.array([one["noise_free"] for one in own]),
+                own[0]["chance"],
+                own[0]["samples"],
+            )
+    return result
+
+
+def joined(known):
+    """The curve of [(σ of training, curve over all σ), …], one for each σ of training."""
+    rows = [one["accuracies"][int(np.argmin(np.abs(np.log(np.array(one["sigmas"]) / at))))] for at, one in known if at]
+    return known[0][1] | {"sigmas": [sigma for sigma, _ in known if sigma], "accuracies": rows}
 
 
 def fitted(sigmas, accuracies, free, chance):
@@ -89,7 +107,7 @@ def test_summary_says_what_the_sweeps_say(folder):
             continue
         assert ("extrapolated" in flags) == (not sigmas[mean.argmax()] <= row["midpoint"] <= sigmas[-1]), key
         assert row["r2"] >= 0.95 or "poor_fit" in flags, key
-        if not flags:
+        if not flags:  # neither for what it is, nor for what there is of a matched curve yet
             assert row["midpoint"] == pytest.approx(fitted(sigmas, mean, free.mean(), chance), rel=0.01), key
             assert row["ci_low"] < row["midpoint"] < row["ci_high"], key
         baseline = baselines.get(row["model"], {"midpoint": math.nan})  # there need not be one
@@ -180,5 +198,7 @@ def test_evidence_names_the_rows_that_decide():
     assert told[3] == "µ 0.150 (brittle) against 0.300; µ by seed × 0.50, 0.50; peak 0.900 against 0.900"
     assert told[4] == "σ = 1: µ 1.50 against 2.00; peak 0.550 against 0.600"
     assert told[5] == ""
+    matched = row("noisy training, matched", sigma=np.nan, curve="matched", midpoint=4.0, peak=0.9)
+    assert findings.noisy_is_best([*summary, matched], results).startswith("highest µ: noisy training, matched, µ 4.00")
     told = findings.vgg_collapses([one | {"model": "VGG-11"} for one in summary], results)
     assert told == "s = 2: peak 0.700; s = 1: peak 0.800; s = 3: peak 0.100 (collapsed)"
