@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ..errors import SearchError
-from ..storage.files import content, lock, replaced
+from ..storage.files import lock, replaced
 from ..storage.kept import Record, read_kept, sealed_text
 from ..value import Value
 
@@ -95,28 +95,4 @@ def read_journal(path: Path) -> Journal | None:
     SearchError
         It cannot be read, or is damaged.
     """
-    try:
-        if content(path).startswith(b'{"op_code"'):
-            return _optuna(path)
-    except OSError:
-        pass  # said below
     return read_kept(path, Journal, SearchError)
-
-
-def _optuna(path: Path) -> Journal:
-    """Read a journal from when they were Optuna's own."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    try:
-        study = optuna.load_study(study_name="designs", storage=JournalStorage(JournalFileBackend(str(path))))
-        tried = [
-            Tried(places=trial.params, cost=trial.values[0], accuracy=trial.values[1])
-            for trial in study.get_trials(deepcopy=False)
-            if trial.state.name == "COMPLETE"
-        ]
-        return Journal(about=study.user_attrs["about"], tried=tuple(tried))
-    except Exception as error:  # what damage makes Optuna raise
-        text = " ".join(str(error).split())[:120] or type(error).__name__
-        raise SearchError(f"{path}: no journal of a search, or damaged ({text}); {Journal.remedy}") from None

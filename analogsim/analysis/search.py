@@ -345,17 +345,16 @@ def design_search(
         path = None if storage is None else Path(storage)
         last.enter_context(alone(path))
         calibrated_on = sum(map(samples_in, inputs))
-        settings = [base.model_dump(), choices, kind, max_drop, repeats, seed, round(exact, 9), calibrated_on]
-        settings += [] if measure is ACCURACY else [measure.name]
-        settings += [when] if when else []
+        settings = [base.model_dump(), choices, kind, max_drop, repeats, seed, when, measure.name]
+        settings += [exact, digital.samples, calibrated_on, *([] if path is None else [digital.checksum])]
         about = json.dumps(settings, default=str, sort_keys=True)
         journal = (read_journal(path) if path else None) or Journal(about=about)
         if not journal.tried:  # of a search that failed before its first design
             journal = Journal(about=about)
         if journal.about != about:
             raise SearchError(
-                f"{storage}: holds a search of another network, space, profile, objective or calibration; use another "
-                "file"
+                f"{storage}: holds a search of another network, data, space, profile, objective or calibration; use "
+                "another file"
             )
         for one in journal.tried:
             if one.places.keys() != choices.keys() or any(one.places[key] >= len(choices[key]) for key in choices):

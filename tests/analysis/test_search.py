@@ -1,6 +1,7 @@
 """The design search: its best and front against all it tried, resuming, and what it refuses."""
 
 import builtins
+import copy
 
 import numpy as np
 import pytest
@@ -95,6 +96,20 @@ def test_an_interrupted_search_goes_on(digits, tmp_path, when):
     assert again == found
     with pytest.raises(SearchError, match="another"):
         search(digits, objective=steps, storage=journal, seed=3, max_drop=0.1)
+
+
+def test_a_network_of_the_same_accuracy_is_another_one(digits, tmp_path):
+    model, *data = digits
+    journal = tmp_path / "search.journal"
+    search(digits, trials=1, storage=journal)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        next(other.parameters()).mul_(1 + 2**-20)
+    with pytest.raises(SearchError, match="holds a search of another network, data, space"):
+        search((other, *data), trials=1, storage=journal)
+    twice = [*data[0], *data[0]], data[1]
+    with pytest.raises(SearchError, match="holds a search of another network, data, space"):
+        search((model, *twice), trials=1, storage=journal)
 
 
 def test_noise_is_averaged_and_replays(digits):
