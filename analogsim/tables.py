@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape as html_escape
 from numbers import Number
@@ -85,7 +85,7 @@ class Column:
 class Table:
     """Columns and rows, and how they look in every form.
 
-    Printed by rich it fits the terminal: where that is too narrow for a row, each row becomes a list.
+    Printed by rich it fits the terminal: where that is too narrow for a row it is turned, rows beside one another.
 
     Attributes
     ----------
@@ -163,7 +163,10 @@ class Table:
         least = [tuple(cell[:_LEAST] if one.wrap else cell for one, cell in zip(columns, row)) for row in rows]
         narrow = [_broken(head, [row[place] for row in least]) for place, head in enumerate(heads)]
         fitting = next((some for some in (heads, narrow) if _width(some, least) <= options.max_width), None)
-        yield self._stacked() if fitting is None and rows else self._grid(fitting or heads)
+        if fitting is None and rows:
+            yield from self._turned(options.max_width)
+        else:
+            yield self._grid(fitting or heads)
         if self.caption:
             yield f"[dim]{escape(printable(self.caption))}[/]"
 
@@ -181,22 +184,31 @@ class Table:
             table.add_row(*self._styled(number, row), style="bold" if last else "")
         return table
 
-    def _stacked(self) -> "RichTable":
-        """Return every row as a list of titles and values, under its first cell."""
+    def _turned(self, width: int) -> "Iterator[RichTable | str]":
+        """Yield tables of titles and values, as many rows beside one another in each as there is room for."""
+        from rich.cells import cell_len
         from rich.markup import escape
         from rich.table import Table as RichTable
 
         columns, rows = self._shown()
-        table = RichTable.grid(padding=(0, 2))
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
-        for number, row in enumerate(rows):
-            cells = self._styled(number, row)
-            table.add_row(escape(columns[0].head), f"[bold]{cells[0]}[/]")
-            for column, cell in zip(columns[1:], cells[1:]):
-                table.add_row(f"  {escape(column.head)}", cell)
-            table.add_row()
-        return table
+        titles = [columns[0].head, *(f"  {one.head}" for one in columns[1:])]
+        widths = [_BETWEEN + max(cell_len(line) for cell in row for line in cell.split("\n")) for row in rows]
+        left, start = width - max(map(cell_len, titles)), 0
+        while start < len(rows):
+            end = start + 1
+            while end < len(rows) and sum(widths[start : end + 1]) <= left:
+                end += 1
+            table = RichTable.grid(padding=(0, _BETWEEN, 0, 0), pad_edge=False)
+            table.add_column(style="dim")
+            for _ in range(start, end):
+                table.add_column(overflow="fold", justify="left" if end - start == 1 else "right")
+            first, *others = zip(*(self._styled(number, rows[number]) for number in range(start, end)))
+            table.add_row(escape(titles[0]), *(f"[bold]{cell}[/]" for cell in first))
+            for title, cells in zip(titles[1:], others):
+                table.add_row(escape(title), *cells)
+            yield table
+            yield ""
+            start = end
 
     def _styled(self, number: int, row: tuple[str, ...]) -> list[str]:
         from rich.markup import escape

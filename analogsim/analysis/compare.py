@@ -19,7 +19,7 @@ from ..robustness.measure import Measure
 from ..robustness.metric import Metric
 from ..tables import Column, Table, amount
 from ..terminal.progress import bar
-from .cost import NetworkCost, cost
+from .cost import NetworkCost, cost, unknown_on
 from .evaluate import Evaluation, asked, on_hardware, over_chips
 from .reference import reference
 
@@ -61,10 +61,8 @@ class Comparison(Result):
             price = total.tiles, total.adc_conversions, total.energy, total.latency
             rows += [(found.profile, *row, *price) for row in found.table().rows]
         one = self.evaluations[0]
-        lacking = [priced.profile for priced in self.costs if priced.unknown]
         caption = f"digital network: {metric.text(one.digital)}; {one.samples} samples"
-        caption += f"; energy or latency unknown, not in the profile: {', '.join(lacking)}" if lacking else ""
-        return Table(columns, tuple(rows), caption)
+        return Table(columns, tuple(rows), "; ".join(filter(None, (caption, unknown_on(self.costs)))))
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw the mean over chips, and its standard deviation, against age: a line for each profile.

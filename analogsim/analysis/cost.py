@@ -1,7 +1,7 @@
 """What a network costs on the hardware: tiles, products, conversions, and energy and latency where the profile says."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -164,6 +164,15 @@ class NetworkCost(Result):
         ax.set_xlabel(f"{title}, on {label(self.profile)}")
         ax.spines[["top", "right"]].set_visible(False)
         return ax
+
+
+def unknown_on(costs: Iterable[NetworkCost]) -> str:
+    """Return what profiles do not give, in words; those that lack the same are named together."""
+    found: dict[str, list[str]] = {}
+    for one in costs:
+        for what, missing in one.unknown.items():
+            found.setdefault(f"{what} unknown, the profile has no {missing}", []).append(one.profile)
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in found.items())
 
 
 _TITLED = (

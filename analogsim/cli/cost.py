@@ -72,12 +72,9 @@ def cost(
 
 def side_by_side(results: "list[NetworkCost]") -> Table:
     """Return the totals of a network on several kinds of hardware, a row each."""
+    from ..analysis.cost import unknown_on
+
     tables = [result.table() for result in results]
     first = replace(tables[0].columns[0], name="profile")
     rows = tuple((result.profile, *table.rows[-1][1:]) for result, table in zip(results, tables))
-    unknown = "; ".join(
-        f"{result.profile}: {what} unknown, the profile has no {missing}"
-        for result in results
-        for what, missing in result.unknown.items()
-    )
-    return Table((first, *tables[0].columns[1:]), rows, unknown)
+    return Table((first, *tables[0].columns[1:]), rows, unknown_on(results))

@@ -69,7 +69,23 @@ def test_screens_leave_out_what_nothing_is_known_of_and_name_units():
     assert TABLE.text(width=60).splitlines()[2].split() == ["a|b_%", "1,235", "0.2"]
     assert TABLE.text("csv").splitlines()[0] == "layer,energy_pJ,share_of_all,none"
     assert TABLE.text(width=24).splitlines()[2:4] == ["layer        (pJ)    all", "─" * 24]
-    assert TABLE.text(width=22).split()[:8] == ["layer", "a|b_%", "energy", "1,235", "(pJ)", "share", "of", "0.2"]
+    assert TABLE.text(width=22).split()[:8] == ["layer", "a|b_%", "energy", "(pJ)", "1,235", "share", "of", "all"]
+
+
+def test_where_a_row_is_too_wide_rows_stand_beside_one_another_as_many_as_there_is_room_for():
+    columns = (Column("profile", number=False), *(Column(f"a_long_name_{number}", "pJ") for number in range(6)))
+    table = Table(
+        columns, tuple((name, *(number * 10**6 for number in range(6))) for name in ("pcm", "hermes", "8bit"))
+    )
+    lines = table.text(width=40).splitlines()
+    assert [line.split() for line in lines if line.startswith("profile")] == [
+        ["profile", "pcm", "hermes"],
+        ["profile", "8bit"],
+    ]
+    assert lines[1].split() == ["a", "long", "name", "0", "(pJ)", "0", "0"]
+    assert lines[6].endswith("5000000  5000000")
+    wide = [line.split() for line in table.text(width=50).splitlines() if line.startswith("profile")]
+    assert wide == [["profile", "pcm", "hermes", "8bit"]]
 
 
 def test_markdown_and_latex():
@@ -213,6 +229,9 @@ def test_a_comparison_is_its_evaluations_and_costs(results):
     frame = found.to_frame()
     assert frame["profile"].tolist() == ["8bit", "hermes"]
     assert frame["energy_pJ"].isna().tolist() == [True, False]
+    assert "8bit: energy unknown, the profile has no cost.dac_energy" in found.table().caption
+    both = an.compare(NET, DATA, [EIGHT, EIGHT.varied(name="other")], chips=1, progress=False).table().caption
+    assert "8bit, other: latency unknown, the profile has no cost.dac_latency" in both
     assert all(torch.equal(value, before[name]) for name, value in NET.state_dict().items())
     assert not any(an.analog_layers(NET))
     with pytest.raises(an.AnalogSimError, match="at least one"):
