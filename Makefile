@@ -46,7 +46,7 @@ demo: $(READY) ## train LeNet-5 on digits plainly and under noise, sweep both, c
 
 SPEED := benchmarks/results/speed
 bench: $(READY) ## measure speed against plain torch and write the tables (20 minutes; leave the machine alone)
-	$(BIN)/analogsim bench --threads 1,2 --out $(SPEED)/kernels.json
+	$(BIN)/analogsim bench --threads 1,2 --force --out $(SPEED)/kernels.json
 	$(BIN)/python -m benchmarks.shapes --out $(SPEED)/shapes.json
 	$(BIN)/python -m benchmarks.layers --out $(SPEED)/layers.json
 	$(BIN)/python -m benchmarks.questions --out $(SPEED)/questions.json

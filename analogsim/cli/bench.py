@@ -8,7 +8,7 @@ import typer
 from ..tables import Column, Table
 from ..terminal.progress import track
 from .base import EXIT_CODES, note, plain, present
-from .output import FormOption
+from .output import FormOption, Overwrite, check_free
 from .values import MOST_THREADS
 
 if TYPE_CHECKING:
@@ -39,12 +39,16 @@ def bench(
         str | None, typer.Option(metavar="N,N", help="Numbers of threads, such as 1,2. Default: 1 and all.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few rounds: to see that it works, not to believe.")] = False,
-    target: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="JSON to write.")] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="JSON to write. Default: none.")
+    ] = None,
     form: FormOption = "table",
+    force: Overwrite = False,
 ) -> None:
     """Measure the kernels against torch.matmul, as ratios interleaved in one process."""
     from ..bench import Report, kernel_jobs, machine
 
+    check_free(target, force)
     jobs = kernel_jobs(thread_counts(threads), quick)
     cases = tuple(job() for job in track(jobs, "Measuring"))
     report = Report(title="Kernels", machine=machine(), cases=cases)

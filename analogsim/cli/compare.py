@@ -43,7 +43,11 @@ def compare(
     run: RunPath = None,
     profile: Annotated[
         list[str] | None,
-        typer.Option("--profile", metavar="NAME|FILE", help="Hardware: shipped profiles, YAML or JSON. Several times."),
+        typer.Option(
+            "--profile",
+            metavar="NAME|FILE",
+            help="Hardware: a shipped profile, YAML or JSON. May be given several times; none is the default.",
+        ),
     ] = None,
     chips: Chips = 3,
     age: Annotated[

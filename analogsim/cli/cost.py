@@ -48,7 +48,9 @@ def cost(
     step: StepPath = None,
     target: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="JSON to write, too; .csv and .png go beside it."),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="JSON to write, too; .csv and .png go beside it. Default: none."
+        ),
     ] = None,
     form: FormOption = "table",
     force: Force = False,

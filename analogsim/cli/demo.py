@@ -21,7 +21,8 @@ COMMANDS = (
     f"{NETWORK} --sigma 1 --out {{out}}/noisy",
     "sweep {out}/plain",
     "sweep {out}/noisy",
-    "plot {out}/plain {out}/noisy --baseline {out}/plain --out {out}/robustness.png --table {out}/robustness.csv",
+    "plot {out}/plain {out}/noisy --baseline {out}/plain --force --out {out}/robustness.png "
+    "--table {out}/robustness.csv",
 )
 
 

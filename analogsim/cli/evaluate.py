@@ -47,7 +47,9 @@ def evaluate(
     profile: Annotated[
         str | None,
         typer.Option(
-            "--profile", metavar="NAME|FILE", help="Put the network on this hardware: shipped profile, YAML or JSON."
+            "--profile",
+            metavar="NAME|FILE",
+            help="Put the network on this hardware: shipped profile, YAML or JSON. Default: the network as it is.",
         ),
     ] = None,
     chips: Chips = 1,

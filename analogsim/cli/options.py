@@ -61,7 +61,13 @@ RangesOption = Annotated[
 ]
 Percentile = Annotated[
     float | None,
-    typer.Option("--percentile", metavar="P", min=0, max=100, help="Ranges at this percentile instead of the maximum."),
+    typer.Option(
+        "--percentile",
+        metavar="P",
+        min=0,
+        max=100,
+        help="Ranges at this percentile. Default: the maximum, or --ranges.",
+    ),
 ]
 Calibration = Annotated[
     int,
@@ -84,12 +90,14 @@ Model = Annotated[
         "--model",
         metavar="MODULE:NAME",
         help="Your network: a class or function that makes it, or the network itself. With a RUN: what it is built "
-        "from, instead of what its file says.",
+        "from; default: what its file says.",
     ),
 ]
 Arg = Annotated[
     list[str] | None,
-    typer.Option("--arg", metavar="KEY=VALUE", help="An argument for --model; may be given several times."),
+    typer.Option(
+        "--arg", metavar="KEY=VALUE", help="An argument for --model; may be given several times. Default: none."
+    ),
 ]
 WeightsFile = Annotated[
     Path | None,
@@ -97,7 +105,7 @@ WeightsFile = Annotated[
         "--weights",
         metavar="FILE",
         help="Weights of --model: safetensors (of analogsim.save with hardware and chip), or a state_dict that "
-        "torch.save wrote. No code in it is run.",
+        "torch.save wrote. No code in it is run. Default: those that --model gives.",
     ),
 ]
 StepPath = Annotated[
@@ -114,8 +122,8 @@ MetricName = Annotated[
     typer.Option(
         "--metric",
         metavar="NAME|MODULE:NAME",
-        help="What is measured instead of accuracy: top5, token_accuracy, perplexity, f1, miou, auroc, mse, mae, r2, "
-        "cosine, spearman; or your own: a torchmetrics.Metric, or a function (output, target).",
+        help="What is measured. Default: accuracy; also top5, token_accuracy, perplexity, f1, miou, auroc, mse, mae, "
+        "r2, cosine, spearman; or your own: a torchmetrics.Metric, or a function (output, target).",
     ),
 ]
 TestSubset = Annotated[
@@ -124,7 +132,8 @@ TestSubset = Annotated[
         "--test-subset",
         metavar="N",
         min=1,
-        help="Test on N images only, drawn at random; of your own data on the first batches that hold N samples.",
+        help="Test on N images only, drawn at random; of your own data on the first batches that hold N samples. "
+        "Default: all.",
     ),
 ]
 Chips = Annotated[int, typer.Option("--chips", metavar="N", min=1, help="Chips, where they differ or are noisy.")]

@@ -19,6 +19,7 @@ FormOption = Annotated[
 ]
 JsonOption = Annotated[Literal["table", "json"], typer.Option("--format", help="How it is printed.")]
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that holds what was asked with other options.")]
+Overwrite = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
 
 # What decides nothing of a result.
 _ASIDE = {"target", "form", "force", "device", "threads", "picture"}
@@ -90,6 +91,18 @@ def claimed(target: Path, asked: Mapping[str, Any], force: bool) -> Path:
         said = ", ".join(f"{key} {_said(before, key)} (now {_said(asked, key)})" for key in other)
         raise DataError(f"{path}: holds what was measured with {said}; {remedy}")
     return path
+
+
+def check_free(target: Path | None, force: bool) -> None:
+    """Refuse to write over a file, which may be somebody's own.
+
+    Raises
+    ------
+    DataError
+        There is one, and `force` is not set.
+    """
+    if target is not None and target.exists() and not force:
+        raise DataError(f"{target}: is there already; give another --out, or --force to write over it")
 
 
 def _said(values: Mapping[str, Any], key: str) -> str:

@@ -10,7 +10,7 @@ from ..errors import DataError
 from ..result import write_frame
 from .base import EXIT_CODES, note, plain, present
 from .curves import check_picture, draw
-from .output import FormOption
+from .output import FormOption, Overwrite, check_free
 
 EPILOG = (
     "[bold]Examples:[/]\n\n"
@@ -27,29 +27,37 @@ def plot(
     picture: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="FILE", callback=check_picture, help="Picture to write: .png, .svg or .pdf."
+            "--out",
+            "-o",
+            metavar="FILE",
+            callback=check_picture,
+            help="Picture to write: .png, .svg or .pdf. Default: none.",
         ),
     ] = None,
     results: Annotated[
-        Path | None, typer.Option("--table", "-t", metavar="FILE", help="CSV to write the table to.")
+        Path | None, typer.Option("--table", "-t", metavar="FILE", help="CSV to write the table to. Default: none.")
     ] = None,
     baseline: Annotated[
         Path | None,
         typer.Option(
-            metavar="SWEEP", help="Sweep of the floating-point network: the others are flagged `brittle` against it."
+            metavar="SWEEP",
+            help="Sweep of the floating-point network: the others are flagged `brittle` against it. Default: none is.",
         ),
     ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Name of a curve, in the order of the files (default: its run's name)."),
     ] = None,
-    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title of the picture.")] = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Title of the picture. Default: none.")] = None,
     form: FormOption = "table",
+    force: Overwrite = False,
 ) -> None:
     """Draw robustness curves in one picture, µ marked, and print one table."""
     from ..robustness.curve import RobustnessCurve
     from ..robustness.curve_table import curves_table
 
+    for target in (picture, results):
+        check_free(target, force)
     files = [sweep_file(path) for path in sweeps]
     if label and len(label) != len(files):
         raise typer.BadParameter(f"{len(label)} labels for {len(files)} curves", param_hint="--label")

@@ -20,7 +20,7 @@ from ..tables import Column, Table
 from ..terminal.text import printable
 from .base import EXIT_CODES, USER_ERROR, Program, Subgroup, fail, note, out, plain, present, say
 from .curves import check_picture
-from .output import FormOption, write_picture
+from .output import FormOption, Overwrite, check_free, write_picture
 
 Named = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped profile's name, or a YAML or JSON file.")]
 
@@ -81,7 +81,10 @@ def new(
         Path | None, typer.Argument(metavar="FILE", help="Where to write it; without one it is printed.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="NAME|FILE", help="Start from this profile instead of defaults.")
+        str | None,
+        typer.Option(
+            "--from", metavar="NAME|FILE", help="Start from this profile. Default: every field at its default."
+        ),
     ] = None,
 ) -> None:
     """Write a commented profile to be edited: every field with its meaning and unit, defaults commented out."""
@@ -139,12 +142,14 @@ def import_(
         ),
     ],
     target: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; without one it is printed.")
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it; without one it is printed.")
     ] = None,
+    force: Overwrite = False,
 ) -> None:
     """Translate another simulator's configuration into a profile, and say what a profile does not have of it."""
     if target is not None and target.suffix not in (".yaml", ".yml"):
         raise typer.BadParameter(f"{target}: the name must end in .yaml", param_hint="--out")
+    check_free(target, force)
     if Path(source).suffix == ".json" or ":" not in source:
         found, name = crosssim.read(source), Path(source).stem
     else:
@@ -176,7 +181,8 @@ def validate(
             "--plot",
             metavar="PICTURE",
             callback=check_picture,
-            help="Draw what was read of one profile: cells' errors, drift and noise, and converters' codes.",
+            help="Draw what was read of one profile: cells' errors, drift and noise, and converters' codes. "
+            "Default: no picture.",
         ),
     ] = None,
 ) -> None:
@@ -218,9 +224,13 @@ def draw(profile: HardwareProfile, path: Path) -> None:
 
 @app.command(epilog=f"[bold]Example:[/] analogsim profile schema --out {SCHEMA_FILE} (editors complete from it)")
 def schema(
-    target: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it here.")] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it; without one it is printed.")
+    ] = None,
+    force: Overwrite = False,
 ) -> None:
     """Print the JSON schema of a profile: every field with its unit, range and default."""
+    check_free(target, force)
     text = json.dumps(HardwareProfile.model_json_schema(), indent=2)
     if target is None:
         typer.echo(text)

@@ -32,8 +32,8 @@ app = Program(
     "The file is explained in docs/studies.md.",
 )
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The study: a YAML file.")]
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's directory.")]
-Data = Annotated[str | None, typer.Option(metavar="NAME", help="Data set to use instead of the file's.")]
+Directory = Annotated[Path, typer.Argument(metavar="FOLDER", help="A study's folder.")]
+Data = Annotated[str | None, typer.Option(metavar="NAME", help="Data set to use. Default: the file's.")]
 COLORS = {"finished": "green", "collapsed": "yellow", "diverged": "yellow", "failed": "red", "running": "cyan"}
 
 RUN_EPILOG = (
@@ -59,7 +59,7 @@ def run(
     file: File,
     folder: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="The study's directory. Default: runs/ and the file's name."),
+        typer.Option("--out", "-o", metavar="FOLDER", help="The study's folder. Default: runs/ and the file's name."),
     ] = None,
     data: Data = None,
     engine: Annotated[
@@ -91,7 +91,8 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="MODULE:NAME",
-            help="A network of the file that may be called though it is no nn.Module class (a function); repeatable.",
+            help="A network of the file that may be called though it is no nn.Module class (a function). May be "
+            "given several times. Default: none.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
@@ -194,7 +195,7 @@ def list_jobs(folder: Directory, form: FormOption = "table") -> None:
 
 @app.command(epilog="[bold]Example:[/] analogsim study report runs/lenet5 && xdg-open runs/lenet5/report.html")
 def report(folder: Directory, form: FormOption = "table") -> None:
-    """Write report.html, one page that needs no network, and figures/*.png and *.svg into a study's directory."""
+    """Write report.html, one page that needs no network, and figures/*.png and *.svg into a study's folder."""
     from ..study.report import write_report
     from ..study.results import summarise
 

@@ -46,7 +46,9 @@ def summary(
     seed: Seed = 0,
     target: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="JSON to write, too; .csv and .png go beside it."),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="JSON to write, too; .csv and .png go beside it. Default: none."
+        ),
     ] = None,
     form: FormOption = "table",
     force: Force = False,

@@ -85,7 +85,8 @@ def sweep(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Put the network on this hardware first (shipped profile, YAML or JSON) and calibrate it.",
+            help="Put the network on this hardware first (shipped profile, YAML or JSON) and calibrate it. Default: "
+            "the network as it is.",
         ),
     ] = None,
     age: Age = 0.0,

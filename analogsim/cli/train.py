@@ -42,8 +42,8 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Constructor argument; repeatable. `classes` and `channels` are taken from the data where the "
-            "constructor has them.",
+            help="Constructor argument; may be given several times. `classes` and `channels` are taken from the data "
+            "where the constructor has them. Default: its own.",
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Passes over the training images.")] = 20,
@@ -60,13 +60,15 @@ def train(
         typer.Option(
             "--from",
             metavar="RUN",
-            help="Start from a finished run's weights, instead of random ones; its constructor arguments are kept "
+            help="Start from a finished run's weights. Default: random ones. Its constructor arguments are kept "
             "unless --arg gives others.",
         ),
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Train on this hardware (shipped profile, YAML or JSON)."),
+        typer.Option(
+            metavar="NAME|FILE", help="Train on this hardware (shipped profile, YAML or JSON). Default: none."
+        ),
     ] = None,
     calibration: Annotated[
         int, typer.Option(metavar="N", min=1, help="--profile: training images that the ranges are taken from.")
@@ -82,13 +84,20 @@ def train(
     ] = None,
     clip_weights: Annotated[
         float | None,
-        typer.Option(metavar="N", min=1e-3, help="Clip weights to N standard deviations of their layer's, every step."),
+        typer.Option(
+            metavar="N",
+            min=1e-3,
+            help="Clip weights to N standard deviations of their layer's, every step. Default: no clipping.",
+        ),
     ] = None,
     stop_on_collapse: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Stop after N epochs in a row no better than guessing.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Stop after N epochs in a row no better than guessing. Default: train on."
+        ),
     ] = None,
     train_subset: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Train on N images drawn at random only.")
+        int | None, typer.Option(metavar="N", min=1, help="Train on N images only, drawn at random. Default: all.")
     ] = None,
     test_subset: TestSubset = None,
     seed: Annotated[
@@ -98,7 +107,12 @@ def train(
     threads: Threads = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder of the run. Default: runs/NAME-DATA[-sigmaS]-seedN."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            help="Of the run. Default: in runs/, named by network, data, hardware, σ and seed.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Go on with what the folder holds, or start anew over it.")

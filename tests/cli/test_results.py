@@ -6,8 +6,10 @@ import json
 
 import pandas as pd
 import pytest
+import typer
 
 import analogsim as an
+from analogsim.cli import app
 from analogsim.cli.output import file_name
 from analogsim.robustness.curve import RobustnessCurve
 from tests.support.shell import call, done
@@ -132,6 +134,44 @@ def test_nothing_is_written_over_another_run_s_result_or_another_command_s(run, 
         done("evaluate", moved, "--profile", "8bit", *FAST)
     finally:
         moved.rename(run)
+
+
+def test_no_file_that_is_there_is_written_over(run, tmp_path):
+    curve = tmp_path / "curve.json"
+    done("sweep", run, "--sigmas", "0.1,1,4", "--repeats", 1, *FAST, "--out", curve)
+    (tmp_path / "chip.json").write_text(json.dumps({"core": {"rows_max": 256}}))
+    for name, command in {
+        "curves.png": ["plot", curve, "--out"],
+        "curves.csv": ["plot", curve, "--table"],
+        "schema.json": ["profile", "schema", "--out"],
+        "chip.yaml": ["profile", "import", tmp_path / "chip.json", "--out"],
+        "kernels.json": ["bench", "--quick", "--threads", 1, "--out"],
+    }.items():
+        (tmp_path / name).write_text("somebody's own")
+        refused = call(*command, tmp_path / name)
+        assert refused.exit_code == 1, name
+        assert f"{name}: is there already; give another --out, or --force" in " ".join(refused.stderr.split())
+        assert (tmp_path / name).read_text() == "somebody's own"
+        if name != "kernels.json":  # which takes long
+            done(*command, tmp_path / name, "--force")
+            assert (tmp_path / name).read_bytes() != b"somebody's own"
+
+
+def every_command(command=None, path=()):
+    command = command or typer.main.get_command(app)
+    for name, one in getattr(command, "commands", {}).items():
+        yield from every_command(one, (*path, name))
+    if not hasattr(command, "commands"):
+        yield path, command
+
+
+def test_help_says_the_default_of_every_option():
+    found = dict(every_command())
+    assert ("study", "run") in found
+    for path, command in found.items():
+        for option in command.params:
+            if option.param_type_name == "option" and not option.required and option.default in (None, [], ()):
+                assert "efault" in option.help or "without one" in option.help, (path, option.opts)
 
 
 def test_files_are_named_by_what_was_asked():
