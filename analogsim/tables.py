@@ -178,7 +178,9 @@ class Table:
         columns, rows = self._shown()
         table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         for one, head in zip(columns, heads):
-            table.add_column(escape(head), justify="right" if one.number else "left", no_wrap=not one.wrap)
+            table.add_column(
+                escape(head), justify="right" if one.number else "left", no_wrap=not one.wrap, overflow="fold"
+            )
         for number, row in enumerate(rows):
             last = self.total and number == len(rows) - 1
             table.add_row(*self._styled(number, row), style="bold" if last else "")

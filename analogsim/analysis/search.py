@@ -25,7 +25,7 @@ from ..robustness.measure import ACCURACY, Measure, as_measure
 from ..robustness.measure_file import KeptMeasure
 from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
-from ..tables import Column, Table
+from ..tables import Column, Table, amount
 from ..terminal.progress import bar
 from ..value import whole
 from .cost import NetworkCost, cost
@@ -141,7 +141,7 @@ class DesignSearch(Result):
         columns = (
             Column("take", show=lambda taken: "✓" if taken else "", title=""),
             *(Column(name, show=str) for name in names),
-            Column(self.objective, unit, ",.6g"),
+            Column(self.objective, unit, amount),
             Column(self.metric.name, self.metric.unit, self.metric.text),
         )
         rows = (

@@ -88,6 +88,13 @@ def test_where_a_row_is_too_wide_rows_stand_beside_one_another_as_many_as_there_
     assert wide == [["profile", "pcm", "hermes", "8bit"]]
 
 
+def test_a_long_word_of_prose_is_broken_and_not_cut():
+    columns = Column("name", number=False), Column("description", number=False, wrap=True)
+    word = "src/somewhere/in_a_file/of_a_name_that_is_long"
+    found = Table(columns, (("a", f"see {word} there"),)).text(width=34)
+    assert word in "".join(found.split())
+
+
 def test_markdown_and_latex():
     lines = TABLE.text("markdown").splitlines()
     assert lines[:3] == ["| layer | energy (pJ) | share of all |", "| --- | ---: | ---: |", r"| a\|b_% | 1,235 | 0.2 |"]
