@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz test-slow test-gpu browser lint types bench bench-gpu bench-group peers bench-peers test-peers lock clean
+.PHONY: help venv demo test fuzz test-slow test-lowest test-gpu browser lint types bench bench-gpu bench-group peers bench-peers test-peers lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,18 @@ test-slow: $(READY) ## the tests marked slow; installs Ray, which they need
 	$(BIN)/python -c 'import ray' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
 	$(BIN)/python -m pytest -m slow
 
+# The bounds are read from pyproject.toml, so that what is tested is what is declared. What they need in turn is the newest, of which
+# they may use what is to be removed: a warning that is no error here.
+LOWEST := .venv-lowest
+test-lowest: $(LOWEST)/ready ## the test suite with the lowest versions that pyproject.toml allows (Python 3.11)
+	$(LOWEST)/bin/python -m pytest -n 2 -m 'not slow' -W default::DeprecationWarning
+
+$(LOWEST)/ready: pyproject.toml
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	grep -oE '"[A-Za-z0-9-]+>=[0-9.]+"' pyproject.toml | tr -d '"' | sed 's/>=/==/' | sort -u > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
+	touch $@
+
 browser: ## chromium for the test of the report (Debian and root; elsewhere that test is skipped unless there is one)
 	@for name in chromium chromium-browser google-chrome chrome; do command -v $$name && exit; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
@@ -34,9 +46,16 @@ browser: ## chromium for the test of the report (Debian and root; elsewhere that
 test-peers: peers ## agreement with aihwkit, and with CrossSim where PYTHONPATH=… leads to it
 	$(PEERS)/bin/python -m pytest tests/chip/test_peers.py tests/profile/test_crosssim.py tests/profile/test_aihwkit.py tests/profile/test_coming_from.py
 
-lint: $(READY) ## ruff: style and format
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+# From .venv where there is one, else of an environment that holds nothing else: style needs no torch.
+RUFF := $(or $(wildcard $(BIN)/ruff),.venv-lint/bin/ruff)
+lint: $(RUFF) ## ruff: style and format
+	$(RUFF) check .
+	$(RUFF) format --check .
+
+.venv-lint/bin/ruff: constraints.txt
+	$(PYTHON) -m venv .venv-lint
+	.venv-lint/bin/python -m pip install --quiet --constraint constraints.txt ruff
+	touch $@
 
 types: $(READY) ## pyright
 	$(BIN)/pyright
@@ -84,4 +103,4 @@ lock: ## pin the versions now installed in .venv
 	$(BIN)/python -m pip freeze --exclude-editable --exclude analogsim | sort --ignore-case > constraints.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(PEERS) runs .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-* runs .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.backend_registration
 from torch import nn
 
 import analogsim as an
@@ -17,6 +18,9 @@ from models.lenet import LeNet5
 
 if torch.cuda.is_available():
     pytest.skip("with a second kind of accelerator, torch no longer knows the streams of CUDA", allow_module_level=True)
+
+if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
+    pytest.skip("this torch makes no device in Python", allow_module_level=True)
 
 from tests.support.elsewhere import NAME, crossings, elsewhere  # noqa: E402 - makes that device
 
