@@ -34,6 +34,17 @@ def test_philox_gives_the_published_words(counter, key, words):
     assert [int(v) for v in out[::16]] == list(words)
 
 
+def test_machine_code_makes_the_stated_normals_of_every_kind_of_word():
+    """Of the least and the largest words, those next to powers of two, and many others."""
+    edges = [(2**bit + near) & ONES for bit in range(33) for near in (-2, -1, 0, 1)]
+    words = np.array(edges + list(np.random.default_rng(1).integers(0, 2**32, 2**14 - len(edges))), np.uint32)
+    got = np.empty(2 * len(words), np.float32)
+    from_python(jit.box_muller)(words, got)
+    want = torch.stack(philox.box_muller(torch.from_numpy(words.astype(np.int64))), 1)  # (word, cosine or sine)
+    got = torch.from_numpy(got).view(-1, 2, 16).transpose(1, 2).reshape(-1, 2)
+    torch.testing.assert_close(got.double(), want, atol=1e-6, rtol=0)
+
+
 def draw(stream=0, seed=11):
     return add_noise(torch.zeros(N), 1.0, 0.0, seed, stream).double().numpy()
 
