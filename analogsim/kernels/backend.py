@@ -160,6 +160,17 @@ class Backend(ABC):
         """Add up a transposed convolution's products (B·positions, N·kernel), as `overlap.add_patches` states it."""
         return overlap.add_patches(products, bias, where)
 
+    def convolve_transposed(
+        self, x: Tensor, w: Tensor, bias: Tensor | None, where: overlap.Overlap, read: Read
+    ) -> Tensor | None:
+        """Convolve x (B, K, *spatial) transposed with ŵ (N·kernel, K) in one pass; None where there is none.
+
+        By default there is none. It means `matmul` of every position's channels, whose noise follows the flat index of
+        (B·positions, N·kernel), and `add_patches` of what it returns; `bias` (N,) is added to the result, the read's
+        own to the products.
+        """
+        return None
+
     def convert(
         self,
         out: Tensor,

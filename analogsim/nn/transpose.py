@@ -54,10 +54,18 @@ class _AnalogConvTranspose(AnalogSpatial):
             if not inputs.numel():  # no tile has anything to do
                 walk = conv.stride, conv.padding, extra, groups, conv.dilation
                 return DIGITAL[x.ndim - 2](inputs, weight, bias, *walk).to(x.dtype)
-            rows = inputs.movedim(1, -1).reshape(-1, groups, conv.in_channels // groups)
+            walk = conv.kernel_size, conv.stride, conv.padding, tuple(extra), conv.dilation
+            overlap = Overlap(tuple(x.shape[2:]), *walk)
             matrix = _columns(weight, groups)
             written = self.write(matrix)
             plan = self.read(inputs, written)
+            tracked = plan.tracks(inputs, weight, bias, self.learned_range)
+            if groups == 1 and plan.management is None and not tracked:
+                shift, read = None if bias is None else bias.detach(), plan.untracked(None)
+                found = plan.kernel.convolve_transposed(inputs.detach(), plan.programmed, shift, overlap, read)
+                if found is not None:
+                    return found.to(x.dtype)
+            rows = inputs.movedim(1, -1).reshape(-1, groups, conv.in_channels // groups)
             columns = len(matrix) // groups
             sums = []
             for group in range(groups):
@@ -67,8 +75,6 @@ class _AnalogConvTranspose(AnalogSpatial):
                     self._observer.written(written.part(own))
                 sums.append(multiplied(rows[:, group], matrix[own], None, part, self.learned_range))
             products = torch.cat(sums, 1) if groups > 1 else sums[0]
-            walk = conv.kernel_size, conv.stride, conv.padding, tuple(extra), conv.dilation
-            overlap = Overlap(tuple(x.shape[2:]), *walk)
             return _AddPatches.apply(products, bias, overlap, choose(products, self.backend)).to(x.dtype)
 
 

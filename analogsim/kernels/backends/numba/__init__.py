@@ -116,6 +116,16 @@ class Numba(Backend):
 
         return add_patches(products, bias, where)
 
+    def convolve_transposed(
+        self, x: Tensor, w: Tensor, bias: Tensor | None, where: Overlap, read: Read
+    ) -> Tensor | None:
+        """Multiply, convert and add up some rows of an image at a time."""
+        if read.tile_gains is not None:
+            return None
+        from .overlap import convolve_transposed
+
+        return convolve_transposed(x, w, bias, where, read)
+
     def run(self, job: Job, out: Tensor, bits: Tensor | None) -> list[int] | None:
         """Give each thread its output positions."""
         if job.read.tile_gains is not None:

@@ -247,6 +247,12 @@ def _shake(v, p, q, sigma, read, multiplicative):
             v[i] = p[i] + sigma * v[i]
 
 
+@njit(**_inside)
+def _draws(scalars):
+    """Return whether a read draws noise, by the scalars of `accumulate`."""
+    return scalars[0] > 0 or scalars[1] > 0 or scalars[2] > 0
+
+
 @njit(**_options)
 def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
     """Add a tile's converted partial sums to `out`; return how many clipped.
@@ -260,7 +266,7 @@ def accumulate(out, partial, norm2, bits, offset, scalars, key, tile, first):
     number = np.uint64(tile)
     words = np.empty(_WORDS, np.uint32)
     scratch = np.empty(CHUNK, np.float32)
-    noisy = sigma > 0 or read > 0 or multiplicative > 0
+    noisy = _draws(scalars)
     top = full_scale * gain
     mark = np.uint8(1 << (tile & 7))
     clipped = 0
@@ -740,16 +746,17 @@ def _square_sum(row):
 
 
 @njit(**_inside)
-def _product(a, a_stride, transposed, b, b_stride, out, out_stride, n, count, width):
+def _product(a, a_stride, transposed, b, b_stride, out, out_stride, n, count, width, turned=False):
     """Multiply b (n, width) by a (width, count), or by a (count, width) `transposed`, into out (n, count).
 
-    Rows are their strides apart. BLAS counts columns first, so that a comes first, and knows nothing but addresses.
+    `turned`: b lies as (width, n). Rows are their strides apart. BLAS counts columns first, so that a comes first, and
+    knows nothing but addresses.
     """
     size = np.empty(6, np.int32)
     size[0], size[1], size[2] = count, n, width
     size[3], size[4], size[5] = a_stride, b_stride, out_stride
     flag = np.empty(2, np.uint8)
-    flag[0], flag[1] = 84 if transposed else 78, 78  # T or N
+    flag[0], flag[1] = 84 if transposed else 78, 84 if turned else 78  # T or N
     factor = np.empty(2, np.float32)
     factor[0], factor[1] = 1, 0
     s, c, f = size.ctypes.data, flag.ctypes.data, factor.ctypes.data
@@ -785,7 +792,7 @@ def matmul_kernel(arguments):
         start = first + (last - first) * block // blocks
         stop = first + (last - first) * (block + 1) // blocks
         rows = stop - start
-        into, total = _floats(out, start * n, stop * n), _floats(sums, 0, rows * n)
+        into = _floats(out, start * n, stop * n)
         ready, stride, begin = x + 4 * start * x_stride, x_stride, 0
         for tile in range(tiles):
             left, right = tile * width, min(k, tile * width + width)
@@ -800,20 +807,23 @@ def matmul_kernel(arguments):
                         place = (start + row) * x_stride + left
                         line = _floats(inputs, row * stride, (row + 1) * stride)
                         dac(_floats(x, place, place + stride), line, dac_scalars)
-            here, weight = ready + 4 * (left - begin), w + 4 * left
+            here, weight, own = ready + 4 * (left - begin), w + 4 * left, min(tile, a[25] - 1)
+            adc_scalars = _floats(a[18], 6 * own, 6 * own + 6)
+            # The first tile's sums lie where they are converted to, if noise is added on the way: without it one loop
+            # would read and write there, and LLVM makes no vectors of that one.
+            target = out + 4 * start * n if tile == 0 and _draws(adc_scalars) else sums
+            total = _floats(target, 0, rows * n)
             if few:
                 _product(here, stride, True, weight, w_stride, columns, rows, n, rows, right - left)
                 transpose_few(_floats(columns, 0, rows * n), total, n, rows)
             else:
-                _product(weight, w_stride, True, here, stride, sums, n, rows, n, right - left)
+                _product(weight, w_stride, True, here, stride, target, n, rows, n, right - left)
             if squares:
                 for row in range(rows):
                     square = _square_sum(_floats(here, row * stride, row * stride + right - left))
                     _floats(squares, row * n, (row + 1) * n)[:] = square
             marks = _bytes(bits + m * n * (tile // 8) if bits else 0, start * n, stop * n)
             norm2 = _floats(squares, 0, rows * n)
-            own = min(tile, a[25] - 1)
-            adc_scalars = _floats(a[18], 6 * own, 6 * own + 6)
             clipped = accumulate(into, total, norm2, marks, start * n, adc_scalars, key, tile, tile == 0)
             if bits:
                 counts[tile] += clipped
@@ -2027,6 +2037,31 @@ def _put_channel(total, out, bias, sizes):
                     row[begin + i * stride] = source[i] + bias
 
 
+@njit(**_inside)
+def _tap_shifts(sizes, shifts):
+    """Write how far behind a patch's first number each of its taps is added up, in bytes; sizes as `overlap_kernel`."""
+    for tap in range(shifts.shape[0]):
+        z, y, x = tap // (sizes[9] * sizes[10]), tap // sizes[10] % sizes[9], tap % sizes[10] * sizes[19]
+        line = (z * sizes[17] * sizes[21] + y * sizes[18]) * sizes[13] + x % sizes[13]
+        shifts[tap] = 4 * (line * sizes[22] + x // sizes[13])
+
+
+@njit(**_inside)
+def _add_line(products, apart, behind, row, total, turned, shifts, sizes):
+    """Add the patches of an input's row (all its planes' rows counted), `apart` from one another, to a channel's sums.
+
+    `behind`: how many numbers may be read from the first one on.
+    """
+    high, wide, stride, taps = sizes[3], sizes[4], sizes[13], shifts.shape[0]
+    line = (row // high * sizes[11] * sizes[21] + row % high * sizes[12]) * stride * sizes[22]
+    for x in range(0, wide, LANES):
+        own, m = products + 4 * x * apart, min(LANES, wide - x)
+        _take_patches(own, apart, behind - x * apart, taps, m, turned)
+        into = total + 4 * (line + x)
+        for tap in range(taps):
+            _add16(turned + 4 * LANES * tap, into + shifts[tap])
+
+
 @compiled
 def overlap_kernel(arguments):
     """`add_patches` of this thread's share of all images' channels.
@@ -2040,25 +2075,71 @@ def overlap_kernel(arguments):
     a = carray(arguments, (8,), np.int64)
     products, out, sizes, number = a[0], a[1], _integers(a[2], 0, 23), np.int64(thread_number())
     total, turned = a[4] + 4 * number * a[6], a[5] + 4 * number * a[7]
-    images, n, deep, high, wide = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
-    positions, taps, stride = deep * high * wide, sizes[8] * sizes[9] * sizes[10], sizes[13]
-    shifts = np.empty(taps, np.int64)
-    for tap in range(taps):
-        z, y, x = tap // (sizes[9] * sizes[10]), tap // sizes[10] % sizes[9], tap % sizes[10] * sizes[19]
-        line = (z * sizes[17] * sizes[21] + y * sizes[18]) * stride + x % stride
-        shifts[tap] = 4 * (line * sizes[22] + x // stride)
+    images, n, rows, wide = sizes[0], sizes[1], sizes[2] * sizes[3], sizes[4]
+    shifts = np.empty(sizes[8] * sizes[9] * sizes[10], np.int64)
+    _tap_shifts(sizes, shifts)
+    taps, volume = shifts.shape[0], sizes[5] * sizes[6] * sizes[7]
     offsets = _floats(a[3], 0, n)
     first, last = _share(images * n, 1)
     for unit in range(first, last):
         image, output = unit // n, unit % n
         _zeros(total, a[6])
-        for row in range(deep * high):
-            line = (row // high * sizes[11] * sizes[21] + row % high * sizes[12]) * stride * sizes[22]
-            for x in range(0, wide, LANES):
-                place = ((image * positions + row * wide + x) * n + output) * taps
-                behind = images * positions * n * taps - place
-                _take_patches(products + 4 * place, n * taps, behind, taps, min(LANES, wide - x), turned)
-                into = total + 4 * (line + x)
-                for tap in range(taps):
-                    _add16(turned + 4 * LANES * tap, into + shifts[tap])
-        _put_channel(total, out + 4 * unit * sizes[5] * sizes[6] * sizes[7], offsets[output] if a[3] else _F(0), sizes)
+        for row in range(rows):
+            place = ((image * rows + row) * wide * n + output) * taps
+            behind = images * rows * wide * n * taps - place
+            _add_line(products + 4 * place, n * taps, behind, row, total, turned, shifts, sizes)
+        _put_channel(total, out + 4 * unit * volume, offsets[output] if a[3] else _F(0), sizes)
+
+
+@compiled
+def transposed_kernel(arguments):
+    """`Backend.convolve_transposed` of this thread's share of images: some rows of an image at a time are multiplied,
+    converted and added up while a cache holds the products.
+
+    x (images, k, positions), w (columns, k), stride, out; sizes as in `overlap_kernel`; k, rows of a tile, rows of an
+    image that are taken together; room for each thread's converted inputs, products, sums, channels' sums and turned
+    patches, and the length of each; scalars of `dac` and `accumulate`, key; rows of `accumulate`'s scalars; length of
+    scale and offset or 0, scale, offset (columns); bias (outputs) or 0.
+    """
+    a = carray(arguments, (26,), np.int64)
+    x, w, w_stride, out, sizes, k, width, most = a[0], a[1], a[2], a[3], _integers(a[4], 0, 23), a[5], a[6], a[7]
+    number = np.int64(thread_number())
+    inputs, products, sums = a[8] + 4 * number * a[13], a[9] + 4 * number * a[14], a[10] + 4 * number * a[15]
+    totals, turned = a[11] + 4 * number * a[16], a[12] + 4 * number * a[17]
+    dac_scalars, key, period = _floats(a[18], 0, 4), carray(_pointer(a[20]), (4,), np.uint64), a[22]
+    scale, offset = _floats(a[23], 0, period), _floats(a[24], 0, period)
+    images, n, rows, wide = sizes[0], sizes[1], sizes[2] * sizes[3], sizes[4]
+    shifts = np.empty(sizes[8] * sizes[9] * sizes[10], np.int64)
+    _tap_shifts(sizes, shifts)
+    taps, volume, tiles = shifts.shape[0], sizes[5] * sizes[6] * sizes[7], (k + width - 1) // width
+    positions, columns, held = rows * wide, n * taps, a[16] // n
+    offsets, nothing = _floats(a[25], 0, n), _floats(0, 0, 0)
+    first, last = _share(images, 1)
+    for image in range(first, last):
+        _zeros(totals, a[16])
+        for begin in range(0, rows, most):
+            stop = min(rows, begin + most)
+            start, count = begin * wide, (stop - begin) * wide
+            for channel in range(k):
+                place = (image * k + channel) * positions + start
+                converted = _floats(inputs, channel * count, (channel + 1) * count)
+                dac(_floats(x, place, place + count), converted, dac_scalars)
+            at, into = (image * positions + start) * columns, _floats(products, 0, count * columns)
+            for tile in range(tiles):
+                left, right, own = tile * width, min(k, tile * width + width), min(tile, a[21] - 1)
+                scalars = _floats(a[19], 6 * own, 6 * own + 6)
+                target = products if tile == 0 and _draws(scalars) else sums  # as in `matmul_kernel`
+                here, weight = inputs + 4 * left * count, w + 4 * left
+                _product(weight, w_stride, True, here, count, target, columns, count, columns, right - left, True)
+                total, none = _floats(target, 0, count * columns), _bytes(0, 0, 0)
+                accumulate(into, total, nothing, none, at, scalars, key, tile, tile == 0)
+            if period:
+                scale_rows(into, scale, offset)
+            for output in range(n):
+                for row in range(begin, stop):
+                    place = ((row - begin) * wide * n + output) * taps
+                    total = totals + 4 * output * held
+                    _add_line(products + 4 * place, columns, a[14] - place, row, total, turned, shifts, sizes)
+        for output in range(n):
+            into = out + 4 * (image * n + output) * volume
+            _put_channel(totals + 4 * output * held, into, offsets[output] if a[25] else _F(0), sizes)
