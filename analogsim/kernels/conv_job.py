@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,7 +76,7 @@ class Job:
         counts = runner(self, out, None if clips is None else clips.bits)
         return out, None if clips is None else Clips(clips.bits, clips.tiles, counts)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of the output."""
         g = self.geometry

@@ -61,7 +61,9 @@ def resolve(device: str, dtype: torch.dtype, backend: BackendName | Backend = "a
 def find(device: str, dtype: torch.dtype, backend: BackendName | Backend = "auto") -> Backend:
     """Return the backend that will compute on tensors of this kind, or raise a BackendError, as `resolve`."""
     if backend == "auto":
-        return next(one for one in BACKENDS if one.why_not(device, dtype) is None)
+        for one in BACKENDS:  # the last computes everything; asked several times at every call of a layer
+            if one.why_not(device, dtype) is None:
+                return one
     asked = next((one for one in BACKENDS if one.name == backend), backend)
     if not isinstance(asked, Backend):
         names = ", ".join(sorted(one.name for one in BACKENDS))

@@ -5,6 +5,7 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import Parameter
 
 from ..errors import BackendError, ShapeError
 from .philox import refuse_recording
@@ -108,8 +109,17 @@ def refuse_unreal(*arrays: Tensor | None) -> None:
     """Refuse what layers and noise cannot compute on, before they begin: `refuse_recording` and `refuse_bodiless`."""
     refuse_recording()
     for array in arrays:
-        refuse_symbols(array)
-    refuse_bodiless(*arrays)
+        if array is not None and not _is_plain(array):
+            refuse_symbols(array)
+            refuse_bodiless(array)
+
+
+def _is_plain(array: Tensor) -> bool:
+    """Return whether nothing can be wrong with a tensor: the few questions that answer for most; the others are asked
+    where one of these is answered with no.
+    """
+    usual = type(array) is Tensor or type(array) is Parameter
+    return usual and array.is_cpu and array.layout is torch.strided and not array.is_nested and array.data_ptr() != 0
 
 
 def refuse_symbols(x: object) -> None:

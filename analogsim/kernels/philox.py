@@ -27,7 +27,6 @@ Math. Comp. 68 (1999).
 """
 
 import math
-import sys
 
 import torch
 from torch import Tensor
@@ -42,6 +41,7 @@ ANGLE_MULTIPLIER = 2891336453
 PANEL = 128  # elements of one panel: 16 blocks · 4 words · 2 normals
 LANES = 16
 _MASK = 0xFFFFFFFF
+_FAKE, _PROXY = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY
 
 
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:
@@ -143,12 +143,12 @@ def refuse_recording() -> None:
     BackendError
         Within torch.export, torch.jit.trace, ONNX's export, make_fx, a FakeTensorMode or a transform of torch.func.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing() or _made_into_a_graph():  # type: ignore[attr-defined]
+    if torch._C._is_tracing() or torch.compiler.is_exporting() or _made_into_a_graph():
         raise BackendError(
             "torch.export, torch.jit.trace, make_fx and ONNX cannot record crossbars and noise, which they would lose; "
             "export what to_digital(model) and remove_noise(model) leave"
         )
-    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+    if torch._C._get_dispatch_mode(_FAKE) is not None:
         raise BackendError(
             "a FakeTensorMode is on, in which nothing has numbers: crossbars and noise compute on numbers; for shapes "
             "alone move the model to the meta device"
@@ -161,9 +161,9 @@ def refuse_recording() -> None:
 
 
 def _made_into_a_graph() -> bool:
-    """Return whether make_fx watches; it can only where its module has been imported."""
-    module = sys.modules.get("torch.fx.experimental.proxy_tensor")
-    return module is not None and module.get_proxy_mode() is not None
+    """Return whether make_fx watches, before torch's dispatcher or within it."""
+    modes = torch._C._get_dispatch_mode(_PROXY), torch._ops._get_dispatch_mode_pre_dispatch(_PROXY)
+    return modes[0] is not None or modes[1] is not None
 
 
 def check_extent(elements: int) -> None:

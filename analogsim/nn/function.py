@@ -282,7 +282,10 @@ def exact_dtype(*tensors: Tensor | None) -> AbstractContextManager[list[Any]]:
     """
     refuse_lost_threads()
     refuse_unreal(*tensors)
-    if all(t is None or (t.dtype is torch.float32 and t.is_cpu) for t in tensors):
+    for t in tensors:
+        if t is not None and not (t.dtype is torch.float32 and t.is_cpu):
+            break
+    else:
         return _without_autocast("cpu", [*tensors]) if torch.is_autocast_enabled("cpu") else nullcontext([*tensors])
     low = (torch.float16, torch.bfloat16)
     lifted = [t.float() if t is not None and t.dtype in low else t for t in tensors]

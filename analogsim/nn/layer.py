@@ -169,8 +169,7 @@ class AnalogLayer(nn.Module):
 
     def draw(self, spec: MatmulSpec) -> tuple[int, int]:
         """Return (seed, stream) for one call: drawn from torch's generator, or the explicit seed and a call count."""
-        dither = "stochastic" in (self.profile.dac.rounding, self.profile.adc.rounding)
-        if not (spec.noisy or dither or self.profile.cells_are_noisy or self.profile.noise.wander):
+        if not (spec.noisy or self.profile.reads_differ):
             return 0, 0
         seed = seed_of_call(self.seed, self.input_range.device, self.training)
         return numbered(seed, Stream.READ, self.stream, 0 if self.seed is None else next_call(self))
@@ -210,14 +209,16 @@ class AnalogLayer(nn.Module):
 
     def _plan_unprogrammed(self, x: Tensor, weight: Tensor) -> Plan | None:
         """Return the plan of a call that programs as it reads, where reading the weights once is all the cost."""
-        rule = self.profile.weight.w_max
-        if x.ndim != 2 or self._observer is not None or rule != "column" or not self.programs_exactly:
+        if x.ndim != 2 or self._observer is not None:
+            return None
+        kernel = self._kernel(x)
+        if not kernel.programs(x.shape[0], weight.shape[0]):  # asked first, since it mostly says no
+            return None
+        if self.profile.weight.w_max != "column" or not self.programs_exactly:
             return None
         if weight.stride(-1) != 1:  # to turn it takes longer than to read what is kept
             return None
-        kernel = self._kernel(x)
-        managed = Management.of(self.profile) is not None
-        if managed or not kernel.programs(len(x), len(weight)) or self.learned_range is not None:
+        if Management.of(self.profile) is not None or self.learned_range is not None:
             return None
         spec = self.spec(x)
         read = Read(spec, *self.draw(spec), w_max=weight.new_empty(len(weight)))
@@ -344,10 +345,11 @@ class AnalogLayer(nn.Module):
     @property
     def learned_range(self) -> Tensor | None:
         """α as a parameter, where training shall learn it (`learn_ranges`)."""
-        alpha = self.input_range
         dac = self.profile.dac
-        wanted = alpha.requires_grad and torch.is_grad_enabled() and dac.input_range == "calibrated"
-        if not wanted or self._observer is not None:
+        if dac.input_range != "calibrated" or not torch.is_grad_enabled() or self._observer is not None:
+            return None
+        alpha = self.input_range
+        if not alpha.requires_grad:
             return None
         if not dac.symmetric or dac.rounding != "nearest":
             raise ProfileError(

@@ -273,7 +273,7 @@ class HardwareProfile(Value):
             values[key] = values[key] | change if merge else change
         return type(self)(**values)
 
-    @property
+    @cached_property  # asked at every call of every layer
     def is_ideal(self) -> bool:
         """True where every stage is exact, so that a layer computes what its digital twin computes."""
         if self.needs_chip:
@@ -295,7 +295,7 @@ class HardwareProfile(Value):
     def model_copy(self, **options: Any) -> Self:
         """As pydantic's; forgets what was computed from the fields."""
         copied = super().model_copy(**options)
-        for name in ("is_drawn", "needs_chip", "checksum"):
+        for name in ("is_drawn", "needs_chip", "checksum", "is_ideal", "reads_differ"):
             vars(copied).pop(name, None)
         return copied
 
@@ -319,10 +319,15 @@ class HardwareProfile(Value):
     @property
     def is_random(self) -> bool:
         """True where two evaluations differ: by the chip, or by noise of every read."""
+        return self.is_drawn or self.reads_differ
+
+    @cached_property  # asked at every call of every layer
+    def reads_differ(self) -> bool:
+        """True where two reads of one chip differ: by noise, or by rounding at random."""
         noise = self.noise
         drawn = noise.output or noise.read or noise.multiplicative or noise.wander
         dither = "stochastic" in (self.dac.rounding, self.adc.rounding)
-        return self.is_drawn or self.cells_are_noisy or dither or bool(drawn)
+        return self.cells_are_noisy or dither or bool(drawn)
 
     @property
     def cells_are_noisy(self) -> bool:
