@@ -7,6 +7,7 @@ import typer
 
 from .base import EXIT_CODES, doing
 from .options import (
+    Ages,
     Arg,
     Calibration,
     Chips,
@@ -22,7 +23,6 @@ from .options import (
     Threads,
     WeightsFile,
     method_of,
-    read_age,
 )
 from .output import Force, FormOption, asked, claimed, file_name, kept
 from .subject import subject
@@ -50,15 +50,7 @@ def compare(
         ),
     ] = None,
     chips: Chips = 3,
-    age: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--age",
-            metavar="AGE",
-            parser=read_age,
-            help="Of the chips since their first read: seconds, or 1h, 1d, 1y. May be given several times. Default: 0.",
-        ),
-    ] = None,
+    age: Ages = None,
     ranges: RangesOption = None,
     calibration: Calibration = 1024,
     data: Data = None,

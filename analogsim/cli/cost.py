@@ -1,7 +1,6 @@
 """`analogsim cost`: tiles, conversions, energy and latency of a network on the hardware."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +8,7 @@ import typer
 from ..profile import HardwareProfile
 from ..tables import Table
 from .base import EXIT_CODES, present
-from .options import Arg, Data, Model, RunPath, StepPath, WeightsFile, own_profile
+from .options import Arg, Data, Model, OutToo, RunPath, StepPath, WeightsFile, own_profile
 from .output import Force, FormOption, asked, claimed, kept
 from .subject import subject
 
@@ -46,12 +45,7 @@ def cost(
     arg: Arg = None,
     weights: WeightsFile = None,
     step: StepPath = None,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="JSON to write, too; .csv and .png go beside it. Default: none."
-        ),
-    ] = None,
+    target: OutToo = None,
     form: FormOption = "table",
     force: Force = False,
 ) -> None:

@@ -7,6 +7,7 @@ import typer
 from ..profile import HardwareProfile
 from .base import EXIT_CODES, doing
 from .options import (
+    Ages,
     Arg,
     Calibration,
     Chips,
@@ -14,6 +15,7 @@ from .options import (
     MetricName,
     Model,
     Out,
+    PutOn,
     RangesOption,
     RunPath,
     Seed,
@@ -22,7 +24,6 @@ from .options import (
     Threads,
     WeightsFile,
     method_of,
-    read_age,
 )
 from .output import Force, FormOption, asked, claimed, file_name, kept
 from .subject import subject
@@ -44,24 +45,9 @@ EPILOG = (
 def evaluate(
     context: typer.Context,
     run: RunPath = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            metavar="NAME|FILE",
-            help="Put the network on this hardware: shipped profile, YAML or JSON. Default: the network as it is.",
-        ),
-    ] = None,
+    profile: PutOn = None,
     chips: Chips = 1,
-    age: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--age",
-            metavar="AGE",
-            parser=read_age,
-            help="Of the chips since their first read: seconds, or 1h, 1d, 1y. May be given several times. Default: 0.",
-        ),
-    ] = None,
+    age: Ages = None,
     ranges: RangesOption = None,
     outputs: Annotated[
         bool,

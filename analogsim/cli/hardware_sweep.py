@@ -20,6 +20,7 @@ from .options import (
     StepPath,
     TestSubset,
     Threads,
+    Varied,
     WeightsFile,
     hardware_of,
     method_of,
@@ -51,15 +52,7 @@ def hardware_sweep(
         ),
     ],
     run: RunPath = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            metavar="NAME|FILE",
-            help="The hardware that is varied: a shipped profile or a file. Default: what the run was trained on, else "
-            "8bit.",
-        ),
-    ] = None,
+    profile: Varied = None,
     chips: Chips = 3,
     ranges: RangesOption = None,
     calibration: Calibration = 1024,

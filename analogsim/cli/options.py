@@ -50,6 +50,24 @@ Profile = Annotated[
         help="The hardware: a shipped profile, YAML or JSON. Default: what the run was trained on.",
     ),
 ]
+PutOn = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="NAME|FILE",
+        help="Put the network on this hardware first (shipped profile, YAML or JSON) and calibrate it. Default: the "
+        "network as it is.",
+    ),
+]
+Varied = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="NAME|FILE",
+        help="The hardware that is varied: a shipped profile, YAML or JSON. Default: what the run was trained on, else "
+        "8bit. Ranges are calibrated anew for each variant.",
+    ),
+]
 RangesOption = Annotated[
     Ranges | None,
     typer.Option(
@@ -146,6 +164,15 @@ Age = Annotated[
         help="Of the chips since their first read, for drift: seconds, or 1h, 1d, 1y.",
     ),
 ]
+Ages = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--age",
+        metavar="AGE",
+        parser=read_age,
+        help="Of the chips since their first read: seconds, or 1h, 1d, 1y. May be given several times. Default: 0.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Decides all noise, and the chips.")]
 Out = Annotated[
     Path | None,
@@ -156,6 +183,10 @@ Out = Annotated[
         help="JSON to write; .csv and .png go beside it. Default: in the run's folder, named by the command and what "
         "it was asked.",
     ),
+]
+OutToo = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="FILE", help="JSON to write, too; .csv and .png go beside it. Default: none."),
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, or auto (a GPU if there is one).")

@@ -21,6 +21,7 @@ from .options import (
     RunPath,
     StepPath,
     Threads,
+    Varied,
     WeightsFile,
     hardware_of,
 )
@@ -52,18 +53,11 @@ def search(
         typer.Option(
             metavar="FIELD=VALUES",
             help="A field of the profile and its values, 4-8 or 64,128,256; calibration=maximum,mse for the method. "
-            "May be given several times. Default: adc.bits=3-10 dac.bits=3-8 tile.rows=64,128,256,512 "
-            "calibration=maximum,percentile,mse.",
+            "May be given several times. Default: adc.bits=3-10 dac.bits=3-8 tile.rows=64,128,256,512, and "
+            "calibration by maximum, percentile or mse.",
         ),
     ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="The hardware that the space varies: a shipped profile or a file. Default: what the run was trained "
-            "on, else 8bit. Ranges are calibrated anew for each design.",
-        ),
-    ] = None,
+    profile: Varied = None,
     objective: Annotated[
         Literal["conversion_steps", "energy", "latency", "adc_conversions"],
         typer.Option(

@@ -1,8 +1,5 @@
 """`analogsim summary`: which layer of a network is on which hardware, and what stays digital and why."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from .base import EXIT_CODES, present
@@ -11,6 +8,7 @@ from .options import (
     Calibration,
     Data,
     Model,
+    OutToo,
     Profile,
     RangesOption,
     RunPath,
@@ -44,12 +42,7 @@ def summary(
     weights: WeightsFile = None,
     step: StepPath = None,
     seed: Seed = 0,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="JSON to write, too; .csv and .png go beside it. Default: none."
-        ),
-    ] = None,
+    target: OutToo = None,
     form: FormOption = "table",
     force: Force = False,
 ) -> None:

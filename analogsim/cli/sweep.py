@@ -22,6 +22,7 @@ from .options import (
     Model,
     Out,
     Percentile,
+    PutOn,
     RangesOption,
     RunPath,
     Seed,
@@ -81,14 +82,7 @@ def sweep(
             "default with --profile), noise.read, noise.multiplicative.",
         ),
     ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Put the network on this hardware first (shipped profile, YAML or JSON) and calibrate it. Default: "
-            "the network as it is.",
-        ),
-    ] = None,
+    profile: PutOn = None,
     age: Age = 0.0,
     calibration: Calibration = 1024,
     ranges: RangesOption = None,
