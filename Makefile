@@ -60,6 +60,14 @@ lint: $(RUFF) ## ruff: style and format
 types: $(READY) ## pyright
 	$(BIN)/pyright
 
+.PHONY: docs
+docs: $(READY) ## the documentation site, docs/_build/html; a broken link or reference fails
+	$(BIN)/python -c 'import pydata_sphinx_theme, myst_parser, numpydoc, sphinx_copybutton' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	rm -rf docs/_build docs/api  # of pages that have not changed nothing would be said
+	$(BIN)/python -m sphinx -q -n -W --keep-going -j 2 -c docs . docs/_build/html
+	$(BIN)/python -m pytest -q tests/test_site.py
+
 demo: $(READY) ## train LeNet-5 on digits plainly and under noise, sweep both, compare
 	$(BIN)/analogsim demo
 
@@ -104,3 +112,4 @@ lock: ## pin the versions now installed in .venv
 
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-* runs .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf docs/_build docs/api

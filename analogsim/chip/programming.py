@@ -29,7 +29,7 @@ def written(
     r"""Write cells whose targets are g, and with `programming.verify` read and write them until they are near.
 
     The first pulse leaves g_1 = g + mean(g) + σ(g)·n. Before pulse p = 2, 3, … a cell is read, r = g_(p-1) + σ_read·n.
-    If \|r - g\| is at most the tolerance, it is left as it is; else it becomes
+    If |r - g| is at most the tolerance, it is left as it is; else it becomes
 
         g_p = g_(p-1) - step·(r - g) + σ_p(g)·n
 

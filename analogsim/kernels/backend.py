@@ -28,6 +28,7 @@ from .tiles import ConvGeometry, cut
 from .weights import normalised, weight_scale
 
 BackendName = Literal["auto", "reference", "numba", "triton"]
+"""Backends by name; `auto` is the first of `BACKENDS` that can compute the tensors at hand."""
 HALF = (torch.bfloat16, torch.float16)
 
 

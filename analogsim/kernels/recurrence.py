@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 Cell = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]
+"""Kinds of recurrent cells, by torch's names of their gates."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

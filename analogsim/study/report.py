@@ -39,7 +39,7 @@ DECADES = {"tickformat": "~g", "dtick": 1}
 
 
 def write_report(directory: str | os.PathLike[str]) -> list[Path]:
-    """Write a study's report into its directory: report.html, figures/*.png and *.svg, and its tables.
+    """Write a study's report into its directory: `report.html`, figures as PNG and SVG, and its tables.
 
     Parameters
     ----------

@@ -157,7 +157,7 @@ def load_data(name: str) -> DataSet:
         `npz:PATH`: arrays {train,test}_images (uint8, NHWC or NCHW) and {train,test}_labels, optionally class_names;
         or the images as {train,test}_jpeg (JPEG files one after the other, uint8) and {train,test}_offsets (where
         each begins, and the end of the last).
-        `folder:PATH`: PATH/{train,test}/CLASS/*.png or .jpg, all of one size.
+        `folder:PATH`: `PATH/{train,test}/CLASS/*.png` or `.jpg`, all of one size.
 
     Raises
     ------
