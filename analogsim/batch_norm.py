@@ -58,6 +58,14 @@ def estimate_batch_norm(
     ----------
     V. Joshi et al., *Accurate deep neural network inference using computational phase-change memory*, Nature
     Communications 11, 2473 (2020): adaptive batch normalisation statistics, there against drift.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> norm = torch.nn.BatchNorm1d(3)
+    >>> an.estimate_batch_norm(norm, 5 + torch.randn(1000, 3))
+    >>> norm.running_mean.round()
+    tensor([5., 5., 5.])
     """
     norms = batch_norms(model)
     if not norms:

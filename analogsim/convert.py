@@ -64,6 +64,14 @@ def convert(
     so does code that reads a layer's weight without calling the layer. Of other matrices that stay digital (a class of
     its own, bare parameters, modules that no nn.ModuleList registers) an `UnreachedWarning` tells, unless
     `keep_digital` names them, or their parameter.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(288, 10))
+    >>> analog = an.convert(net, an.HardwareProfile.load("8bit"), keep_digital="2")
+    >>> [type(layer).__name__ for layer in analog]
+    ['AnalogConv2d', 'Flatten', 'Linear']
     """
     return converted(model, profile, keep_digital, inplace)
 
@@ -111,10 +119,29 @@ def converted(
 def to_digital(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """Turn every analog layer back into its torch twin, with the weights it has now.
 
+    Parameters
+    ----------
+    model : nn.Module
+        Converted, or in part.
+    inplace : bool
+        Change the model itself instead of a copy.
+
+    Returns
+    -------
+    nn.Module
+        The digital network. Ranges, chips and corrections of outputs are not in it.
+
     Raises
     ------
     ConversionError
         No layer is analog, or the model cannot be copied.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> analog = an.convert(torch.nn.Linear(4, 2), an.HardwareProfile.load("8bit"))
+    >>> type(analog).__name__, type(an.to_digital(analog)).__name__
+    ('AnalogLinear', 'Linear')
     """
     _check_model(model)
     if not any(analog_layers(model)):

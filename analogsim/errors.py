@@ -9,11 +9,34 @@ from typing import Any
 class AnalogSimWarning(UserWarning):
     """Base of every warning: an answer that is right, but is not about all of what was asked; the message says what
     was left out, by name and share, and what to do.
+
+    Examples
+    --------
+    >>> import warnings, torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 2))
+    >>> _ = net[0].weight.data.zero_()
+    >>> analog = an.convert(net, an.HardwareProfile.load("8bit"))
+    >>> with warnings.catch_warnings(record=True) as said:
+    ...     warnings.simplefilter("always", an.AnalogSimWarning)  # "error" would make them exceptions
+    ...     _ = an.calibrate(analog, torch.ones(5, 4))
+    >>> print(str(said[0].message).partition(";")[0])
+    calibrate: the batches do not tell all ranges of 1 of 1 layers, which are assumed: 0 (its partial sums are all zero)
     """
 
 
 class UnreachedWarning(AnalogSimWarning):
-    """Parts of a network that a verb did not reach: weights that stay digital, layers that were never called."""
+    """Parts of a network that a verb did not reach: weights that stay digital, layers that were never called.
+
+    Examples
+    --------
+    >>> import warnings, torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Bilinear(2, 2, 2))
+    >>> with warnings.catch_warnings(record=True) as said:
+    ...     warnings.simplefilter("always", an.UnreachedWarning)
+    ...     _ = an.convert(net, an.HardwareProfile.load("8bit"))
+    >>> print(str(said[0].message).partition(";")[0])
+    convert: 1 of 2 matrices (50.0% of the weights) stay digital: 1.weight (Bilinear 2×2×2)
+    """
 
 
 class TranslationWarning(AnalogSimWarning):
@@ -29,7 +52,17 @@ def warn(message: str, kind: type[Warning] = AnalogSimWarning) -> None:
 
 
 class AnalogSimError(Exception):
-    """Base of every error raised for a user's mistake; the message says what, where, and what to do."""
+    """Base of every error raised for a user's mistake; the message says what, where, and what to do.
+
+    Examples
+    --------
+    >>> import analogsim as an
+    >>> try:
+    ...     an.HardwareProfile(adc={"bits": 40})
+    ... except an.AnalogSimError as error:
+    ...     print(error)
+    adc.bits: Input should be less than or equal to 16 (got 40)
+    """
 
 
 class ProfileError(AnalogSimError, ValueError):

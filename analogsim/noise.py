@@ -57,6 +57,11 @@ _STREAMS: dict[Target, Stream] = {"activations": Stream.ACTIVATIONS, "weights": 
 class NoiseSpec(Value):
     """What noise to inject, and where.
 
+    Raises
+    ------
+    ProfileError
+        A value is impossible, or a key is unknown.
+
     Examples
     --------
     >>> NoiseSpec(sigma=0.5, layers={"input": 0.0}).sigma
@@ -265,6 +270,16 @@ def inject_noise(model: nn.Module, spec: NoiseSpec, *, inplace: bool = False) ->
     a quantized or an analog layer it disturbs the digital weight, before it is quantized or programmed. torch.compile
     breaks its graph at each site (fullgraph=True refuses). With an explicit seed, torch.utils.checkpoint would draw
     different noise in its second forward; without one it repeats the first.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> noisy = an.inject_noise(net, an.NoiseSpec(sigma=0.5, layers={"input": 0.0}))
+    >>> {name: site.sigma for name, site in an.noise_sites(noisy).items()}
+    {'input': 0.0, '0': 0.5, '1': 0.5, '2': 0.5}
+    >>> noisy(torch.zeros(5, 4)).shape
+    torch.Size([5, 2])
     """
     return injected(model, spec, inplace, "inject_noise")
 
@@ -317,7 +332,25 @@ def sited_layers(model: nn.Module, target: Target) -> dict[str, nn.Module]:
 
 
 def noise_sites(model: nn.Module, target: Target = "activations") -> dict[str, NoiseSite]:
-    """Return a network's noise sites by name, in order; empty where none were injected."""
+    """Return a network's noise sites by name, in order; empty where none were injected.
+
+    Parameters
+    ----------
+    model : nn.Module
+    target : {"activations", "weights"}
+
+    Returns
+    -------
+    dict
+        Name → `NoiseSite`, whose settings may be assigned at any time; the network's input is called "input".
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> list(an.noise_sites(an.inject_noise(net, an.NoiseSpec(sigma=0.1, target="weights")), "weights"))
+    ['0', '2']
+    """
     sites: dict[str, NoiseSite] = {}
     for path, module in model.named_modules():
         if target == "activations" and _INPUT in vars(module):
@@ -341,6 +374,8 @@ def set_noise(
 
     Parameters
     ----------
+    model : nn.Module
+        With noise injected; changed in place.
     sigma, multiplicative : float or Tensor (batch,), optional
         Set at *every* site, also where a σ of its own was set by `layers` before.
     layers : mapping, optional
@@ -355,6 +390,15 @@ def set_noise(
         The network has no such noise sites.
     NonFiniteError
         A σ is negative, infinite or NaN.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> noisy = an.inject_noise(net, an.NoiseSpec())
+    >>> an.set_noise(noisy, 0.3, layers={"2": 1.0}, train=False)
+    >>> [(site.sigma, site.train) for site in an.noise_sites(noisy).values()]
+    [(0.3, False), (0.3, False), (0.3, False), (1.0, False)]
     """
     sites = noise_sites(model, target)
     if not sites:
@@ -387,7 +431,24 @@ def without_noise(model: nn.Module) -> Iterator[None]:
 
 
 def remove_noise(model: nn.Module, target: Target | None = None) -> None:
-    """Take injected noise (of one target, or all) out of a network, itself."""
+    """Take injected noise (of one target, or all) out of a network, itself.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Changed in place.
+    target : {"activations", "weights"}, optional
+        Default: both.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> noisy = an.inject_noise(net, an.NoiseSpec(sigma=0.5))
+    >>> an.remove_noise(noisy)
+    >>> an.noise_sites(noisy)
+    {}
+    """
     attributes = [name for kind, name in _ATTRIBUTES.items() if target in (None, kind)]
     attributes += [_INPUT] if target != "weights" else []
     for module in model.modules():

@@ -83,6 +83,18 @@ def at_time(model: nn.Module, seconds: float) -> None:
     ------
     ProgrammingError
         A layer was never programmed, or the time is negative or not finite.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer, x = torch.nn.Linear(64, 8, bias=False), torch.rand(100, 64)
+    >>> pcm = an.HardwareProfile.load("pcm").varied(drift={"compensation": "none"})
+    >>> analog = an.convert(layer, pcm).eval()
+    >>> _, seed = an.calibrate(analog, x), an.program(analog, seed=1)
+    >>> young = analog(x).norm()
+    >>> an.at_time(analog, 365 * 86_400)
+    >>> bool(analog(x).norm() < 0.6 * young)  # conductances fall
+    True
     """
     if not (math.isfinite(seconds) and seconds >= 0):
         raise ProgrammingError(f"seconds: must be finite and not negative (got {seconds!r})")

@@ -43,6 +43,20 @@ def register(extension: T, *, weights: Weights | None = its_weight) -> T:
     -----
     Registered is what this process knows. A worker of a study has to import the module that registers it: do so in the
     module that defines the network.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> class Doubled(torch.nn.Linear):
+    ...     def forward(self, x):
+    ...         return 2 * super().forward(x)
+    >>> @an.register
+    ... class AnalogDoubled(an.AnalogLinear, Doubled):
+    ...     digital = Doubled
+    ...     def forward(self, x):
+    ...         return 2 * super().forward(x)
+    >>> type(an.convert(Doubled(8, 4), an.HardwareProfile.load("8bit"))).__name__
+    'AnalogDoubled'
     """
     given: Any = extension
     if isinstance(given, type) and issubclass(given, AnalogLayer | AnalogComposite):

@@ -74,6 +74,16 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     CheckpointError
         Noise is injected into the network, which a file does not hold; something in its state is no tensor or has no
         numbers (device meta); or the file cannot be written.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> analog = an.convert(torch.nn.Linear(4, 2), an.HardwareProfile.load("8bit"))
+    >>> _ = an.calibrate(analog, torch.randn(16, 4))
+    >>> an.save(analog, "net.safetensors")
+    >>> same = an.load("net.safetensors", torch.nn.Linear(4, 2))
+    >>> same.profile.name, torch.equal(same.input_range, analog.input_range)
+    ('8bit', True)
     """
     if all_sites(model):
         raise CheckpointError(
@@ -142,6 +152,13 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     CheckpointError
         The file is missing, damaged or no such file; it holds another architecture, or the network has another
         profile, layer or quantizer, which the message names. The network is then as it was.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> an.save(an.convert(torch.nn.Linear(4, 2), an.HardwareProfile.load("8bit")), "net.safetensors")
+    >>> type(an.load("net.safetensors", torch.nn.Linear(4, 2))).__name__
+    'AnalogLinear'
     """
     where = Path(path)
     tensors, about = _read(where)

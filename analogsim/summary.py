@@ -54,6 +54,13 @@ class LayerSummary:
         Why it is digital; empty where it is not.
     calls : int or None
         How often the layer was called on the data; None where there were none.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer = an.summary(an.convert(torch.nn.Linear(600, 3), an.HardwareProfile.load("8bit"))).layers[0]
+    >>> layer.shape, layer.tiles, layer.input_range
+    ((3, 600), 3, 'not calibrated')
     """
 
     name: str
@@ -80,6 +87,15 @@ class Summary(Result):
         Its class.
     layers : tuple of LayerSummary
         In the network's order.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> print(an.summary(torch.nn.Sequential(torch.nn.Linear(4, 3))))
+    layer  class   shape  tiles  computed
+    ──────────────────────────────────────────
+    0      Linear  3×4           not converted
+    Sequential: 0.0% of 12 weights on 0 tiles
     """
 
     kind: ClassVar[str] = "summary"
@@ -165,6 +181,14 @@ def summary(model: nn.Module, data: Batches | None = None, *, step: Step | None 
     ------
     ConversionError
         The network has no matrix.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> found = an.summary(an.convert(net, an.HardwareProfile.load("8bit"), keep_digital="2"))
+    >>> [(layer.name, layer.shape, layer.profile) for layer in found.layers]
+    [('0', (3, 4), '8bit'), ('2', (2, 3), None)]
     """
     calls = None if data is None else _calls(model, data, step)
     converted = bool(called_layers(model))

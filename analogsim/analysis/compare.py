@@ -37,6 +37,15 @@ class Comparison(Result):
         How good it is on each.
     costs : tuple of NetworkCost
         What one input costs on each.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net, x = torch.nn.Linear(8, 4), torch.randn(64, 8)
+    >>> data = x, net(x).argmax(1)
+    >>> found = an.compare(net, data, ["8bit", "isaac"])
+    >>> [cost.total.tiles for cost in found.costs]
+    [1, 1]
     """
 
     kind: ClassVar[str] = "comparison"

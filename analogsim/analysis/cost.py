@@ -82,6 +82,13 @@ class LayerCost:
     R. H. Walden, *Analog-to-digital converter survey and analysis*, IEEE Journal on Selected Areas in Communications
     17(4), 1999. A. Shafiee et al., *ISAAC: A Convolutional Neural Network Accelerator with In-Situ Analog Arithmetic in
     Crossbars*, ISCA 2016.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer = an.cost(torch.nn.Linear(300, 10), an.HardwareProfile.load("8bit"), (300,)).layers[0]
+    >>> layer.rows, layer.columns, layer.tiles, layer.adc_conversions
+    (300, 10, 2, 20)
     """
 
     name: str
@@ -112,6 +119,13 @@ class NetworkCost(Result):
     profile : str
     unknown : dict
         Which figures the profile does not give, and what it lacks: {"energy": "cost.mac_energy"}.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> found = an.cost(torch.nn.Linear(300, 10), an.HardwareProfile.load("8bit"), (300,))
+    >>> found.total.tiles, found.total.energy, found.unknown["latency"]
+    (2, None, 'cost.dac_latency, cost.array_latency and cost.adc_latency')
     """
 
     kind: ClassVar[str] = "cost"
@@ -238,6 +252,14 @@ def cost(
     -----
     UnreachedWarning
         Matrices stay digital (see `convert`), or layers are never called; neither is counted.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Flatten(), torch.nn.Linear(8 * 16, 10))
+    >>> found = an.cost(net, an.HardwareProfile.load("8bit"), (3, 4, 4))
+    >>> [(layer.name, layer.products, layer.tiles) for layer in found.layers]
+    [('0', 16, 1), ('2', 1, 1)]
     """
     analog = converted(model, profile, verb="cost")
     what = "inputs: the batch"

@@ -58,6 +58,15 @@ class Evaluation(Result):
     profile : str
         Name of the hardware, or "no hardware".
     metric : Measure
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net, x = torch.nn.Linear(8, 4), torch.randn(64, 8)
+    >>> data = x, net(x).argmax(1)
+    >>> found = an.evaluate(net, data, profile=an.HardwareProfile.load("pcm"), chips=3, ages=["0", "1d"])
+    >>> found.digital, len(found.mean), found.ages
+    (1.0, 2, (0.0, 86400.0))
     """
 
     kind: ClassVar[str] = "evaluation"

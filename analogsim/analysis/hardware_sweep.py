@@ -56,6 +56,16 @@ class HardwareSweep(Result):
     profile : str
         Name of the hardware that was varied.
     metric : Measure
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net, x = torch.nn.Linear(8, 4), torch.randn(64, 8)
+    >>> data = x, net(x).argmax(1)
+    >>> found = an.hardware_sweep(net, data, {"adc.bits": [2, 8]}, profile=an.HardwareProfile.load("8bit"))
+    >>> coarse, fine = (sum(chips) / len(chips) for values, chips in found.points)
+    >>> coarse < fine
+    True
     """
 
     kind: ClassVar[str] = "hardware sweep"

@@ -60,6 +60,12 @@ class Design:
         Unit of the objective.
     accuracy : float
         Fraction in [0, 1]; or the value of the search's metric.
+
+    Examples
+    --------
+    >>> import analogsim as an
+    >>> an.Design({"adc.bits": 6}, cost=512.0, accuracy=0.98).values["adc.bits"]
+    6
     """
 
     values: dict[str, Any]
@@ -82,6 +88,15 @@ class DesignSearch(Result):
     base : HardwareProfile
     metric : Measure
         What stands in the place of accuracy.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net, x = torch.nn.Linear(8, 4), torch.randn(200, 8)
+    >>> data, space = (x, net(x).argmax(1)), {"adc.bits": [4, 6, 8]}
+    >>> found = an.design_search(net, data, space, calibration=x, max_drop=0.05, trials=3)
+    >>> sorted(design.values["adc.bits"] for design in found.designs)[-1]
+    8
     """
 
     kind: ClassVar[str] = "design search"
@@ -285,6 +300,15 @@ def design_search(
     References
     ----------
     T. Akiba et al., *Optuna: A Next-generation Hyperparameter Optimization Framework*, KDD 2019.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net, x = torch.nn.Linear(8, 4), torch.randn(200, 8)
+    >>> data, space = (x, net(x).argmax(1)), {"adc.bits": [4, 6, 8]}
+    >>> found = an.design_search(net, data, space, calibration=x, max_drop=0.05, trials=3)
+    >>> found.best.values["adc.bits"] < 8, found.best.accuracy >= 0.95
+    (True, True)
     """
     try:
         import optuna

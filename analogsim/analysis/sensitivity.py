@@ -46,6 +46,15 @@ class LayerSensitivity:
         The measure on each chip, this layer alone on hardware.
     others : tuple of float
         The measure on each chip, all layers on hardware but this one.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> x = torch.randn(64, 8)
+    >>> found = an.sensitivity(net, an.HardwareProfile.load("pcm"), (x, net(x).argmax(1)), chips=2)
+    >>> {layer.name: (layer.weights, len(layer.alone)) for layer in sorted(found.layers, key=lambda layer: layer.name)}
+    {'0': (128, 2), '2': (64, 2)}
     """
 
     name: str
@@ -69,6 +78,16 @@ class Sensitivity(Result):
     profile : str
         Name of the hardware.
     metric : Measure
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> x = torch.randn(64, 8)
+    >>> found = an.sensitivity(net, an.HardwareProfile.load("pcm"), (x, net(x).argmax(1)), chips=2)
+    >>> best = found.layers[0]  # the one to keep digital first
+    >>> sum(best.others) >= sum(found.layers[1].others)
+    True
     """
 
     kind: ClassVar[str] = "sensitivity"
@@ -184,6 +203,10 @@ def sensitivity(
     progress : bool
         Show a progress bar where standard error is a terminal.
 
+    Returns
+    -------
+    Sensitivity
+
     Raises
     ------
     ConversionError
@@ -199,6 +222,15 @@ def sensitivity(
     Notes
     -----
     Cost: 1 + chips·(2·layers + 1) passes over the data.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> x = torch.randn(64, 8)
+    >>> found = an.sensitivity(net, an.HardwareProfile.load("pcm"), (x, net(x).argmax(1)), chips=2)
+    >>> sorted(layer.name for layer in found.layers), len(found.whole)
+    (['0', '2'], 2)
     """
     chips, seed = whole(chips, "chips", AnalogSimError), checked(seed)
     if chips < 1:

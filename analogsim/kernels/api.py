@@ -68,6 +68,14 @@ def tiled_matmul(
         The seed or the stream is no whole number in [0, 2^64).
     ProfileError
         The spec's ADCs have a range [low, high], which only layers convert with.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> spec = an.MatmulSpec(rows=256, dac_bits=8, adc_bits=8, adc_full_scale=200.0)
+    >>> y, clips = an.tiled_matmul(torch.ones(2, 512), torch.full((3, 512), 0.5), spec)
+    >>> y.shape, y[0, 0]  # two tiles' sums of 128, each rounded to a multiple of 200/127
+    (torch.Size([2, 3]), tensor(255.1181))
     """
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
         raise ShapeError(f"x (M, K) and w (N, K) needed, got {tuple(x.shape)} and {tuple(w.shape)}")

@@ -68,6 +68,13 @@ class MatmulSpec:
         How a GPU multiplies float32 (see `precision.py`); nothing to do with the hardware that is simulated.
     mapping : {"channel", "im2col"}
         How a convolution's rows are cut into tiles (`tiles.cut`): whole channels, or anywhere.
+
+    Examples
+    --------
+    >>> import analogsim as an
+    >>> spec = an.MatmulSpec(rows=256, dac_bits=8, adc_bits=6, adc_full_scale=4.0)
+    >>> spec.count_tiles(600), spec.dac_levels, spec.adc_levels
+    (3, 127, 31)
     """
 
     rows: int | None = None

@@ -129,7 +129,17 @@ class _AnalogConv(AnalogSpatial):
 
 
 class AnalogConv1d(_AnalogConv, nn.Conv1d):
-    """nn.Conv1d on simulated crossbars: its constructor arguments, and `profile=`. See `AnalogConv2d`."""
+    """nn.Conv1d on simulated crossbars: its constructor arguments, and `profile=`. See `AnalogConv2d`.
+
+    Input (B, C, L) or (C, L).
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer = an.AnalogConv1d(3, 4, 5, padding=2, profile=an.HardwareProfile(dac={"bits": 8, "input_range": 1.0}))
+    >>> layer(torch.zeros(2, 3, 16)).shape
+    torch.Size([2, 4, 16])
+    """
 
     digital = nn.Conv1d
 
@@ -152,6 +162,16 @@ class AnalogConv2d(_AnalogConv, nn.Conv2d):
 
 
 class AnalogConv3d(_AnalogConv, nn.Conv3d):
-    """nn.Conv3d on simulated crossbars: its constructor arguments, and `profile=`. See `AnalogConv2d`."""
+    """nn.Conv3d on simulated crossbars: its constructor arguments, and `profile=`. See `AnalogConv2d`.
+
+    Input (B, C, D, H, W) or (C, D, H, W).
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer = an.AnalogConv3d(3, 4, 3, padding=1, profile=an.HardwareProfile(dac={"bits": 8, "input_range": 1.0}))
+    >>> layer(torch.zeros(2, 3, 5, 6, 7)).shape
+    torch.Size([2, 4, 5, 6, 7])
+    """
 
     digital = nn.Conv3d

@@ -77,6 +77,16 @@ class AnalogLayer(nn.Module):
         In evaluation, keep the weights as they were programmed until the weights, the profile or the chip are others:
         one more copy of them on the CPU, of the size of a chip's cells where there is one, and elsewhere, where only a
         chip is held, a copy to compare with. `train()` gives the memory back. By default True.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer = an.AnalogLinear(8, 3)
+    >>> isinstance(layer, an.AnalogLayer), isinstance(layer, torch.nn.Linear)
+    (True, True)
+    >>> layer.profile = an.HardwareProfile.load("8bit")
+    >>> layer.input_range  # until `calibrate`
+    tensor(nan)
     """
 
     digital: type[nn.Module]
@@ -595,7 +605,26 @@ def _ranges(values: Any) -> Any:
 
 
 def analog_layers(model: nn.Module) -> Iterator[tuple[str, AnalogLayer]]:
-    """Yield (name, layer) of every analog layer of a model, each once."""
+    """Yield (name, layer) of every analog layer of a model, each once.
+
+    Parameters
+    ----------
+    model : nn.Module
+
+    Yields
+    ------
+    name : str
+        As of `named_modules`; of a layer in several places the first.
+    layer : AnalogLayer
+        Those of layers of several matrices (attention, recurrent layers) are their crossbars.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> [name for name, layer in an.analog_layers(an.convert(net, an.HardwareProfile.load("8bit")))]
+    ['0', '2']
+    """
     for name, module in model.named_modules():
         if isinstance(module, AnalogLayer):
             yield name, module
@@ -606,6 +635,8 @@ def set_seed(model: nn.Module, seed: int | None) -> None:
 
     Parameters
     ----------
+    model : nn.Module
+        Converted; changed in place.
     seed : int or None
         In [0, 2^64); None returns to seeds drawn from torch's default generator at each call.
 
@@ -621,6 +652,17 @@ def set_seed(model: nn.Module, seed: int | None) -> None:
 
     With a seed, torch.utils.checkpoint would draw different noise in its second forward, which is another call; without
     one it repeats the first.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> profile = an.HardwareProfile(dac={"input_range": 1.0}, noise={"output": 0.1})
+    >>> layer, x = an.AnalogLinear(8, 3, profile=profile).eval(), torch.ones(1, 8)
+    >>> an.set_seed(layer, 7)
+    >>> first, second = layer(x), layer(x)
+    >>> an.set_seed(layer, 7)
+    >>> torch.equal(layer(x), first), torch.equal(first, second)
+    (True, False)
     """
     seed = None if seed is None else checked(seed, ProgrammingError)
     for number, (_, layer) in enumerate(analog_layers(model)):

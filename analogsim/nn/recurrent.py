@@ -197,13 +197,33 @@ class AnalogLSTM(_AnalogRNN, nn.LSTM):
 
 
 class AnalogGRU(_AnalogRNN, nn.GRU):
-    """nn.GRU on simulated crossbars: its constructor arguments, and `profile=`. See `AnalogLSTM`."""
+    """nn.GRU on simulated crossbars: its constructor arguments, and `profile=`. See `AnalogLSTM`.
+
+    Input (steps, batch, features), or (batch, steps, features) with `batch_first`.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer = an.AnalogGRU(4, 6, profile=an.HardwareProfile(dac={"bits": 8, "input_range": 1.0}))
+    >>> layer(torch.zeros(7, 3, 4))[0].shape
+    torch.Size([7, 3, 6])
+    """
 
     digital = nn.GRU
 
 
 class AnalogRNN(_AnalogRNN, nn.RNN):
-    """nn.RNN on simulated crossbars: its constructor arguments, and `profile=`. See `AnalogLSTM`."""
+    """nn.RNN on simulated crossbars: its constructor arguments, and `profile=`. See `AnalogLSTM`.
+
+    Input (steps, batch, features), or (batch, steps, features) with `batch_first`.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer = an.AnalogRNN(4, 6, profile=an.HardwareProfile(dac={"bits": 8, "input_range": 1.0}))
+    >>> layer(torch.zeros(7, 3, 4))[0].shape
+    torch.Size([7, 3, 6])
+    """
 
     digital = nn.RNN
 
@@ -256,21 +276,51 @@ class _AnalogCell(AnalogComposite):
 
 
 class AnalogLSTMCell(_AnalogCell, nn.LSTMCell):
-    """nn.LSTMCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`."""
+    """nn.LSTMCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`.
+
+    Input (B, features) or (features,), of one step.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer = an.AnalogLSTMCell(4, 6, profile=an.HardwareProfile(dac={"bits": 8, "input_range": 1.0}))
+    >>> layer(torch.zeros(3, 4))[0].shape
+    torch.Size([3, 6])
+    """
 
     digital = nn.LSTMCell
     cell = "LSTM"
 
 
 class AnalogGRUCell(_AnalogCell, nn.GRUCell):
-    """nn.GRUCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`."""
+    """nn.GRUCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`.
+
+    Input (B, features) or (features,), of one step.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer = an.AnalogGRUCell(4, 6, profile=an.HardwareProfile(dac={"bits": 8, "input_range": 1.0}))
+    >>> layer(torch.zeros(3, 4)).shape
+    torch.Size([3, 6])
+    """
 
     digital = nn.GRUCell
     cell = "GRU"
 
 
 class AnalogRNNCell(_AnalogCell, nn.RNNCell):
-    """nn.RNNCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`."""
+    """nn.RNNCell on simulated crossbars: its constructor arguments, and `profile=`; `crossbar_ih`, `crossbar_hh`.
+
+    Input (B, features) or (features,), of one step.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> layer = an.AnalogRNNCell(4, 6, profile=an.HardwareProfile(dac={"bits": 8, "input_range": 1.0}))
+    >>> layer(torch.zeros(3, 4)).shape
+    torch.Size([3, 6])
+    """
 
     digital = nn.RNNCell
 

@@ -103,7 +103,18 @@ class _AddPatches(torch.autograd.Function):
 
 
 class AnalogConvTranspose1d(_AnalogConvTranspose, nn.ConvTranspose1d):
-    """nn.ConvTranspose1d on simulated crossbars: its arguments, and `profile=`. See `AnalogConvTranspose2d`."""
+    """nn.ConvTranspose1d on simulated crossbars: its arguments, and `profile=`. See `AnalogConvTranspose2d`.
+
+    Input (B, C, L) or (C, L).
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> profile = an.HardwareProfile(dac={"bits": 8, "input_range": 1.0})
+    >>> layer = an.AnalogConvTranspose1d(4, 3, 2, stride=2, profile=profile)
+    >>> layer(torch.zeros(2, 4, 5)).shape
+    torch.Size([2, 3, 10])
+    """
 
     digital = nn.ConvTranspose1d
 
@@ -135,6 +146,17 @@ class AnalogConvTranspose2d(_AnalogConvTranspose, nn.ConvTranspose2d):
 
 
 class AnalogConvTranspose3d(_AnalogConvTranspose, nn.ConvTranspose3d):
-    """nn.ConvTranspose3d on simulated crossbars: its arguments, and `profile=`. See `AnalogConvTranspose2d`."""
+    """nn.ConvTranspose3d on simulated crossbars: its arguments, and `profile=`. See `AnalogConvTranspose2d`.
+
+    Input (B, C, D, H, W) or (C, D, H, W).
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> profile = an.HardwareProfile(dac={"bits": 8, "input_range": 1.0})
+    >>> layer = an.AnalogConvTranspose3d(4, 3, 2, stride=2, profile=profile)
+    >>> layer(torch.zeros(2, 4, 3, 3, 3)).shape
+    torch.Size([2, 3, 6, 6, 6])
+    """
 
     digital = nn.ConvTranspose3d

@@ -42,7 +42,24 @@ def _for_editors(schema: dict[str, Any]) -> None:
 
 
 class HardwareProfile(Value):
-    """One analog accelerator: tiles, converters, weights and noise. A value: immutable, comparable, hashable."""
+    """One analog accelerator: tiles, converters, weights and noise. A value: immutable, comparable, hashable.
+
+    Raises
+    ------
+    ProfileError
+        A value is impossible, values do not fit together, or a key is unknown; the message names the field.
+
+    Examples
+    --------
+    >>> import analogsim as an
+    >>> profile = an.HardwareProfile(tile={"rows": 128}, dac={"bits": 8}, adc={"bits": 6, "full_scale": "calibrated"})
+    >>> profile.adc.bits, profile.noise.output
+    (6, 0.0)
+    >>> an.HardwareProfile(adc={"bitz": 6})
+    Traceback (most recent call last):
+        ...
+    analogsim.errors.ProfileError: adc.bitz: unknown key; did you mean 'adc.bits'?
+    """
 
     model_config = ConfigDict(json_schema_extra=_for_editors)
 
@@ -371,7 +388,21 @@ class HardwareProfile(Value):
 
 
 def presets() -> list[str]:
-    """Return the names of the shipped profiles."""
+    """Return the names of the shipped profiles.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order; `HardwareProfile.load` takes them.
+
+    Examples
+    --------
+    >>> import analogsim as an
+    >>> "pcm" in an.presets()
+    True
+    >>> an.HardwareProfile.load("pcm").cells.mapping
+    'differential'
+    """
     return sorted(entry.name.removesuffix(".yaml") for entry in _preset_dir().iterdir() if entry.name.endswith(".yaml"))
 
 

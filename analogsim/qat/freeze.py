@@ -25,12 +25,29 @@ def freeze_quantization(model: nn.Module, *, inplace: bool = False) -> nn.Module
     inplace : bool
         Change the model itself instead of a copy.
 
+    Returns
+    -------
+    nn.Module
+        The network of torch's own layers.
+
     Raises
     ------
     ConversionError
         Nothing is quantized.
     CalibrationError
         A dynamic range was never set.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
+    >>> quantized = an.prepare_qat(net, an.QATSpec(weight_bits=2, scaling="constant", s=0.1))
+    >>> frozen = an.freeze_quantization(quantized)
+    >>> type(frozen[0]).__name__, len(frozen[0].weight.unique()) <= 3  # levels -1, 0 and 1
+    ('Linear', True)
+    >>> x = torch.randn(5, 4)
+    >>> torch.allclose(frozen(x), quantized.eval()(x))
+    True
     """
     if not inplace:
         model = copied(model)

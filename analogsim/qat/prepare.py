@@ -60,6 +60,17 @@ def prepare_qat(model: nn.Module, spec: QATSpec | None = None, *, inplace: bool 
     activation's quantizer; noise at an activation is added before its own (`relu_noise`); noise on weights is quantized
     with them.
     To disturb the quantized weights instead, as noise of the memory cells does, inject it after `freeze_quantization`.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> quantized = an.prepare_qat(net, an.QATSpec(act_bits=4, scaling="constant", s=0.1))
+    >>> [type(layer).__name__ for layer in quantized]
+    ['QuantLinear', 'QuantReLU', 'QuantLinear']
+    >>> levels = quantized[:2](torch.randn(500, 4)) / 0.1 * 15 / 16  # of the step s·2^b/(2^b - 1)
+    >>> torch.allclose(levels, levels.round(), atol=1e-5), int(levels.max()) <= 15
+    (True, True)
     """
     spec = spec or QATSpec()
     if not inplace:

@@ -16,6 +16,11 @@ PER_LAYER = ("weight_bits", "weight_scaling", "act_bits", "scaling", "s", "span"
 class QATSpec(Value):
     """How a network is quantized. A value: immutable and comparable.
 
+    Raises
+    ------
+    QuantizationError
+        A value is impossible, values do not fit together, or a key is unknown.
+
     Examples
     --------
     >>> QATSpec(scaling="constant", s=0.1).act_step

@@ -121,6 +121,14 @@ def calibrate(
     converter has no sign, or is beyond a range that the profile gives.
 
     Where the profile gives a range as a number, that number is used; what is found for the other is best beside it.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> analog = an.convert(torch.nn.Sequential(torch.nn.Linear(64, 8)), an.HardwareProfile.load("8bit"))
+    >>> report = an.calibrate(analog, torch.linspace(-2, 2, 640).view(10, 64))
+    >>> report["0"]["input_range"], analog[0].input_range
+    (2.0, tensor(2.))
     """
     if method not in get_args(Method) or not 0 < percentile <= 100:
         known = ", ".join(get_args(Method))

@@ -144,6 +144,14 @@ class RobustnessCurve:
     ------
     FitError
         From everything that needs the fit, where the values allow none; see `fit_midpoint`.
+
+    Examples
+    --------
+    >>> import analogsim as an
+    >>> accuracies = 0.1 + 0.8 / (1 + (an.SIGMAS / 0.5) ** 2)
+    >>> curve = an.RobustnessCurve(an.SIGMAS, accuracies[:, None], noise_free=0.9, chance=0.1)
+    >>> round(curve.midpoint, 3), round(curve.peak, 3), curve.flags
+    (0.5, 0.9, ())
     """
 
     sigmas: Array

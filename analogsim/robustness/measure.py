@@ -40,6 +40,15 @@ class Measure:
     of : object, optional
         What computes it: an object with `reset`, `update` and `compute`, as `torchmetrics.Metric`, or a function
         (output, target) → value(s), the mean of which counts. None: what the name says.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> def near(output, target):
+    ...     return ((output - target).abs() < 0.1).float()
+    >>> net, x = torch.nn.Linear(8, 4), torch.randn(64, 8)
+    >>> an.evaluate(net, (x, net(x).detach()), metric=an.Measure("near", share=True, perfect=1.0, of=near)).digital
+    1.0
     """
 
     name: str

@@ -60,6 +60,14 @@ class MidpointFit:
         begins or ends on the flank, top or floor are the law's. inf, 0: beyond, before the grid; NaN: there is no µ.
     higher_is_better, logarithmic : bool
         The measure's direction and scale.
+
+    Examples
+    --------
+    >>> import numpy as np, analogsim as an
+    >>> accuracies = 0.1 + 0.8 / (1 + (an.SIGMAS / 0.5) ** 2)
+    >>> fit = an.fit_midpoint(an.SIGMAS, accuracies, chance=0.1)
+    >>> round(fit.top, 3), round(fit.floor, 3), round(fit.crossing, 2)
+    (0.9, 0.1, 0.5)
     """
 
     midpoint: float
@@ -245,6 +253,14 @@ def fit_midpoint(
     ----------
     A. C. Davison, D. V. Hinkley, *Bootstrap Methods and their Application*, 1997, section 3.8.
     F. E. Satterthwaite, *An Approximate Distribution of Estimates of Variance Components*, 1946.
+
+    Examples
+    --------
+    >>> import numpy as np, analogsim as an
+    >>> accuracies = 0.1 + 0.8 / (1 + (an.SIGMAS / 0.5) ** 2)
+    >>> fit = an.fit_midpoint(an.SIGMAS, accuracies, chance=0.1)
+    >>> round(fit.midpoint, 3), round(fit.slope, 3), fit.flags
+    (0.5, 2.0, ())
     """
     measure = as_measure(metric)
     grid, values, group = _checked(sigmas, accuracies, chance, noise_free, samples, trainings, measure)

@@ -27,7 +27,18 @@ from .metric import Accuracy, Metric, guessed, made, measured, noiseless, with_w
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
 SIGMAS = np.logspace(-2, 2, 17)
-"""The paper's grid: 17 points, log-uniform in [1e-2, 1e2]."""
+"""The paper's grid, an array of 17 numbers: log-uniform in [1e-2, 1e2], in the unit of what is varied. It is read-only.
+
+References
+----------
+*On Hardening DNNs against Noisy Computations*, arXiv 2501.14531.
+
+Examples
+--------
+>>> import analogsim as an
+>>> len(an.SIGMAS), float(an.SIGMAS[0]), float(an.SIGMAS[-1])
+(17, 0.01, 100.0)
+"""
 SIGMAS.flags.writeable = False
 
 
@@ -126,6 +137,17 @@ def noise_sweep(
     Labels of -100 do not count ("token_accuracy", "perplexity", "f1", "miou"; of "miou" 255 neither). Of a causal
     language model of transformers, `labels` in a mapping are shifted by one as transformers does it for its loss: the
     output at each place is compared with the label of the next.
+
+    Examples
+    --------
+    >>> import torch, analogsim as an
+    >>> net, x = torch.nn.Linear(4, 4, bias=False), torch.randn(500, 4)
+    >>> net.weight.data = torch.eye(4)
+    >>> curve = an.noise_sweep(net, (x, x.argmax(1)), sigmas=[0.01, 0.1, 0.3, 1, 3, 10, 100], repeats=3)
+    >>> curve.noise_free, curve.values.shape
+    (1.0, (7, 3))
+    >>> 0.3 < curve.midpoint < 3  # µ, in units of the activations
+    True
     """
     repeats, seed = whole(repeats, "repeats", FitError), checked(seed, FitError)
     measure = as_measure(metric)

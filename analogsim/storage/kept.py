@@ -31,7 +31,7 @@ def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
     Examples
     --------
     >>> sealed({"a": 1})
-    {'crc32': '561fdae1', 'a': 1}
+    {'crc32': '561bacaf', 'a': 1}
     """
     plain = json.loads(json.dumps(values))  # what a reader will find: keys are text, tuples lists
     return {CHECKSUM: checksum(plain), **plain}
