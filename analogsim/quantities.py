@@ -13,15 +13,26 @@ Quantity = Literal[Target, HardwareNoise]
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 QUANTITIES: dict[str, str] = {
-    "activations": "σ of the noise on activations",
-    "weights": "σ of the noise on weights",
-    "noise.output": "σ_out of the noise at the ADC (normalised units)",
-    "noise.read": "σ_r of the read noise (largest conductance = 1)",
-    "noise.multiplicative": "σ_m of the multiplicative noise",
+    "activations": "noise on activations σ (activation units)",
+    "weights": "noise on weights σ (weight units)",
+    "noise.output": "noise at the ADC σ_out (normalised units)",
+    "noise.read": "read noise σ_r (fraction of the largest conductance)",
+    "noise.multiplicative": "multiplicative noise σ_m (fraction of the sum)",
 }
-"""Each with what its σ is of, as the axis of a picture says it."""
+"""Each with its symbol and unit, as the axis of a picture says it."""
 BEFORE: dict[str, Target] = {"activation": "activations", "weight": "weights"}
 """Words of version 0.1. Files have them, and so have the identities of jobs, which name their folders."""
+
+
+def midpoint_title(quantity: str) -> str:
+    """Return how the axis of a picture calls µ: it has the unit of the σ that was varied.
+
+    Examples
+    --------
+    >>> midpoint_title("weights")
+    'midpoint noise level µ (weight units)'
+    """
+    return f"midpoint noise level µ{QUANTITIES[quantity][QUANTITIES[quantity].index(' (') :]}"
 
 
 def quantity_named(word: str) -> Quantity:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from . import style
 from .ages import text
 from .batches import Batches, Step, run
 from .errors import ConversionError
@@ -143,19 +144,16 @@ class Summary(Result):
         ax : matplotlib Axes, optional
             Default: a new figure.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(7, 1.2 + 0.26 * len(self.layers)), layout="constrained").subplots()
-        for color, what, own in (("#0072b2", "on hardware", True), ("0.7", "digital", False)):
+        ax = style.axes(ax, (7, 1.2 + 0.26 * len(self.layers)))
+        ax.grid(False, axis="y")
+        for color, hatch, what, own in ((style.COLORS[0], "", "on hardware", True), ("0.8", "///", "digital", False)):
             places = [place for place, one in enumerate(self.layers) if (one.profile is not None) is own]
             sizes = [math.prod(self.layers[place].shape) for place in places]
             if places:
-                ax.barh(places, sizes, color=color, label=what, height=0.7)
+                ax.barh(places, sizes, color=color, hatch=hatch, edgecolor="white", label=what, height=0.7)
         ax.set_yticks(range(len(self.layers)), [label(one.name) for one in self.layers])
         ax.invert_yaxis()
-        ax.set_xlabel("weights")
-        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_xlabel("weights (count)")
         ax.legend(fontsize="small", frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return ax
 

@@ -15,10 +15,11 @@ import typer
 from torch import Tensor, nn
 
 import analogsim as an
+from analogsim import style
 from analogsim.bench import machine
 from analogsim.machine import commit
-from analogsim.quantities import Quantity
-from analogsim.robustness import curve as curves
+from analogsim.profile.compare import titled
+from analogsim.quantities import QUANTITIES, Quantity
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.robustness.measure import measure_named
 from analogsim.robustness.midpoint import midpoint_texts
@@ -395,39 +396,39 @@ TABLES = {"char_gpt": robustness, "char_gpt_hardware": on_hardware}
 
 def draw(report: dict[str, Any], path: Path) -> None:
     """Draw perplexity against every σ that was swept, µ as a dotted line; and on hardware."""
-    from matplotlib.figure import Figure
+    with style.picture(path, (13, 8), dpi=100) as figure:
+        drawn(report, figure)
 
-    figure = Figure(figsize=(13, 8), layout="constrained")
+
+def drawn(report: dict[str, Any], figure: Any) -> None:
+    """Draw the six panels into a figure."""
     axes = figure.subplots(2, 3, sharey="row").ravel()
     chance = report["characters"]["alphabet"]
     for name, runs in by_variant(report).items():
         clipped = name.endswith("clipped")
-        color = curves.COLORS[[Variant(*noise).name for noise in NOISES].index(name.removesuffix(", clipped"))]
-        style = {"color": color, "linestyle": "--" if clipped else "-", "marker": "s" if clipped else "o"}
-        style |= {"markersize": 4, "label": name, "markerfacecolor": "white" if clipped else color}
+        number = [Variant(*noise).name for noise in NOISES].index(name.removesuffix(", clipped"))
+        look = style.look(number, int(clipped))
+        line = look.line | {"markersize": 4, "label": name, "markerfacecolor": "white" if clipped else look.color}
         for ax, quantity in zip(axes, SIGMAS):
             curve = curve_of(runs, quantity)
-            ax.plot(curve.sigmas, np.minimum(curve.mean, 2 * chance), **style)
+            ax.plot(curve.sigmas, np.minimum(curve.mean, 2 * chance), **line)
             if 0 < curve.midpoint < math.inf:
-                ax.axvline(curve.midpoint, color=color, linestyle=style["linestyle"], linewidth=0.8, alpha=0.7)
+                ax.axvline(curve.midpoint, color=look.color, linestyle=look.style, linewidth=0.8, alpha=0.7)
             ax.set_xscale("log")
-            ax.set_xlabel(curves.QUANTITIES[quantity])
+            ax.set_xlabel(QUANTITIES[quantity])
         for ax, (axis, (preset, values)) in zip(axes[len(SIGMAS) :], AXES.items()):
             means = [mean_on(runs, axis, place) for place in range(len(values))]
-            ax.plot(range(len(values)), means, **style)
+            ax.plot(range(len(values)), means, **line)
             ax.set_xticks(range(len(values)), list(map(str, values)))
-            ax.set_xlabel(f"{axis} of {preset}")
+            ax.set_xlabel(f"{titled(axis)}, {preset}")
     for ax in axes[: len(SIGMAS)]:
         ax.axhline(chance, color="0.5", linestyle=":", linewidth=1)
     for ax in axes:
-        ax.set_yscale("log")
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(True, color="0.92")
+        style.axes(ax).set_yscale("log")
     for ax in axes[::3]:
-        ax.set_ylabel("perplexity on held-out text")
+        ax.set_ylabel("perplexity on held-out text (no unit)")
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":

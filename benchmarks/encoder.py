@@ -31,6 +31,7 @@ from analogsim import (
     noise_sweep,
     presets,
     sensitivity,
+    style,
 )
 from analogsim.analysis.sensitivity import LayerSensitivity, Sensitivity
 from analogsim.bench import machine
@@ -334,47 +335,47 @@ def by_layer(report: Report) -> Sensitivity:
 
 def draw(report: Report, path: Path) -> None:
     """Draw the agreement on every preset, against age, ADC bits and noise."""
-    from matplotlib.figure import Figure
+    with style.picture(path, (12, 8.4), dpi=110) as figure:
+        drawn(report, figure)
 
-    figure = Figure(figsize=(12, 8.4), layout="constrained")
+
+def drawn(report: Report, figure: Any) -> None:
+    """Draw the four panels into a figure."""
     (fresh, ages), (bits, noise) = figure.subplots(2, 2)
     found = by_preset(report)
     for place, values in enumerate(found.values()):
         own = values[AGES[0]]
-        fresh.plot(own, [place] * len(own), ".", color="C0", markersize=5)
-        fresh.plot(np.mean(own), place, "o", color="C0", markersize=7, fillstyle="none")
+        fresh.plot(own, [place] * len(own), ".", color=style.COLORS[0], markersize=5)
+        fresh.plot(np.mean(own), place, "o", color=style.COLORS[0], markersize=7, fillstyle="none")
     fresh.set_yticks(range(len(found)), list(found))
     fresh.invert_yaxis()
-    fresh.set(xlabel="rank agreement with the digital encoder", title=f"every preset, {AGES[0]} after its first read")
+    fresh.set(
+        xlabel="rank agreement with the digital encoder (fraction)",
+        title=f"every preset, {AGES[0]} after its first read",
+    )
     ageing = {name: values for name, values in found.items() if len(values) > 1}
     for number, (name, values) in enumerate(ageing.items()):
         means, spreads = ([float(f(v)) for v in values.values()] for f in (np.mean, np.std))
-        ages.errorbar(range(len(means)), means, spreads, marker="os^vD"[number % 5], capsize=2, label=name)
+        style.series(ages, style.look(number), range(len(means)), means, spreads, label=name)
     ages.set_xticks(range(len(AGES)), list(AGES))
-    ages.set(xlabel="age of the chip", ylabel="rank agreement", title="presets that age")
-    for method, marker, line in zip(METHODS, "os^", ("-", "--", ":")):
+    ages.set(xlabel="age of the chip t", ylabel="rank agreement (fraction)", title="presets that age")
+    for number, method in enumerate(METHODS):
         each = [(bit, float(np.mean(values))) for (bit, _), values in of(report, f"bits {method}")]
-        bits.plot(*zip(*each), marker=marker, linestyle=line, label=f"ranges by {method}")
-    bits.set(xlabel="ADC, bits", ylabel="rank agreement", title="preset 8bit")
+        bits.plot(*zip(*each), **style.look(number).line, label=f"ranges by {method}")
+    bits.set(xlabel="resolution of the ADC (bits)", ylabel="rank agreement (fraction)", title="preset 8bit")
     curve(report).plot(noise)
-    noise.set(ylabel="rank agreement", title="injected noise")
-    noise.legend(loc="center left", frameon=False)  # above it the curve stands, to the right it falls
+    noise.set(ylabel="rank agreement (fraction)")
     for ax in (ages, bits):
-        ax.legend(frameon=False)
-    for ax in (fresh, ages, bits, noise):
-        ax.grid(True, color="0.92")
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+        style.beside(ax)
+    for ax in (fresh, ages, bits):
+        style.axes(ax)
 
 
 def draw_layers(report: Report, path: Path) -> None:
     """Draw each layer alone on hardware, and alone digital."""
-    from matplotlib.figure import Figure
-
     found = by_layer(report)
-    figure = Figure(figsize=(8, 1.4 + 0.28 * len(found.layers)), layout="constrained")
-    found.plot(figure.subplots())
-    figure.savefig(path, dpi=110)
+    with style.picture(path, (8, 1.4 + 0.28 * len(found.layers)), dpi=110) as figure:
+        found.plot(figure.subplots())
 
 
 def result() -> Report:

@@ -5,11 +5,9 @@ import tempfile
 from pathlib import Path
 
 import typer
-from matplotlib.figure import Figure
 
-from analogsim import HardwareProfile, presets
+from analogsim import HardwareProfile, presets, style
 from analogsim.analysis.device_picture import draw_device, panels
-from analogsim.cli.output import write_picture
 
 from .common import IMAGES, ROOT
 
@@ -31,9 +29,8 @@ def main() -> None:
 
 def draw(profile: HardwareProfile, path: Path) -> None:
     """Write one picture."""
-    figure = Figure(dpi=90, layout="constrained")
-    draw_device(profile, figure)
-    write_picture(figure, path)
+    with style.picture(path, dpi=90) as figure:
+        draw_device(profile, figure)
 
 
 if __name__ == "__main__":

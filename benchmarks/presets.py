@@ -1,18 +1,16 @@
 """The paper's LeNet-5 and ResNet-18 on every shipped profile: accuracy against a chip's age, and against ADC bits."""
 
 import json
-from itertools import cycle
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from torch import nn
 
-from analogsim import HardwareProfile, at_time, calibrate, convert, presets, program, set_seed
+from analogsim import HardwareProfile, at_time, calibrate, convert, presets, program, set_seed, style
 from analogsim.bench import machine
 from analogsim.machine import commit
-from analogsim.robustness import curve
 from analogsim.storage.files import write_text
 from analogsim.terminal.progress import track
 from analogsim.training.data import DataSet, load_data
@@ -32,7 +30,6 @@ NETWORKS = {
     "LeNet-5": (LeNet5, {}, TrainSpec(epochs=10), None),
     "ResNet-18": (ResNet18, {"batch_norm": True}, TrainSpec(epochs=6, lr=1e-3), 5000),
 }
-COLORS = (*curve.COLORS, "#999999", "#8a5a00")
 
 
 def measure(network: nn.Module, profile: HardwareProfile, data: DataSet, chip: int, age: float) -> float:
@@ -89,13 +86,19 @@ def main(
 
 def draw(report: dict, path: Path) -> None:
     """Draw a row of two pictures a network."""
-    from matplotlib.figure import Figure
+    with style.picture(path, (11, 4 * len(report["networks"])), dpi=110) as figure:
+        drawn(report, figure)
 
-    figure = Figure(figsize=(11, 4 * len(report["networks"])), layout="constrained")
+
+def drawn(report: dict, figure: Any) -> None:
+    """Draw the rows into a figure."""
+    parts = [values for found in report["networks"].values() for values in (found["age"], found["adc.bits"])]
+    names = [name for name in presets() if any(name in part for part in parts)]
     axes = figure.subplots(len(report["networks"]), 2, sharey="row", squeeze=False)
     for row, (title, found) in zip(axes, report["networks"].items()):
-        for ax, what, label in zip(row, ("age", "adc.bits"), ("age of the chip", "ADC, bits")):
-            for color, preset in zip(cycle(COLORS), presets()):
+        for ax, what, label in zip(row, ("age", "adc.bits"), ("age of the chip t", "resolution of the ADC (bits)")):
+            style.axes(ax)
+            for number, preset in enumerate(names):
                 points = found[what].get(preset)
                 if not points:
                     continue
@@ -103,21 +106,20 @@ def draw(report: dict, path: Path) -> None:
                 means = [sum(values) / len(values) for values in points.values()]
                 if len(places) == 1:  # does not age
                     places, means = list(range(len(AGES))), means * len(AGES)
-                ax.plot(places, means, "o-" if len(points) > 1 else ":", color=color, label=preset)
+                look = style.look(number)
+                ax.plot(places, means, **look.line, markersize=5, linewidth=1.3, label=preset)
                 for place, values in zip(places, points.values()):
-                    ax.plot([place] * len(values), values, ".", color=color, markersize=3)
-            ax.axhline(found["digital"], color="0.5", linewidth=0.8, linestyle="--")
+                    ax.plot([place] * len(values), values, ".", color=look.color, markersize=3)
+            ax.axhline(found["digital"], color=style.GREY, linewidth=0.8)
             ax.set_xlabel(label)
-            ax.grid(True, color="0.92")
-            ax.spines[["top", "right"]].set_visible(False)
             if what == "age":
                 ax.set_xticks(range(len(AGES)), list(AGES))
-        row[0].set_ylabel("accuracy")
+        row[0].set_ylabel("accuracy (fraction)")
         row[0].set_title(f"{title}, {found['label']}")
-        row[1].set_title("3 chips each (small dots); dashed: digital")
-    handles = axes[0][1].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=len(handles[0]), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110)
+        row[1].set_title("3 chips each (small dots); grey line: digital")
+    named = {text: handle for ax in axes.flat for handle, text in zip(*ax.get_legend_handles_labels())}
+    shown = [named[name] for name in names], names
+    figure.legend(*shown, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
 
 
 if __name__ == "__main__":

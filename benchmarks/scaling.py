@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from matplotlib.figure import Figure
 
+from analogsim import style
 from analogsim.bench import Case, compare, threads
 from analogsim.kernels import MatmulSpec, tiled_matmul
 from analogsim.terminal.progress import track
@@ -51,10 +51,16 @@ def slope(values: list[float], times: list[float]) -> float:
 
 def draw(cases: list[Case], path: Path) -> tuple[str, ...]:
     """Draw time against size; return a line on each quantity's exponent."""
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with style.picture(path, (8, 5)) as figure:
+        return drawn(cases, style.axes(figure.subplots()))
+
+
+def drawn(cases: list[Case], axes: Any) -> tuple[str, ...]:
+    """Draw the times into axes; return as `draw`."""
     lines = []
-    for what, color in zip(("M", "K", "N", "tiles"), ("#0072b2", "#d55e00", "#009e73", "#cc79a7")):
+    for number, what in enumerate(("M", "K", "N", "tiles")):
+        look = style.look(number)
         own = [case for case in cases if what in case.shape]
         sizes = [float(case.shape[what]) for case in own]
         ours = [case.result("analogsim").value.median for case in own]
@@ -66,16 +72,12 @@ def draw(cases: list[Case], path: Path) -> tuple[str, ...]:
         else:
             text = f"time ∝ {what}^{slope(sizes, ours):.2f}"
             lines.append(f"{text} (the product alone: {slope(sizes, product):.2f})")
-        axes.loglog(sizes, ours, "o-", color=color, label=text)
-        axes.loglog(sizes, product, ":", color=color, linewidth=1)
-    axes.loglog([], [], ":", color="0.4", label="torch.matmul alone")
-    axes.set_xlabel("M, K, N, or number of tiles")
-    axes.set_ylabel("seconds, one thread")
-    axes.grid(True, color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+        axes.loglog(sizes, ours, **look.line, label=text)
+        axes.loglog(sizes, product, f"{look.marker}:", color=look.color, linewidth=1, markersize=3, markerfacecolor="w")
+    axes.loglog([], [], ":", color=style.GREY, label="torch.matmul alone (small, in the same colour)")
+    axes.set_xlabel("M, K, N, or number of tiles (count)")
+    axes.set_ylabel("time on one thread (s)")
+    style.above(axes, 2)
     return tuple(lines)
 
 

@@ -28,6 +28,7 @@ FLOORS = {
     "value": 1,
     "seeds": 2,
     "storage": 2,
+    "style": 3,
     "batches": 3,
     "result": 3,
     "profile": 3,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .. import style
 from ..batches import Batch, Step, called, device_of, logits_of, moved, run
 from ..convert import to_digital
 from ..errors import CalibrationError, ProfileError
@@ -26,8 +27,10 @@ from .meter import STAGES, Meter
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLORS = ("#0072b2", "#56b4e9", "#009e73", "#f0e442", "#e69f00", "#d55e00", "#cc79a7", "#7f5fa8")
-COLORS = dict(zip(STAGES, _COLORS, strict=True))  # a stage without a colour would be missing in pictures
+# A stage without a colour would be missing in pictures. Neighbours differ in lightness, and in their hatching.
+_BLUE, _RED, _GREEN, _PINK, _SKY, _ORANGE, _BLACK = style.COLORS
+_COLORS = (_BLUE, _ORANGE, _GREEN, style.YELLOW, _PINK, _BLACK, _RED, _SKY)
+FILLS = dict(zip(STAGES, zip(_COLORS, style.HATCHES, strict=True), strict=True))
 
 
 @dataclass(frozen=True)
@@ -142,36 +145,39 @@ class NoiseBudget(Result):
         return Table(columns, tuple(rows), caption)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw a bar a layer: every stage's share of the sum of the stages, with σ and signal-to-error ratio above it.
+        """Draw a bar a layer, as high as its error is against its signal (mean squares), of what each stage adds to it.
+
+        Above it stand σ in activation units and the signal-to-error ratio. Where the stages have something in common
+        (`LayerBudget.covariance`) their shares are of the whole error.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
             Default: a new figure.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(1.5 + 1.3 * len(self.layers), 4.4), layout="constrained").subplots()
-        bottoms = [0.0] * len(self.layers)
-        sums = [sum(layer.stages.values()) or 1.0 for layer in self.layers]
-        for stage, color in COLORS.items():
-            heights = [100 * layer.stages[stage] / whole for layer, whole in zip(self.layers, sums)]
+        ax = style.axes(ax, (3.2 + 1.1 * len(self.layers), 4.6))
+        ax.grid(False, axis="x")
+        places, bottoms = range(len(self.layers)), [0.0] * len(self.layers)
+        for stage, (color, hatch) in FILLS.items():
+            heights = [_percent(layer, stage) for layer in self.layers]
             if any(heights):
-                ax.bar(
-                    range(len(heights)), heights, bottom=bottoms, color=color, label=stage.replace("_", " "), width=0.7
-                )
+                fill = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
+                ax.bar(places, heights, bottom=bottoms, label=stage.replace("_", " "), width=0.7, **fill)
             bottoms = [bottom + height for bottom, height in zip(bottoms, heights)]
-        for place, layer in enumerate(self.layers):
+        for place, layer, height in zip(places, self.layers, bottoms):
             text = f"σ {layer.equivalent_sigma:.3g}\n{layer.snr:.0f} dB"
-            ax.annotate(text, (place, 101), ha="center", va="bottom", fontsize="small")
-        ax.set_xticks(range(len(self.layers)), [label(layer.name) for layer in self.layers], rotation=30, ha="right")
-        ax.set_ylabel("share of the error's variance (%)")
-        ax.set_ylim(0, 118)
-        ax.spines[["top", "right"]].set_visible(False)
-        if any(bottoms):
-            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+            ax.annotate(text, (place, height), (0, 3), textcoords="offset points", ha="center", fontsize="small")
+        ax.set_xticks(places, [label(layer.name) for layer in self.layers], rotation=30, ha="right")
+        ax.set_ylabel("error against signal, mean squares (%)")
+        ax.set_ylim(0, 1.18 * max(bottoms) or 1.0)
+        style.beside(ax)
         return ax
+
+
+def _percent(layer: LayerBudget, stage: str) -> float:
+    """Return a stage's part of a layer's error in percent of the layer's signal."""
+    whole = sum(layer.stages.values())
+    return 100 * layer.stages[stage] / whole * layer.total / layer.signal if whole > 0 and layer.signal > 0 else 0.0
 
 
 def _root(square: float) -> float:

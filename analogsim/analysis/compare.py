@@ -4,21 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import nn
 
+from .. import style
 from ..ages import text
 from ..batches import Batches, Step
 from ..errors import ProfileError
 from ..profile import HardwareProfile
 from ..ranges.calibrate import Method
 from ..result import Result
-from ..robustness.curve import COLORS
 from ..robustness.measure import Measure
 from ..robustness.metric import Metric
 from ..tables import Column, Table, amount
 from ..terminal.progress import bar
+from ..terminal.text import label
 from .cost import NetworkCost, cost, unknown_on
 from .evaluate import Evaluation, asked, on_hardware, over_chips
 from .reference import reference
@@ -81,32 +81,18 @@ class Comparison(Result):
         ax : matplotlib Axes, optional
             Default: a new figure.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
+        ax = style.axes(ax, (7, 4.2))
         first = self.evaluations[0]
         for number, found in enumerate(self.evaluations):
-            shift = 0.06 * (number - (len(self.evaluations) - 1) / 2)
-            ax.errorbar(
-                np.arange(len(found.ages)) + shift,
-                found.mean,
-                np.nan_to_num(found.std),
-                marker="os^vDP*X"[number % 8],
-                linestyle=("-", "--", "-.", ":")[number % 4],
-                color=COLORS[number % len(COLORS)],
-                markersize=5,
-                capsize=2,
-                label=found.profile,
-            )
-        ax.axhline(first.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
+            places = range(len(found.ages))
+            style.series(ax, style.look(number), places, found.mean, found.std, label=label(found.profile))
+        ax.axhline(first.digital, color=style.GREY, linewidth=1, label="digital network")
         ax.set_xticks(range(len(first.ages)), [text(age) for age in first.ages])
-        ax.set_xlabel("age of the chip")
+        ax.set_xlabel("age of the chip t")
         ax.set_ylabel(first.metric.title)
         if first.metric.logarithmic:
             ax.set_yscale("log")
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(fontsize="small", frameon=False)
+        style.above(ax, 3)
         return ax
 
 

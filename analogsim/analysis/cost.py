@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .. import style
 from ..batches import Batch, Step, called, device_of, moved, samples_in
 from ..chip import Layout, write_pulses
 from ..convert import converted
@@ -163,20 +164,17 @@ class NetworkCost(Result):
         ax : matplotlib Axes, optional
             Default: a new figure.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(7, 1.2 + 0.3 * len(self.layers)), layout="constrained").subplots()
-        what, title = ("energy", "energy of one input (pJ)")
+        ax = style.axes(ax, (7, 1.2 + 0.3 * len(self.layers)))
+        what, title = ("energy", "energy of one input E (pJ)")
         if self.total.energy is None:
-            what, title = "adc_conversions", "ADC conversions of one input"
+            what, title = "adc_conversions", "ADC conversions of one input (count)"
         values = [getattr(layer, what) for layer in self.layers]
-        bars = ax.barh([label(layer.name) for layer in self.layers], values, color="#0072b2", height=0.7)
+        bars = ax.barh([label(layer.name) for layer in self.layers], values, color=style.COLORS[0], height=0.7)
         ax.bar_label(bars, [f"{value / max(sum(values), 1e-300):.1%}" for value in values], padding=3, fontsize="small")
         ax.invert_yaxis()
         ax.margins(x=0.12)
         ax.set_xlabel(f"{title}, on {label(self.profile)}")
-        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(False, axis="y")
         return ax
 
 

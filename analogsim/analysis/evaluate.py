@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import style
 from ..ages import seconds, text
 from ..batch_norm import batch_norms, estimate_batch_norm
 from ..batches import Batches, Step, device_of
@@ -30,6 +31,7 @@ from ..robustness.sweep import reseed
 from ..seeds import Key, checked, derive
 from ..tables import Column, Table
 from ..terminal.progress import bar
+from ..terminal.text import label
 from ..value import whole
 from .reference import Reference, reference, spread
 
@@ -126,23 +128,19 @@ class Evaluation(Result):
         ax : matplotlib Axes, optional
             Default: a new figure.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(6, 4), layout="constrained").subplots()
+        ax = style.axes(ax, (6, 4))
         places, chips = range(len(self.ages)), len(self.values[0])
         for chip in zip(*self.values) if chips > 1 else ():
-            ax.plot(places, chip, ".-", color="#56b4e9", linewidth=0.8)
-        label = f"mean of {chips} chips" if chips > 1 else self.profile
-        ax.plot(places, self.mean, "o-", color="#0072b2", label=label)
-        ax.axhline(self.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
+            ax.plot(places, chip, ".", color=style.look(0).color, markersize=7, alpha=0.5, markeredgewidth=0)
+        name = f"mean and σ of {chips} chips; dots: each" if chips > 1 else label(self.profile)
+        style.series(ax, style.look(0), places, self.mean, self.std, label=name)
+        ax.axhline(self.digital, color=style.GREY, linewidth=1, label="digital network")
         ax.set_xticks(places, [text(age) for age in self.ages])
-        ax.set_xlabel("age of the chip")
+        ax.set_xlabel("age of the chip t")
         ax.set_ylabel(self.metric.title)
         if self.metric.logarithmic:
             ax.set_yscale("log")
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(fontsize="small", frameon=False)
+        style.above(ax, 2)
         return ax
 
 

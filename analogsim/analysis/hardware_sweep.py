@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import style
 from ..ages import seconds
 from ..batches import Batches, Step, listed, samples_in
 from ..convert import convert
@@ -20,9 +21,9 @@ from ..errors import AnalogSimError, ProfileError, SearchError
 from ..nn import called_layers
 from ..nn.reach import warn_of_layers, watched
 from ..profile import HardwareProfile
+from ..profile.compare import titled
 from ..ranges.calibrate import Method, calibrate
 from ..result import Result
-from ..robustness.curve import COLORS
 from ..robustness.measure import Measure
 from ..robustness.measure_file import KeptMeasure
 from ..robustness.metric import Metric
@@ -31,6 +32,7 @@ from ..storage.files import plain
 from ..storage.kept import read_kept
 from ..tables import Column, Table
 from ..terminal.progress import bar
+from ..terminal.text import label
 from ..value import whole
 from .fields import AGE, METHOD, varied
 from .journal import Measured, written
@@ -111,42 +113,28 @@ class HardwareSweep(Result):
         ax : matplotlib Axes, optional
             Default: a new figure.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
         from matplotlib.ticker import MaxNLocator
 
+        ax = style.axes(ax, (7, 4.2))
         first, *others = self.axes
         values = self.axes[first]
         numeric = first != AGE and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
         lines: dict[str, list[tuple[float, float, float]]] = {}
         for point, found in self.points:
-            label = ", ".join(f"{name} {point[name]}" for name in others)
+            name = ", ".join(f"{name} {point[name]}" for name in others)
             place = float(point[first]) if numeric else values.index(point[first])
-            lines.setdefault(label, []).append((place, float(np.mean(found)), spread(found)))
-        for number, (label, line) in enumerate(lines.items()):
+            lines.setdefault(name, []).append((place, float(np.mean(found)), spread(found)))
+        for number, (name, line) in enumerate(lines.items()):
             places, means, spreads = zip(*line)
-            ax.errorbar(
-                places,
-                means,
-                spreads,
-                marker="os^vDP*X"[number % 8],
-                linestyle=("-", "--", "-.", ":")[number % 4],
-                markersize=5,
-                capsize=2,
-                color=COLORS[number % len(COLORS)],
-                label=label or None,
-            )
-        ax.axhline(self.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
+            style.series(ax, style.look(number), places, means, spreads, label=label(name) if name else None)
+        ax.axhline(self.digital, color=style.GREY, linewidth=1, label="digital network")
         if not numeric:
             ax.set_xticks(range(len(values)), [str(value) for value in values])
         elif all(isinstance(value, int) for value in values):
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # there are no 4.5 bits
-        ax.set_xlabel("age of the chip" if first == AGE else first)
+        ax.set_xlabel("age of the chip t" if first == AGE else titled(first))
         ax.set_ylabel(self.metric.title)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(fontsize="small", frameon=False)
+        style.above(ax, 3) if len(lines) == 1 else style.beside(ax)
         return ax
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
+from .. import style
 from ..ages import seconds
 from ..batches import Batches, Step, listed, samples_in
 from ..convert import convert
@@ -27,6 +29,7 @@ from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
 from ..tables import Column, Table, amount
 from ..terminal.progress import bar
+from ..terminal.text import label
 from ..value import whole
 from .cost import NetworkCost, cost
 from .fields import METHOD, varied
@@ -191,32 +194,28 @@ class DesignSearch(Result):
         ax : matplotlib Axes, optional
             Default: a new figure.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
+        ax = style.axes(ax, (7, 4.2))
         front = self.pareto
         ax.set_xscale("log")
-        ax.plot([one.cost for one in self.designs], [one.accuracy for one in self.designs], ".", color="0.6")
-        ax.step([one.cost for one in front], [one.accuracy for one in front], "o-", where="post", color="#0072b2", ms=4)
-        ax.axhline(self._least, color="#d55e00", linestyle="--", linewidth=1)
-        ax.annotate(
-            "allowed",
-            (0.01, self._least),
-            (0, 4),
-            xycoords=ax.get_yaxis_transform(),
-            textcoords="offset points",
-            color="#d55e00",
-            fontsize="small",
-        )
+        costs, found = [one.cost for one in self.designs], [one.accuracy for one in self.designs]
+        ax.plot(costs, found, ".", color="0.6", label="a design")
+        at, best = [one.cost for one in front], [one.accuracy for one in front]
+        ax.step(at, best, "o-", where="post", color=style.COLORS[0], ms=4, label="Pareto front")
+        ax.axhline(self._least, color=style.COLORS[1], linestyle="--", linewidth=1, label="allowed")
         if self.best is not None:
             text = ", ".join(f"{key} {value}" for key, value in self.best.values.items())
-            ax.plot(self.best.cost, self.best.accuracy, "*", color="#d55e00", markersize=13, label=f"cheapest: {text}")
-            ax.legend(loc="lower right", fontsize="small", framealpha=0.9, edgecolor="none")
-        unit = UNITS.get(self.objective)
+            ax.plot(
+                self.best.cost,
+                self.best.accuracy,
+                "*",
+                color=style.COLORS[1],
+                markersize=13,
+                label=label(textwrap.fill(f"cheapest: {text}", 80)),
+            )
+        unit = (UNITS | {"conversion_steps": "count"}).get(self.objective)
         ax.set_xlabel(f"{self.objective.replace('_', ' ')} of one input" + (f" ({unit})" if unit else ""))
         ax.set_ylabel(self.metric.title)
-        ax.spines[["top", "right"]].set_visible(False)
+        style.above(ax)
         return ax
 
 

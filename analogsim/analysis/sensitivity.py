@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import style
 from ..ages import seconds
 from ..batches import Batches, Step
 from ..convert import convert
@@ -24,6 +25,7 @@ from ..robustness.metric import Metric
 from ..seeds import Key, checked, derive
 from ..tables import Column, Table
 from ..terminal.progress import bar
+from ..terminal.text import label
 from ..value import whole
 from .reference import reference, spread
 
@@ -133,27 +135,28 @@ class Sensitivity(Result):
         ax : matplotlib Axes, optional
             Default: a new figure.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            size = (8, 1.4 + 0.28 * len(self.layers))
-            ax = plt.figure(figsize=size, layout="constrained").subplots()
+        ax = style.axes(ax, (8, 1.4 + 0.28 * len(self.layers)))
         frame = self.to_frame()[::-1]
         places = np.arange(len(frame))
-        style: dict[str, Any] = {"linestyle": "", "markersize": 5, "capsize": 2}
-        for what, shift, marker, color, label in (
-            ("alone", 0.14, "o", "#0072b2", "alone on hardware"),
-            ("others", -0.14, "s", "#d55e00", "alone digital"),
+        own: dict[str, Any] = {"linestyle": "", "markersize": 5, "capsize": 2}
+        for number, (what, shift, text) in enumerate(
+            (("alone", 0.14, "alone on hardware"), ("others", -0.14, "alone digital"))
         ):
-            spread = list(frame[f"{what}_std"])
-            own = {"marker": marker, "color": color, "label": label}
-            ax.errorbar(list(frame[what]), places + shift, xerr=spread, **own, **style)
-        ax.axvline(self.digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
-        ax.axvline(float(np.mean(self.whole)), color="0.4", linestyle=":", linewidth=1, label="all on hardware")
-        ax.set_yticks(places, list(frame["layer"]))
+            look, spread = style.look(number), list(frame[f"{what}_std"])
+            ax.errorbar(
+                list(frame[what]),
+                places + shift,
+                xerr=spread,
+                marker=look.marker,
+                color=look.color,
+                label=f"{text} (± σ of chips)" if len(self.whole) > 1 else text,
+                **own,
+            )
+        ax.axvline(self.digital, color=style.GREY, linewidth=1, label="digital network")
+        ax.axvline(float(np.mean(self.whole)), color="0.4", linestyle=":", linewidth=1.5, label="all on hardware")
+        ax.set_yticks(places, [label(name) for name in frame["layer"]])
         ax.set_ylim(-0.6, len(frame) - 0.4)
-        ax.set_xlabel(f"{self.metric.title} on {self.profile}")
-        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_xlabel(f"{self.metric.title}, on {label(self.profile)}")
         # Two rows: beside long names of layers four columns would reach beyond the figure.
         ax.legend(fontsize="small", frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return ax

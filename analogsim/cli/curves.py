@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from .. import style
 from ..errors import DataError
 from ..terminal.text import label as as_label
-from .output import write_picture
 
 if TYPE_CHECKING:
     from ..robustness.curve import RobustnessCurve
@@ -24,25 +24,15 @@ def draw(curves: Mapping[str, "RobustnessCurve"], path: Path, title: str | None 
     DataError
         The curves are over different quantities, or the file cannot be written.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    from ..robustness.curve import COLORS
-
     quantities = sorted({curve.quantity for curve in curves.values()})
     if len(quantities) > 1:
         raise DataError(f"curves over {' and over '.join(quantities)} have no axis in common; plot them apart")
-    style: Any = {"font.size": 11, "axes.titlesize": 12, "svg.hashsalt": "analogsim"}
-    with rc_context(style):
-        figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    with style.picture(path, (8, 4.8)) as figure:
         axes = figure.subplots()
-        for number, (name, curve) in enumerate(curves.items()):
-            curve.plot(axes, label=as_label(name), color=COLORS[number % len(COLORS)])
+        for name, curve in curves.items():
+            curve.plot(axes, label=as_label(name))
         if title:
-            axes.set_title(as_label(title), loc="left")
-        axes.grid(True, axis="y", color="0.92", linewidth=0.8)
-        axes.set_axisbelow(True)
-        write_picture(figure, path)
+            figure.suptitle(as_label(title), x=0.01, ha="left")  # above the legend
 
 
 def check_picture(path: Path | None) -> Path | None:

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from .. import style
 from ..ages import text
 from ..errors import DataError
 from ..result import about, write_frame
-from ..storage.files import replaced, writable
 from ..tables import Form
 from .base import note, plain, present
 
@@ -93,7 +93,7 @@ def claimed(target: Path, asked: Mapping[str, Any], force: bool) -> Path:
     return path
 
 
-def check_free(target: Path | None, force: bool) -> None:
+def check_free(target: Path | None, force: bool, option: str = "--out") -> None:
     """Refuse to write over a file, which may be somebody's own.
 
     Raises
@@ -102,7 +102,7 @@ def check_free(target: Path | None, force: bool) -> None:
         There is one, and `force` is not set.
     """
     if target is not None and target.exists() and not force:
-        raise DataError(f"{target}: is there already; give another --out, or --force to write over it")
+        raise DataError(f"{target}: is there already; give another {option}, or --force to write over it")
 
 
 def _said(values: Mapping[str, Any], key: str) -> str:
@@ -138,21 +138,5 @@ def draw(result: Any, path: Path, size: tuple[float, float]) -> None:
     DataError
         The file cannot be written.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    result.plot(figure.subplots())
-    write_picture(figure, path)
-
-
-def write_picture(figure: Any, path: Path) -> None:
-    """Write a matplotlib figure; aside, then renamed.
-
-    Raises
-    ------
-    DataError
-        The file cannot be written.
-    """
-    kind = path.suffix[1:].lower()
-    with writable(path), replaced(path) as aside:
-        figure.savefig(aside, format=kind, metadata={"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind))
+    with style.picture(path, size) as figure:
+        result.plot(figure.subplots())

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 import yaml
 
+from .. import style
 from ..errors import ProfileError
 from ..profile import HardwareProfile, presets
 from ..profile.compare import compare as side_by_side
@@ -20,7 +21,7 @@ from ..tables import Column, Table
 from ..terminal.text import printable
 from .base import EXIT_CODES, USER_ERROR, Program, Subgroup, fail, note, out, plain, present, say
 from .curves import check_picture
-from .output import FormOption, Overwrite, check_free, write_picture
+from .output import FormOption, Overwrite, check_free
 
 Named = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped profile's name, or a YAML or JSON file.")]
 
@@ -181,14 +182,16 @@ def validate(
             "--plot",
             metavar="PICTURE",
             callback=check_picture,
-            help="Draw what was read of one profile: cells' errors, drift and noise, and converters' codes. "
+            help="Draw what was read of one profile: cells' errors, drift and noise, columns, and converters' codes. "
             "Default: no picture.",
         ),
     ] = None,
+    force: Overwrite = False,
 ) -> None:
     """Check profiles; for a bad one say which field is wrong. Exit code 1 if any is."""
     if picture is not None and len(files) > 1:
         raise typer.BadParameter(f"draws one profile, not {len(files)}", param_hint="--plot")
+    check_free(picture, force, "--plot")
     bad = 0
     for name in files:
         try:
@@ -213,13 +216,10 @@ def draw(profile: HardwareProfile, path: Path) -> None:
     DataError
         The file cannot be written.
     """
-    from matplotlib.figure import Figure
-
     from ..analysis.device_picture import draw_device
 
-    figure = Figure(dpi=120, layout="constrained")
-    draw_device(profile, figure)
-    write_picture(figure, path)
+    with style.picture(path, dpi=120) as figure:
+        draw_device(profile, figure)
 
 
 @app.command(epilog=f"[bold]Example:[/] analogsim profile schema --out {SCHEMA_FILE} (editors complete from it)")

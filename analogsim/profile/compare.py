@@ -59,6 +59,23 @@ def compare(profiles: Sequence[HardwareProfile]) -> list[Row]:
     return rows
 
 
+def titled(name: str) -> str:
+    """Return a field's dotted name with its unit, as the axis of a picture says it.
+
+    Examples
+    --------
+    >>> titled("adc.full_scale"), titled("tile.rows")
+    ('adc.full_scale (normalised units)', 'tile.rows (count)')
+    """
+    section, _, field = name.partition(".")
+    kind = HardwareProfile.model_fields[section].annotation if section in HardwareProfile.model_fields else None
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or field not in kind.model_fields:
+        return name
+    unit = _OF_SECTION.get(section) or dict(_units(kind))[field]
+    counts = not unit and "int" in str(kind.model_fields[field].annotation)
+    return f"{name} ({'count' if counts else unit})" if unit or counts else name
+
+
 def _units(section: type[BaseModel]) -> Iterator[tuple[str, str]]:
     for name, field in section.model_fields.items():
         about = " ".join((field.description or "").split())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from .. import style
 from ..errors import DataError, FitError
 from ..quantities import BEFORE, QUANTITIES, quantity_named
 from ..storage.files import write_json
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# Okabe and Ito's, told apart also by the colour-blind.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 SCHEMA = 1
 
 
@@ -359,18 +358,18 @@ class RobustnessCurve:
         label : str, optional
             What the legend calls this curve; µ and its flags follow it.
         color : optional
-            Anything matplotlib takes; default: the axes' next colour.
+            Anything matplotlib takes; default: the next of the style's, which a curve that is drawn after others
+            has with its own dash and marker.
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.figure(figsize=(7, 4.2), layout="constrained").subplots()
+        ax = style.axes(ax, (7, 4.2))
+        look = style.look(sum(line.get_gid() == "curve" for line in ax.lines))
+        color = look.color if color is None else color
         if self.sigmas[-1] > 0:
             ax.set_xscale("log")
+            style.plain_ticks(ax, (1.0,))
         if self.metric.logarithmic:
             ax.set_yscale("log")
-        (line,) = ax.plot(self.sigmas, self.mean, "o", markersize=5, color=color, zorder=3)
-        color = line.get_color()
+        ax.plot(self.sigmas, self.mean, look.marker, markersize=5, color=color, zorder=3)
         ax.plot(self.sigmas, self.mean, "-", color=color, alpha=0.35, linewidth=1)
         ax.plot(self.sigmas, self.values, ".", color=color, alpha=0.5, markersize=4, markeredgewidth=0)
         # An arrow on the axis: σ = 0 has no place on a logarithmic one.
@@ -385,14 +384,17 @@ class RobustnessCurve:
                 ax.annotate("chance", (0, chance), (6, -11), color="0.4", **small)
         fit = self.fitted
         text = str(fit) if fit else "no fit"
-        line.set_label(f"{label}: {text}" if label else text)
+        text = f"{label}: {text}" if label else text
+        shown = {"color": color, "linestyle": look.style, "linewidth": 2, "zorder": 2, "gid": "curve"}
+        fine = np.array([])
         if fit and 0 < fit.midpoint < math.inf:
             flank = self.sigmas[fit.points_used[0]]
             fine = np.geomspace(flank, max(self.sigmas[-1], fit.midpoint), 300)
-            ax.plot(fine, fit.predict(fine), "-", color=color, linewidth=2, zorder=2)
-            ax.axvline(fit.midpoint, color=color, linestyle="--", linewidth=1, zorder=1)
+            ax.axvline(fit.midpoint, color=color, linestyle=look.style, linewidth=1, zorder=1)
             if not math.isnan(fit.ci[0]):
-                ax.axvspan(*fit.bar, color=color, alpha=0.15, linewidth=0, zorder=0)
+                ax.axvspan(*fit.bar, color=color, alpha=style.BAND, linewidth=0, zorder=0)
+        # The legend shows the dash of the fit with the marker of the means, of which the fit's line has none.
+        ax.plot(fine, fit.predict(fine) if fit else fine, marker=look.marker, markevery=[], label=text, **shown)
         ax.set_xlabel(QUANTITIES.get(self.quantity, self.quantity))
         ax.set_ylabel(self.metric.title)
         if self.metric.share:
@@ -400,8 +402,7 @@ class RobustnessCurve:
             ax.set_ylim(0, None)
         elif self.chance is not None:
             ax.set_ylim(*self._view(ax, self.chance))
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)  # outside, where it hides no curve
+        style.above(ax)
         return ax
 
     def _view(self, ax: "Axes", chance: float) -> tuple[float, float]:

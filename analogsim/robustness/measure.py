@@ -73,8 +73,9 @@ class Measure:
 
     @property
     def title(self) -> str:
-        """How pictures call it."""
-        return self.name.replace("_", " ") + (f" ({self.unit})" if self.unit else "")
+        """How pictures call it, with its unit: of a share "fraction"."""
+        unit = self.unit or ("fraction" if self.share else "")
+        return self.name.replace("_", " ") + (f" ({unit})" if unit else "")
 
     @property
     def as_known(self) -> "Measure":

@@ -3,30 +3,29 @@
 import math
 import re
 import textwrap
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..quantities import QUANTITIES
-from ..robustness.curve import COLORS
+from .. import style
+from ..quantities import QUANTITIES, midpoint_title
+from ..robustness.measure import ACCURACY
 from ..robustness.midpoint import MidpointFit
-from ..storage.files import write_aside
+from ..terminal.text import label as as_label
 from .variants import Variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PALETTE = (*COLORS, "#999933")  # one a method, lighter from variant to variant
-MARKERS = "osD^vP"  # of networks, where one picture has several
-LIGHTEST = 0.5  # share of white in the colour of a method's last variant
+Looks = Mapping[tuple[str, str], style.Look]
+TRAINING = "σ of training (as σ)"
 FORMATS = ("png", "svg")
 LONGEST = 60  # letters of a name in a picture, or in the name of its file
-LINE = 48  # letters of a line beside a picture
+LINE = 52  # letters of a line beside a picture
 MOST = 60  # lines of a picture that are named beside it
 
 
@@ -39,22 +38,23 @@ def write_figures(variants: Sequence[Variant], folder: Path) -> list[Path]:
         A file cannot be written.
     """
     files = []
-    colors = variant_colors(variants)
+    looks = variant_looks(variants)
     for model, name in file_names(variant.cell.model for variant in variants).items():
         own = [variant for variant in variants if variant.cell.model == model]
-        files += _draw(_curves, own, colors, folder / f"curves-{name}", short(model))
-        files += _draw(_learning, own, colors, folder / f"learning-{name}", short(model))
+        files += _draw(_curves, own, looks, folder / f"curves-{name}", short(model))
+        files += _draw(_learning, own, looks, folder / f"learning-{name}", short(model))
         for variant, stem in zip(maps := with_maps(own), file_names(one.name for one in maps).values()):
-            files += _draw(_map, [variant], colors, folder / f"map-{name}-{stem}", short(f"{model}, {variant.name}"))
+            files += _draw(_map, [variant], looks, folder / f"map-{name}-{stem}", short(f"{model}, {variant.name}"))
         if any(variant.hardware for variant in own):
-            files += _draw(_hardware, own, colors, folder / f"hardware-{name}", f"{short(model)} on hardware")
-    return files + _draw(_tradeoff, variants, colors, folder / "tradeoff", "peak accuracy against µ")
+            files += _draw(_hardware, own, looks, folder / f"hardware-{name}", f"{short(model)} on hardware")
+    return files + _draw(_tradeoff, variants, looks, folder / "tradeoff", "peak accuracy against µ")
 
 
-def has_midpoint(variant: Variant) -> MidpointFit | None:
-    """Return the fit of a variant whose µ is a number that can be drawn, else None."""
-    fit = variant.curve.fitted if variant.curve else None
-    return fit if fit and 0 < fit.midpoint < math.inf else None
+def caption(name: str, variant: Variant, width: int) -> list[str]:
+    """Return lines that say a variant's name and its µ: one, where so many letters have room for both."""
+    found = str(variant.midpoint or f"no µ{_marks(variant)}")
+    whole = f"{name}: {found}"
+    return [whole] if len(whole) <= width else [*textwrap.wrap(f"{name}:", width), *textwrap.wrap(found, width)]
 
 
 def with_maps(variants: Iterable[Variant]) -> list[Variant]:
@@ -76,26 +76,36 @@ def learning_curve(variant: Variant) -> list[tuple[int, float, float, float]]:
     return [(epoch, float(np.mean(values)), min(values), max(values)) for epoch, values in sorted(points.items())]
 
 
-def variant_colors(variants: Sequence[Variant]) -> dict[tuple[str, str], str]:
-    """Return (method, variant) → colour, the same on every network."""
+def variant_looks(variants: Sequence[Variant]) -> dict[tuple[str, str], style.Look]:
+    """Return (method, variant) → how it is drawn, the same on every network; a method's variants have one colour."""
     groups: dict[str, dict[str, None]] = {}
     for variant in variants:
         groups.setdefault(variant.cell.method, {})[variant.cell.variant] = None
-    colors = {}
-    for number, (method, own) in enumerate(groups.items()):
-        base = PALETTE[number % len(PALETTE)]
-        for place, variant in enumerate(own):
-            colors[method, variant] = _lighter(base, place / max(1, len(own) - 1))
-    return colors
+    return {
+        (method, variant): style.look(number, place)
+        for number, (method, own) in enumerate(groups.items())
+        for place, variant in enumerate(own)
+    }
 
 
-def tradeoff_lines(variants: Sequence[Variant]) -> list[list[Variant]]:
-    """Return the variants that have a µ, those of one method on one network together, in the order of its grid."""
+def tradeoff_lines(variants: Sequence[Variant]) -> list[tuple[str, style.Look, list[Variant]]]:
+    """Return the variants that have a µ, those of one method on one network together, in the order of its grid.
+
+    Each line has its name and how it is drawn: in its method's colour, with a dash and a marker that are the network's.
+    """
+    models, methods = (list(dict.fromkeys(getattr(one.cell, key) for one in variants)) for key in ("model", "method"))
     lines: dict[tuple[str, str], list[Variant]] = {}
     for variant in variants:
-        if has_midpoint(variant):
+        if variant.midpoint:
             lines.setdefault((variant.cell.model, variant.cell.method), []).append(variant)
-    return list(lines.values())
+    return [
+        (
+            f"{model}, {method}" if len(models) > 1 else method,
+            style.look(methods.index(method), models.index(model)),
+            line,
+        )
+        for (model, method), line in lines.items()
+    ]
 
 
 def sigma_range(variants: Sequence[Variant]) -> tuple[float, float]:
@@ -124,89 +134,91 @@ def short(name: str) -> str:
     """Return a name as a picture has room for it: one line, cut where it is too long."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-    return f" {text}" if text.startswith("_") else text  # matplotlib leaves such a name out of its legends
+    return as_label(text)
 
 
-def _lighter(color: str, share: float) -> str:
-    # Towards white, not by lightness alone: that would turn a muted colour into a glaring one.
-    white = 255 * LIGHTEST * share
-    parts = (int(color[i : i + 2], 16) * (1 - LIGHTEST * share) + white for i in (1, 3, 5))
-    return "#" + "".join(f"{round(part):02x}" for part in parts)
-
-
-def _draw(paint: Any, variants: Sequence[Variant], colors: dict[Any, str], stem: Path, title: str) -> list[Path]:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
+def _draw(paint: Any, variants: Sequence[Variant], looks: Looks, stem: Path, title: str) -> list[Path]:
     files = []
-    # A fixed salt and no date: the same results give the same file. A name is text, and a $ in it no mathematics.
-    style: Any = {"font.size": 10, "svg.hashsalt": "analogsim", "text.parse_math": False}
-    with rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for it
-        figure = Figure(figsize=(8.6, 4.8), dpi=130, layout="constrained")
-        axes = figure.subplots()
-        paint(axes, variants, colors)
-        axes.set_title(title, loc="left")
-        axes.grid(True, color="0.92", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        _legend(figure, axes)
-        for kind in FORMATS:
-            path = stem.with_name(f"{stem.name}.{kind}")
-            about = {"Date": None} if kind == "svg" else None
-            write_aside(path, lambda aside, kind=kind, about=about: figure.savefig(aside, format=kind, metadata=about))
-            files.append(path)
+    for kind in FORMATS:
+        path = stem.with_name(f"{stem.name}.{kind}")
+        with style.picture(path, (8.6, 4.8), dpi=130) as figure:
+            paint(figure, variants, looks)
+            figure.axes[0].set_title(title)
+        files.append(path)
     return files
 
 
-def _legend(figure: "Figure", axes: "Axes") -> None:
+def _legend(axes: "Axes") -> None:
     """Name the lines beside the picture, which grows with them; of more than it has room for, say how many."""
     handles, labels = axes.get_legend_handles_labels()
-    if not handles:
-        return
     more = [f"… and {len(labels) - MOST} more"] if len(labels) > MOST else []
     labels = [textwrap.fill(label, LINE) for label in labels[:MOST]] + more
     lines = sum(label.count("\n") + 1 for label in labels)
+    figure: Any = axes.figure
     figure.set_figheight(max(figure.get_figheight(), 1.0 + 0.18 * lines))
-    axes.legend(
-        handles[: len(labels)], labels, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small", frameon=False
-    )
+    style.beside(axes, handles=handles[: len(labels)], labels=labels)
 
 
-def _curves(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
-    axes.set_xscale("log")
-    axes.set_ylabel("accuracy")
-    for variant in variants:
-        curve, color = variant.curve, colors[variant.cell.method, variant.cell.variant]
-        if curve is None:
-            continue
-        fit = has_midpoint(variant)
-        matched = variant.cell.matched
-        marker, size = ("s", 5.5) if matched else ("o", 3.5)
-        axes.plot(
-            curve.sigmas, curve.mean, marker, linestyle="" if fit else ":", markersize=size, color=color, linewidth=1
-        )
-        label = f"{short(variant.name)}: {fit or 'no µ' + _marks(variant)}"
-        if fit:
-            fine = np.geomspace(curve.sigmas[fit.points_used[0]], max(curve.sigmas[-1], fit.midpoint), 200)
-            axes.plot(fine, fit.predict(fine), color=color, linewidth=2.5 if matched else 1.5, label=label)
-            level = float(fit.predict(fit.midpoint))
-            axes.plot(fit.midpoint, level, "D", color=color, markeredgecolor="black", markersize=6, zorder=4)
-            if not math.isnan(fit.ci[0]):
-                axes.plot(fit.bar, (level, level), "-", color="black", linewidth=1, zorder=3)
-        else:
-            axes.plot([], [], f"{marker}:", color=color, label=label)
-    first = next((variant.curve for variant in variants if variant.curve), None)
+def _curves(figure: "Figure", variants: Sequence[Variant], looks: Looks) -> None:
+    """Draw the curves, and beneath them on the same axis a row for each with its name, its µ and the interval."""
+    drawn = [variant for variant in variants if variant.curve is not None]
+    texts = ["\n".join(caption(short(one.name), one, LINE)) for one in drawn[:MOST]]
+    texts += [f"… and {len(drawn) - MOST} more"] if len(drawn) > MOST else []
+    lines = [text.count("\n") + 1 for text in texts]
+    strip = 0.2 * max(sum(lines), 1)
+    figure.set_figheight(4.6 + strip)
+    axes, rows = figure.subplots(2, 1, sharex=True, height_ratios=(3.6, strip))
+    style.axes(axes).set_xscale("log")
+    axes.set_ylabel(ACCURACY.title)
+    for variant in drawn:
+        _curve(axes, variant, looks[variant.key])
+    place = 0.0
+    for variant, text, height in zip([*drawn[:MOST], None], texts, lines):
+        middle, place = place - (height - 1) / 2, place - height
+        side = rows.get_yaxis_transform()
+        rows.text(1.09, middle, text, transform=side, va="center", fontsize="small")
+        if variant is not None:
+            look, fit = looks[variant.key], variant.midpoint
+            rows.plot([1.01, 1.045, 1.08], [middle] * 3, transform=side, clip_on=False, markevery=[1], **_thin(look))
+            if fit:
+                _midpoint(rows, fit, middle, look)
+    style.axes(rows).spines["left"].set_visible(False)
+    rows.set_yticks([])
+    rows.set_ylim(place + 0.4, 0.6)
+    rows.set_title("µ and its 95 % interval", fontsize="small")
+    first = next((variant.curve for variant in drawn if variant.curve), None)
     if first is not None:
         axes.axhline(first.chance or 0.0, color="0.5", linestyle=":", linewidth=1, zorder=0)
-        axes.set_xlabel(QUANTITIES[first.quantity])
+        rows.set_xlabel(QUANTITIES[first.quantity])
         axes.set_ylim(0, None)
-        axes.set_xlim(*sigma_range(variants))
-        _plain_ticks(axes, (1.0,))
+        axes.set_xlim(*sigma_range(drawn))
+        style.plain_ticks(rows, (1.0,))
 
 
-def _map(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
+def _thin(look: style.Look) -> dict[str, Any]:
+    return look.line | {"linewidth": 1.3, "markersize": 4.5}
+
+
+def _curve(axes: "Axes", variant: Variant, look: style.Look) -> None:
+    """Draw what was measured, and the fit; of a matched curve in a thick line."""
+    curve, fit = variant.curve, variant.midpoint
+    assert curve is not None
+    axes.plot(curve.sigmas, curve.mean, **_thin(look) | ({"linestyle": ""} if fit else {}))
+    if fit:
+        fine = np.geomspace(curve.sigmas[fit.points_used[0]], max(curve.sigmas[-1], fit.midpoint), 200)
+        width = 2.5 if variant.cell.matched else 1.3
+        axes.plot(fine, fit.predict(fine), color=look.color, linestyle=look.style, linewidth=width)
+
+
+def _midpoint(rows: "Axes", fit: MidpointFit, height: float, look: style.Look) -> None:
+    rows.plot(fit.midpoint, height, look.marker, color=look.color, markersize=4.5, zorder=3)
+    if not math.isnan(fit.ci[0]):
+        rows.plot(fit.bar, (height, height), "-", color=look.color, linewidth=5, alpha=0.4, solid_capstyle="butt")
+
+
+def _map(figure: "Figure", variants: Sequence[Variant], looks: Looks) -> None:
     """Draw the accuracy of networks (rows: σ of training) at every σ (columns); the matched ones have a frame."""
+    axes = figure.subplots()
     swept = variants[0].swept
     first = next(iter(swept.values()))
     image = axes.imshow(
@@ -224,12 +236,12 @@ def _map(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> N
     axes.set_xticks(range(len(columns)), columns, rotation=60, fontsize=8)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set_xlabel(QUANTITIES[first.quantity])
-    axes.set_ylabel("σ of training")
-    if axes.figure is not None:
-        axes.figure.colorbar(image, ax=axes, label="accuracy")
+    axes.set_ylabel(TRAINING)
+    figure.colorbar(image, ax=axes, label=ACCURACY.title)
 
 
-def _hardware(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
+def _hardware(figure: "Figure", variants: Sequence[Variant], looks: Looks) -> None:
+    axes = style.axes(figure.subplots())
     labels = list(dict.fromkeys(label for variant in variants for label in variant.hardware))
     for number, variant in enumerate(variants):
         places = [place for place, label in enumerate(labels) if label in variant.hardware]
@@ -239,57 +251,46 @@ def _hardware(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str])
             [place + shift for place in places],
             [float(np.mean(one)) for one in found],
             [float(np.std(one, ddof=1)) if len(one) > 1 else 0.0 for one in found],
-            marker=MARKERS[number % len(MARKERS)],
-            linestyle="",
             capsize=2,
-            color=colors[variant.cell.method, variant.cell.variant],
             label=short(variant.name),
+            **_thin(looks[variant.key]),
         )
-    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", fontsize=8)
-    axes.set_ylabel("accuracy, of all seeds and chips")
+    axes.set_xticks(range(len(labels)), [short(label) for label in labels], rotation=30, ha="right", fontsize=8)
+    axes.set_ylabel("accuracy of all seeds and chips (fraction)")
+    _legend(axes)
 
 
-def _tradeoff(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
+def _tradeoff(figure: "Figure", variants: Sequence[Variant], looks: Looks) -> None:
+    axes = style.axes(figure.subplots())
     axes.set_xscale("log")
-    axes.set_xlabel("µ, the midpoint noise level")
-    axes.set_ylabel("peak accuracy")
-    models = list(dict.fromkeys(variant.cell.model for variant in variants))
-    several = len(models) > 1
-    for line in tradeoff_lines(variants):
-        cell = line[0].cell
-        fits = [fit for fit in map(has_midpoint, line) if fit]
-        name = short(f"{cell.model}, {cell.method}" if several else cell.method)
-        color = colors[cell.method, cell.variant]
+    quantity = next((variant.curve.quantity for variant in variants if variant.curve), "activations")
+    axes.set_xlabel(midpoint_title(quantity))
+    axes.set_ylabel(f"peak {ACCURACY.title}")
+    points = []
+    for name, look, line in tradeoff_lines(variants):
+        fits = [fit for one in line if (fit := one.midpoint)]
         x, y = [fit.midpoint for fit in fits], [fit.peak for fit in fits]
-        marker = MARKERS[models.index(cell.model) % len(MARKERS)]
-        axes.plot(x, y, f"{marker}-", color=color, linewidth=1, label=name)
+        axes.plot(x, y, **_thin(look), label=short(name), zorder=3)
         for fit in fits:
             if not math.isnan(fit.ci[0]):
-                axes.plot(fit.bar, (fit.peak, fit.peak), "-", color=color, alpha=0.35, linewidth=3, zorder=1)
-        for variant, fit in zip(line, fits):
-            text = short(variant.cell.variant) + _marks(variant)
-            axes.annotate(text, (fit.midpoint, fit.peak), (5, 5), textcoords="offset points", fontsize="x-small")
-    _plain_ticks(axes, (1.0, 2.0, 5.0))
+                axes.plot(fit.bar, (fit.peak, fit.peak), "-", color=look.color, alpha=0.35, linewidth=3, zorder=1)
+        points += [(*at, short(one.cell.variant) + _marks(one)) for *at, one in zip(x, y, line)]
+    style.plain_ticks(axes, (1.0, 2.0, 5.0))
+    _legend(axes)
+    style.annotate(axes, points)
 
 
-def _learning(axes: "Axes", variants: Sequence[Variant], colors: dict[Any, str]) -> None:
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("test accuracy, without noise")
+def _learning(figure: "Figure", variants: Sequence[Variant], looks: Looks) -> None:
+    axes = style.axes(figure.subplots())
+    axes.set_xlabel("training time (epochs)")
+    axes.set_ylabel("test accuracy without noise (fraction)")
     for variant in variants:
         points = np.array(learning_curve(variant))
         if len(points):
-            color = colors[variant.cell.method, variant.cell.variant]
-            axes.plot(points[:, 0], points[:, 1], color=color, linewidth=1.3, label=short(variant.name))
-            axes.fill_between(points[:, 0], points[:, 2], points[:, 3], color=color, alpha=0.15, linewidth=0)
-
-
-def _plain_ticks(axes: "Axes", digits: Sequence[float]) -> None:
-    """Write a logarithmic axis as 0.5, 1, 2, where matplotlib writes powers, and lets those of a short axis overlap."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.xaxis.set_major_locator(LogLocator(subs=digits))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+            look = looks[variant.key]
+            axes.plot(points[:, 0], points[:, 1], **_thin(look), markevery=0.12, label=short(variant.name))
+            axes.fill_between(points[:, 0], points[:, 2], points[:, 3], color=look.color, alpha=0.12, linewidth=0)
+    _legend(axes)
 
 
 def _marks(variant: Variant) -> str:

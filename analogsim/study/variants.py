@@ -1,5 +1,6 @@
 """A method's variant on one network, over all its seeds: what tables, figures and the report are made of."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -50,6 +51,17 @@ class Variant:
     hardware: dict[str, list[float]] = field(default_factory=dict)
     swept: dict[float, RobustnessCurve] = field(default_factory=dict)
     points: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Method and variant, which look the same on every network."""
+        return self.cell.method, self.cell.variant
+
+    @property
+    def midpoint(self) -> MidpointFit | None:
+        """The fit, where its µ is a number that can be drawn, else None."""
+        fit = self.curve.fitted if self.curve else None
+        return fit if fit and 0 < fit.midpoint < math.inf else None
 
     @property
     def name(self) -> str:

@@ -5,12 +5,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import nn
 
-from analogsim import HardwareProfile, evaluate
-from analogsim.robustness.curve import COLORS
+from analogsim import HardwareProfile, evaluate, style
 from analogsim.training.data import DataSet
 
 from ..common import IMAGES as PICTURES
@@ -78,35 +76,41 @@ def over_time(
 
 def draw(parts: dict[str, Any], path: Path) -> None:
     """Draw what is lost of the digital accuracy against the age of a chip, a panel for each preset."""
-    figure = Figure(figsize=(9.5, 5), layout="constrained")
+    with style.picture(path, (9.5, 5), dpi=110) as figure:
+        drawn(parts, figure)
+
+
+def drawn(parts: dict[str, Any], figure: Any) -> None:
+    """Draw the panels into a figure."""
     panels = figure.subplots(1, len(PRESETS), sharey=True, squeeze=False)[0]
     places = range(len(AGES))
     for ax, preset in zip(panels, PRESETS):
-        for color, way in zip(COLORS, WAYS):
-            for name, style in (("published", "--"), ("noise", "-")):
+        for number, way in enumerate(WAYS):
+            for name, line in (("published", "--"), ("noise", "-")):
                 if (found := parts.get(f"{preset}, {name}, {way}")) is None:
                     continue
                 lost = 100 * (found["digital"] - np.array(found["accuracy"]))
-                ax.plot(places, lost.mean(1), f"o{style}", color=color, linewidth=1.3, markersize=4)
+                look = style.look(number)
+                ax.plot(places, lost.mean(1), f"{look.marker}{line}", color=look.color, linewidth=1.3, markersize=4)
                 if len(lost[0]) > 1:
                     low, high = lost.mean(1) - lost.std(1, ddof=1), lost.mean(1) + lost.std(1, ddof=1)
-                    ax.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
+                    ax.fill_between(places, low, high, color=look.color, alpha=style.BAND, linewidth=0)
         ax.set_title(preset)
-        ax.set_xticks(places, LABELS)
+        ax.set_xticks(places, LABELS, fontsize=8)
         ax.set_yscale("symlog", linthresh=1)
         ax.set_yticks([0, 1, 2, 5, 10, 20, 50, 90], ["0", "1", "2", "5", "10", "20", "50", "90"])
         ax.set_ylim(-0.3, 95)
-        ax.grid(True, color="0.92")
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.set_xlabel("age of the chip")
+        style.axes(ax).set_xlabel("age of the chip t")
     for place, lost, text in JOSHI:
         panels[0].plot(place, lost, "k*", markersize=9)
         panels[0].annotate(text, (place, lost), (6, -3), textcoords="offset points", fontsize=7)
-    panels[0].set_ylabel("points of accuracy lost to digital")
-    measured = [(color, way) for color, way in zip(COLORS, WAYS) if any(part.endswith(f", {way}") for part in parts)]
-    lines = [Line2D([], [], color=color, label=WAYS[way].replace("`", "")) for color, way in measured]
+    panels[0].set_ylabel("accuracy lost to digital (percentage points)")
+    looks = [(style.look(number), way) for number, way in enumerate(WAYS)]
+    measured = [(look, way) for look, way in looks if any(part.endswith(f", {way}") for part in parts)]
+    lines = [
+        Line2D([], [], color=look.color, marker=look.marker, label=WAYS[way].replace("`", "")) for look, way in measured
+    ]
     lines += [Line2D([], [], color="k", label="trained under weight noise")]
     lines += [Line2D([], [], color="k", linestyle="--", label="as published")]
     lines += [Line2D([], [], color="k", marker="*", linestyle="", label="Joshi et al., ResNet-32; a day: bounds")]
     figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    figure.savefig(path, dpi=110)

@@ -1,16 +1,15 @@
 """Errors of products of 512 × 512 crossbars: of the hardware that was published, and of every preset as it ages."""
 
 from collections.abc import Callable
-from itertools import cycle
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from analogsim import AnalogLinear, HardwareProfile, at_time, calibrate, presets, program, set_seed
+from analogsim import AnalogLinear, HardwareProfile, at_time, calibrate, presets, program, set_seed, style
 from analogsim.ages import seconds
-from analogsim.robustness.curve import COLORS
 
 from ..common import IMAGES
 
@@ -104,11 +103,13 @@ def errors(profile: HardwareProfile, ages: tuple[str, ...], chips: int) -> dict[
 
 def draw(parts: dict[str, dict[str, list[float]]], path: Path = FIGURE) -> None:
     """Draw presets' errors against their chips' age, mean and standard deviation of chips; those beyond `DRAWN` not."""
-    from matplotlib.figure import Figure
+    with style.picture(path, (9, 5.5), dpi=110) as figure:
+        drawn(parts, style.axes(figure.subplots()))
 
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    ax = figure.subplots()
-    colors, labels = cycle(COLORS[:-1]), []
+
+def drawn(parts: dict[str, dict[str, list[float]]], ax: Any) -> None:
+    """Draw the presets into axes."""
+    numbers, labels = count(), []
     for name, found in sorted(parts.items(), key=lambda part: -sum(part[1]["0"])):
         values = [torch.tensor(found[age], dtype=torch.float64) for age in found]
         mean = torch.stack([value.mean() for value in values])
@@ -118,9 +119,9 @@ def draw(parts: dict[str, dict[str, list[float]]], path: Path = FIGURE) -> None:
         ageing = len(mean) > 1
         if not ageing:
             mean, spread = mean.repeat(len(AGES)), spread.repeat(len(AGES))
-        color, places = next(colors) if ageing else "0.45", range(len(mean))
-        ax.plot(places, mean, "o-" if ageing else ":", color=color, linewidth=1.3, markersize=4)
-        ax.fill_between(places, mean - spread, mean + spread, color=color, alpha=0.25, linewidth=0)
+        look = style.look(next(numbers)) if ageing else style.Look("0.45", (1.2, 1.2), "")
+        color, places = look.color, range(len(mean))
+        style.series(ax, look, places, mean, spread)
         labels.append((float(mean[-1]), places[-1], name, color))
     height = 0.0
     for end, place, name, color in sorted(labels):
@@ -130,8 +131,5 @@ def draw(parts: dict[str, dict[str, list[float]]], path: Path = FIGURE) -> None:
     ax.set_ylim(0, DRAWN[1])
     ax.set_xticks(range(len(AGES)), LABELS)
     ax.set_xlim(-0.2, len(AGES) - 0.1)
-    ax.set_ylabel("relative error of a product")
-    ax.set_xlabel("age of the chip (dotted: does not change)")
-    ax.grid(True, color="0.92")
-    ax.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    ax.set_ylabel("relative error of a product (fraction)")
+    ax.set_xlabel("age of the chip t (grey: does not change)")

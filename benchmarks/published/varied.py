@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from analogsim import analog_layers, calibrate, program
-from analogsim.robustness.curve import COLORS
+from analogsim import analog_layers, calibrate, program, style
 
 from ..common import IMAGES
 from .resnet14 import BITS, Device, normalised, ours
@@ -93,21 +92,23 @@ def settings() -> list[Setting]:
 
 def draw(parts: dict[str, Sequence[float]], digital: float, path: Path = FIGURE) -> None:
     """Draw accuracy against ADC bits, a panel for each device: mean and standard deviation of chips."""
-    from matplotlib.figure import Figure
+    with style.picture(path, (9, 4), dpi=110) as figure:
+        drawn(parts, digital, figure)
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
+
+def drawn(parts: dict[str, Sequence[float]], digital: float, figure: Any) -> None:
+    """Draw the panels into a figure."""
     titles: dict[Device, str] = {"sonos": "SONOS", "rram-milo": "RRAM (Milo)"}
     for ax, (device, title) in zip(figure.subplots(1, 2), titles.items()):
-        ax.axhline(100 * digital, color="0.4", linestyle="--", linewidth=1, label="digital network")
-        for (how, label), color, style in zip(METHODS.items(), COLORS, ("o-", "s--", "^:")):
+        ax.axhline(100 * digital, color=style.GREY, linewidth=1, label="digital network")
+        for number, (how, label) in enumerate(METHODS.items()):
             values = [100 * np.array(parts[part(device, f"{n} bits, {how}")]) for n in COUNTS]
             mean, spread = [v.mean() for v in values], [v.std(ddof=1) for v in values]
-            ax.errorbar(COUNTS, mean, spread, fmt=style, color=color, capsize=3, linewidth=1.3, label=f"ranges {label}")
+            style.series(ax, style.look(number), COUNTS, mean, spread, label=f"ranges {label}")
         ax.set_title(f"{title}, {len(values[0])} chips", fontsize=10)
-        ax.set_xlabel("bits of the ADCs")
+        ax.set_xlabel("resolution of the ADCs (bits)")
         ax.set_ylim(0, 100)
-        ax.grid(True, color="0.92")
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("accuracy in percent, 1,017 images")
-    figure.axes[0].legend(fontsize="small", frameon=False, loc="lower right")
-    figure.savefig(path, dpi=110)
+        style.axes(ax)
+    figure.axes[0].set_ylabel("accuracy on 1,017 images (%)")
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="small", frameon=False)

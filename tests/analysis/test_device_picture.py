@@ -40,7 +40,7 @@ def test_what_was_read_is_drawn_in_its_units():
     assert list(panels) == [
         "programming error",
         "drift",
-        "read noise of a cell, σ",
+        "read noise of a cell",
         "ADC: measured, 3 bits",
         "ADC: where codes begin",
         "DAC",
@@ -49,13 +49,13 @@ def test_what_was_read_is_drawn_in_its_units():
     np.testing.assert_allclose(dots, [[5, 0.5], [10, 0.9], [25, 1.2]])
     np.testing.assert_allclose(sigma[:, 1], np.interp(sigma[:, 0], [5, 10, 25], [0.5, 0.9, 1.2]))
     np.testing.assert_allclose(mean[:, 1], -0.5 + 0.01 * mean[:, 0])
-    assert panels["programming error"].get_xlabel() == "conductance, µS"
+    assert panels["programming error"].get_xlabel() == "conductance g (µS)"
     low, high, *points = lines(panels["drift"])
     np.testing.assert_allclose(points[1], [[20, 25], [1e3, 22.5], [1e6, 15]])
     logs = np.log([20, 1e3, 1e6])
     np.testing.assert_allclose(high[:, 1], np.interp(np.log(high[:, 0]), logs, [25, 22.5, 15]), rtol=1e-9)
     np.testing.assert_allclose(low[:, 1], np.interp(np.log(low[:, 0]), logs, [5, 4.75, 2.5]), rtol=1e-9)
-    noise, *_ = lines(panels["read noise of a cell, σ"])
+    noise, *_ = lines(panels["read noise of a cell"])
     np.testing.assert_allclose(noise[:, 1], 0.1 + 0.2 * (noise[:, 0] - 5) / 20)
     one, other, _ = lines(panels["ADC: where codes begin"])
     np.testing.assert_allclose(one, np.stack([np.arange(-3, 4), INL], 1), atol=1e-12)
@@ -122,7 +122,7 @@ def test_every_preset_is_drawn(name):
 
 def test_currents_are_drawn_where_they_are_not_linear():
     profile = HardwareProfile(cells={"mapping": "differential", "g_max": 10.0}, iv={"second": 0.1, "third": 0.2})
-    *_, bent, straight = lines(drawn(profile)["current of a cell (dotted: linear)"])
+    *_, bent, straight = lines(drawn(profile)["current of a cell (grey: linear)"])
     x = straight[:, 0]
     np.testing.assert_allclose(straight[:, 1], 10 * x)
     np.testing.assert_allclose(bent[:, 1], 10 * (x + 0.1 * x**2 + 0.2 * x**3), atol=1e-12)
@@ -138,4 +138,12 @@ def test_the_power_law_is_drawn_with_its_spread():
     np.testing.assert_allclose(
         [year.min(), year.max()], [(band[:, 0].max() / 10) ** -nu for nu in (0.06, 0.04)], rtol=1e-6
     )
-    assert "drift exponent ν (± σ)" in panels
+    assert "drift exponent (± σ)" in panels
+
+
+def test_what_integrators_take_of_a_columns_current_is_drawn():
+    profile = HardwareProfile(cells={"mapping": "differential", "g_max": 10.0}, tile={"current_limit": 4.0})
+    taken, whole = lines(drawn(profile)["current of a column (grey: all of it)"])
+    np.testing.assert_allclose(whole[:, 1], whole[:, 0])
+    assert (whole[0, 0], whole[-1, 0]) == (-80, 80)
+    np.testing.assert_allclose(taken, np.stack([whole[:, 0], whole[:, 0].clip(-40, 40)], 1))

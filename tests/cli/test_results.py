@@ -143,6 +143,7 @@ def test_no_file_that_is_there_is_written_over(run, tmp_path):
     for name, command in {
         "curves.png": ["plot", curve, "--out"],
         "curves.csv": ["plot", curve, "--table"],
+        "device.png": ["profile", "validate", "8bit", "--plot"],
         "schema.json": ["profile", "schema", "--out"],
         "chip.yaml": ["profile", "import", tmp_path / "chip.json", "--out"],
         "kernels.json": ["bench", "--quick", "--threads", 1, "--out"],
@@ -150,7 +151,10 @@ def test_no_file_that_is_there_is_written_over(run, tmp_path):
         (tmp_path / name).write_text("somebody's own")
         refused = call(*command, tmp_path / name)
         assert refused.exit_code == 1, name
-        assert f"{name}: is there already; give another --out, or --force" in " ".join(refused.stderr.split())
+        assert (
+            f"{name}: is there already; give another {'--plot' if name == 'device.png' else '--out'}, or --force"
+            in " ".join(refused.stderr.split())
+        )
         assert (tmp_path / name).read_text() == "somebody's own"
         if name != "kernels.json":  # which takes long
             done(*command, tmp_path / name, "--force")

@@ -33,6 +33,7 @@ from analogsim.study.records import Result
 from analogsim.study.run import time_left
 from analogsim.study.store import Store
 from tests.support import shell
+from tests.support.browser import CHROMIUM
 from tests.support.shell import ROOT
 
 TINY = {
@@ -45,7 +46,6 @@ TINY = {
     "train": {"epochs": 2, "batch_size": 32, "lr": 2e-3},
     "sweep": {"sigmas": "0.03,0.3,1,3,30", "repeats": 2},
 }
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
 def study(**changes):
