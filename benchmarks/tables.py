@@ -1,4 +1,4 @@
-"""Write the tables of README.md and of the pages in docs/ from the results, between their markers."""
+"""Write the tables and values of README.md and of the pages in docs/ from the results, between their markers."""
 
 import json
 import re
@@ -9,13 +9,13 @@ import typer
 
 from analogsim.bench import Case, Report, Result, Spread
 
-from . import char_gpt, compensation, encoder, findings
+from . import budget, char_gpt, compensation, encoder, findings, values
 from .common import RESULTS, ROOT
 from .findings import grid
 from .published import recovery_tables
 from .published import tables as published
 
-NAMES = ("performance", "gpu", "paper", "devices", "studies", "char_gpt", "encoder", "published")
+NAMES = ("performance", "gpu", "paper", "devices", "studies", "budget", "char_gpt", "encoder", "published")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in NAMES))
 MARKER = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -275,6 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "group": group,
     "chips": chips,
     **findings.TABLES,
+    **budget.TABLES,
     **char_gpt.TABLES,
     **compensation.TABLES,
     **encoder.TABLES,
@@ -284,16 +285,17 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def fill(page: Path) -> None:
-    """Write a page's tables anew."""
+    """Write a page's tables and values anew."""
 
     def table(match: re.Match[str]) -> str:
         return match[1] + "\n" + TABLES[match[2]]() + "\n" + match[3]
 
-    page.write_text(MARKER.sub(table, page.read_text(encoding="utf-8")), encoding="utf-8")
+    text = MARKER.sub(table, page.read_text(encoding="utf-8"))
+    page.write_text(values.fill(text), encoding="utf-8")
 
 
 def main() -> None:
-    """Write every page's tables anew from benchmarks/results/."""
+    """Write every page's tables and values anew from benchmarks/results/."""
     for page in PAGES:
         fill(page)
         print(f"written: {page.relative_to(ROOT)}")

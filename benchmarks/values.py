@@ -1,0 +1,149 @@
+"""Numbers in prose, by name: `<!-- value: NAME -->0.26<!-- end -->` in a page says what a result file says.
+
+`python -m benchmarks.tables` writes them, as it writes tables. A number of a study of the paper is named by what it is,
+the network and the method: `mu.lenet5.float`, `peak.vgg11.s3`; `times.lenet5.sigma2.float` is how many times the one's
+µ is the other's.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from statistics import mean, median
+from typing import Any
+
+from analogsim import RobustnessCurve
+from analogsim.bench import Case, Report
+
+from . import budget, findings
+from .common import RESULTS
+
+KEPT = RESULTS.parent
+MARKER = re.compile(r"(<!-- value: ([\w.-]+) -->)[^<]*(<!-- end -->)")
+STUDIES = {
+    "lenet5": "LeNet-5",
+    "vgg11": "VGG-11",
+    "resnet18": "ResNet-18",
+    "resnet18-bn": "ResNet-18, batch normalisation",
+}
+METHODS = {"dynamic": "dynamic scaling", "quantized": "noisy training, quantized"}
+DEAREST = "batch 1", "Transpose", "depthwise"
+MORE_PRODUCTS = "1/f noise of cells", "weights in two slices", "inputs in two steps"
+
+
+def fill(text: str) -> str:
+    """Return a page with its values written anew."""
+    return MARKER.sub(lambda match: match[1] + value(match[2]) + match[3], text)
+
+
+def value(name: str) -> str:
+    """Return a value as it is written.
+
+    Raises
+    ------
+    KeyError
+        Nothing has this name.
+    """
+    if name in VALUES:
+        return VALUES[name]()
+    what, study, *methods = name.split(".", 2)
+    if what == "times":
+        first, second = (method(study, title)["midpoint"] for title in re.split(r"\.(?=[a-z])", methods[0]))
+        return f"{first / second:.{0 if first > 9.5 * second else 1}f}"
+    row = method(study, methods[0])
+    return {"mu": f"{row['midpoint']:#.3g}", "peak": f"{row['peak']:.3f}", "free": f"{row['noise_free']:.3f}"}[what]
+
+
+def method(study: str, name: str) -> dict[str, Any]:
+    """Return a method's row in a study's summary: `float`, `dynamic`, `quantized`, `s8`, `sigma1`."""
+    title = METHODS.get(name, name)
+    title = re.sub(r"^s(?=\d)", "constant scaling, s=", re.sub(r"^sigma(?=\d)", "noisy training, σ=", title))
+    rows = {findings.title(row): row for row in summary(study.removesuffix("-bn")) if row["model"] == STUDIES[study]}
+    return rows[title]
+
+
+@cache
+def summary(study: str) -> tuple[dict[str, Any], ...]:
+    """Return a study's table."""
+    loaded = findings.load(findings.PAPER / study)
+    return () if loaded is None else tuple(loaded[0])
+
+
+@cache
+def robustness(name: str) -> RobustnessCurve:
+    """Return a curve of the README's figure."""
+    return RobustnessCurve.load(KEPT / "lenet5-cifar10" / f"{name}.json")
+
+
+def points_lost() -> str:
+    """Return how many points of noise-free accuracy training under σ = 1 costs."""
+    return f"{100 * (robustness('plain').noise_free - robustness('sigma1').noise_free):.0f}"
+
+
+@cache
+def cases(name: str) -> tuple[Case, ...]:
+    """Return what was measured of speed on one thread."""
+    return tuple(case for case in Report.load(RESULTS / f"{name}.json").cases if case.threads == 1)
+
+
+def ratios(name: str, candidate: str, *parts: str) -> list[float]:
+    """Return a candidate's ratios of time in all cases whose name holds one of these parts."""
+    return [
+        result.ratio.median
+        for case in cases(name)
+        if case.unit == "s" and any(part in case.name for part in parts or ("",))
+        for result in case.results
+        if result.name == candidate and result.ratio
+    ]
+
+
+def span(values: Iterable[float]) -> str:
+    """Return "least to greatest", or one number where both are written alike."""
+    found = sorted(values)
+    ends = [f"{end:.1f}" for end in (found[0], found[-1])]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def crosssim_on_zen4() -> str:
+    """Return how many times as long as ours CrossSim takes for a chip of SONOS: the median of the chips."""
+    parts = json.loads((KEPT / "published" / "crosssim.json").read_text(encoding="utf-8"))["parts"]
+    chips = [part for name, part in parts.items() if name.startswith("sonos, batches of 64, 1 thread")]
+    return f"{median(chip['CrossSim']['seconds'] / chip['analogsim']['seconds'] for chip in chips):.1f}"
+
+
+def dearest() -> str:
+    """Return the largest ratio of the layers that cost most, on all processors."""
+    files = [path.stem for path in (RESULTS / "shapes.json", *sorted(RESULTS.glob("shapes-*.json")))]
+    return f"{max(ratio for name in files for ratio in ratios(name, 'analog', *DEAREST)):.1f}"
+
+
+def agreement(preset: str, age: int) -> Callable[[], str]:
+    """Return what tells the encoder's mean agreement on a preset at the first or last age."""
+
+    def told() -> str:
+        parts = json.loads((KEPT / "encoder.json").read_text(encoding="utf-8"))["parts"]
+        return f"{mean(parts[f'preset {preset}']['found'][age][1]):.2f}"
+
+    return told
+
+
+VALUES: dict[str, Callable[[], str]] = {
+    "readme.mu": lambda: f"{robustness('plain').midpoint:.2f}",
+    "readme.mu_noisy": lambda: f"{robustness('sigma1').midpoint:.1f}",
+    "readme.points_lost": points_lost,
+    "speed.whole": lambda: span(r for way in ("programmed", "again") for r in ratios("questions", way)),
+    "speed.crosssim": lambda: f"{ratios('questions', 'CrossSim')[0]:.0f}",
+    "speed.crosssim_zen4": crosssim_on_zen4,
+    "speed.training": lambda: span(ratios("training", "converted", "VGG-11", "ResNet-18")),
+    "speed.training_lenet5": lambda: span(ratios("training", "converted", "LeNet-5")),
+    "speed.convolutions": lambda: span(ratios("layers", "AnalogConv2d")),
+    "speed.convolutions_avx512": lambda: span(ratios("layers-avx512", "AnalogConv2d")),
+    "speed.kernels": lambda: span(ratios("kernels", "analogsim (numba)")),
+    "speed.naive": lambda: span(ratios("kernels", "naive torch loop")),
+    "speed.linear": lambda: span(ratios("kernels", "AnalogLinear")),
+    "speed.dearest": dearest,
+    "speed.parts": lambda: span(r for name in MORE_PRODUCTS for r in ratios("devices", name)),
+    **{f"encoder.{name}": agreement(name, 0) for name in ("8bit", "pcm", "hermes", "reram")},
+    **{f"encoder.{name}_old": agreement(name, -1) for name in ("pcm", "hermes")},
+    **budget.VALUES,
+}
