@@ -66,7 +66,7 @@ def series(ax):
         if hasattr(bars, "patches") and not bars.get_label().startswith("_"):
             patch = bars.patches[0]
             found.add((mpl.colors.to_hex(patch.get_facecolor()), patch.get_hatch(), "bar"))
-        elif not hasattr(bars, "patches"):
+        elif not hasattr(bars, "patches") and bars.lines[0] is not None:
             line = bars.lines[0]
             found.add((mpl.colors.to_hex(line.get_color()), line.get_linestyle(), line.get_marker()))
     return sorted(found, key=str)

@@ -153,7 +153,7 @@ class Sensitivity(Result):
                 **own,
             )
         ax.axvline(self.digital, color=style.GREY, linewidth=1, label="digital network")
-        ax.axvline(float(np.mean(self.whole)), color="0.4", linestyle=":", linewidth=1.5, label="all on hardware")
+        ax.axvline(float(np.mean(self.whole)), color="black", linestyle=":", linewidth=1.5, label="all on hardware")
         ax.set_yticks(places, [label(name) for name in frame["layer"]])
         ax.set_ylim(-0.6, len(frame) - 0.4)
         ax.set_xlabel(f"{self.metric.title}, on {label(self.profile)}")

@@ -203,7 +203,8 @@ def _curve(axes: "Axes", variant: Variant, look: style.Look) -> None:
     """Draw what was measured, and the fit; of a matched curve in a thick line."""
     curve, fit = variant.curve, variant.midpoint
     assert curve is not None
-    axes.plot(curve.sigmas, curve.mean, **_thin(look) | ({"linestyle": ""} if fit else {}))
+    own: dict[str, Any] = _thin(look) | ({"linestyle": ""} if fit else {})
+    axes.plot(curve.sigmas, curve.mean, **own)
     if fit:
         fine = np.geomspace(curve.sigmas[fit.points_used[0]], max(curve.sigmas[-1], fit.midpoint), 200)
         width = 2.5 if variant.cell.matched else 1.3

@@ -178,10 +178,9 @@ def curves_figure(variants: Sequence[Variant], looks: Looks) -> "Figure":
     figure.update_yaxes(visible=False, range=[place, 0.3], fixedrange=True, row=2, col=1)
     first = next((variant.curve for variant in drawn if variant.curve), None)
     if first is not None:
+        above: dict[str, Any] = {"row": 1, "col": 1, "annotation_position": "bottom left"}
         line = {"color": "grey", "dash": "dot", "width": 1}
-        figure.add_hline(
-            first.chance, line=line, annotation_text="chance", annotation_position="bottom left", row=1, col=1
-        )  # pyright: ignore
+        figure.add_hline(first.chance, line=line, annotation_text="chance", **above)
         figure.update_xaxes(type="log", range=[math.log10(end) for end in ends], **DECADES)
         figure.update_xaxes(title=QUANTITIES[first.quantity], row=2, col=1)
     figure.update_yaxes(title=ACCURACY.title, rangemode="tozero", row=1, col=1)
@@ -347,17 +346,16 @@ def _html(figure: "Figure", name: str) -> Any:
 def _headline(own: Sequence[Variant], baseline: str | None) -> str:
     """Say of one network which method withstands the most noise, and what that costs."""
     model = own[0].cell.model
-    known = [variant for variant in own if variant.midpoint]
+    known = [(fit, one) for one in own if (fit := one.midpoint)]
     if not known:
         return f"{model}: no µ is known yet."
     # A µ with a flag is less sure than one without.
-    best = max([one for one in known if not one.flags] or known, key=lambda one: one.midpoint and one.midpoint.midpoint)
-    fit, base = best.midpoint, next((one for one in known if one.cell.method == baseline), None)
-    assert fit is not None
-    if base is None or base is best or base.midpoint is None:
+    fit, best = max([pair for pair in known if not pair[1].flags] or known, key=lambda pair: pair[0].midpoint)
+    plain, base = next((pair for pair in known if pair[1].cell.method == baseline), (fit, best))
+    if base is best:
         most = " has the highest µ" if len(known) > 1 else ""
         return f"{model}: {best.name}{most}, {fit}, with a peak accuracy of {fit.peak:.3f}."
-    times, plain = fit.midpoint / base.midpoint.midpoint, base.midpoint
+    times = fit.midpoint / plain.midpoint
     return (
         f"{model}: {best.name} withstands the most noise, {fit}: {times:.3g} times as much as {base.name} ({plain}). "
         f"Peak accuracy {fit.peak:.3f}, {base.name} {plain.peak:.3f}."

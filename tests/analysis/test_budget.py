@@ -229,7 +229,8 @@ def test_frame_file_and_picture(lenet, tmp_path):
     heights = np.zeros(len(budget.layers))
     for bars in axes.containers:
         heights += [bar.get_height() for bar in bars]
-    np.testing.assert_allclose(heights, 100)
+    np.testing.assert_allclose(heights, [100 * layer.total / layer.signal for layer in budget.layers])
+    assert np.argmax(heights) == np.argmin([layer.snr for layer in budget.layers])
     assert "equivalent σ" in str(budget)
 
 

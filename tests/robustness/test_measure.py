@@ -319,7 +319,7 @@ def test_curves_of_any_measure_are_kept_and_drawn(kind, tmp_path):
     assert list(again.to_frame()) == ["sigma", "repeat", measure.name]
     assert measure.name in str(again)
     axes = again.plot()
-    assert axes.get_ylabel() == measure.name
+    assert axes.get_ylabel() == measure.name + (" (fraction)" if measure.share else "")
     assert axes.get_yscale() == ("log" if measure.logarithmic else "linear")
     for value in (KINDS[kind][2], *values.ravel()):
         assert axes.get_ylim()[0] <= value <= axes.get_ylim()[1]

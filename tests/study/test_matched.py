@@ -273,9 +273,10 @@ def test_the_report_draws_both_kinds_and_the_map(copy):
     assert {"map-lenet-5-matched.png", "map-lenet-5-both.svg", "curves-lenet-5.png"} <= files
     page = (copy / "report.html").read_text(encoding="utf-8")
     assert "Trained under one σ, evaluated at another" in page
-    assert page.count("<td>matched</td>") == 2
-    assert page.count("<td>swept</td>") == 3
-    assert '"square"' in page
+    assert page.count(">matched</td>") == 2
+    assert page.count(">swept</td>") == 3
+    assert "Thick lines: matched curves" in page
+    assert page.count('"width":3}') == 2
 
 
 # One training, several sweeps

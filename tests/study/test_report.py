@@ -128,6 +128,18 @@ def test_a_click_on_a_column_sorts_the_table(page, tab):
 
 
 @needs_a_browser
+def test_what_the_filter_leaves_out_is_nowhere(page, tab):
+    tab.open(page, 390, False, READY)
+    shown = """["#results tbody tr", "#claims tbody tr", ".key span", "section[data-model]"].map((what) =>
+        [...document.querySelectorAll(what)].filter((part) => part.getClientRects().length).length)"""
+    before = tab.run(shown)
+    tab.run("document.querySelector('#filter input[value=\\'ResNet-18\\']').click()")
+    after = tab.run(shown)
+    assert all(0 < left < all_ for left, all_ in zip(after, before, strict=True))
+    assert tab.run("document.querySelectorAll('#tradeoff .scatterlayer .trace').length") == 4
+
+
+@needs_a_browser
 def test_on_paper_there_are_no_toolbars_and_every_chart_has_room_on_a_page(page, tab):
     tab.open(page, 1400, True, READY)
     tab.send("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
