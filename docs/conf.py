@@ -4,6 +4,7 @@ The source folder is the whole checkout, so that the pages' links to one another
 to the same places here and on a code host.
 """
 
+import json
 import re
 import sys
 from importlib import import_module
@@ -28,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 import analogsim  # noqa: E402
 from analogsim.result import Result  # noqa: E402
+from analogsim.value import LEAST_SCALE  # noqa: E402
 
 project = "analogsim"
 copyright = "The analogsim developers. Apache-2.0"
@@ -142,7 +144,12 @@ def fields(model: type[BaseModel]) -> list[str]:
         own = issubclass(section, BaseModel)
         about = field.description or ((section.__doc__ or "").split("\n\n")[0] if own else "")
         about = " ".join(about.split()).replace("|", r"\|")
-        default = "required" if field.is_required() else "its defaults" if own else f"``{field.default!r}``"
+        plain = (
+            field.default
+            if isinstance(field.default, str) and field.default
+            else json.dumps(field.default, default=str)
+        )
+        default = "required" if field.is_required() else "its defaults" if own else f"``{plain}``"
         cells = [f"``{name}``", values(schema["properties"][name]), default, about]
         lines += [f"   {'* -' if not place else '  -'} {cell}" for place, cell in enumerate(cells)]
     return [*lines, ""]
@@ -159,11 +166,13 @@ def values(schema: dict[str, Any]) -> str:
         return " or ".join(f"``{one}``" for one in schema.get("enum", [schema.get("const")]))
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = " and ".join(f"{sign} {schema[key]:.6g}" for key, sign in bounds.items() if key in schema)
+    if schema.get("minimum") == LEAST_SCALE:
+        limits = "> 0"  # nearly: what float32 can convert with
     words = {"integer": "whole number", "string": "text", "boolean": "true or false", "object": "mapping"}
     text = words.get(schema.get("type", ""), schema.get("type", "any"))
     if text == "array":
-        inner = schema.get("prefixItems") or [schema["items"]] if "items" in schema or "prefixItems" in schema else []
-        text = f"list of {', '.join(map(values, inner)) or 'any'}"
+        ends = ", ".join(map(values, schema.get("prefixItems", ())))
+        text = f"[{ends}]" if ends else f"list of ({values(schema.get('items', {}))})"
     return f"{text} {limits}".strip()
 
 
@@ -256,8 +265,9 @@ def as_it_is_read(app: Sphinx, what: str, name: str, found: Any, options: Any, l
 
 def visit_math(self: Any, node: nodes.Element) -> None:
     """Write a formula as MathML, which browsers show by themselves."""
-    text = tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block))
-    self.body.append(text)
+    block = isinstance(node, nodes.math_block)
+    text = tex2mathml(node.astext(), as_block=block)
+    self.body.append(f'<div class="formula">{text}</div>' if block else text)
     raise nodes.SkipNode
 
 
