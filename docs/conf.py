@@ -217,7 +217,7 @@ WORDS = {"save", "load", "cost", "summary", "name", "description"}
 
 
 def prepared(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Turn links to folders, which a site has not, into their names; leave out patterns of pages that nobody wrote."""
+    """Turn links to folders, which a site has not, into their names."""
     page = ROOT / f"{docname}.md"
 
     def named(link: re.Match[str]) -> str:
@@ -226,10 +226,6 @@ def prepared(app: Sphinx, docname: str, source: list[str]) -> None:
 
     if page.is_file():
         source[0] = re.sub(r"\[([^\]]*)\]\(([^)#:\s]+)\)", named, source[0])
-    if docname == root_doc:
-        source[0] = re.sub(
-            r"^[\w/]*\*$", lambda line: line[0] if any(page.parent.glob(f"{line[0]}.md")) else "", source[0], flags=re.M
-        )
 
 
 def escaped(found: re.Match[str]) -> str:
