@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from . import ages
 from .errors import ConversionError, ProgrammingError
 from .nn import analog_layers
 from .ranks import distributed
@@ -68,21 +69,23 @@ def program(model: nn.Module, seed: int | None = None) -> int:
     return seed
 
 
-def at_time(model: nn.Module, seconds: float) -> None:
+def at_time(model: nn.Module, seconds: float | str) -> None:
     """Set the age of a programmed chip; its conductances are those of that time, whatever was asked before.
 
     Parameters
     ----------
     model : nn.Module
         Programmed; changed in place.
-    seconds : float
-        Since the first read, `drift.t0` seconds after programming: conductances are g·((t0 + seconds)/t0)^(-ν), or
-        those of `drift.table`.
+    seconds : float or str
+        Since the first read, `drift.t0` seconds after programming; or "1h", "1d", "1y" and the like. Conductances are
+        g·((t0 + seconds)/t0)^(-ν), or those of `drift.table`.
 
     Raises
     ------
     ProgrammingError
         A layer was never programmed, or the time is negative or not finite.
+    ProfileError
+        It is text, and no time.
 
     Examples
     --------
@@ -92,10 +95,12 @@ def at_time(model: nn.Module, seconds: float) -> None:
     >>> analog = an.convert(layer, pcm).eval()
     >>> _, seed = an.calibrate(analog, x), an.program(analog, seed=1)
     >>> young = analog(x).norm()
-    >>> an.at_time(analog, 365 * 86_400)
+    >>> an.at_time(analog, "1y")
     >>> bool(analog(x).norm() < 0.6 * young)  # conductances fall
     True
     """
+    if isinstance(seconds, str):
+        seconds = ages.seconds(seconds)
     if not (math.isfinite(seconds) and seconds >= 0):
         raise ProgrammingError(f"seconds: must be finite and not negative (got {seconds!r})")
     layers = list(analog_layers(model))

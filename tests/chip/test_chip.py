@@ -44,6 +44,10 @@ def test_a_saved_chip_is_loaded_as_it_was():
     assert not torch.equal(outputs(model, x), want)
     an.at_time(model, 1e5)
     assert torch.equal(outputs(model, x), want)
+    an.at_time(model, "1d")
+    assert next(layer for _, layer in an.nn.analog_layers(model)).chip_seconds == 86_400
+    with pytest.raises(an.AnalogSimError, match="such as 1d"):
+        an.at_time(model, "1 day")
     an.program(model, 12)
     an.at_time(model, 1e5)
     assert not torch.equal(outputs(model, x), want)
