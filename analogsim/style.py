@@ -218,7 +218,8 @@ def picture(path: Path, size: tuple[float, float] = (7, 4.2), dpi: int = 150) ->
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(SETTINGS):
+    with rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for it
         figure = Figure(figsize=size, dpi=dpi, layout="constrained")
         yield figure
         write(figure, path)
@@ -236,6 +237,5 @@ def write(figure: "Figure", path: Path) -> None:
 
     kind = path.suffix[1:].lower()
     about: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-    with rc_context(SETTINGS), warnings.catch_warnings(), writable(path), replaced(path) as aside:
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for it
+    with rc_context(SETTINGS), writable(path), replaced(path) as aside:
         figure.savefig(aside, format=kind, metadata=about)

