@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -99,9 +100,9 @@ def _pool(norms: list[_BatchNorm], called: set[str], together: bool) -> set[str]
     if len(ranks) > 1:
         for place, norm in enumerate(norms):
             each = [own[place] for _, own in ranks]
-            number = sum(own["num_batches_tracked"] for own in each)
+            number = torch.stack([own["num_batches_tracked"] for own in each]).sum()
             for key, buffer in norm.named_buffers(recurse=False):
-                total = sum(own[key] * own["num_batches_tracked"] for own in each)
+                total = torch.stack([own[key] * own["num_batches_tracked"] for own in each]).sum(0)
                 buffer.copy_(number if key == "num_batches_tracked" else total / number.clamp(min=1))
     return set().union(*(names for names, _ in ranks))
 
