@@ -421,7 +421,7 @@ def as_python(monkeypatch):
         normals = from_python(jit.normals)
         normals(np.zeros(128, np.float32), np.zeros(64, np.uint32), 0, *key, np.uint64(0))  # compiled before
     monkeypatch.setattr(jit, "normals", normals)
-    for name in ("reshape_noise", "_draw", "_shake", "_correct", "_rows_of_tables", "_gather", "_look_up"):
+    for name in ("reshape_noise", "_draw", "_draws", "_shake", "_correct", "_rows_of_tables", "_gather", "_look_up"):
         monkeypatch.setattr(jit, name, getattr(jit, name).py_func)
     monkeypatch.setattr(jit, "np", _Filled())
     monkeypatch.setattr(jit, "CHUNK", 128)
