@@ -1,6 +1,6 @@
 """Verdicts: what a study's file claims of its methods, held against what was measured.
 
-A claim is free text. Of these forms, in any case of letters, a verdict is given:
+A claim is free text. Where the whole of it has one of these forms, in any case of letters, a verdict is given:
 
 ==================================================  ====================================================================
 the most robust method                              its highest µ is above that of every other method
@@ -11,7 +11,7 @@ adds nothing on top of METHOD                       its µ is below that of METH
 ==================================================  ====================================================================
 
 Two µ differ where their 95 % intervals do not overlap. Where one that a verdict needs does not, or has no interval,
-there is no decision.
+there is no decision. Another method's µ beyond an end of the grid counts as such; what collapsed withstands nothing.
 """
 
 import math
@@ -24,7 +24,14 @@ from typing import Literal
 from ..robustness.midpoint import MidpointFit, three_digits
 from .variants import Variant
 
+# A whole claim each: a claim that only has these words in it may say their opposite, or speak of something else.
+_MOST = re.compile(r"(?:is )?(?:the )?most robust(?: method)?")
+_BESIDE = re.compile(r"(?:(?:is|lies|µ|µ is) )?(below|above) the (?:[\w-]+ )?baseline")
+_TREND = re.compile(r"(?:its )?µ (grows|falls) with (s|σ|bits)(?: while (?:its )?peak(?: accuracy)? (grows|falls))?")
+_NOTHING = re.compile(r"(?:[\w-]+ )?adds nothing (?:on top of|to) (.+)")
+
 Word = Literal["holds", "does not hold", "not decided", "not judged"]
+_WORDS: dict[int, Word] = {1: "holds", 0: "not decided", -1: "does not hold"}
 
 
 @dataclass(frozen=True)
@@ -63,16 +70,17 @@ def verdict(own: Sequence[Variant], all_: Sequence[Variant], baseline: str | Non
         return None
     if missing := [one.name for one in own if one.midpoint is None]:
         return Verdict(claim, "not decided", f"no µ: {', '.join(missing)}")
-    text, method = claim.lower().replace("μ", "µ"), own[0].cell.method  # two letters that look the same
+    # Two letters look the same.
+    text, method = " ".join(claim.lower().replace("μ", "µ").split()).strip(" ."), own[0].cell.method
     reference = [one for one in all_ if one.cell.method == baseline]
-    others = [one for one in all_ if one.cell.method != method and one.midpoint]
-    if "most robust" in text and others:
-        word, why = _above(_best(own), _best(others))
-    elif (side := re.search(r"\b(below|above) the (?:[\w-]+ )?baseline", text)) and reference and method != baseline:
+    others = [one for one in all_ if one.cell.method != method]
+    if _MOST.fullmatch(text) and others:
+        word, why = _most(_best(own), others)
+    elif (side := _BESIDE.fullmatch(text)) and reference and method != baseline:
         word, why = _beside(own, reference[0], side[1])
-    elif trend := re.search(r"µ (grows|falls) with (s|σ|bits)\b(?:.*peak(?: accuracy)? (grows|falls))?", text):
+    elif trend := _TREND.fullmatch(text):
         word, why = _trend(own, *trend.groups())
-    elif (on := re.search(r"adds nothing (?:on top of|to) (.+)", text)) and (base := _like(own, all_, on[1])):
+    elif (on := _NOTHING.fullmatch(text)) and (base := _like(own, all_, on[1])):
         word, why = _above(own[0], base)
         word = {"holds": "does not hold", "does not hold": "holds"}.get(word, word)
     else:
@@ -97,9 +105,20 @@ def _order(one: MidpointFit, other: MidpointFit) -> int:
     return (one.ci[0] > other.ci[1]) - (one.ci[1] < other.ci[0])
 
 
+def _most(best: Variant, others: Sequence[Variant]) -> tuple[Word, str]:
+    """Hold a variant against all of other methods; the one that it is least surely above is named."""
+    known = [(one, fit) for one in others if (fit := one.curve.fitted if one.curve else None)]
+    if missing := [one.name for one in others if all(one is not other for other, _ in known)]:
+        return "not decided", f"no µ: {', '.join(missing)}"
+    known = [(one, fit) for one, fit in known if "collapsed" not in fit.flags]
+    if not known:
+        return "not decided", f"no µ: {', '.join(one.name for one in others)}"
+    order, _, rival, name = min((_order(_fit(best), fit), -fit.midpoint, str(fit), one.name) for one, fit in known)
+    return _WORDS[order], f"{best.name}: {_fit(best)}; {name}: {rival}"
+
+
 def _above(one: Variant, other: Variant) -> tuple[str, str]:
-    word = {1: "holds", 0: "not decided", -1: "does not hold"}[_order(_fit(one), _fit(other))]
-    return word, f"{one.name}: {_fit(one)}; {other.name}: {_fit(other)}"
+    return _WORDS[_order(_fit(one), _fit(other))], f"{one.name}: {_fit(one)}; {other.name}: {_fit(other)}"
 
 
 def _beside(own: Sequence[Variant], base: Variant, side: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """A study's report in a real browser, on screens, in the dark and on paper; and its verdicts on what a study claims."""
 
 import itertools
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -195,6 +196,11 @@ def judged(variants, method, claim, model="ResNet-18"):
         ("dynamic scaling", "adds nothing on top of float", "not decided"),
         ("float", "adds nothing on top of dynamic scaling", "not decided"),
         ("noisy training", "is beautiful", "not judged"),
+        ("noisy training", "not the most robust method", "not judged"),
+        ("noisy training", "peak accuracy above the baseline", "not judged"),
+        ("noisy training", "The most  robust method.", "holds"),
+        ("constant scaling", "it is not so that µ grows with s", "not judged"),
+        ("constant scaling", "µ grows with s, but peak accuracy does not", "not judged"),
     ],
 )
 def test_verdicts(variants, method, claim, word):
@@ -204,6 +210,28 @@ def test_verdicts(variants, method, claim, word):
     said = judged(variants, method, claim)
     assert (said.claim, said.word) == (claim, word), said.why
     assert ("µ" in said.why) == (word != "not judged") or "bits" in claim
+
+
+def fitted(variant, **values):
+    return replace(variant, curve=variant.curve.fitted_as(replace(variant.midpoint, **values)))
+
+
+@pytest.mark.parametrize(
+    ("change", "word", "named"),
+    [
+        (lambda one: replace(one, curve=None), "not decided", "no µ: dynamic scaling"),
+        (lambda one: fitted(one, midpoint=math.inf, ci=(90.0, math.inf)), "does not hold", "dynamic scaling: µ > 90"),
+        (lambda one: fitted(one, midpoint=0.0, ci=(0.0, 0.01)), "holds", "s=8"),
+        (lambda one: fitted(one, midpoint=0.3, ci=(0.01, 9.0)), "not decided", "dynamic scaling: µ = 0.3"),
+        (lambda one: fitted(one, midpoint=math.nan, ci=(math.nan,) * 2, flags=("collapsed",)), "holds", "s=8"),
+    ],
+    ids=["unknown", "beyond the grid", "before the grid", "a wide interval", "collapsed"],
+)
+def test_the_most_robust_method_is_above_every_other_and_not_only_above_the_best_known(variants, change, word, named):
+    networks = [change(one) if one.cell.method == "dynamic scaling" else one for one in variants]
+    said = judged(networks, "noisy training", "the most robust method")
+    assert said.word == word, said.why
+    assert named in said.why
 
 
 def test_no_verdict_without_a_midpoint_and_none_without_a_claim(variants):
