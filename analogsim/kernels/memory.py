@@ -79,8 +79,8 @@ def in_rows(matrix: Tensor) -> Tensor:
     rows, width = matrix.shape
     if matrix.stride(1) == 1 and width <= matrix.stride(0) <= _WIDEST:
         return matrix
-    # `contiguous` leaves the stride of a single row, or of a single column, as it is.
-    return matrix.contiguous().view(-1).view(rows, width)
+    # `contiguous` leaves the stride of a single row, or of a single column, as it is, and `view` that of one number.
+    return matrix.contiguous().as_strided((rows, width), (width, 1))
 
 
 def contiguous(array: Tensor) -> Tensor:
