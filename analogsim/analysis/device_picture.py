@@ -73,7 +73,7 @@ def panels(profile: HardwareProfile) -> "list[Panel]":
         found.append(_integrator)
     if profile.adc.bits is not None:
         found.append(_transfer)
-    if profile.adc.bits is not None and (profile.adc.has_errors or profile.adc.kind != "ideal"):
+    if profile.adc.bits is not None and _lateness(profile)[1].abs().max() > 1e-9:
         found.append(_nonlinearity)
     if profile.dac.inl is not None:
         found.append(_dac)
@@ -251,8 +251,8 @@ def _transfer(ax: "Axes", profile: HardwareProfile) -> None:
     ax.set_ylabel("code (LSB)")
 
 
-def _nonlinearity(ax: "Axes", profile: HardwareProfile) -> None:
-    """Draw how far from its ideal place each code begins, gain and offset of each ADC included."""
+def _lateness(profile: HardwareProfile) -> tuple[Tensor, Tensor]:
+    """Return codes, and how far from its ideal place each begins (ADCs, codes), gains and offsets included."""
     adcs, like = _converters(profile)
     bits, levels = profile.adc.bits or 1, profile.adc.levels
     codes = torch.arange(1, 2**bits, dtype=torch.float64) - (2 ** (bits - 1) if profile.adc.signed else 0)
@@ -260,8 +260,14 @@ def _nonlinearity(ax: "Axes", profile: HardwareProfile) -> None:
     gains, offsets = adcs.errors(1.0, 0, like)
     begins = (places - offsets[:, None] * levels) / gains[:, None]
     ideal = codes - (0.5 if profile.adc.rounding == "nearest" else 0.0)
-    for number, own in enumerate(begins - ideal):
-        _staircase(ax, number, codes, own, len(begins) > 1)
+    return codes, begins - ideal
+
+
+def _nonlinearity(ax: "Axes", profile: HardwareProfile) -> None:
+    """Draw how far from its ideal place each code begins."""
+    codes, late = _lateness(profile)
+    for number, own in enumerate(late):
+        _staircase(ax, number, codes, own, len(late) > 1)
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set_title("ADC: where codes begin")
     ax.set_xlabel("code (LSB)")

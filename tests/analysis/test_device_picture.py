@@ -90,6 +90,13 @@ def test_a_transfer_curve_steps_where_codes_begin():
     assert (codes.min(), codes.max()) == (-3, 3)
 
 
+@pytest.mark.parametrize("kind", ["sar", "ramp", "split-sar", "pipeline", "cyclic"])
+def test_converters_whose_codes_begin_where_they_should_have_no_panel_of_errors(kind):
+    adc = {"kind": kind, "bits": 8, "full_scale": 1.0}
+    assert list(drawn(HardwareProfile(adc=adc))) == [f"ADC: {kind}, 8 bits"]
+    assert "ADC: where codes begin" in drawn(HardwareProfile(adc=adc | {"offset_error": 1e-6}))
+
+
 def test_gains_and_offsets_shift_where_codes_begin():
     """Of an ideal ADC (s·gain + offset ≥ (k - 1/2)·step): a line through the offset with the slope of the gain."""
     adc = {"bits": 6, "full_scale": 1.0, "gain_error": 0.1, "offset_error": 0.05}
