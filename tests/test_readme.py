@@ -43,6 +43,12 @@ def test_links_within_pages_lead_to_headings(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_of_a_paragraph_begins_with_the_mark_of_a_value(page):
+    """In Markdown such a line is HTML: it ends the paragraph, and its emphasis and links are shown as written."""
+    assert re.findall(r"^ *<!-- value: .*", page.read_text(encoding="utf-8"), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_modules_that_are_named_exist(page):
     # By their path from the top, or within the package; or the page makes them.
     text = page.read_text(encoding="utf-8")
