@@ -52,6 +52,7 @@ autosummary_filename_map = {  # where letters' case makes no difference they wou
 }
 autodoc_typehints = "none"  # types stand in the docstrings, with shapes and units
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # as they are written: SIGMAS, and not its 17 numbers
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
