@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import typer
 
-from analogsim import DesignSearch, NetworkCost, NoiseBudget, RobustnessCurve
+from analogsim import DesignSearch, LayerBudget, NetworkCost, NoiseBudget, RobustnessCurve, style
 from analogsim.bench import machine
 from analogsim.cli import app
 from analogsim.machine import commit
@@ -69,8 +69,27 @@ def main() -> None:
     for preset, method in [(name, way) for name in RANGED for way in METHODS] + [(name, "maximum") for name in PRESETS]:
         found["budgets"][f"{preset}, {method}"] = budget(folder, preset, method)
         write_text(RESULT, json.dumps({"machine": machine(), "commit": commit(), **found}, indent=1) + "\n")
-    for source, target in {"budget-8bit.png": "budget.png", "search/pareto.png": "pareto.png"}.items():
-        (IMAGES / target).write_bytes((folder / source).read_bytes())
+    draw(found["budgets"]["8bit, maximum"]["layers"])
+    (IMAGES / "pareto.png").write_bytes((folder / "search" / "pareto.png").read_bytes())
+
+
+def draw(layers: list[dict[str, Any]]) -> None:
+    """Draw the layers' errors as `analogsim budget` does, from what the result file says of them."""
+    made = tuple(
+        LayerBudget(
+            name=one["name"],
+            stages=one["stages"],
+            covariance=one["total"] - sum(one["stages"].values()),
+            total=one["total"],
+            measured=one["measured"],
+            signal=one["total"] * 10 ** (one["snr"] / 10),
+            input_clipped=one["clipped"],
+            adc_clipped=float("nan"),
+        )
+        for one in layers
+    )
+    with style.picture(IMAGES / "budget.png", (3.2 + 1.1 * len(made), 4.6)) as figure:
+        NoiseBudget(made, float("nan"), float("nan"), "8bit").plot(figure.subplots())
 
 
 def shell(line: str, made: Path) -> None:
