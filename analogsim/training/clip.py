@@ -13,7 +13,7 @@ __all__ = ["clip_weights"]
 
 @torch.no_grad()
 def clip_weights(model: nn.Module, deviations: float) -> None:
-    """Clip the weights of every layer to ±`deviations` of their standard deviations, all weights of a layer at once.
+    """Clip the weights of every layer to ± `deviations` of their standard deviations, all weights of a layer at once.
 
     Programming noise is relative to the largest conductance, and so to the largest weight: with fewer large weights,
     the same hardware is more precise. Run it after every step of a training of your own,
