@@ -169,7 +169,7 @@ def calibrate(
 
 def _pool(seen: list[tuple[str, AnalogLayer, Observer]], together: bool) -> None:
     """Give every process of torch.distributed what all of them saw."""
-    ranks = gathered([(name, layer.profile.checksum, one) for name, layer, one in seen], together)
+    ranks = gathered([(name, layer.profile.checksum, one.sent()) for name, layer, one in seen], together)
     if any([own[:2] for own in other] != [own[:2] for own in ranks[0]] for other in ranks):
         raise CalibrationError(
             "the processes of torch.distributed have other layers or hardware: convert the same network alike in all"

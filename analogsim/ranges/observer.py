@@ -80,8 +80,11 @@ class Observer(Observing):
         for plane in [] if chip is None else chip.planes:
             self.slice_power[plane.slice_number] += plane.coefficient**2
 
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_live": None}  # which outputs have weights is of no use to another process
+    def sent(self) -> Self:
+        """Return what another process needs: not which outputs have weights, which may be on a device."""
+        own = copy.copy(self)
+        own._live = None
+        return own
 
     def pool(self, observers: "list[Observer]") -> None:
         """Record what several observers of one layer recorded, this one among them."""

@@ -174,7 +174,7 @@ def test_every_result_is_a_table_a_frame_a_picture_and_a_file(results, name, tmp
     pd.testing.assert_frame_equal(again.to_frame(), found.to_frame())
     assert about(tmp_path / "found.json") == {"asked": {"seed": 3}}
     found.save(tmp_path / "found.csv")
-    kept = pd.read_csv(tmp_path / "found.csv", float_precision="round_trip")
+    kept = pd.read_csv(tmp_path / "found.csv", engine="python")
     for name in found.to_frame().select_dtypes("float"):
         np.testing.assert_array_equal(kept[name], found.to_frame()[name], err_msg="files are not rounded")
     assert list(kept) == list(found.to_frame())
