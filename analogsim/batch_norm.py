@@ -1,6 +1,6 @@
 """Batch normalisation on noisy hardware: its statistics, taken anew where the network is to work."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .batches import Batches, Step, run
-from .errors import ConversionError
+from .errors import CalibrationError, ConversionError
 from .nn.reach import warn_of_layers, watched
 from .noise import all_sites
-from .ranks import gathered
+from .ranks import gathered, heard
 from .restore import restored
 
 
@@ -53,7 +53,8 @@ def estimate_batch_norm(
     ConversionError
         The model has no batch normalisation with running statistics.
     CalibrationError
-        No batch was given, or the network cannot be called on one; the statistics stay.
+        No batch was given, the network cannot be called on one, or processes of torch.distributed have other
+        normalisations, or another of them failed; the statistics stay.
 
     References
     ----------
@@ -83,9 +84,9 @@ def estimate_batch_norm(
                 norm.momentum = None  # the plain mean over batches
                 norm.train()
             layers = {name: m for name, m in model.named_modules() if any(m is norm for norm in norms)}
-            with watched(layers) as called:
+            with heard(together), watched(layers) as called:
                 run(model, batches, progress, "Estimating batch normalisation", step)
-            called = _pool(norms, called, together)
+            called = _pool(layers, norms, called, together)
             for norm, values in zip(norms, before):
                 if not any(layers[name] is norm for name in called):
                     for key, buffer in norm.named_buffers():
@@ -93,18 +94,23 @@ def estimate_batch_norm(
             warn_of_layers("estimate_batch_norm", layers, called, "their statistics stay as they were")
 
 
-def _pool(norms: list[_BatchNorm], called: set[str], together: bool) -> set[str]:
+def _pool(layers: Collection[str], norms: list[_BatchNorm], called: set[str], together: bool) -> set[str]:
     """Give every process of torch.distributed the means over all batches, and the names that any of them called."""
     own = [{key: buffer.cpu() for key, buffer in norm.named_buffers(recurse=False)} for norm in norms]
-    ranks = gathered((called, own), together)
+    kinds = [*layers], [[buffer.shape for buffer in values.values()] for values in own]
+    ranks = gathered((called, own, kinds), together)
+    if any(other != kinds for *_, other in ranks):
+        raise CalibrationError(
+            "the processes of torch.distributed have other batch normalisations: make the same network alike in all"
+        )
     if len(ranks) > 1:
         for place, norm in enumerate(norms):
-            each = [own[place] for _, own in ranks]
+            each = [own[place] for _, own, _ in ranks]
             number = torch.stack([own["num_batches_tracked"] for own in each]).sum()
             for key, buffer in norm.named_buffers(recurse=False):
                 total = torch.stack([own[key] * own["num_batches_tracked"] for own in each]).sum(0)
                 buffer.copy_(number if key == "num_batches_tracked" else total / number.clamp(min=1))
-    return set().union(*(names for names, _ in ranks))
+    return set().union(*(names for names, *_ in ranks))
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:

@@ -16,7 +16,7 @@ from ..nn.basis import basis
 from ..nn.observing import observed
 from ..noise import without_noise
 from ..profile import Range
-from ..ranks import gathered
+from ..ranks import gathered, heard
 from ..value import LARGEST_SCALE, LEAST_SCALE
 from .kinds import hull, of_adc, of_dac, scaled, size
 from .observer import Observer
@@ -106,7 +106,8 @@ def calibrate(
     CalibrationError
         There is no such method, granularity or percentile; a layer has neither slices nor steps to have F each; no
         batch was given, a value is not finite, or no layer saw
-        anything but zeros; or processes of torch.distributed have other layers or hardware.
+        anything but zeros; or processes of torch.distributed have other layers or hardware, or another of
+        them failed.
     ConversionError
         The model has no analog layer.
 
@@ -140,7 +141,7 @@ def calibrate(
     def observer(layer: AnalogLayer) -> Observer:
         return Observer(layer.profile, binned or _has_constants(layer), _rule(layer, per) == "slice")
 
-    with without_noise(model), observed(model, observer) as seen:
+    with heard(together), without_noise(model), observed(model, observer) as seen:
         run(model, batches, progress, "Calibrating", step)
     _pool(seen, together)
     layers = [_Layer(name, layer, one, method, percentile) for name, layer, one in seen]

@@ -18,7 +18,7 @@ from ..nn.management import Management
 from ..nn.matrix import ProgrammedMatrix
 from ..nn.observing import RowsAsImages, observed
 from ..noise import without_noise
-from ..ranks import gathered
+from ..ranks import gathered, heard
 from ..seeds import Key, Stream, checked, derive, of_rank
 
 
@@ -74,7 +74,8 @@ def calibrate_outputs(
     ProgrammingError
         A layer must be programmed first, or the seed is none.
     CalibrationError
-        A range was never set, a product is not finite, or processes of torch.distributed have other chips.
+        A range was never set, a product is not finite, or processes of torch.distributed have other chips, or another
+        of them failed.
 
     Warns
     -----
@@ -107,7 +108,8 @@ def calibrate_outputs(
         layer.correction = None
     try:
         numbers = iter(range(len(layers)))
-        with without_noise(model), observed(model, lambda layer: _Comparison(layer, next(numbers), seed)) as seen:
+        made = observed(model, lambda layer: _Comparison(layer, next(numbers), seed))
+        with heard(together), without_noise(model), made as seen:
             run(model, batches, progress, "Calibrating outputs", step)
         _pool([one for _, _, one in seen], together)
         found = [(name, layer, one.correction(name), one.errors()) for name, layer, one in seen if one.number]

@@ -123,7 +123,28 @@ try:
     an.calibrate(net, mine, progress=False)
 except CalibrationError as error:
     assert "other layers or hardware" in str(error)
-    print("done")
+
+# A process that fails is not waited for, and what cannot be added up is refused in all.
+net, wide = converted({}), nn.Sequential(nn.BatchNorm1d(20), *[nn.BatchNorm1d(20)] * (not rank))
+pcm = an.convert(nn.Sequential(nn.Linear(20, 6)), an.HardwareProfile.load("pcm")).eval()
+an.calibrate(pcm, x, progress=False, together=False)
+an.program(pcm, 1)
+nothing = [] if rank else [x]
+cases = [
+    (lambda: an.calibrate(net, nothing, progress=False), "empty"),
+    (lambda: an.calibrate_outputs(pcm, nothing, progress=False), "empty"),
+    (lambda: an.estimate_batch_norm(norm, nothing, progress=False), "empty"),
+    (lambda: an.estimate_batch_norm(wide, x, progress=False), "other batch normalisations"),
+]
+for verb, why in cases:
+    try:
+        verb()
+    except CalibrationError as error:
+        assert why in str(error), error
+        assert ("process 1 of torch.distributed failed" in str(error)) == (why == "empty" and not rank), error
+    else:
+        raise AssertionError(why)
+print("done")
 dist.destroy_process_group()
 """
 
