@@ -99,7 +99,7 @@ _NAMES = {
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     # hardware

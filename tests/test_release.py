@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 
+import analogsim
 from tests.support.shell import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -29,6 +30,14 @@ def test_every_requirement_is_a_lower_bound_that_test_lowest_installs_and_the_pi
         if name in pinned:
             assert version(bound) <= version(pinned[name]), name
     assert {requirement.partition(">=")[0] for requirement in PROJECT["dependencies"]} <= set(pinned)
+
+
+def test_the_newest_version_of_the_changelog_is_this_one():
+    versions = re.findall(r"^## (\S+) – (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = (ROOT / "CITATION.cff").read_text()
+    assert versions[0][0] == analogsim.__version__
+    assert f"version: {analogsim.__version__}\n" in cited
+    assert f'date-released: "{versions[0][1]}"\n' in cited
 
 
 def built(kind, source, target):
