@@ -4,8 +4,9 @@ import itertools
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -389,6 +390,66 @@ def source(report: dict[str, Any]) -> str:
     trained = f"{report['parameters']} parameters, {recipe['steps']} steps of {recipe['batch']} × {recipe['context']}"
     where = f"{facts['processor']}, {facts['cores']} cores; torch {facts['versions']['torch']}"
     return f"\n{text}; {trained}. {where}; commit {report['commit'][:10]}; `python -m benchmarks.char_gpt`.\n"
+
+
+def alone(what: str, runs: list[dict[str, Any]]) -> str:
+    """Return the mean over a variant's trainings of what each training has one of."""
+    return f"{np.mean([run[what] for run in runs]):.2g}"
+
+
+def dearer(runs: list[dict[str, Any]]) -> str:
+    """Return how much higher a variant's perplexity is than that of the plain network."""
+    plain = by_variant(kept(RESULT))["no noise"]
+    return f"{np.mean([run['perplexity'] for run in runs]) - np.mean([run['perplexity'] for run in plain]):.1f}"
+
+
+def apart() -> str:
+    """Return how far the perplexities of two trainings of one variant are apart at most."""
+    found = [[run["perplexity"] for run in runs] for runs in by_variant(kept(RESULT)).values()]
+    return f"{max(max(each) - min(each) for each in found):.1f}"
+
+
+def each_at_adc(runs: list[dict[str, Any]]) -> str:
+    """Return the least and the greatest µ at the ADC of a variant's trainings."""
+    found = [curve_of([run], "noise.output").midpoint for run in runs]
+    return f"{min(found):.1f} – {max(found):.1f}"
+
+
+# What prose tells of a variant, by name: `gpt.mu-weights.activations-clipped`.
+TOLD: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+    "perplexity": partial(alone, "perplexity"),
+    "loss": partial(alone, "loss"),
+    "peak": partial(alone, "peaks"),
+    "dearer": dearer,
+    "digital": lambda runs: f"{np.exp(np.mean([np.log(run['digital']) for run in runs])):.1f}",
+    "year": lambda runs: f"{mean_on(runs, 'age', 2):.1f}",
+    "sigma0.1": lambda runs: f"{mean_on(runs, 'programming.sigma', 3):#.3g}",
+    "sigma0.2": lambda runs: f"{mean_on(runs, 'programming.sigma', 4):#.3g}",
+    "bits4": lambda runs: f"{mean_on(runs, 'adc.bits', 0):#.2g}",
+    "mu-activations": lambda runs: f"{curve_of(runs, 'activations').midpoint:.2f}",
+    "mu-weights": lambda runs: f"{curve_of(runs, 'weights').midpoint:#.2g}",
+    "mu-adc": lambda runs: f"{curve_of(runs, 'noise.output').midpoint:.2f}",
+    "each-adc": each_at_adc,
+}
+NAMES = {"plain": "no noise", "programming": "programming, σ = 0.1", "activations": "activations, σ = 0.3"}
+VALUES: dict[str, Callable[[], str]] = {
+    "gpt.seeds": apart,
+    "gpt.characters": lambda: str(kept(RESULT)["characters"]["alphabet"]),
+}
+
+
+def told(name: str) -> str:
+    """Return a number of a variant as it is written; `name` as in "gpt.sigma0.2.plain-clipped".
+
+    Raises
+    ------
+    KeyError
+        Nothing has this name.
+    """
+    what, variant = name.removeprefix("gpt.").rsplit(".", 1)
+    noise = NAMES[variant.removesuffix("-clipped")]
+    runs = by_variant(kept(RESULT))[noise + ", clipped" * variant.endswith("-clipped")]
+    return TOLD[what](runs)
 
 
 TABLES = {"char_gpt": robustness, "char_gpt_hardware": on_hardware}

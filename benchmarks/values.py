@@ -15,7 +15,7 @@ from typing import Any
 from analogsim import RobustnessCurve
 from analogsim.bench import Case, Report
 
-from . import budget, findings
+from . import budget, char_gpt, findings
 from .common import RESULTS
 
 KEPT = RESULTS.parent
@@ -46,6 +46,8 @@ def value(name: str) -> str:
     """
     if name in VALUES:
         return VALUES[name]()
+    if name.startswith("gpt."):
+        return char_gpt.told(name)
     what, study, *methods = name.split(".", 2)
     if what == "times":
         first, second = (method(study, title)["midpoint"] for title in re.split(r"\.(?=[a-z])", methods[0]))
@@ -146,4 +148,5 @@ VALUES: dict[str, Callable[[], str]] = {
     **{f"encoder.{name}": agreement(name, 0) for name in ("8bit", "pcm", "hermes", "reram")},
     **{f"encoder.{name}_old": agreement(name, -1) for name in ("pcm", "hermes")},
     **budget.VALUES,
+    **char_gpt.VALUES,
 }
