@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 from analogsim import RobustnessCurve
@@ -17,6 +17,7 @@ from analogsim.bench import Case, Report
 
 from . import budget, char_gpt, findings
 from .common import RESULTS
+from .published import values as published
 
 KEPT = RESULTS.parent
 MARKER = re.compile(r"(<!-- value: ([\w.-]+) -->)[^<]*(<!-- end -->)")
@@ -106,13 +107,6 @@ def span(values: Iterable[float]) -> str:
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
-def crosssim_on_zen4() -> str:
-    """Return how many times as long as ours CrossSim takes for a chip of SONOS: the median of the chips."""
-    parts = json.loads((KEPT / "published" / "crosssim.json").read_text(encoding="utf-8"))["parts"]
-    chips = [part for name, part in parts.items() if name.startswith("sonos, batches of 64, 1 thread")]
-    return f"{median(chip['CrossSim']['seconds'] / chip['analogsim']['seconds'] for chip in chips):.1f}"
-
-
 def dearest() -> str:
     """Return the largest ratio of the layers that cost most, on all processors."""
     files = [path.stem for path in (RESULTS / "shapes.json", *sorted(RESULTS.glob("shapes-*.json")))]
@@ -135,7 +129,6 @@ VALUES: dict[str, Callable[[], str]] = {
     "readme.points_lost": points_lost,
     "speed.whole": lambda: span(r for way in ("programmed", "again") for r in ratios("questions", way)),
     "speed.crosssim": lambda: f"{ratios('questions', 'CrossSim')[0]:.0f}",
-    "speed.crosssim_zen4": crosssim_on_zen4,
     "speed.training": lambda: span(ratios("training", "converted", "VGG-11", "ResNet-18")),
     "speed.training_lenet5": lambda: span(ratios("training", "converted", "LeNet-5")),
     "speed.convolutions": lambda: span(ratios("layers", "AnalogConv2d")),
@@ -149,4 +142,5 @@ VALUES: dict[str, Callable[[], str]] = {
     **{f"encoder.{name}_old": agreement(name, -1) for name in ("pcm", "hermes")},
     **budget.VALUES,
     **char_gpt.VALUES,
+    **published.VALUES,
 }
