@@ -29,6 +29,7 @@ STUDIES = {
 }
 METHODS = {"dynamic": "dynamic scaling", "quantized": "noisy training, quantized"}
 DEAREST = "batch 1", "Transpose", "depthwise"
+FIXED = "isaac", "brainscales2"  # presets whose ADCs have a full scale or a gain that is not calibrated
 MORE_PRODUCTS = "1/f noise of cells", "weights in two slices", "inputs in two steps"
 
 
@@ -123,6 +124,33 @@ def agreement(preset: str, age: int) -> Callable[[], str]:
     return told
 
 
+def on_presets(network: str = "LeNet-5") -> dict[str, Any]:
+    """Return what was measured of a network on presets."""
+    return json.loads((KEPT / "presets.json").read_text(encoding="utf-8"))["networks"][network]
+
+
+def aging(preset: str) -> Callable[[], str]:
+    """Return what tells how much of its accuracy LeNet-5 loses on a preset in a year, in percent."""
+
+    def told() -> str:
+        ages = on_presets()["age"][preset]
+        return f"{100 * (1 - mean(ages['1 year']) / mean(ages['1 s'])):.0f}"
+
+    return told
+
+
+def five_bits() -> str:
+    """Return how many points ADCs of five bits cost at most where ranges are calibrated."""
+    networks = [on_presets(name) for name in ("LeNet-5", "ResNet-18")]
+    costs = [
+        network["digital"] - mean(bits["5"])
+        for network in networks
+        for name, bits in network["adc.bits"].items()
+        if name not in FIXED
+    ]
+    return f"{100 * max(costs):.0f}"
+
+
 VALUES: dict[str, Callable[[], str]] = {
     "readme.mu": lambda: f"{robustness('plain').midpoint:.2f}",
     "readme.mu_noisy": lambda: f"{robustness('sigma1').midpoint:.1f}",
@@ -140,6 +168,9 @@ VALUES: dict[str, Callable[[], str]] = {
     "speed.parts": lambda: span(r for name in MORE_PRODUCTS for r in ratios("devices", name)),
     **{f"encoder.{name}": agreement(name, 0) for name in ("8bit", "pcm", "hermes", "reram")},
     **{f"encoder.{name}_old": agreement(name, -1) for name in ("pcm", "hermes")},
+    "presets.lenet5": lambda: f"{on_presets()['digital']:.3f}",
+    "presets.five_bits": five_bits,
+    **{f"presets.{name}_year": aging(name) for name in ("pcm", "hermes")},
     **budget.VALUES,
     **char_gpt.VALUES,
     **published.VALUES,
