@@ -192,13 +192,14 @@ def _curve(figure: "Figure", variant: Variant, look: Look) -> None:
     assert curve is not None
     low, high = curve.accuracies.min(1), curve.accuracies.max(1)
     common: dict[str, Any] = {"row": 1, "col": 1, "showlegend": False, "name": variant.name, **_common(variant)}
+    width = 3 if variant.cell.matched else 1.8
     if fit:
         fine = np.geomspace(curve.sigmas[fit.points_used[0]], max(curve.sigmas[-1], fit.midpoint), 120)
         figure.add_scatter(
             x=fine.tolist(),
             y=fit.predict(fine).tolist(),
             mode="lines",
-            line=_line(look, 3 if variant.cell.matched else 1.8),
+            line=_line(look, width),
             hoverinfo="skip",
             **common,
         )
@@ -207,7 +208,7 @@ def _curve(figure: "Figure", variant: Variant, look: Look) -> None:
         y=curve.mean.tolist(),
         customdata=np.stack([low, high], 1).tolist(),
         mode="markers" if fit else "markers+lines",
-        line=_line(look, 1),
+        line=_line(look, 1 if fit else width),
         marker={"symbol": SYMBOLS[look.marker], "size": 7, "color": look.color},
         hovertemplate="σ = %{x:.3g}: %{y:.3f} (%{customdata[0]:.3f} … %{customdata[1]:.3f})",
         **common,

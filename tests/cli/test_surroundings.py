@@ -566,7 +566,7 @@ def some_command_line(random, places):
     return line
 
 
-@pytest.mark.parametrize("seed", [0, *(slow(seed) for seed in range(1, 8))])
+@pytest.mark.parametrize("seed", [slow(seed) for seed in range(8)])
 def test_no_command_line_gives_a_traceback(seed, places, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random, wrong = Random(seed), []

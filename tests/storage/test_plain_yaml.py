@@ -75,6 +75,7 @@ def test_a_study_of_too_many_trainings_is_refused_before_they_are_made():
     assert Study(**(TINY | {"seeds": MOST})).trainings == MOST
 
 
+@pytest.mark.slow
 def test_complaints_about_very_much_are_few():
     with pytest.raises(StudyError, match="and 49992 more") as caught:
         Study(**TINY, **{f"unknown{number}": 1 for number in range(50_000)})
