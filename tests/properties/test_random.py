@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -24,6 +23,7 @@ from analogsim.training.data import load_data
 from analogsim.training.epoch import epoch_seeds
 from analogsim.training.train import TrainSpec, train
 from tests.support.chips import IDEAL, LAWS
+from tests.support.processes import two_processes
 
 # Everything that draws, in one profile: 2 slices, 2 lines each, 2 steps, ADCs of their own, and all noises.
 EVERYTHING = an.HardwareProfile(
@@ -407,14 +407,7 @@ print("done")
 
 @pytest.mark.slow
 def test_two_processes_train_one_network_under_noise_of_their_own(tmp_path):
-    command = [sys.executable, "-c", DISTRIBUTED]
-    both = [
-        subprocess.Popen([*command, str(number), str(tmp_path / "store")], stdout=-1, stderr=-1, text=True)
-        for number in range(2)
-    ]
-    for one in both:
-        out, error = one.communicate(timeout=240)
-        assert out.strip() == "done", error
+    two_processes(DISTRIBUTED, tmp_path)
 
 
 def replicas(net, count):

@@ -1,8 +1,6 @@
 """Outputs that are corrected by what was measured on a chip: the fit, what it is for, and when it is refused."""
 
 import copy
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +12,7 @@ from torch import nn
 
 import analogsim as an
 from analogsim.errors import AnalogSimWarning, CalibrationError, ProgrammingError
+from tests.support.processes import two_processes
 
 PCM = an.HardwareProfile.load("pcm").varied(drift={"compensation": "none"})
 ERRORS = an.HardwareProfile(
@@ -384,11 +383,4 @@ dist.destroy_process_group()
 @pytest.mark.slow
 def test_two_processes_measure_one_chip_together(tmp_path):
     """As one process with all batches does; where only one reaches a layer, both have its correction."""
-    command = [sys.executable, "-c", RANKS]
-    both = [
-        subprocess.Popen([*command, str(number), str(tmp_path / "store")], stdout=-1, stderr=-1, text=True)
-        for number in range(2)
-    ]
-    for one in both:
-        out, error = one.communicate(timeout=240)
-        assert out.strip() == "done", error
+    two_processes(RANKS, tmp_path)

@@ -1,8 +1,5 @@
 """Processes of torch.distributed, each with batches of its own, end with what one process has of all batches."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -10,6 +7,7 @@ from torch import nn
 import analogsim as an
 from analogsim.nn.observing import observed
 from analogsim.ranges.observer import Observer
+from tests.support.processes import two_processes
 
 PROFILES = {
     "symmetric": {},
@@ -151,11 +149,4 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 def test_two_processes_calibrate_together(tmp_path):
-    command = [sys.executable, "-c", RANKS]
-    both = [
-        subprocess.Popen([*command, str(number), str(tmp_path / "store")], stdout=-1, stderr=-1, text=True)
-        for number in range(2)
-    ]
-    for one in both:
-        out, error = one.communicate(timeout=240)
-        assert out.strip() == "done", error
+    two_processes(RANKS, tmp_path)
