@@ -103,9 +103,9 @@ def lenet5() -> Fields:
     methods = [
         plain(network, epochs),
         noisy(network, epochs),
+        fixed(network, epochs, [0.5, 1.0, 2.0]),
         dynamic(network, epochs, 8),
         constant(network, epochs, 8, scales),
-        fixed(network, epochs, [0.5, 1.0, 2.0]),
         noisy(network, epochs, FIVE, bits=8),
         # Float and quantized networks differ in their pooling: what is that worth?
         plain(network, epochs, "float, maximum pooling", args={"pool": "max"}),
