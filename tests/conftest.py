@@ -6,6 +6,10 @@ import signal
 import sys
 import warnings
 
+# Threads that wait for each other sleep instead of spinning. Several test processes, and those that they start, share
+# the cores: spinning, a study of 14 s took 160 s. OpenMP asks once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import hypothesis
 import pytest
 import torch

@@ -23,6 +23,7 @@ from analogsim.training.history import has_ended, is_guessing
 from analogsim.training.noise import TrainingNoise
 from analogsim.training.train import RANGES_FASTER, TrainSpec, VarianceAware, accuracy, train
 from models.lenet import LeNet5
+from tests.support.small import network
 from tests.training.test_epoch import blank
 
 ROOT = Path(__file__).parents[2]
@@ -40,20 +41,6 @@ def digits():
 @pytest.fixture(scope="module")
 def few(digits):
     return digits.subset(160, 60)
-
-
-def network(seed=0):
-    """One layer of every kind that has state or draws random numbers."""
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 5, stride=3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Dropout(0.2),
-        nn.Linear(100, 10),
-    )
 
 
 def weights(model):
@@ -391,16 +378,15 @@ class TestResume:
         assert not same(weights(first.model), weights(anew.model))
 
     def test_killed_at_any_moment_it_ends_in_the_same_weights(self, few, tmp_path):
-        # 30 steps: SIGKILL in a step drawn at random, then in the middle of writing a checkpoint, then in another
-        # step; then it runs to its end.
-        rng = np.random.default_rng(0)
-        kills = [f"step {rng.integers(6, 12)}", "write 2", f"step {rng.integers(1, 9)}", "never"]
+        # 30 steps: SIGKILL in the middle of writing a checkpoint, then in a step drawn at random; then it runs to its
+        # end.
+        kills = ["write 2", f"step {np.random.default_rng(0).integers(6, 12)}", "never"]
         code = """if True:
-            import os, signal, sys, torch
+            import json, os, signal, sys, torch
             from analogsim.training.checkpoint import save_model
             from analogsim.training.data import load_data
             from analogsim.training.train import TrainSpec, train
-            from tests.training.test_train import KILLED, network
+            from tests.support.small import network
 
             torch.set_num_threads(1)
             kind, _, number = sys.argv[2].partition(" ")
@@ -420,10 +406,11 @@ class TestResume:
             torch.save = save
             model = network()
             model.register_forward_pre_hook(lambda module, args: tick("step") if module.training else None)
-            train(model, load_data("digits").subset(160, 60), TrainSpec(**KILLED), out=sys.argv[1])
+            train(model, load_data("digits").subset(160, 60), TrainSpec(**json.loads(sys.argv[3])), out=sys.argv[1])
             """
         for kill in kills:
-            done = subprocess.run([sys.executable, "-c", code, str(tmp_path), kill], cwd=ROOT, capture_output=True)
+            command = [sys.executable, "-c", code, str(tmp_path), kill, json.dumps(KILLED)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True)
             expected = 0 if kill == "never" else -signal.SIGKILL
             assert done.returncode == expected, done.stderr.decode()
         resumed = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]
