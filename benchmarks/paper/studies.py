@@ -103,7 +103,7 @@ def lenet5() -> Fields:
     methods = [
         plain(network, epochs),
         noisy(network, epochs),
-        fixed(network, epochs, [0.5, 1.0, 2.0]),
+        fixed(network, epochs, [1.0, 0.5, 2.0]),
         dynamic(network, epochs, 8),
         constant(network, epochs, 8, scales),
         noisy(network, epochs, FIVE, bits=8),
