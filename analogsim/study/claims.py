@@ -7,11 +7,12 @@ the most robust method                              its highest µ is above that
 below (above) the baseline                          every µ of its variants is below (above) the baseline's
 µ grows (falls) with s, σ or bits                   µ rises (falls) from each value to the next, and the ends are apart
 … while peak accuracy falls (grows)                 it does, from each value to the next, too
-adds nothing on top of METHOD                       its µ is below that of METHOD's variant with the same σ
+adds nothing on top of METHOD                       its µ is below METHOD's of the same σ, or of a matched curve as well
 ==================================================  ====================================================================
 
 Two µ differ where their 95 % intervals do not overlap. Where one that a verdict needs does not, or has no interval,
 there is no decision. Another method's µ beyond an end of the grid counts as such; what collapsed withstands nothing.
+The interval of a method with one training says nothing of another seed: with the verdict it is said that there is one.
 """
 
 import math
@@ -74,17 +75,23 @@ def verdict(own: Sequence[Variant], all_: Sequence[Variant], baseline: str | Non
     text, method = " ".join(claim.lower().replace("μ", "µ").split()).strip(" ."), own[0].cell.method
     reference = [one for one in all_ if one.cell.method == baseline]
     others = [one for one in all_ if one.cell.method != method]
+    beside: Sequence[Variant] = ()
     if _MOST.fullmatch(text) and others:
         word, why = _most(_best(own), others)
+        beside = others
     elif (side := _BESIDE.fullmatch(text)) and reference and method != baseline:
         word, why = _beside(own, reference[0], side[1])
+        beside = reference
     elif trend := _TREND.fullmatch(text):
         word, why = _trend(own, *trend.groups())
     elif (on := _NOTHING.fullmatch(text)) and (base := _like(own, all_, on[1])):
         word, why = _above(own[0], base)
         word = {"holds": "does not hold", "does not hold": "holds"}.get(word, word)
+        beside = [base]
     else:
         return Verdict(claim, "not judged", "")
+    if word != "not decided" and any(one.trainings == 1 for one in (*own, *beside)):
+        why += "; of one training, whose interval is of its repeats alone"
     return Verdict(claim, word, why)  # pyright: ignore[reportArgumentType]
 
 
@@ -156,7 +163,14 @@ def _rises(values: Sequence[float]) -> bool:
 
 
 def _like(own: Sequence[Variant], all_: Sequence[Variant], method: str) -> Variant | None:
-    """Return the variant of the named method that was trained with the same σ; None where there is not just one."""
-    found = [one for one in all_ if one.cell.method.lower() == method.strip(" .")]
-    found = [one for one in found if one.midpoint and one.cell.sigma == own[0].cell.sigma]
+    """Return the variant of the named method that was trained with the same σ, or, of a matched curve, the matched one;
+    None where there is not just one.
+    """
+    found = [one for one in all_ if one.cell.method.lower() == method.strip(" .") and one.midpoint]
+    found = [one for one in found if _at(one) == _at(own[0])]
     return found[0] if len(found) == 1 and len(own) == 1 else None
+
+
+def _at(variant: Variant) -> float | None:
+    """Return a variant's σ of training; None for that of a matched curve, which is each."""
+    return None if variant.cell.matched else variant.cell.sigma

@@ -18,7 +18,7 @@ BEST, BELOW, GROWS, NOTHING = (
     "the most robust method",
     "below the floating-point baseline",
     "µ grows with s while peak accuracy falls",
-    "quantization adds nothing on top of noisy training",
+    "quantization adds nothing on top of noisy training, matched",
 )
 FIVE, SEVEN = "logspace(-1, 1, 5)", "logspace(-1.5, 1.5, 7)"
 COLLAPSE = 50

@@ -212,6 +212,41 @@ def test_verdicts(variants, method, claim, word):
     assert ("µ" in said.why) == (word != "not judged") or "bits" in claim
 
 
+@pytest.mark.parametrize(
+    ("method", "claim", "said"),
+    [
+        ("noisy training", "the most robust method", True),
+        ("noisy training", "above the baseline", False),
+        ("constant scaling", "µ grows with s", False),
+        ("dynamic scaling", "µ is below the baseline", False),  # not decided
+        ("dynamic scaling", "µ grows with s", False),  # not decided
+    ],
+)
+def test_a_verdict_on_one_training_says_so(variants, method, claim, said):
+    one = "dynamic scaling"
+    few = [replace(own, trainings=1) if own.cell.method == one else own for own in variants]
+    assert ("of one training" in judged(few, method, claim).why) == said
+    assert "of one training" not in judged(variants, method, claim).why
+
+
+def test_matched_curves_are_held_against_each_other(variants):
+    """Their cells are those of their first σ, which need not be the same."""
+    (noisy,) = (one for one in on(variants) if one.cell.method == "noisy training")
+    (plain,) = (one for one in on(variants) if one.cell.method == "dynamic scaling")
+
+    def matched(one, name, sigma):
+        return replace(one, cell=one.cell.model_copy(update={"method": name, "sigma": sigma, "matched": True}))
+
+    both = [matched(noisy, "matched", 0.01), matched(plain, "matched, 8 bits", 0.1)]
+    own = [replace(both[1], claim="quantization adds nothing on top of matched")]
+    assert verdict(own, both, None).word == "holds"
+    assert verdict(own, [both[0], *own], None).why.startswith("matched, 8 bits: µ = 0.246")
+    assert (
+        verdict(own, [replace(noisy, cell=noisy.cell.model_copy(update={"method": "matched"})), *own], None).word
+        == "not judged"
+    )
+
+
 def fitted(variant, **values):
     return replace(variant, curve=variant.curve.fitted_as(replace(variant.midpoint, **values)))
 
