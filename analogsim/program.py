@@ -83,7 +83,7 @@ def at_time(model: nn.Module, seconds: float | str) -> None:
     Raises
     ------
     ProgrammingError
-        A layer was never programmed, or the time is negative or not finite.
+        A layer was never programmed, or the time is no number, negative or not finite.
     ProfileError
         It is text, and no time.
 
@@ -101,7 +101,11 @@ def at_time(model: nn.Module, seconds: float | str) -> None:
     """
     if isinstance(seconds, str):
         seconds = ages.seconds(seconds)
-    if not (math.isfinite(seconds) and seconds >= 0):
+    try:
+        age = float(seconds)
+    except (TypeError, ValueError, OverflowError):
+        raise ProgrammingError(f"seconds: a number, or a text such as '1d', is needed (got {seconds!r})") from None
+    if not (math.isfinite(age) and age >= 0):
         raise ProgrammingError(f"seconds: must be finite and not negative (got {seconds!r})")
     layers = list(analog_layers(model))
     for name, layer in layers:
@@ -110,4 +114,4 @@ def at_time(model: nn.Module, seconds: float | str) -> None:
     if not layers:
         raise ProgrammingError(f"{type(model).__name__}: no layer is analog; convert(model, profile) first")
     for _, layer in layers:
-        layer.chip_seconds = float(seconds)
+        layer.chip_seconds = age
