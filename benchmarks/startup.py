@@ -28,7 +28,7 @@ FIRST_CALL = LAYERS + (
 def seconds(code: str, cache: str | None = None) -> float:
     """Run code that prints seconds, in a fresh process, with Numba's cache in a folder.
 
-    Python keeps its bytecode, as it does unless it is told otherwise: to compile the source takes longer than to import.
+    Python keeps its bytecode, as it does unless it is told otherwise: to compile source takes longer than to import it.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {} if cache is None else {"NUMBA_CACHE_DIR": cache}

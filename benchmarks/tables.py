@@ -165,13 +165,15 @@ def peers() -> str:
 
 def startup() -> str:
     """Seconds, bold where they are above the goal."""
-    report = Report.load(RESULTS / "startup.json")
-    rows = []
-    for case in report.cases:
-        result = case.results[0]
-        text = f"{number(result.value)} s"
-        rows.append([case.name, f"**{text}**" if result.met is False else text, f"{result.goal:g} s"])
-    return grid(["", "measured", "goal"], rows) + source(report, "python -m benchmarks.startup")
+    parts = []
+    for report in of_each("startup"):
+        rows = []
+        for case in report.cases:
+            result = case.results[0]
+            text = f"{number(result.value)} s"
+            rows.append([case.name, f"**{text}**" if result.met is False else text, f"{result.goal:g} s"])
+        parts.append(grid(["", "measured", "goal"], rows) + source(report, "python -m benchmarks.startup"))
+    return "\n".join(parts)
 
 
 def scaling() -> str:
@@ -204,11 +206,13 @@ def side_by_side(cases: list[Case], titles: list[str], names: list[str]) -> str:
 
 def devices() -> str:
     """Ratios of each part, threads side by side."""
-    report = Report.load(RESULTS / "devices.json")
-    cases = list(report.cases)
-    titles = [f"{case.threads} thread{'s' if case.threads > 1 else ''}" for case in cases]
-    names = [result.name for result in cases[0].results if result.name != cases[0].baseline]
-    return side_by_side(cases, titles, names) + source(report, "python -m benchmarks.devices", goals=False)
+    parts = []
+    for report in of_each("devices"):
+        cases = list(report.cases)
+        titles = [f"{case.threads} thread{'s' if case.threads > 1 else ''}" for case in cases]
+        names = [result.name for result in cases[0].results if result.name != cases[0].baseline]
+        parts.append(side_by_side(cases, titles, names) + source(report, "python -m benchmarks.devices", goals=False))
+    return "\n".join(parts)
 
 
 def chips() -> str:
