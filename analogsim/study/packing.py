@@ -70,7 +70,8 @@ def pack_study(directory: str | os.PathLike[str], *, command: str | None = None)
     """
     store = Store(directory)
     store.study()
-    order = {entry.job: number for number, entry in enumerate(store.plan())}
+    # A job that several cells have in common stands where the first of them does.
+    order = {job: number for number, job in enumerate(dict.fromkeys(entry.job for entry in store.plan()))}
     path = store.root / PACKED
     with store.held(command):
         refuse_links(store.root / JOBS)

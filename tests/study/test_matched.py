@@ -236,6 +236,9 @@ def test_packing_changes_no_number(ran, copy):
     before = summarise(ran), load_map(ran), load_results(ran)
     pack_study(copy)
     assert not list(copy.glob(f"jobs/*/{RESULT}"))
+    # In the order of the plan, also the training that a matched curve and a swept one have in common.
+    lines = (copy / "jobs.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["job"] for line in lines] == list(dict.fromkeys(cell.job for cell in Store(copy).plan()))
     for old, new in zip(before, (summarise(copy), load_map(copy), load_results(copy))):
         pd.testing.assert_frame_equal(old, new)
 
