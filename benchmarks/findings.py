@@ -1,6 +1,7 @@
 """The tables of docs/paper.md, from the studies in benchmarks/results/paper/; `benchmarks.tables` puts them there."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.robustness.midpoint import midpoint_texts
+from analogsim.study import load_map
 from analogsim.study.grid import MATCHED
 from analogsim.study.store import Store
 
@@ -17,11 +19,15 @@ from .common import ROOT
 PAPER = ROOT / "benchmarks" / "results" / "paper"
 KINDS = PAPER / "open" / "noise-kinds"
 NETWORKS = ("lenet5", "vgg11", "resnet18")
+LONG = "long/lenet5"
 MISSING = "*Not measured yet.*\n"
 Rows = list[dict[str, Any]]
 FULL = "noisy training, σ=1"
 RISING = "noisy training, σ rising to 1"
 UNIFORM = "float", FULL, "constant scaling, s=0.5", "constant scaling, s=8"
+MATCHED_NOISE = "noisy training, matched"
+SHOWN = 0.01, 0.0316, 0.1, 0.178, 0.316, 0.562, 1, 1.78, 3.16, 5.62, 10, 31.6, 100
+"""σ of the map's columns."""
 TEXTS = ("variant", "flags", "scaling", "claim", "data")
 
 
@@ -63,13 +69,16 @@ def methods(name: str, **beside: tuple[str, ...]) -> str:
     for row, source in pairs:
         own = trainings(source, row)
         mus = [training["midpoint"] for training in own if np.isfinite(training["midpoint"])]
-        # With one training its own µ is the one beside it.
-        seeds = ", ".join(f"{mu:#.3g}" for mu in mus) if len(own) > 1 else ""
+        # With one training its own µ is the one beside it. Those of a matched curve have other curves than that.
+        several_seeds = len(own) > 1 and row.get("curve") != MATCHED
+        seeds = ", ".join(f"{mu:#.3g}" for mu in mus) if several_seeds else ""
         midpoint, interval = midpoint_texts(row["midpoint"], row["ci_low"], row["ci_high"])
         cells = [title(row), number(row["noise_free"]), number(row["peak"]), midpoint, interval, seeds, row["flags"]]
         lines.append(([row["model"]] if several else []) + cells)
     header = ["method", "noise-free", "peak", "µ", "95 % interval", "µ of each seed", "flags"]
-    open_ = ", ".join(title(row) for row in summary if not ended(row))
+    begun = {row["method"] for row in summary if ended(row)}
+    left = [row for row in summary if not ended(row)]
+    open_ = ", ".join(dict.fromkeys(title(row) if row["method"] in begun else row["method"] for row in left))
     return grid(["network"] * several + header, lines) + f"\nNot run: {open_}.\n" * bool(open_) + made(name, results)
 
 
@@ -97,22 +106,27 @@ def made(name: str, results: Rows) -> str:
 def claims() -> str:
     """Put the numbers of every network beside each claim."""
     rows: list[list[str]] = []
-    studies = {name: found for name in NETWORKS if (found := load(PAPER / name))}
+    studies = {name: found for name in (LONG, *NETWORKS) if (found := load(PAPER / name))}
     for text, judge in CLAIMS.items():
-        for everything, results in studies.values():
+        for name, (everything, results) in studies.items():
             summary = [row for row in everything if ended(row)]
             for model in dict.fromkeys(row["model"] for row in summary):
                 own, ran = ([row for row in rows_ if row["model"] == model] for rows_ in (summary, results))
                 evidence = judge(own, ran)
                 if evidence:
-                    rows.append([text, model, evidence])
+                    # A long study's name says how long.
+                    rows.append([text, Store(PAPER / name).study().name if name == LONG else model, evidence])
     return grid(["claim", "network", "measured"], rows)
 
 
 def noisy_is_best(summary: Rows, results: Rows) -> str:
     """Compare the best of noisy training with the best of everything without noise in training."""
     noisy, others = (best([row for row in summary if under_noise(row) == wanted]) for wanted in (True, False))
-    return f"highest µ: {told(noisy)}; without noise in training {told(others)}" if noisy and others else ""
+    if not (noisy and others):
+        return ""
+    matched = only(summary, MATCHED_NOISE)
+    first = f"{told(matched)}; " if matched and matched is not noisy else ""
+    return f"{first}highest µ: {told(noisy)}; without noise in training {told(others)}"
 
 
 def resnet_is_best(summary: Rows, results: Rows) -> str:
@@ -196,6 +210,72 @@ def mismatch() -> str:
     about = f"Mean of {count} trainings of LeNet-5, CIFAR-10 (JPEG re-encoded); "
     about += f"their standard deviation is at most {spread:.3f}.\n"
     return grid(["σ at inference", *(f"{sigmas[place]:.2g}" for place in shown)], rows) + "\n" + about
+
+
+@cache
+def everywhere() -> pd.DataFrame:
+    """Return what networks of the long matched curve reach: σ of training (0: without noise) × σ of evaluation."""
+    folder = PAPER / LONG
+    frame = load_map(folder)
+    frame = frame[frame["method"] == MATCHED_NOISE]
+    store = Store(folder)
+    plain = [curve for cell in store.plan() if cell.method == "float" and (curve := store.curve(cell.job))]
+    rows = [
+        {"trained": 0.0, "sigma": sigma, "accuracy": accuracy}
+        for curve in plain
+        for sigma, accuracy in zip([0.0, *curve.sigmas.tolist()], [curve.noise_free, *curve.mean.tolist()])
+    ]
+    together = pd.concat([pd.DataFrame(rows), frame])
+    for name in ("trained", "sigma"):  # one σ may differ in its last digit as that of training and of evaluation
+        together[name] = [float(f"{sigma:.6g}") for sigma in together[name]]
+    return together.pivot_table("accuracy", "trained", "sigma")
+
+
+def reached(trained: float, sigma: float) -> float:
+    """Return the accuracy at a σ of the network that was trained at another; both to one part in a hundred."""
+    table = everywhere()
+    (row,) = (at for at in table.index if near(at, (trained,)))
+    (column,) = (at for at in table.columns if near(at, (sigma,)))
+    return float(table.loc[row, column])
+
+
+def long_map() -> str:
+    """Tell accuracy for σ of training and of inference, of the long matched curve; the best of each column in bold."""
+    if load(PAPER / LONG) is None:
+        return MISSING
+    table = everywhere()
+    columns = [sigma for sigma in table.columns if near(sigma, (0, *SHOWN))]
+    rows = []
+    for sigma, line in table[columns].iterrows():
+        cells = [f"**{v:.3f}**" if v == table[at].max() else f"{v:.3f}" for at, v in line.items()]
+        rows.append([f"trained at {sigma:.3g}" if sigma else "trained without noise", *cells])
+    seeds = len({row["seed"] for row in load(PAPER / LONG)[1] if row["method"] == MATCHED_NOISE})  # type: ignore[index]
+    about = f"\nMean of {seeds} trainings.\n" if seeds > 1 else "\nOne training each.\n"
+    return grid(["σ at inference", *(f"{sigma:.3g}" for sigma in columns)], rows) + about
+
+
+def wrong_sigma() -> str:
+    """Tell how many points a network loses that was trained at another σ than it is read at, against one that was."""
+    if load(PAPER / LONG) is None:
+        return MISSING
+    table = everywhere()
+    at = [sigma for sigma in table.columns if near(sigma, (0.1, 0.316, 1, 3.16))]
+    rows = []
+    for step in (None, -4, -2, -1, 1, 2, 4):
+        lost = {}
+        for sigma in at:
+            trained = 0.0 if step is None else float(f"{sigma * 10 ** (step / 4):.6g}")
+            if trained in table.index and sigma in table.index:
+                lost[sigma] = 100 * (table.loc[sigma, sigma] - table.loc[trained, sigma])
+        cells = [f"{lost[sigma]:.1f}" if sigma in lost else "" for sigma in at]
+        mean = f"{np.mean(list(lost.values())):.1f}" if len(lost) == len(at) else ""
+        rows.append(["without noise" if step is None else f"at {10 ** (step / 4):.2g} times σ", *cells, mean])
+    return grid(["trained", *(f"σ = {sigma:.3g}" for sigma in at), "mean"], rows)
+
+
+def near(sigma: float, ones: tuple[float, ...]) -> bool:
+    """Say whether a σ is one of those."""
+    return bool(np.isclose(sigma, ones, rtol=0.01, atol=0).any())
 
 
 def clipping() -> str:
@@ -307,6 +387,9 @@ TABLES: dict[str, Callable[[], str]] = {
     **{name: (lambda name=name: methods(name)) for name in NETWORKS},
     "claims": claims,
     "mismatch": mismatch,
+    "long_lenet5": lambda: methods(LONG),
+    "long_map": long_map,
+    "wrong_sigma": wrong_sigma,
     "clipping": clipping,
     "order": order,
     "kinds": lambda: methods("open/noise-kinds"),

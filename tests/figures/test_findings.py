@@ -156,6 +156,26 @@ def test_a_study_that_was_not_run_is_said_so(tmp_path, monkeypatch):
     assert findings.mismatch() == findings.MISSING
 
 
+def test_the_map_is_what_each_network_of_the_matched_curve_reaches():
+    folder = findings.PAPER / findings.LONG
+    jobs, reached = packed(folder), {}
+    for cell in json.loads((folder / "plan.json").read_text())["cells"]:
+        if cell["method"] in ("float", findings.MATCHED_NOISE) and cell["job"] in jobs:
+            curve = jobs[cell["job"]]["curve"]
+            points = [(0.0, curve["noise_free"]), *zip(curve["sigmas"], np.mean(curve["accuracies"], 1))]
+            for sigma, accuracy in points:
+                reached.setdefault((f"{cell['sigma']:.4g}", f"{sigma:.4g}"), []).append(accuracy)
+    table = findings.everywhere()
+    assert table.shape == (len({trained for trained, _ in reached}), 18)
+    for trained, line in table.iterrows():
+        for sigma, accuracy in line.items():
+            assert accuracy == pytest.approx(np.mean(reached[f"{trained:.4g}", f"{sigma:.4g}"])), (trained, sigma)
+    # Without noise in training and read at σ = 1, against the network that was trained there.
+    lost = 100 * (np.mean(reached["1", "1"]) - np.mean(reached["0", "1"]))
+    (row,) = (line for line in findings.wrong_sigma().splitlines() if line.startswith("| without noise"))
+    assert row.split("|")[4].strip() == f"{lost:.1f}"
+
+
 def test_what_has_not_ended_is_left_out(tmp_path, monkeypatch):
     whole = findings.PAPER / "lenet5"
     copy = tmp_path / "lenet5"
