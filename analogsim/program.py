@@ -103,7 +103,7 @@ def at_time(model: nn.Module, seconds: float | str) -> None:
         seconds = ages.seconds(seconds)
     try:
         age = float(seconds)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last of a tensor of several
         raise ProgrammingError(f"seconds: a number, or a text such as '1d', is needed (got {seconds!r})") from None
     if not (math.isfinite(age) and age >= 0):
         raise ProgrammingError(f"seconds: must be finite and not negative (got {seconds!r})")

@@ -213,30 +213,44 @@ def mismatch() -> str:
 
 
 @cache
-def everywhere() -> pd.DataFrame:
-    """Return what networks of the long matched curve reach: σ of training (0: without noise) × σ of evaluation."""
+def networks() -> pd.DataFrame:
+    """Return what every network of the long matched curve reaches at every σ, and those without noise in training.
+
+    Columns: trained (σ of training; 0: without noise), sigma (of evaluation), seed, accuracy.
+    """
     folder = PAPER / LONG
     frame = load_map(folder)
-    frame = frame[frame["method"] == MATCHED_NOISE]
     store = Store(folder)
-    plain = [curve for cell in store.plan() if cell.method == "float" and (curve := store.curve(cell.job))]
     rows = [
-        {"trained": 0.0, "sigma": sigma, "accuracy": accuracy}
-        for curve in plain
+        {"trained": 0.0, "sigma": sigma, "seed": cell.seed, "accuracy": accuracy}
+        for cell in store.plan()
+        if cell.method == "float" and (curve := store.curve(cell.job))
         for sigma, accuracy in zip([0.0, *curve.sigmas.tolist()], [curve.noise_free, *curve.mean.tolist()])
     ]
-    together = pd.concat([pd.DataFrame(rows), frame])
+    together = pd.concat([pd.DataFrame(rows), frame.query("method == @MATCHED_NOISE")])
     for name in ("trained", "sigma"):  # one σ may differ in its last digit as that of training and of evaluation
         together[name] = [float(f"{sigma:.6g}") for sigma in together[name]]
-    return together.pivot_table("accuracy", "trained", "sigma")
+    return together
+
+
+@cache
+def everywhere() -> pd.DataFrame:
+    """Return the mean accuracy over seeds: σ of training (0: without noise) × σ of evaluation."""
+    return networks().pivot_table("accuracy", "trained", "sigma")
 
 
 def reached(trained: float, sigma: float) -> float:
-    """Return the accuracy at a σ of the network that was trained at another; both to one part in a hundred."""
+    """Return the accuracy at a σ of the network that was trained at another, both to one part in a hundred; NaN where
+    there is none.
+    """
     table = everywhere()
-    (row,) = (at for at in table.index if near(at, (trained,)))
-    (column,) = (at for at in table.columns if near(at, (sigma,)))
-    return float(table.loc[row, column])
+    rows, columns = ([at for at in ats if near(at, (one,))] for ats, one in ((table.index, trained), (table, sigma)))
+    return float(table.loc[rows[0], columns[0]]) if rows and columns else np.nan
+
+
+def lost(trained: float, sigma: float) -> float:
+    """Return how many points less that is than the network has that was trained at the σ; NaN where one is missing."""
+    return 100 * (reached(sigma, sigma) - reached(trained, sigma))
 
 
 def long_map() -> str:
@@ -249,27 +263,22 @@ def long_map() -> str:
     for sigma, line in table[columns].iterrows():
         cells = [f"**{v:.3f}**" if v == table[at].max() else f"{v:.3f}" for at, v in line.items()]
         rows.append([f"trained at {sigma:.3g}" if sigma else "trained without noise", *cells])
-    seeds = len({row["seed"] for row in load(PAPER / LONG)[1] if row["method"] == MATCHED_NOISE})  # type: ignore[index]
-    about = f"\nMean of {seeds} trainings.\n" if seeds > 1 else "\nOne training each.\n"
-    return grid(["σ at inference", *(f"{sigma:.3g}" for sigma in columns)], rows) + about
+    seeds = sorted(set(networks().groupby("trained")["seed"].nunique()))
+    several = f"Mean of {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} trainings."
+    about = several if seeds[-1] > 1 else "One training each."
+    return grid(["σ at inference", *(f"{sigma:.3g}" for sigma in columns)], rows) + f"\n{about}\n"
 
 
 def wrong_sigma() -> str:
     """Tell how many points a network loses that was trained at another σ than it is read at, against one that was."""
     if load(PAPER / LONG) is None:
         return MISSING
-    table = everywhere()
-    at = [sigma for sigma in table.columns if near(sigma, (0.1, 0.316, 1, 3.16))]
+    at = 10**-1, 10**-0.5, 1.0, 10**0.5
     rows = []
-    for step in (None, -4, -2, -1, 1, 2, 4):
-        lost = {}
-        for sigma in at:
-            trained = 0.0 if step is None else float(f"{sigma * 10 ** (step / 4):.6g}")
-            if trained in table.index and sigma in table.index:
-                lost[sigma] = 100 * (table.loc[sigma, sigma] - table.loc[trained, sigma])
-        cells = [f"{lost[sigma]:.1f}" if sigma in lost else "" for sigma in at]
-        mean = f"{np.mean(list(lost.values())):.1f}" if len(lost) == len(at) else ""
-        rows.append(["without noise" if step is None else f"at {10 ** (step / 4):.2g} times σ", *cells, mean])
+    for factor in (0.0, *(10 ** (step / 4) for step in (-4, -2, -1, 1, 2, 4))):
+        points = [lost(factor * sigma, sigma) for sigma in at]
+        cells = ["" if np.isnan(one) else f"{one:.1f}" for one in (*points, np.mean(points))]
+        rows.append([f"at {factor:.2g} times σ" if factor else "without noise", *cells])
     return grid(["trained", *(f"σ = {sigma:.3g}" for sigma in at), "mean"], rows)
 
 

@@ -60,8 +60,7 @@ def value(name: str) -> str:
     what, study, *methods = name.split(".", 2)
     if what in ("map", "wrong"):
         trained, sigma = map(float, name.removeprefix(f"{what}.").split("_"))
-        reached = findings.reached(trained, sigma)
-        return f"{reached:.3f}" if what == "map" else f"{100 * (findings.reached(sigma, sigma) - reached):.1f}"
+        return f"{findings.reached(trained, sigma):.3f}" if what == "map" else f"{findings.lost(trained, sigma):.1f}"
     if what == "times":
         first, second = (method(study, title)["midpoint"] for title in re.split(r"\.(?=[a-z])", methods[0]))
         return f"{first / second:.{0 if first > 9.5 * second else 1}f}"

@@ -9,7 +9,7 @@ import warnings
 # Threads that wait for each other sleep instead of spinning. Several test processes, and those that they start, share
 # the cores: spinning, a study of 14 s took 160 s. OpenMP asks once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Each of hundreds of processes would compile all of the package's source anew.
+# Each of the processes that tests start would compile all of the package's source anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import hypothesis

@@ -12,7 +12,8 @@ adds nothing on top of METHOD                       its µ is below METHOD's of 
 
 Two µ differ where their 95 % intervals do not overlap. Where one that a verdict needs does not, or has no interval,
 there is no decision. Another method's µ beyond an end of the grid counts as such; what collapsed withstands nothing.
-The interval of a method with one training says nothing of another seed: with the verdict it is said that there is one.
+The interval of a method with one training says nothing of another seed: with the verdict it is said that there is one,
+and of a matched curve how many of its σ there are, where some are missing.
 """
 
 import math
@@ -81,7 +82,7 @@ def verdict(own: Sequence[Variant], all_: Sequence[Variant], baseline: str | Non
         beside = others
     elif (side := _BESIDE.fullmatch(text)) and reference and method != baseline:
         word, why = _beside(own, reference[0], side[1])
-        beside = reference
+        beside = reference[:1]
     elif trend := _TREND.fullmatch(text):
         word, why = _trend(own, *trend.groups())
     elif (on := _NOTHING.fullmatch(text)) and (base := _like(own, all_, on[1])):
@@ -90,8 +91,11 @@ def verdict(own: Sequence[Variant], all_: Sequence[Variant], baseline: str | Non
         beside = [base]
     else:
         return Verdict(claim, "not judged", "")
-    if word != "not decided" and any(one.trainings == 1 for one in (*own, *beside)):
-        why += "; of one training, whose interval is of its repeats alone"
+    if word != "not decided":
+        used = (*own, *beside)
+        why += "".join(f"; {one.name} has {flag}" for one in used for flag in one.missing)
+        if any(one.trainings == 1 for one in used):
+            why += "; of one training, whose interval is of its repeats alone"
     return Verdict(claim, word, why)  # pyright: ignore[reportArgumentType]
 
 

@@ -72,9 +72,13 @@ class Variant:
     def flags(self) -> tuple[str, ...]:
         """Those of µ, how many trainings ended without a curve, and how much of a matched curve there is."""
         lost = [f"{self.states.count(kind)} {kind}" for kind in ("diverged", "failed") if kind in self.states]
+        return (*(fit_of(self.curve)[1] if self.curve else ()), *lost, *self.missing)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Of how many of its σ a matched curve is, where some are missing; else nothing."""
         there = len(self.curve.sigmas) if self.curve is not None else self.points
-        lost += [f"{there} of {self.points} σ"] * (self.cell.matched and there < self.points)
-        return (*(fit_of(self.curve)[1] if self.curve else ()), *lost)
+        return (f"{there} of {self.points} σ",) * (self.cell.matched and there < self.points)
 
 
 def fit_of(curve: RobustnessCurve) -> tuple[MidpointFit | None, tuple[str, ...]]:

@@ -19,14 +19,15 @@ CURVES = {
 
 
 def main() -> None:
-    """Draw the curves that the study has by now."""
+    """Draw the three curves, each as far as the study has it."""
     known = {variant.name: variant for variant in load_variants(Store(findings.PAPER / findings.LONG))}
     with style.picture(PICTURE, (8, 4.6)) as figure:
         axes = figure.subplots()
         for name, label in CURVES.items():
             curve = known[name].curve
-            if curve is not None:
-                curve.plot(axes, label=label)
+            if curve is None:
+                raise SystemExit(f"{name}: not run yet in {findings.LONG}")
+            curve.plot(axes, label=label)
     print(f"written: {PICTURE}")
 
 

@@ -284,7 +284,7 @@ CHIPS = {
 }
 
 
-LONG = ("isaac", "sram", "errors, slices, steps", "rounded down, a full register")  # of many slices, steps or tiles
+LONG = ("isaac", "sram")  # of many slices and steps
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LONG)) for kind in CHIPS])

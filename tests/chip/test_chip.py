@@ -92,7 +92,7 @@ def test_programming_is_refused_where_it_means_nothing():
         an.program(network(), -1)
     model = network()
     an.program(model, 1)
-    for seconds in (-1.0, math.nan, math.inf, None, [3.0], 10**400):
+    for seconds in (-1.0, math.nan, math.inf, None, [3.0], 10**400, torch.ones(2)):
         with pytest.raises(ProgrammingError, match="seconds"):
             an.at_time(model, seconds)
 

@@ -27,7 +27,7 @@ def study(**changes):
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hardware") / "out"
-    run_study(study(), folder, workers=1, device="cpu", progress=False)
+    run_study(study(), folder, workers=2, device="cpu", progress=False)
     return folder
 
 

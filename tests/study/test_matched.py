@@ -34,7 +34,7 @@ METHODS = [
     {"name": "float"},
     NOISY,
     {"name": "fixed", "grid": {"train.sigma": [0.1, 0.5]}},
-    {"name": "both", "train": {"sigma": "matched"}, "matched": "0.1, 0.3", "args": {"pool": "average"}},
+    {"name": "both", "train": {"sigma": "matched"}, "matched": "0.1, 0.3", "qat": {"s": 0.5}},
 ]
 
 

@@ -235,11 +235,16 @@ def test_matched_curves_are_held_against_each_other(variants):
     (plain,) = (one for one in on(variants) if one.cell.method == "dynamic scaling")
 
     def matched(one, name, sigma):
-        return replace(one, cell=one.cell.model_copy(update={"method": name, "sigma": sigma, "matched": True}))
+        return replace(
+            one, cell=one.cell.model_copy(update={"method": name, "variant": "", "sigma": sigma, "matched": True})
+        )
 
     both = [matched(noisy, "matched", 0.01), matched(plain, "matched, 8 bits", 0.1)]
     own = [replace(both[1], claim="quantization adds nothing on top of matched")]
     assert verdict(own, both, None).word == "holds"
+    assert "; matched has" not in verdict(own, both, None).why
+    part = replace(both[0], points=len(both[0].curve.sigmas) + 5)
+    assert f"; matched has {len(part.curve.sigmas)} of {part.points} σ" in verdict(own, [part, both[1]], None).why
     assert verdict(own, [both[0], *own], None).why.startswith("matched, 8 bits: µ = 0.246")
     assert (
         verdict(own, [replace(noisy, cell=noisy.cell.model_copy(update={"method": "matched"})), *own], None).word

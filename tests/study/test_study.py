@@ -96,7 +96,7 @@ def ran(tmp_path_factory):
         {"name": "impossible", "grid": {"args.pool": ["median"]}},
     ]
     file = written(folder, methods=methods, seeds=2)
-    result = call("run", file, "--out", folder / "out", "--workers", 1, "--device", "cpu")
+    result = call("run", file, "--out", folder / "out", "--workers", 2, "--device", "cpu")
     return file, folder / "out", result
 
 

@@ -378,9 +378,10 @@ class TestResume:
         assert not same(weights(first.model), weights(anew.model))
 
     def test_killed_at_any_moment_it_ends_in_the_same_weights(self, few, tmp_path):
-        # 30 steps: SIGKILL in the middle of writing a checkpoint, then in a step drawn at random; then it runs to its
-        # end.
-        kills = ["write 2", f"step {np.random.default_rng(0).integers(6, 12)}", "never"]
+        # 30 steps: SIGKILL in a step drawn at random, then in the middle of writing a checkpoint, then in another
+        # step; then it runs to its end.
+        rng = np.random.default_rng(0)
+        kills = [f"step {rng.integers(6, 12)}", "write 2", f"step {rng.integers(1, 9)}", "never"]
         code = """if True:
             import json, os, signal, sys, torch
             from analogsim.training.checkpoint import save_model
