@@ -19,7 +19,7 @@ def sigma_grid(text: str) -> "np.ndarray":
     typer.BadParameter
         It is none of these, or makes no positive finite number.
     """
-    from ..study.sigmas import read_sigmas
+    from ..sigmas import read_sigmas
 
     try:
         return read_sigmas(text)

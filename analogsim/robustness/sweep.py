@@ -18,6 +18,7 @@ from ..noise import NoiseSpec, all_sites, injected, noise_sites, sited_layers
 from ..quantities import TARGETS, Quantity, Target, quantity_named
 from ..restore import restored
 from ..seeds import Key, checked, derive
+from ..sigmas import log_spaced
 from ..terminal.progress import bar
 from ..value import whole
 from .curve import RobustnessCurve
@@ -26,7 +27,7 @@ from .metric import Accuracy, Metric, guessed, made, measured, noiseless, with_w
 
 __all__ = ["SIGMAS", "RobustnessCurve", "noise_sweep"]
 
-SIGMAS = np.logspace(-2, 2, 17)
+SIGMAS = log_spaced(-2, 2, 17)
 """The paper's grid, an array of 17 numbers: log-uniform in [1e-2, 1e2], in the unit of what is varied. It is read-only.
 
 References

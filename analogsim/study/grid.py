@@ -18,11 +18,11 @@ from ..profile import HardwareProfile
 from ..qat import QATSpec
 from ..quantities import BEFORE, Target
 from ..ranges.calibrate import Method as RangesMethod
+from ..sigmas import noise_grid
 from ..training.data import identify
 from ..training.spec import TrainSpec
 from ..value import NonNegative, Value, explain
 from .merged import Merged
-from .sigmas import noise_grid
 
 RESULTS = 1
 """Version of what a job computes; raised where the same settings would give another result."""
