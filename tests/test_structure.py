@@ -22,6 +22,7 @@ FLOORS = {
     "meant": 0,
     "register": 7,
     "ages": 1,
+    "sigmas": 1,
     "tables": 1,
     "machine": 1,
     "ranks": 1,
