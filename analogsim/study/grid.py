@@ -369,9 +369,16 @@ class Study(Value):
             A field of its own is impossible.
         """
         try:
-            return Sweep(**(self.sweep.model_dump(exclude_unset=True) | method.sweep)) if method.sweep else self.sweep
+            own = Sweep(**(self.sweep.model_dump(exclude_unset=True) | method.sweep)) if method.sweep else self.sweep
         except ValidationError as error:
             raise StudyError(f"method {method.name!r}: sweep: {explain(error, Sweep)}") from None
+        if own.quantity != self.sweep.quantity:
+            raise StudyError(
+                f"method {method.name!r}: sweep.quantity: {own.quantity}, where the study's is {self.sweep.quantity}: "
+                "a study's curves share one axis, and µ of noise on weights is not to be held against that of noise on "
+                "activations; make a study of its own for it"
+            )
+        return own
 
     def expand(self, trust: Collection[str] = ()) -> tuple[list[Entry], dict[str, Job]]:
         """Return the cells of the grid, and their jobs by identity: the first seed of everything comes first.

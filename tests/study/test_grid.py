@@ -231,6 +231,10 @@ def test_files_are_known_by_what_is_in_them(tmp_path):
         ({"train": {"epochs": 2, "ramp_epochs": 5}}, "train: ramp_epochs: 5, so the noise is never at its full"),
         ({"sweep": {"sigmas": "many"}}, "sweep.sigmas: 'many': give noise levels"),
         ({"sweep": {"sigmas": [0.1, -1]}}, "sweep.sigmas"),
+        (
+            {"methods": [{"name": "a", "sweep": {"quantity": "weights"}}]},
+            "method 'a': sweep.quantity: weights, where the study's is activations",
+        ),
         ({"baseline": "none"}, "baseline: no method 'none'; there are float, constant, noisy"),
     ],
     ids=str,

@@ -290,7 +290,7 @@ def test_the_report_draws_both_kinds_and_the_map(copy):
 def test_jobs_that_differ_in_their_sweep_alone_train_once(tmp_path):
     methods = [
         {"name": "one", "train": {"sigma": 0.3}},
-        {"name": "other", "train": {"sigma": 0.3}, "sweep": {"repeats": 1, "quantity": "weights"}},
+        {"name": "other", "train": {"sigma": 0.3}, "sweep": {"repeats": 1, "sigmas": [0.5]}},
     ]
     out = tmp_path / "out"
     both = study(methods=methods)
