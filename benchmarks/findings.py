@@ -15,17 +15,23 @@ from analogsim.study.grid import MATCHED
 from analogsim.study.store import Store
 
 from .common import ROOT
+from .paper.protocol import SCRIPTS
 
 PAPER = ROOT / "benchmarks" / "results" / "paper"
 KINDS = PAPER / "open" / "noise-kinds"
 NETWORKS = ("lenet5", "vgg11", "resnet18")
-LONG = "long/lenet5"
+LONG, LAYERS = "long/lenet5", "long/lenet5-layers"
+EIGHT = "constant scaling, 8 bits"
 MISSING = "*Not measured yet.*\n"
 Rows = list[dict[str, Any]]
 FULL = "noisy training, σ=1"
 RISING = "noisy training, σ rising to 1"
 UNIFORM = "float", FULL, "constant scaling, s=0.5", "constant scaling, s=8"
 MATCHED_NOISE = "noisy training, matched"
+QUANTIZED_MATCHED = f"{MATCHED_NOISE}, 8 bits"
+FIXED_NOISE = "noisy training, fixed σ"
+SAME_NETWORK = "float", MATCHED_NOISE, FIXED_NOISE
+KINDS_LONG = "long/lenet5-kinds"
 SHOWN = 0.01, 0.0316, 0.1, 0.178, 0.316, 0.562, 1, 1.78, 3.16, 5.62, 10, 31.6, 100
 """σ of the map's columns."""
 TEXTS = ("variant", "flags", "scaling", "claim", "data")
@@ -136,30 +142,41 @@ def resnet_is_best(summary: Rows, results: Rows) -> str:
 
 
 def grows_with_s(summary: Rows, results: Rows) -> str:
-    """Tell µ and peak over s."""
-    rows = sorted((row for row in summary if row["method"] == "constant scaling"), key=lambda row: row["s"])
-    steps = ", ".join(f"{row['s']:g}" for row in rows)
-    mus, peaks = " → ".join(map(short, rows)), " → ".join(number(row["peak"]) for row in rows)
-    return f"s = {steps}: µ {mus}, peak {peaks}" if rows else ""
+    """Tell µ and peak over s, of quantizers of each width."""
+    told_ = []
+    for method, rows in by_method(summary, "constant scaling").items():
+        rows.sort(key=lambda row: row["s"])
+        steps = ", ".join(f"{row['s']:g}" for row in rows)
+        mus, peaks = " → ".join(map(short, rows)), " → ".join(number(row["peak"]) for row in rows)
+        told_.append(f"{width(method)}s = {steps}: µ {mus}, peak {peaks}")
+    return "; ".join(told_)
 
 
 def dynamic_below_float(summary: Rows, results: Rows) -> str:
-    """Compare dynamic scaling with the baseline, seed by seed."""
-    plain, dynamic = only(summary, "float"), only(summary, "dynamic scaling")
-    if not (plain and dynamic):
+    """Compare dynamic scaling with the baseline, seed by seed, for quantizers of each width."""
+    plain, told_ = only(summary, "float"), []
+    if plain is None:
         return ""
-    first, second = (
-        {row["seed"]: row["midpoint"] for row in results if row["method"] == name}
-        for name in ("dynamic scaling", "float")
-    )
-    ratios = [first[seed] / second[seed] for seed in sorted(first.keys() & second.keys())]
-    seeds = f"; µ by seed × {', '.join(f'{ratio:.2f}' for ratio in ratios)}" if len(ratios) > 1 else ""
-    peaks = f"peak {number(dynamic['peak'])} against {number(plain['peak'])}"
-    return f"µ {short(dynamic)} against {short(plain)}{seeds}; {peaks}"
+    for method, (dynamic,) in by_method(summary, "dynamic scaling").items():
+        first, second = (
+            {row["seed"]: row["midpoint"] for row in results if row["method"] == name} for name in (method, "float")
+        )
+        ratios = [first[seed] / second[seed] for seed in sorted(first.keys() & second.keys())]
+        seeds = f"; µ by seed × {', '.join(f'{ratio:.2f}' for ratio in ratios)}" if len(ratios) > 1 else ""
+        peaks = f"peak {number(dynamic['peak'])} against {number(plain['peak'])}"
+        told_.append(f"{width(method)}µ {short(dynamic)} against {short(plain)}{seeds}; {peaks}")
+    return "; ".join(told_)
 
 
 def quantization_adds_nothing(summary: Rows, results: Rows) -> str:
     """Compare noisy training with and without quantizers, at the same σ."""
+    if only(summary, QUANTIZED_MATCHED):
+        points = [
+            f"{own:.3f} against {plain:.3f} at σ = {sigma:.3g}"
+            for sigma, own in reached_matched(QUANTIZED_MATCHED).items()
+            if not np.isnan(plain := reached(sigma, sigma))
+        ]
+        return f"accuracy {', '.join(points)}" if points else ""
     quantized = only(summary, "noisy training, quantized")
     if quantized is None:
         return ""
@@ -168,6 +185,21 @@ def quantization_adds_nothing(summary: Rows, results: Rows) -> str:
         return ""
     peaks = f"peak {number(quantized['peak'])} against {number(plain['peak'])}"
     return f"σ = {quantized['sigma']:g}: µ {short(quantized)} against {short(plain)}; {peaks}"
+
+
+def by_method(summary: Rows, start: str) -> dict[str, Rows]:
+    """Return the rows of methods whose name begins so, by method."""
+    found: dict[str, Rows] = {}
+    for row in summary:
+        if row["method"].startswith(start):
+            found.setdefault(row["method"], []).append(row)
+    return found
+
+
+def width(method: str) -> str:
+    """Return how wide a method's quantizers are, with a colon; nothing where its name does not say it."""
+    bits = method.partition(", ")[2]
+    return f"{bits}: " if bits else ""
 
 
 def vgg_collapses(summary: Rows, results: Rows) -> str:
@@ -248,6 +280,13 @@ def reached(trained: float, sigma: float) -> float:
     return float(table.loc[rows[0], columns[0]]) if rows and columns else np.nan
 
 
+def reached_matched(method: str) -> dict[float, float]:
+    """Return the mean accuracy over seeds at each σ of a matched curve of the long study, each of its own network."""
+    own = load_map(PAPER / LONG).query("method == @method")
+    own = own[np.isclose(own["trained"], own["sigma"], rtol=0.01, atol=0)]
+    return {float(sigma): float(one["accuracy"].mean()) for sigma, one in own.groupby("trained")}  # type: ignore[arg-type]
+
+
 def lost(trained: float, sigma: float) -> float:
     """Return how many points less that is than the network has that was trained at the σ; NaN where one is missing."""
     return 100 * (reached(sigma, sigma) - reached(trained, sigma))
@@ -298,6 +337,70 @@ def clipping() -> str:
         mus = ", ".join(f"{mu:#.3g}" for mu in by_seed(found[1], row).values())
         rows.append([f"{bits} bits", f"{2**bits * s:g}", f"{s:g}", mus])
     return grid(["activations", "range, 2^b · s", "s, about the step", "µ of each seed"], rows)
+
+
+def long_clipping() -> str:
+    """Tell µ and peak of both widths of quantizers at each s of the long study: one step, two ranges."""
+    found = load(PAPER / LONG)
+    constant = {} if found is None else by_method([row for row in found[0] if ended(row)], "constant scaling")
+    if not constant:
+        return MISSING
+    four = SCRIPTS.networks["LeNet-5"].span_at_4_bits
+    assert four is not None
+    span = {8: 2**8, 4: four}
+    rows = []
+    for s in sorted({row["s"] for own in constant.values() for row in own}):
+        cells = [f"{s:g}"]
+        for bits in (8, 4):
+            row = next((r for own in constant.values() for r in own if (r["bits"], r["s"]) == (bits, s)), None)
+            cells += ["", "", ""] if row is None else [f"{span[bits] * s:g}", number(row["peak"]), short(row)]
+        rows.append(cells)
+    header = [f"{what}, {bits} bits" for bits in (8, 4) for what in ("range", "peak", "µ")]
+    return grid(["s", *header], rows)
+
+
+def uniform() -> list[tuple[float, float]]:
+    """Return accuracy without noise and µ of every network of the long study that was trained under one σ everywhere,
+    or without noise, each swept over all σ; means over seeds, by rising accuracy.
+    """
+    store = Store(PAPER / LONG)
+    points: dict[float, list[tuple[float, float]]] = {}
+    for cell in {cell.job: cell for cell in store.plan()}.values():
+        curve = store.curve(cell.job) if cell.bits is None and cell.method in SAME_NETWORK else None
+        if curve is not None and np.isfinite(curve.midpoint) and not curve.flags:
+            points.setdefault(cell.sigma, []).append((curve.noise_free, curve.midpoint))
+    return sorted((float(np.mean([a for a, _ in own])), geometric([mu for _, mu in own])) for own in points.values())
+
+
+def at_cost(accuracy: float, points: list[tuple[float, float]]) -> float:
+    """Return the µ on the line between points (accuracy, µ), its logarithm linear in the accuracy; NaN beyond them.
+
+    Of points that another one beats in both, the line knows nothing.
+    """
+    best_ = [(a, mu) for a, mu in points if not any(b > a and nu > mu for b, nu in points)]
+    known, mus = zip(*best_)
+    return float(np.exp(np.interp(accuracy, known, np.log(mus)))) if known[0] <= accuracy <= known[-1] else np.nan
+
+
+def long_layers() -> str:
+    """Hold σ and s of each layer against one σ or s for all, at the same accuracy without noise."""
+    found, main = load(PAPER / LAYERS), load(PAPER / LONG)
+    if found is None or main is None:
+        return MISSING
+    scaled = by_method([row for row in main[0] if np.isfinite(row["midpoint"])], EIGHT).get(EIGHT, [])
+    lines = {True: uniform(), False: sorted((row["noise_free"], row["midpoint"]) for row in scaled)}
+    rows = []
+    for row in filter(ended, found[0]):
+        other = at_cost(row["noise_free"], lines[bool(np.isnan(row["bits"]))])
+        cells = [title(row), number(row["noise_free"]), number(row["peak"]), short(row)]
+        rows.append([*cells, "" if np.isnan(other) else f"{other:#.3g}"])
+    header = ["method", "noise-free", "peak", "µ", "µ of one σ or s for all, at this noise-free accuracy"]
+    return grid(header, rows) + made(LAYERS, found[1])
+
+
+def geometric(values: list[float]) -> float:
+    """Return the geometric mean."""
+    return float(np.exp(np.mean(np.log(values))))
 
 
 def order() -> str:
@@ -399,6 +502,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "long_lenet5": lambda: methods(LONG),
     "long_map": long_map,
     "wrong_sigma": wrong_sigma,
+    "long_clipping": long_clipping,
+    "long_kinds": lambda: methods(KINDS_LONG, **{LONG: ("float", f"{FIXED_NOISE}, σ=1")}),
+    "long_kinds_weights": lambda: methods(f"{KINDS_LONG}-weights"),
+    "long_layers": long_layers,
     "clipping": clipping,
     "order": order,
     "kinds": lambda: methods("open/noise-kinds"),

@@ -5,11 +5,12 @@ that allows. The order of methods is the order in which they are run, seed by se
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from .protocol import EPOCHS, SCRIPTS, SIGMAS, Network
+from .shares import Way, chosen
 
 HERE = Path(__file__).parent
 JPEG = "npz:../shared/data/cifar10-jpeg.npz"
@@ -21,6 +22,7 @@ BEST, BELOW, GROWS, NOTHING = (
     "quantization adds nothing on top of noisy training, matched",
 )
 FIVE, SEVEN = "logspace(-1, 1, 5)", "logspace(-1.5, 1.5, 7)"
+WEIGHTS, ON_WEIGHTS = "noise on weights", [0.0316, 0.1]
 COLLAPSE = 50
 Fields = dict[str, Any]
 
@@ -97,6 +99,11 @@ def long_study(name: str, network: Network, epochs: int, seeds: int, about: str,
     }
 
 
+def without_baseline(study: Fields) -> Fields:
+    """Return a study whose baseline is one of another's."""
+    return {name: value for name, value in study.items() if name != "baseline"}
+
+
 def lenet5() -> Fields:
     """Return LeNet-5, all methods: 60 epochs, 3 seeds."""
     network, epochs, scales = SCRIPTS.networks["LeNet-5"], 60, [0.5, 1, 2, 8, 32, 128]
@@ -114,6 +121,52 @@ def lenet5() -> Fields:
     ]
     about = "60 of the paper's 500 epochs, 3 of its 5 seeds, all images."
     return long_study("LeNet-5, 60 epochs", network, epochs, 3, about, methods)
+
+
+def lenet5_kinds() -> Fields:
+    """Return LeNet-5 trained under noise of other kinds, swept over noise on activations."""
+    network, epochs = SCRIPTS.networks["LeNet-5"], 60
+    train = network.training(epochs, noisy=True)
+    methods = [
+        {"name": WEIGHTS, "train": train | {"target": "weights"}, "grid": {"train.sigma": ON_WEIGHTS}},
+        {"name": "multiplicative noise on activations", "train": train | {"multiplicative": 0.316}},
+    ]
+    about = "As lenet5.yaml, one seed, under other kinds of noise than it is swept over."
+    return without_baseline(long_study("LeNet-5, kinds of noise", network, epochs, 1, about, methods))
+
+
+def lenet5_kinds_weights() -> Fields:
+    """Return LeNet-5 trained under noise on activations and on weights, swept over noise on weights."""
+    network, epochs = SCRIPTS.networks["LeNet-5"], 60
+    train = network.training(epochs, noisy=True)
+    methods = [
+        plain(network, epochs),
+        {"name": "noise on activations", "train": train, "grid": {"train.sigma": [1.0]}},
+        {"name": WEIGHTS, "train": train | {"target": "weights"}, "grid": {"train.sigma": ON_WEIGHTS}},
+    ]
+    about = "Networks of lenet5.yaml and lenet5-kinds.yaml, swept over noise on weights."
+    study = long_study("LeNet-5, swept over noise on weights", network, epochs, 1, about, methods)
+    sweep = study["sweep"] | {"sigmas": "logspace(-3, 1, 17)", "quantity": "weights"}
+    return study | {"sweep": sweep}
+
+
+def lenet5_layers() -> Fields:
+    """Return LeNet-5 with σ or s of its own for each layer, chosen by what the layer's noise does to the logits."""
+    network, epochs = SCRIPTS.networks["LeNet-5"], 60
+    methods = []
+    for way in get_args(Way):
+        for sigma in (0.316, 1.0):
+            train = network.training(epochs, noisy=True) | {"layers": chosen(sigma, way)}
+            methods.append({"name": f"σ by error, {way}, as σ={sigma:g}", "train": train})
+    for way in get_args(Way):
+        fields = constant(network, epochs, 8, [])
+        overrides = {name: {"s": s} for name, s in chosen(8, way, "relu").items()}
+        fields["qat"]["overrides"] = fields["qat"].get("overrides", {}) | overrides
+        fields["qat"]["s"] = 8
+        del fields["grid"], fields["claim"]
+        methods.append(fields | {"name": f"s by error, {way}, as s=8"})
+    about = "As lenet5.yaml, one seed, with the noise or the steps of each layer chosen by shares.py."
+    return without_baseline(long_study("LeNet-5, σ and s of each layer", network, epochs, 1, about, methods))
 
 
 def lenet5_500() -> Fields:
@@ -182,6 +235,9 @@ STUDIES = {
     "full/resnet18.yaml": lambda: full("ResNet-18"),
     "full/vgg11.yaml": lambda: full("VGG-11"),
     "long/lenet5.yaml": lenet5,
+    "long/lenet5-kinds.yaml": lenet5_kinds,
+    "long/lenet5-kinds-weights.yaml": lenet5_kinds_weights,
+    "long/lenet5-layers.yaml": lenet5_layers,
     "long/lenet5-500.yaml": lenet5_500,
     "long/resnet18.yaml": resnet18,
     "long/resnet18-open.yaml": resnet18_open,

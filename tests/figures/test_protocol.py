@@ -247,6 +247,9 @@ def test_no_other_file_is_beside_them():
 # 2 (σ = 1 is one of the matched), 5 matched and quantized, 1 float with maximum pooling.
 SIZES = {
     "long/lenet5.yaml": (1 + 17 + 2 + 12 + 2 + 5 + 1, 60, 3),
+    "long/lenet5-kinds.yaml": (2 + 1, 60, 1),
+    "long/lenet5-kinds-weights.yaml": (1 + 1 + 2, 60, 1),
+    "long/lenet5-layers.yaml": (2 * 2 + 2, 60, 1),
     "long/lenet5-500.yaml": (1 + 5 + 1 + 1, 500, 1),
     "long/resnet18.yaml": (2 * (1 + 7) + 1 + 3, 15, 1),
     "long/resnet18-open.yaml": (2 * (1 + 2), 15, 1),
