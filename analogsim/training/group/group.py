@@ -209,7 +209,7 @@ class Group:
         self.packed = pack([member.network for member in members], self.how).to(self.device)
         parameters = list(self.packed.parameters())
         self.compute = partial(losses_and_hits, self.packed)
-        self.optimiser = adam([{"params": parameters}], spec, fused=self.device.type == "cuda" or None)
+        self.optimiser = adam([{"params": parameters}], spec)
         if states := [member.state for member in members if member.state]:
             self.packed.load_state_dict(join([state["model"] for state in states]))
             slots = [state["optimiser"]["state"] for state in states]
@@ -224,15 +224,13 @@ class Group:
         n = len(self.members)
         models = split(self.packed.state_dict(), n)
         whole = self.optimiser.state_dict()
-        # Those of a single optimiser; "fused" is no part of what a training is.
-        settings = [{**group, "fused": None} for group in whole["param_groups"]]
         slots = {index: split(slot, n) for index, slot in whole["state"].items()}
         return [
             {
                 "model": model,
                 "optimiser": {
                     "state": {index: parts[number] for index, parts in slots.items()},
-                    "param_groups": settings,
+                    "param_groups": whole["param_groups"],
                 },
             }
             for number, model in enumerate(models)
