@@ -13,7 +13,7 @@ MOVED = {
     "budget": "analysis.budget",
     "calibrate": "ranges.calibrate",
     "cli.hardware": "cli.options",
-    "cli.network": "cli.run_file",
+    "cli.network": "training.run_file",
     "copies": "nn.copies",
     "cost": "analysis.cost",
     "crossing": "robustness.crossing",

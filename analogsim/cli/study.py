@@ -86,6 +86,13 @@ def run(
     compile: Annotated[
         bool, typer.Option("--compile", help="Groups: compile the training step (CUDA graphs on a GPU).")
     ] = False,
+    keep_networks: Annotated[
+        bool,
+        typer.Option(
+            "--keep-networks",
+            help="Keep each trained network: networks/ID is then a RUN of `analogsim sweep` and others.",
+        ),
+    ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run again what failed before.")] = False,
     trust: Annotated[
         list[str] | None,
@@ -144,6 +151,7 @@ def run(
             gpus=gpus,
             group="auto" if group == "auto" else int(group),
             compile=compile,
+            keep_networks=keep_networks,
             trust=trust or (),
             command=command,
         )

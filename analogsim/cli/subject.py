@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..errors import AnalogSimError, CheckpointError, DataError
+from ..training.run_file import Run, weights_file
 from .base import doing, note, plain
-from .run_file import Run, weights_file
 from .values import key_values
 
 if TYPE_CHECKING:
@@ -112,8 +112,10 @@ def subject(
     step: str | None,
     metric: str | None,
     test_subset: int | None = None,
+    *,
+    frozen: bool = True,
 ) -> Subject:
-    """Return what the options of a command name.
+    """Return what the options of a command name; `frozen`: quantizers of a run are as hardware takes them.
 
     Raises
     ------
@@ -137,7 +139,7 @@ def subject(
         folder = Path("runs") / (model or "").replace(":", "-")
         named = Named(folder, None, network, about)
     else:
-        named = Named.of_run(weights_file(run), model)
+        named = Named.of_run(weights_file(run), model, frozen)
     calling = None if step is None else _function(step, "step")
     measure = None if metric in (None, "accuracy") else _metric(metric or "")
     name = data or (named.run.data if named.run else "")
@@ -172,11 +174,16 @@ class Named:
     about: dict[str, Any]
 
     @classmethod
-    def of_run(cls, file: Path, model: str | None) -> "Named":
+    def of_run(cls, file: Path, model: str | None, frozen: bool) -> "Named":
         """Load a run's; `model`: built by this import path, not by the file's."""
         run = Run.load(file)
+        network = run.network(file, model)
+        if frozen and run.qat is not None:
+            from ..qat import freeze_quantization
+
+            network = freeze_quantization(network, inplace=True)
         about = {"network": run.model, "args": run.args, "weights_crc32": run.weights.crc32}
-        return cls(file.parent, run, run.network(file, model), about)
+        return cls(file.parent, run, network, about)
 
 
 def first(batches: "Batches", count: int, step: "Step | None" = None) -> list[Any]:

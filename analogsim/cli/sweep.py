@@ -112,7 +112,8 @@ def sweep(
     """Measure a trained network's accuracy (or --metric) over a grid of noise, and its midpoint noise level µ."""
     grid = sigma_grid(sigmas)
     check_ranges(ranges, percentile, profile)
-    on = subject(run, model, arg, weights, data, step, metric, test_subset)
+    # Noise on weights is added before they are quantized; hardware is programmed with what they were quantized to.
+    on = subject(run, model, arg, weights, data, step, metric, test_subset, frozen=profile is not None)
     network = on.network
     on_chips = profile is not None or on.hardware
     what = quantity_named(quantity or ("noise.output" if on_chips else "activations"))

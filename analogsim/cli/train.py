@@ -12,9 +12,9 @@ from ..errors import CheckpointError, DataError
 from ..machine import choose_device
 from ..profile import HardwareProfile
 from ..storage.files import lock
+from ..training.run_file import ABOUT, WEIGHTS, Hardware, Run, weights_file
 from .base import COLLAPSED, EXIT_CODES, note, out, plain, say
 from .options import Device, Percentile, RangesOption, TestSubset, Threads, check_ranges, method_of, on_hardware
-from .run_file import ABOUT, WEIGHTS, Hardware, Run, weights_file
 from .values import key_values, use_threads
 
 EPILOG = (

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .file import load_study
     from .packing import pack_study
     from .report import write_report
-    from .results import load_hardware, load_map, load_results, summarise
+    from .results import load_hardware, load_map, load_network, load_results, summarise
     from .run import run_study
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "load_results",
     "load_hardware",
     "load_map",
+    "load_network",
     "summarise",
     "write_report",
     "pack_study",
@@ -30,6 +31,7 @@ _HOMES = {
     "load_results": "results",
     "load_hardware": "results",
     "load_map": "results",
+    "load_network": "results",
     "summarise": "results",
     "write_report": "report",
     "pack_study": "packing",

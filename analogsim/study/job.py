@@ -19,7 +19,7 @@ from torch import nn
 from ..analysis.hardware_sweep import hardware_sweep
 from ..batch_norm import batch_norms
 from ..errors import AnalogSimError, DivergenceError, StudyError
-from ..machine import choose_device, provenance
+from ..machine import choose_device, provenance, versions
 from ..profile import HardwareProfile
 from ..qat import freeze_quantization, prepare_qat
 from ..robustness.sweep import noise_sweep
@@ -28,7 +28,8 @@ from ..storage.files import appended, lock, write_text
 from ..storage.kept import sealed_text
 from ..training.data import DataSet, load_data
 from ..training.network import build, check_fit, find_class, with_data
-from ..training.train import train
+from ..training.run_file import Run
+from ..training.train import TrainResult, train
 from .folder import LOG, JobFolder
 from .grid import Job
 from .records import Grouped, Owner, Result, read
@@ -54,6 +55,8 @@ class Task:
     trained : Path or None
         Where the checkpoint of the finished training is taken from, if it is there, and left: for jobs that have it in
         common.
+    network : Path or None
+        Where the trained network is kept; None: nowhere.
     """
 
     job: Job
@@ -62,6 +65,7 @@ class Task:
     device: str = "auto"
     threads: int | None = None
     trained: Path | None = None
+    network: Path | None = None
 
 
 def attempt(task: Task, diverged: DivergenceError | None = None) -> None:
@@ -73,7 +77,7 @@ def attempt(task: Task, diverged: DivergenceError | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with at_work(task, folder):
-            run_job(task.job, folder, task.device, diverged, task.trained)
+            run_job(task.job, folder, task.device, diverged, task.trained, task.network)
     except Exception as error:
         record_failure(folder, f"{type(error).__name__}: {error}", traceback.format_exc())
 
@@ -94,10 +98,11 @@ def run_job(
     device: str = "auto",
     diverged: DivergenceError | None = None,
     trained: Path | None = None,
+    network: Path | None = None,
 ) -> None:
     """Train a job's network and sweep it; continue where an earlier attempt was killed.
 
-    `diverged`: as in `attempt`; `trained`: as in `Task`.
+    `diverged`: as in `attempt`; `trained`, `network`: as in `Task`.
 
     Raises
     ------
@@ -109,12 +114,14 @@ def run_job(
     try:
         with lock(JobFolder(folder).lock, PATIENCE):
             if not JobFolder(folder).finished:
-                _run(job, folder, choose_device(device), diverged, trained)
+                _run(job, folder, choose_device(device), diverged, trained, network)
     except Timeout:
         raise StudyError(f"{folder}: another process is at this job ({_holder(folder)}); end it, or wait") from None
 
 
-def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None, kept: Path | None) -> None:
+def _run(
+    job: Job, folder: Path, device: str, diverged: DivergenceError | None, kept: Path | None, place: Path | None
+) -> None:
     started, files = now(), JobFolder(folder)
     announce(job, folder, device)
     taken = False
@@ -134,6 +141,8 @@ def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None, 
         except DivergenceError as error:
             about |= {"status": "diverged", "message": str(error), "history": error.history}
         else:
+            if place is not None:
+                _keep(trained, job, data, place)
             clock = time.perf_counter()
             fitting = job.sweep.batch_norm and batch_norms(network)
             statistics = data.train_sample(job.sweep.batch_norm) if fitting else None
@@ -172,6 +181,25 @@ def _run(job: Job, folder: Path, device: str, diverged: DivergenceError | None, 
         files.running.unlink(missing_ok=True)
 
 
+def _keep(trained: TrainResult, job: Job, data: DataSet, path: Path) -> None:
+    """Write the network as `analogsim train` does, so that what takes a run of that takes the file's folder, too."""
+    run = Run(
+        model=job.model,
+        args=_arguments(job, data),
+        data=job.data,
+        train_subset=job.train_subset,
+        test_subset=job.test_subset,
+        qat=job.qat and job.qat.model_dump(mode="json"),
+        spec=job.train.model_dump(mode="json"),
+        version=versions()["analogsim"],
+        label=data.label,
+        test_accuracy=trained.accuracy,
+        status=trained.status,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run.save_weights(trained.model, path.parent)
+
+
 def on_hardware(network: nn.Module, job: Job, data: DataSet) -> list[dict[str, Any]]:
     """Return what a trained network is worth on each hardware that its job asks for."""
     hardware: Any = job.hardware
@@ -200,12 +228,18 @@ def announce(job: Job, folder: Path, device: str) -> None:
 def job_network(job: Job, data: DataSet) -> nn.Module:
     """Build a job's network as it is before training: initial weights by the job's seed, and its quantizers."""
     factory = find_class(job.model, job.trusted, "--trust")
-    args = with_data(factory, job.args, classes=len(data.classes), channels=data.train_x.shape[1])
+    args = _arguments(job, data)
     with forked(cpu := torch.device("cpu")):
         seed_generators(job.train.seed, cpu)
         network = build(factory, args)
     check_fit(network, data)
     return network if job.qat is None else prepare_qat(network, job.qat, inplace=True)
+
+
+def _arguments(job: Job, data: DataSet) -> dict[str, Any]:
+    """Return the constructor's arguments, with what the data say."""
+    factory = find_class(job.model, job.trusted, "--trust")
+    return with_data(factory, job.args, classes=len(data.classes), channels=data.train_x.shape[1])
 
 
 def job_data(job: Job) -> DataSet:

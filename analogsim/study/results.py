@@ -2,17 +2,20 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..errors import StudyError
 from ..robustness.curve import RobustnessCurve
 from ..storage.files import write_text
+from ..training.run_file import Run
 from .grid import Entry
 from .store import Store
 from .variants import Variant, fit_of, kept_fits, load_variants
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
 RESULTS, SUMMARY, HARDWARE, MAP = "results.csv", "summary.csv", "hardware.csv", "map.csv"
 SETTINGS = ("model", "method", "variant", "curve", "sigma", "bits", "scaling", "s")
@@ -96,6 +99,43 @@ def load_map(directory: str | os.PathLike[str]) -> "pd.DataFrame":
     The map σ_train × σ_inf of one method: load_map(DIR).pivot_table("accuracy", "trained", "sigma").
     """
     return _map(Store(directory))
+
+
+def load_network(directory: str | os.PathLike[str], job: str, *, trust: Collection[str] = ()) -> "nn.Module":
+    """Load the trained network of a job, where the study was run with `keep_networks`.
+
+    Parameters
+    ----------
+    directory : path
+        The study's.
+    job : str
+        As `load_results` and `analogsim study list` name it.
+    trust : collection of str
+        As in `run_study`.
+
+    Returns
+    -------
+    nn.Module
+        In evaluation mode; with its quantizers, where the job has a `QATSpec`.
+
+    Raises
+    ------
+    StudyError
+        There is no such network.
+    CheckpointError
+        It is damaged, or does not fit what its import path names now.
+
+    Examples
+    --------
+    >>> runs = load_results("runs/digits")  # doctest: +SKIP
+    >>> best = runs.loc[runs["midpoint"].idxmax()]  # doctest: +SKIP
+    >>> network = load_network("runs/digits", best["job"])  # doctest: +SKIP
+    """
+    path = Store(directory).network(job)
+    if not path.is_file():
+        raise StudyError(f"{path}: no such file; networks are kept by `analogsim study run --keep-networks`")
+    run = Run.load(path)
+    return run.network(path, run.model if run.model in trust else None).eval()
 
 
 def write_map(store: Store) -> None:

@@ -3,14 +3,14 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from ..errors import StudyError
+from ..errors import StudyError, warn
 from ..machine import commit, usable_cores, versions
 from ..storage.files import refuse_links
 from ..terminal.progress import bar
@@ -20,7 +20,7 @@ from .grid import Entry, Job, Study
 from .grouping import AUTO, GroupTask, assign, left_over, refusal, tasks_of
 from .job import Task
 from .results import write_hardware, write_map, write_results, write_summary
-from .store import DONE, TRAINED, Store
+from .store import DONE, LEARNED, TRAINED, Store
 
 ENGINES = (Local.name, Ray.name)
 
@@ -38,6 +38,7 @@ def run_study(
     gpus: float = 0.0,
     group: int | Literal["auto"] = "auto",
     compile: bool = False,
+    keep_networks: bool = False,
     trust: Collection[str] = (),
     progress: bool = True,
     command: str | None = None,
@@ -71,6 +72,9 @@ def run_study(
         interrupted goes on as it is, whatever is asked for now.
     compile : bool
         Groups: forward and backward by torch.compile, CUDA graphs included; a step that cannot be compiled is not.
+    keep_networks : bool
+        Keep each trained network, as `networks/ID/model.safetensors`: `load_network` loads it, and the shell's commands
+        take `networks/ID` as a RUN. Else it is gone once it is measured.
     trust : collection of str
         Import paths of the study that may be called though they are no classes of nn.Module but, say, functions.
     progress : bool
@@ -91,6 +95,11 @@ def run_study(
         another study.
     BackendError
         Ray is not installed, or there is no cluster at the address.
+
+    Warns
+    -----
+    AnalogSimWarning
+        Networks are to be kept of jobs that were finished without; these are not trained again.
     """
     if not isinstance(engine, Engine):
         if engine not in ENGINES:
@@ -107,6 +116,8 @@ def run_study(
         left = [job for job, state in states.items() if state not in kept]
         for job in left:
             store.forget_failure(job)
+        if keep_networks:
+            _say_gone([job for job, state in states.items() if state in LEARNED and not store.network(job).exists()])
         places = engine.places(device)
         on_gpu = engine.on_gpu(places)
         size = (AUTO if on_gpu else 1) if group == "auto" else group
@@ -115,7 +126,11 @@ def run_study(
         # Not by what is left to do: a run goes on with as many threads as it began with, to give the same to the bit.
         threads = engine.threads(workers)
         shared = _shared(store, jobs)
-        tasks = [Task(jobs[job], store.folder(job), os.getcwd(), device, threads, shared.get(job)) for job in left]
+        tasks = [
+            Task(jobs[job], store.folder(job), os.getcwd(), device, threads, shared.get(job), network)
+            for job in left
+            for network in [store.network(job) if keep_networks else None]
+        ]
         units = [
             _placed(unit, places[number % len(places)], compile)
             for number, unit in enumerate(assign(tasks, jobs, store.root, size))
@@ -130,6 +145,16 @@ def run_study(
             write_hardware(store)
             write_map(store)
         return Counter(store.state(job) for job in jobs)
+
+
+def _say_gone(jobs: Sequence[str]) -> None:
+    """Warn of finished jobs whose networks were not kept."""
+    if jobs:
+        some = ", ".join(jobs[:3]) + (f" and {len(jobs) - 3} more" if len(jobs) > 3 else "")
+        warn(
+            f"{len(jobs)} finished jobs have no network, since they were run without keep_networks ({some}); to have "
+            "them, run the study in a new folder"
+        )
 
 
 def _shared(store: Store, jobs: Mapping[str, Job]) -> dict[str, Path]:

@@ -7,6 +7,7 @@ runs.jsonl         every run: when, command, engine, versions, commit
 jobs/ID/           one folder a job: result.json and sweep.json, or error.json, or checkpoint.pt; see folder
 jobs.jsonl         finished jobs in one file, a line each, made of their folders by `analogsim study pack`; see packing
 groups/ID/         one folder a group of jobs that are trained together; see folder
+networks/ID/       model.safetensors, the trained network of a job, where networks are kept
 trained/ID.pt      the checkpoint of a finished training that jobs have in common, until all of them are finished
 results.csv        one row a training; summary.csv: one row a method, over its seeds. Derived: made anew from
                    the jobs whenever one ends
@@ -30,6 +31,7 @@ from ..robustness.curve import RobustnessCurve
 from ..robustness.midpoint import MidpointFit
 from ..storage.files import append_line, content, lock, refuse_links, write_text
 from ..storage.kept import read_lines, sealed_text
+from ..training.run_file import WEIGHTS
 from .file import load_study, study_text
 from .folder import RUNNING, GroupFolder, JobFolder
 from .grid import Entry, Study
@@ -50,9 +52,10 @@ from .records import (
 )
 
 STUDY, PLAN, RUNS, FITS = "study.yaml", "plan.json", "runs.jsonl", "fits.json"
-JOBS, PACKED, GROUPS, TRAINED = "jobs", "jobs.jsonl", "groups", "trained"
+JOBS, PACKED, GROUPS, TRAINED, NETWORKS = "jobs", "jobs.jsonl", "groups", "trained", "networks"
 STATES = ("finished", "collapsed", "diverged", "failed", "running", "interrupted", "waiting")
-DONE = STATES[:3]
+DONE, LEARNED = STATES[:3], STATES[:2]
+"""With a result; with a network."""
 
 
 class Store:
@@ -143,6 +146,11 @@ class Store:
     def files(self, job: str) -> JobFolder:
         """Return the files of a job's folder; raises what `folder` does."""
         return JobFolder(self.folder(job))
+
+    def network(self, job: str) -> Path:
+        """Return where a job's trained network is kept; raises what `folder` does."""
+        refuse_links(self.root / NETWORKS, self.root / NETWORKS / job)
+        return self.root / NETWORKS / job / WEIGHTS
 
     def study(self) -> Study:
         """Read the study that was last run here.

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from analogsim import HardwareProfile
-from analogsim.cli.run_file import Run
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.training.data import load_data
+from analogsim.training.run_file import Run
 from analogsim.training.train import accuracy
 from tests.support.shell import call, done, start
 

@@ -10,7 +10,6 @@ import torch
 
 from analogsim import HardwareProfile
 from analogsim.analysis.journal import Journal, Tried, read_journal
-from analogsim.cli.run_file import Run
 from analogsim.errors import AnalogSimError, CheckpointError, SearchError, StudyError
 from analogsim.robustness.curve import RobustnessCurve
 from analogsim.storage.kept import read_lines, sealed_text
@@ -19,6 +18,7 @@ from analogsim.study.job import record_failure
 from analogsim.study.records import GroupJobs, Owner
 from analogsim.training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from analogsim.training.data import load_data
+from analogsim.training.run_file import Run
 from analogsim.training.train import TrainSpec, train
 from models.lenet import LeNet5
 from tests.study.test_study import fabricated, written

@@ -13,7 +13,7 @@ from ..value import Fraction, Value, explain
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..training.checkpoint import Weights
+    from .checkpoint import Weights
 
 SETTINGS = ("model", "args", "data", "train_subset", "test_subset", "start_crc32")
 WEIGHTS, ABOUT = "model.safetensors", "run.json"
@@ -41,7 +41,10 @@ class Hardware(Value):
 
 
 class Run(Record):
-    """What a network is and how it is trained: in `run.json`, and inside its `model.safetensors` with the result."""
+    """What a network is and how it is trained: in `run.json`, and inside its `model.safetensors` with the result.
+
+    A study that keeps its networks leaves the second of each.
+    """
 
     remedy: ClassVar[str] = "put a good copy in its place, or use another --out"
 
@@ -60,6 +63,8 @@ class Run(Record):
     """Of that file, wherever it lies."""
     hardware: Hardware | None = None
     """What it is trained on; null: digitally."""
+    qat: dict[str, Any] | None = None
+    """The `QATSpec` of its quantizers; null: it has none."""
     spec: dict[str, Any]
     """The training's `TrainSpec`."""
     version: str
@@ -80,14 +85,14 @@ class Run(Record):
 
     def save_weights(self, model: "nn.Module", folder: Path) -> None:
         """Write `model.safetensors`; never leaves half a file."""
-        from ..training.checkpoint import save_model
+        from .checkpoint import save_model
 
         save_model(model, folder / WEIGHTS, self.model_dump(mode="json"))
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that decides the training, by its (dotted) name."""
-        from ..training.checkpoint import flat
+        from .checkpoint import flat
 
         own = {key: getattr(self, key) for key in SETTINGS}
         return self.spec | own | flat(self.hardware and self.hardware.model_dump(), "hardware")
@@ -116,7 +121,7 @@ class Run(Record):
         CheckpointError
             The file is missing, damaged, or was not written by `analogsim train`.
         """
-        from ..training.checkpoint import Weights
+        from .checkpoint import Weights
 
         weights = Weights.read(path)
         try:
@@ -149,7 +154,7 @@ class Run(Record):
         AnalogSimError
             The file asks to call something that is no network class.
         """
-        from ..training.network import build, find, find_class
+        from .network import build, find, find_class
 
         factory = find(trusted) if trusted else find_class(self.model, False, "--model")
         model = build(factory, self.args)
@@ -157,5 +162,9 @@ class Run(Record):
             from ..convert import convert
 
             model = convert(model, HardwareProfile(**self.hardware.profile), inplace=True)
+        if self.qat is not None:
+            from ..qat import QATSpec, prepare_qat
+
+            model = prepare_qat(model, QATSpec(**self.qat), inplace=True)
         self.weights.load(model)
         return model
