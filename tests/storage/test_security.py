@@ -196,7 +196,7 @@ def test_what_is_appended_to_is_no_link(tmp_path, name):
     assert victim.read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["jobs", "groups", "figures"])
+@pytest.mark.parametrize("name", ["jobs", "groups", "figures", "networks", "trained"])
 def test_folders_of_a_study_are_no_links(tmp_path, name):
     store = fabricated(tmp_path / "study", {"float": [1.0]})
     elsewhere = tmp_path / "elsewhere"
@@ -207,10 +207,10 @@ def test_folders_of_a_study_are_no_links(tmp_path, name):
     (store.root / name).symlink_to(elsewhere)
     before = sorted(elsewhere.rglob("*"))
     words = f"{name}: is a link"
-    if name == "groups":
+    if name in ("groups", "networks", "trained"):
         next(store.root.glob("jobs/*/result.json")).unlink()
         with pytest.raises(StudyError, match=words):
-            run_study(store.study(), store.root, workers=1, device="cpu", progress=False)
+            run_study(store.study(), store.root, workers=1, device="cpu", keep_networks=True, progress=False)
     else:
         assert words in shell.call("study", "report", store.root).output
     assert sorted(elsewhere.rglob("*")) == before

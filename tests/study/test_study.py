@@ -487,7 +487,7 @@ def fabricated(folder, levels):
     store = Store(folder)
     store.root.mkdir(exist_ok=True)
     store.begin(made, entries)
-    grid = np.geomspace(0.01, 100, 17)
+    grid = made.sweep.grid
     rng = np.random.default_rng(0)
     for entry in entries:
         mu = levels[entry.method][entry.seed]
