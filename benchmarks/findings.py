@@ -29,11 +29,13 @@ RISING = "noisy training, σ rising to 1"
 UNIFORM = "float", FULL, "constant scaling, s=0.5", "constant scaling, s=8"
 MATCHED_NOISE = "noisy training, matched"
 QUANTIZED_MATCHED = f"{MATCHED_NOISE}, 8 bits"
+MAX_POOLED = "float, maximum pooling"
 FIXED_NOISE = "noisy training, fixed σ"
 SAME_NETWORK = "float", MATCHED_NOISE, FIXED_NOISE
 KINDS_LONG = "long/lenet5-kinds"
 SHOWN = 0.01, 0.0316, 0.1, 0.178, 0.316, 0.562, 1, 1.78, 3.16, 5.62, 10, 31.6, 100
 """σ of the map's columns."""
+RIVALS = 0.01, 0.1, 0.178, 0.316, 0.562, 1, 1.78, 3.16, 5.62, 10
 TEXTS = ("variant", "flags", "scaling", "claim", "data")
 
 
@@ -165,6 +167,8 @@ def dynamic_below_float(summary: Rows, results: Rows) -> str:
         seeds = f"; µ by seed × {', '.join(f'{ratio:.2f}' for ratio in ratios)}" if len(ratios) > 1 else ""
         peaks = f"peak {number(dynamic['peak'])} against {number(plain['peak'])}"
         told_.append(f"{width(method)}µ {short(dynamic)} against {short(plain)}{seeds}; {peaks}")
+    if told_ and (alike := only(summary, MAX_POOLED)):
+        told_.append(f"float with the pooling of the quantized: µ {short(alike)}, peak {number(alike['peak'])}")
     return "; ".join(told_)
 
 
@@ -280,10 +284,12 @@ def reached(trained: float, sigma: float) -> float:
     return float(table.loc[rows[0], columns[0]]) if rows and columns else np.nan
 
 
-def reached_matched(method: str) -> dict[float, float]:
-    """Return the mean accuracy over seeds at each σ of a matched curve of the long study, each of its own network."""
+def reached_matched(method: str, *, noise: bool = True) -> dict[float, float]:
+    """Return the mean accuracy over seeds of a matched curve's networks of the long study, each at its own σ, or without
+    noise.
+    """
     own = load_map(PAPER / LONG).query("method == @method")
-    own = own[np.isclose(own["trained"], own["sigma"], rtol=0.01, atol=0)]
+    own = own[np.isclose(own["trained"], own["sigma"], rtol=0.01, atol=0) if noise else own["sigma"] == 0]
     return {float(sigma): float(one["accuracy"].mean()) for sigma, one in own.groupby("trained")}  # type: ignore[arg-type]
 
 
@@ -337,6 +343,42 @@ def clipping() -> str:
         mus = ", ".join(f"{mu:#.3g}" for mu in by_seed(found[1], row).values())
         rows.append([f"{bits} bits", f"{2**bits * s:g}", f"{s:g}", mus])
     return grid(["activations", "range, 2^b · s", "s, about the step", "µ of each seed"], rows)
+
+
+def swept(method: str) -> dict[str, list[RobustnessCurve]]:
+    """Return the curves over all σ of a method's networks in the long study, one for each seed, by variant."""
+    store, found = Store(PAPER / LONG), {}
+    for cell in store.plan():
+        if cell.method == method and (curve := store.curve(cell.job)):
+            found.setdefault(cell.variant, []).append(curve)
+    return found
+
+
+def long_rivals() -> str:
+    """Tell what the methods of the long study reach at some σ; of constant scaling at each the best s."""
+    if load(PAPER / LONG) is None:
+        return MISSING
+    others = {name: swept(name) for name in ("float", MAX_POOLED, "dynamic scaling, 8 bits", EIGHT)}
+    rows = []
+    for at in RIVALS:
+        cells = []
+        for name, variants in others.items():
+            reached_ = {variant: mean_at(curves, at) for variant, curves in variants.items()}
+            best_ = max(reached_, key=lambda variant: reached_[variant], default="")
+            own = f" ({best_})" if name == EIGHT and best_ else ""
+            cells.append(f"{reached_[best_]:.3f}{own}" if reached_ else "")
+        for method in (MATCHED_NOISE, QUANTIZED_MATCHED):
+            same = [accuracy for sigma, accuracy in reached_matched(method).items() if near(sigma, (at,))]
+            cells.append(f"{same[0]:.3f}" if same else "")
+        rows.append([f"{at:.3g}", *cells])
+    header = ["float", "float, maximum pooling", "dynamic, 8 bits", "constant, 8 bits, the best s"]
+    return grid(["σ", *header, "matched", "matched, 8 bits"], rows)
+
+
+def mean_at(curves: list[RobustnessCurve], sigma: float) -> float:
+    """Return the mean accuracy of curves at the σ nearest to one."""
+    place = int(np.abs(np.log(curves[0].sigmas / sigma)).argmin())
+    return float(np.mean([curve.mean[place] for curve in curves]))
 
 
 def long_clipping() -> str:
@@ -502,6 +544,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "long_lenet5": lambda: methods(LONG),
     "long_map": long_map,
     "wrong_sigma": wrong_sigma,
+    "long_rivals": long_rivals,
     "long_clipping": long_clipping,
     "long_kinds": lambda: methods(KINDS_LONG, **{LONG: ("float", f"{FIXED_NOISE}, σ=1")}),
     "long_kinds_weights": lambda: methods(f"{KINDS_LONG}-weights"),

@@ -4,7 +4,8 @@
 the network and the method: `mu.lenet5.float`, `peak.vgg11.s3`; `times.lenet5.sigma2.float` is how many times the one's
 µ is the other's, `lost.lenet5.sigma1` how many points of the baseline's noise-free accuracy it has less. Of the long
 study of LeNet-5 `map.0.1_1` is the accuracy at σ = 1 of the network that was trained at 0.1 (0: without noise), and
-`wrong.0.1_1` how many points that is less than the accuracy of the one that was trained at 1.
+`wrong.0.1_1` how many points that is less than the accuracy of the one that was trained at 1; `quantized.1` is the
+accuracy at σ = 1 of the network that was trained at it with quantizers.
 """
 
 import json
@@ -34,6 +35,7 @@ METHODS = {
     "dynamic": "dynamic scaling",
     "quantized": "noisy training, quantized",
     "matched": findings.MATCHED_NOISE,
+    "pooled": findings.MAX_POOLED,
 }
 DEAREST = "batch 1", "Transpose", "depthwise"
 FIXED = "isaac", "brainscales2"  # presets whose ADCs have a full scale or a gain that is not calibrated
@@ -57,6 +59,13 @@ def value(name: str) -> str:
         return VALUES[name]()
     if name.startswith("gpt."):
         return char_gpt.told(name)
+    if name.startswith("quantized."):
+        sigma = float(name.removeprefix("quantized."))
+        return next(
+            f"{accuracy:.3f}"
+            for at, accuracy in findings.reached_matched(findings.QUANTIZED_MATCHED).items()
+            if findings.near(at, (sigma,))
+        )
     what, study, *methods = name.split(".", 2)
     if what in ("map", "wrong"):
         trained, sigma = map(float, name.removeprefix(f"{what}.").split("_"))
@@ -155,6 +164,7 @@ def five_bits() -> str:
 
 
 VALUES: dict[str, Callable[[], str]] = {
+    "long.quantized_free": lambda: f"{findings.reached_matched(findings.QUANTIZED_MATCHED, noise=False)[1.0]:.3f}",
     "long.sigmas": lambda: str(sum(sigma > 0 for sigma in findings.everywhere().index)),
     "speed.whole": lambda: span(r for way in ("programmed", "again") for r in ratios("questions", way)),
     "speed.crosssim": lambda: f"{ratios('questions', 'CrossSim')[0]:.0f}",

@@ -89,7 +89,8 @@ def variant_looks(variants: Sequence[Variant]) -> dict[tuple[str, str], style.Lo
 
 
 def tradeoff_lines(variants: Sequence[Variant]) -> list[tuple[str, style.Look, list[Variant]]]:
-    """Return the variants that have a µ, those of one method on one network together, in the order of its grid.
+    """Return the variants that have a µ, those of one method on one network together: by σ of training, then s, then
+    in the order of its grid.
 
     Each line has its name and how it is drawn: in its method's colour, with a dash and a marker that are the network's.
     """
@@ -102,7 +103,7 @@ def tradeoff_lines(variants: Sequence[Variant]) -> list[tuple[str, style.Look, l
         (
             f"{model}, {method}" if len(models) > 1 else method,
             style.look(methods.index(method), models.index(model)),
-            line,
+            sorted(line, key=lambda one: (one.cell.sigma, one.cell.s or 0.0)),
         )
         for (model, method), line in lines.items()
     ]

@@ -169,6 +169,28 @@ def test_a_study_that_was_not_run_is_said_so(tmp_path, monkeypatch):
     assert findings.mismatch() == findings.MISSING
 
 
+def test_rivals_are_told_by_what_they_reach_at_each_sigma():
+    folder, jobs = findings.PAPER / findings.LONG, packed(findings.PAPER / findings.LONG)
+    found = {}
+    for cell in json.loads((folder / "plan.json").read_text())["cells"]:
+        if curve := jobs.get(cell["job"], {}).get("curve"):
+            place = int(np.argmin(np.abs(np.log(curve["sigmas"]))))  # σ = 1
+            if not cell["matched"] or abs(cell["sigma"] - 1) < 1e-9:
+                found.setdefault(cell["method"], {}).setdefault(cell["variant"], []).append(
+                    np.mean(curve["accuracies"][place])
+                )
+    constant = {variant: np.mean(own) for variant, own in found["constant scaling, 8 bits"].items()}
+    best = max(constant, key=constant.get)
+    others = [
+        f"{np.mean(found[name]['']):.3f}"
+        for name in ("float", "float, maximum pooling", "dynamic scaling, 8 bits")
+        if name in found
+    ]
+    matched = [f"{np.mean(found[name]['']):.3f}" for name in (findings.MATCHED_NOISE, findings.QUANTIZED_MATCHED)]
+    line = " | ".join(["| 1", *others, f"{constant[best]:.3f} ({best})", *matched])
+    assert f"{line} |" in findings.long_rivals().splitlines()
+
+
 def test_the_map_is_what_each_network_of_the_matched_curve_reaches():
     folder = findings.PAPER / findings.LONG
     jobs, reached = packed(folder), {}

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from analogsim.study.claims import verdict
+from analogsim.study.figures import tradeoff_lines
 from analogsim.study.report import PAGE, _page
 from analogsim.study.store import Store
 from analogsim.study.variants import load_variants
@@ -56,6 +57,14 @@ def study(tmp_path_factory):
 @pytest.fixture(scope="module")
 def variants(study):
     return load_variants(study)
+
+
+def test_a_method_s_points_are_joined_by_what_is_varied_whatever_the_order_of_the_file():
+    found = load_variants(Store(ROOT / "benchmarks" / "results" / "paper" / "lenet5"))
+    for order in (found, found[::-1], sorted(found, key=lambda one: one.name)):
+        lines = {name: line for name, _, line in tradeoff_lines(order)}
+        assert [one.cell.s for one in lines["constant scaling"]] == [0.5, 1, 2, 8, 32]
+        assert [one.cell.sigma for one in lines["noisy training"]] == [0.5, 1, 2]
 
 
 @pytest.fixture(scope="module")
