@@ -285,9 +285,7 @@ def reached(trained: float, sigma: float) -> float:
 
 
 def reached_matched(method: str, *, noise: bool = True) -> dict[float, float]:
-    """Return the mean accuracy over seeds of a matched curve's networks of the long study, each at its own σ, or without
-    noise.
-    """
+    """Return the mean accuracy over seeds of a matched curve's networks, each at its own σ, or without noise."""
     own = load_map(PAPER / LONG).query("method == @method")
     own = own[np.isclose(own["trained"], own["sigma"], rtol=0.01, atol=0) if noise else own["sigma"] == 0]
     return {float(sigma): float(one["accuracy"].mean()) for sigma, one in own.groupby("trained")}  # type: ignore[arg-type]
@@ -426,18 +424,33 @@ def at_cost(accuracy: float, points: list[tuple[float, float]]) -> float:
 
 def long_layers() -> str:
     """Hold σ and s of each layer against one σ or s for all, at the same accuracy without noise."""
-    found, main = load(PAPER / LAYERS), load(PAPER / LONG)
-    if found is None or main is None:
+    found = load(PAPER / LAYERS)
+    if found is None or load(PAPER / LONG) is None:
         return MISSING
-    scaled = by_method([row for row in main[0] if np.isfinite(row["midpoint"])], EIGHT).get(EIGHT, [])
-    lines = {True: uniform(), False: sorted((row["noise_free"], row["midpoint"]) for row in scaled)}
     rows = []
     for row in filter(ended, found[0]):
-        other = at_cost(row["noise_free"], lines[bool(np.isnan(row["bits"]))])
+        other = of_one_level(row)
         cells = [title(row), number(row["noise_free"]), number(row["peak"]), short(row)]
         rows.append([*cells, "" if np.isnan(other) else f"{other:#.3g}"])
     header = ["method", "noise-free", "peak", "µ", "µ of one σ or s for all, at this noise-free accuracy"]
     return grid(header, rows) + made(LAYERS, found[1])
+
+
+def of_one_level(row: dict[str, Any]) -> float:
+    """Return the µ that one σ, or one s, for all layers has in the long study at a variant's noise-free accuracy."""
+    if np.isnan(row["bits"]):
+        return at_cost(row["noise_free"], uniform())
+    main = load(PAPER / LONG)
+    scaled = [] if main is None else by_method(main[0], EIGHT).get(EIGHT, [])
+    return at_cost(
+        row["noise_free"], sorted((one["noise_free"], one["midpoint"]) for one in scaled if one["midpoint"] > 0)
+    )
+
+
+def by_error(way: str, sigma: str) -> float:
+    """Return how many times that µ a network has whose σ of each layer was chosen by the error that it makes."""
+    row = {title(row): row for row in (load(PAPER / LAYERS) or ([], []))[0]}[f"σ by error, {way}, as σ={sigma}"]
+    return row["midpoint"] / of_one_level(row)
 
 
 def geometric(values: list[float]) -> float:

@@ -165,6 +165,11 @@ def five_bits() -> str:
 
 VALUES: dict[str, Callable[[], str]] = {
     "long.quantized_free": lambda: f"{findings.reached_matched(findings.QUANTIZED_MATCHED, noise=False)[1.0]:.3f}",
+    **{
+        f"layers.{way}.{sigma}": lambda way=way, sigma=sigma: f"{findings.by_error(way, sigma):.2f}"
+        for way in ("equal", "proportional")
+        for sigma in ("0.316", "1")
+    },
     "long.sigmas": lambda: str(sum(sigma > 0 for sigma in findings.everywhere().index)),
     "speed.whole": lambda: span(r for way in ("programmed", "again") for r in ratios("questions", way)),
     "speed.crosssim": lambda: f"{ratios('questions', 'CrossSim')[0]:.0f}",

@@ -165,7 +165,7 @@ def lenet5_layers() -> Fields:
         fields["qat"]["s"] = 8
         del fields["grid"], fields["claim"]
         methods.append(fields | {"name": f"s by error, {way}, as s=8"})
-    about = "As lenet5.yaml, one seed, with the noise or the steps of each layer chosen by shares.py."
+    about = "As lenet5.yaml, one seed, with the noise or the steps of each layer chosen by benchmarks/paper/shares.py."
     return without_baseline(long_study("LeNet-5, σ and s of each layer", network, epochs, 1, about, methods))
 
 

@@ -60,3 +60,15 @@ def test_an_equal_cost_is_read_between_points_and_not_beyond():
     assert findings.at_cost(0.6, points) == pytest.approx(1.0)
     assert math.isnan(findings.at_cost(0.61, points))
     assert math.isnan(findings.at_cost(0.39, points))
+
+
+def test_what_is_chosen_is_held_against_one_sigma_at_the_same_cost():
+    """By hand: on the line through the two uniform networks nearest in accuracy that none beats in both."""
+    rows = {findings.title(row): row for row in findings.load(findings.PAPER / findings.LAYERS)[0]}
+    row = rows["σ by error, proportional, as σ=0.316"]
+    points = [(a, mu) for a, mu in findings.uniform() if not any(b > a and nu > mu for b, nu in findings.uniform())]
+    below = max(point for point in points if point[0] <= row["noise_free"])
+    above = min(point for point in points if point[0] >= row["noise_free"])
+    share = (row["noise_free"] - below[0]) / (above[0] - below[0])
+    one = math.exp((1 - share) * math.log(below[1]) + share * math.log(above[1]))
+    assert findings.by_error("proportional", "0.316") == pytest.approx(row["midpoint"] / one)
