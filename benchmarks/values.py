@@ -26,11 +26,18 @@ MARKER = re.compile(r"(<!-- value: ([\w.-]+) -->)[^<]*(<!-- end -->)")
 STUDIES = {
     "lenet5": "LeNet-5",
     "lenet5-60": "LeNet-5",
+    "lenet5-kinds": "LeNet-5",
+    "lenet5-kinds-weights": "LeNet-5",
     "vgg11": "VGG-11",
     "resnet18": "ResNet-18",
     "resnet18-bn": "ResNet-18, batch normalisation",
 }
-FOLDERS = {"lenet5-60": findings.LONG, "resnet18-bn": "resnet18"}
+FOLDERS = {
+    "lenet5-60": findings.LONG,
+    "lenet5-kinds": findings.KINDS_LONG,
+    "lenet5-kinds-weights": f"{findings.KINDS_LONG}-weights",
+    "resnet18-bn": "resnet18",
+}
 METHODS = {
     "dynamic": "dynamic scaling",
     "quantized": "noisy training, quantized",
@@ -80,9 +87,10 @@ def value(name: str) -> str:
 
 
 def method(study: str, name: str) -> dict[str, Any]:
-    """Return a method's row in a study's summary: `float`, `dynamic`, `quantized`, `s8`, `sigma1`."""
+    """Return a method's row in a study's summary: `float`, `dynamic`, `quantized`, `s8`, `sigma1`, `weights0.1`."""
     title = METHODS.get(name, name)
     title = re.sub(r"^s(?=\d)", "constant scaling, s=", re.sub(r"^sigma(?=\d)", "noisy training, σ=", title))
+    title = re.sub(r"^(weights|activations)(?=\d)", r"noise on \1, σ=", title)
     if study == "lenet5-60":  # which has several widths of quantizers, and matched curves beside those of one σ
         title = title.replace("training, σ=", "training, fixed σ, σ=").replace("scaling", "scaling, 8 bits")
     rows = {findings.title(row): row for row in summary(FOLDERS.get(study, study)) if row["model"] == STUDIES[study]}
