@@ -1,4 +1,4 @@
-"""Where modules were until version 0.1: by such a name the module is found, with a deprecation warning."""
+"""Where modules were in earlier versions: by such a name the module is found, with a deprecation warning."""
 
 import sys
 import warnings
@@ -14,6 +14,7 @@ MOVED = {
     "calibrate": "ranges.calibrate",
     "cli.hardware": "cli.options",
     "cli.network": "training.run_file",
+    "cli.run_file": "training.run_file",
     "copies": "nn.copies",
     "cost": "analysis.cost",
     "crossing": "robustness.crossing",
@@ -71,6 +72,7 @@ MOVED = {
     "study.pack_noise": "training.group.noise",
     "study.readers": "training.readers",
     "study.schedule": "training.noise",
+    "study.sigmas": "sigmas",
     "study.spec": "training.spec",
     "study.train": "training.train",
     "text": "terminal.text",

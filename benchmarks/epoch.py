@@ -4,7 +4,7 @@ import resource
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from analogsim.bench import Case, Report, compare, threads
 from analogsim.training.data import DataSet
 from analogsim.training.group.group import Group, Member
 from analogsim.training.spec import TrainSpec
+from analogsim.training.step import adam
 from models.lenet import LeNet5
 from models.resnet import ResNet18
 from models.vgg import VGG11
@@ -96,8 +97,24 @@ def together(quick: bool) -> tuple[Case, str]:
     return case, f"Memory that groups of LeNet-5 add to the process, one after the other: {note}."
 
 
+def optimisers(quick: bool) -> list[Case]:
+    """Compare a step of Adam in several passes over the weights with that of our trainings, on each network."""
+    cases = []
+    for network, (build, _, _) in NETWORKS.items():
+        ways = {}
+        for way in ("several passes", "as trained"):
+            parameters = list(build().parameters())
+            for parameter in parameters:
+                parameter.grad = torch.randn_like(parameter)
+            groups: list[dict[str, Any]] = [{"params": parameters}]
+            ways[way] = (adam(groups, TrainSpec()) if way == "as trained" else torch.optim.Adam(groups)).step
+        with threads(1):
+            cases.append(compare(ways, "several passes", 3 if quick else 25, name=f"Adam, {network}"))
+    return cases
+
+
 def main(
-    name: Annotated[str, typer.Argument(help="LeNet-5, ResNet-18, VGG-11, or groups.")],
+    name: Annotated[str, typer.Argument(help="LeNet-5, ResNet-18, VGG-11, groups, or Adam.")],
     quick: Quick = False,
     count: Annotated[int, typer.Option("--threads")] = 1,
     out: Out = None,
@@ -105,13 +122,15 @@ def main(
     """Measure one network, and write it beside the others that the file has."""
     path = Path(out) if out else None
     before = Report.load(path) if path and path.exists() else None
+    notes = before.notes if before else ()
     if name == "groups":
         case, note = together(quick)
-        notes = (note,)
+        cases, notes = [case], (note,)
     else:
-        case, notes = formats(name, count, quick), before.notes if before else ()
-    others = [one for one in before.cases if (one.name, one.threads) != (case.name, case.threads)] if before else []
-    finish("Ways to train on the same images", [*others, case], path, notes)
+        cases = optimisers(quick) if name == "Adam" else [formats(name, count, quick)]
+    new = {(case.name, case.threads) for case in cases}
+    others = [one for one in before.cases if (one.name, one.threads) not in new] if before else []
+    finish("Ways to train on the same images", [*others, *cases], path, notes)
 
 
 if __name__ == "__main__":

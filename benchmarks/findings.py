@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
@@ -291,6 +292,11 @@ def reached_matched(method: str, *, noise: bool = True) -> dict[float, float]:
     return {float(sigma): float(one["accuracy"].mean()) for sigma, one in own.groupby("trained")}  # type: ignore[arg-type]
 
 
+def matched_at(method: str, sigma: float) -> float:
+    """Return what a matched curve of the long study has at a σ, to one part in a hundred; NaN where it has no point."""
+    return next((one for at, one in reached_matched(method).items() if near(at, (sigma,))), np.nan)
+
+
 def lost(trained: float, sigma: float) -> float:
     """Return how many points less that is than the network has that was trained at the σ; NaN where one is missing."""
     return 100 * (reached(sigma, sigma) - reached(trained, sigma))
@@ -366,8 +372,8 @@ def long_rivals() -> str:
             own = f" ({best_})" if name == EIGHT and best_ else ""
             cells.append(f"{reached_[best_]:.3f}{own}" if reached_ else "")
         for method in (MATCHED_NOISE, QUANTIZED_MATCHED):
-            same = [accuracy for sigma, accuracy in reached_matched(method).items() if near(sigma, (at,))]
-            cells.append(f"{same[0]:.3f}" if same else "")
+            own = matched_at(method, at)
+            cells.append("" if np.isnan(own) else f"{own:.3f}")
         rows.append([f"{at:.3g}", *cells])
     header = ["float", "float, maximum pooling", "dynamic, 8 bits", "constant, 8 bits, the best s"]
     return grid(["σ", *header, "matched", "matched, 8 bits"], rows)
@@ -399,6 +405,7 @@ def long_clipping() -> str:
     return grid(["s", *header], rows)
 
 
+@cache
 def uniform() -> list[tuple[float, float]]:
     """Return accuracy without noise and µ of every network of the long study that was trained under one σ everywhere,
     or without noise, each swept over all σ; means over seeds, by rising accuracy.
@@ -409,7 +416,7 @@ def uniform() -> list[tuple[float, float]]:
         curve = store.curve(cell.job) if cell.bits is None and cell.method in SAME_NETWORK else None
         if curve is not None and np.isfinite(curve.midpoint) and not curve.flags:
             points.setdefault(cell.sigma, []).append((curve.noise_free, curve.midpoint))
-    return sorted((float(np.mean([a for a, _ in own])), geometric([mu for _, mu in own])) for own in points.values())
+    return sorted((float(np.mean([a for a, _ in own])), geometric_mean(mu for _, mu in own)) for own in points.values())
 
 
 def at_cost(accuracy: float, points: list[tuple[float, float]]) -> float:
@@ -451,11 +458,6 @@ def by_error(way: str, sigma: str) -> float:
     """Return how many times that µ a network has whose σ of each layer was chosen by the error that it makes."""
     row = {title(row): row for row in (load(PAPER / LAYERS) or ([], []))[0]}[f"σ by error, {way}, as σ={sigma}"]
     return row["midpoint"] / of_one_level(row)
-
-
-def geometric(values: list[float]) -> float:
-    """Return the geometric mean."""
-    return float(np.exp(np.mean(np.log(values))))
 
 
 def order() -> str:

@@ -67,12 +67,7 @@ def value(name: str) -> str:
     if name.startswith("gpt."):
         return char_gpt.told(name)
     if name.startswith("quantized."):
-        sigma = float(name.removeprefix("quantized."))
-        return next(
-            f"{accuracy:.3f}"
-            for at, accuracy in findings.reached_matched(findings.QUANTIZED_MATCHED).items()
-            if findings.near(at, (sigma,))
-        )
+        return f"{findings.matched_at(findings.QUANTIZED_MATCHED, float(name.removeprefix('quantized.'))):.3f}"
     what, study, *methods = name.split(".", 2)
     if what in ("map", "wrong"):
         trained, sigma = map(float, name.removeprefix(f"{what}.").split("_"))

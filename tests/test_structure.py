@@ -299,7 +299,9 @@ def test_threads_that_first_use_names_at_once_all_get_them():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("before", ["midpoint", "budget", "device", "device.cells", "study.train", "kernels.cpu"])
+@pytest.mark.parametrize(
+    "before", ["midpoint", "budget", "device", "device.cells", "study.train", "kernels.cpu", "study.sigmas"]
+)
 def test_modules_are_found_by_the_names_they_had(before):
     import analogsim
     from analogsim.moved import MOVED
@@ -317,7 +319,7 @@ def test_modules_are_found_by_the_names_they_had(before):
         _ = analogsim.nothing
 
 
-# The modules of version 0.1, but for those that are where they were.
+# The modules of versions 0.1 and (the last line) 0.2, but for those that are where they were.
 BEFORE = """
 budget calibrate copies cost crossing curve device device.cells device.chip device.converters device.draw device.drift
 device.faults device.layout device.programming device.read device.signal_noise device.wires device_profile files
@@ -326,6 +328,7 @@ kernels.conv_tiles kernels.cpu kernels.gpu kernels.gpu_jit kernels.jit kernels.o
 midpoint nn.conversion nn.histogram nn.meter nn.observer plain_yaml progress qat.mended reach search stop
 study.augment study.checkpoint study.data study.group study.history study.network study.order study.pack
 study.pack_noise study.readers study.schedule study.spec study.train text cli.hardware cli.network
+cli.run_file study.sigmas
 """
 
 

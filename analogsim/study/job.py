@@ -6,7 +6,7 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -185,7 +185,7 @@ def _keep(trained: TrainResult, job: Job, data: DataSet, path: Path) -> None:
     """Write the network as `analogsim train` does, so that what takes a run of that takes the file's folder, too."""
     run = Run(
         model=job.model,
-        args=_arguments(job, data),
+        args=_recipe(job, data)[1],
         data=job.data,
         train_subset=job.train_subset,
         test_subset=job.test_subset,
@@ -227,8 +227,7 @@ def announce(job: Job, folder: Path, device: str) -> None:
 
 def job_network(job: Job, data: DataSet) -> nn.Module:
     """Build a job's network as it is before training: initial weights by the job's seed, and its quantizers."""
-    factory = find_class(job.model, job.trusted, "--trust")
-    args = _arguments(job, data)
+    factory, args = _recipe(job, data)
     with forked(cpu := torch.device("cpu")):
         seed_generators(job.train.seed, cpu)
         network = build(factory, args)
@@ -236,10 +235,10 @@ def job_network(job: Job, data: DataSet) -> nn.Module:
     return network if job.qat is None else prepare_qat(network, job.qat, inplace=True)
 
 
-def _arguments(job: Job, data: DataSet) -> dict[str, Any]:
-    """Return the constructor's arguments, with what the data say."""
+def _recipe(job: Job, data: DataSet) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
+    """Return what makes a job's network, and the arguments for it, with what the data say."""
     factory = find_class(job.model, job.trusted, "--trust")
-    return with_data(factory, job.args, classes=len(data.classes), channels=data.train_x.shape[1])
+    return factory, with_data(factory, job.args, classes=len(data.classes), channels=data.train_x.shape[1])
 
 
 def job_data(job: Job) -> DataSet:

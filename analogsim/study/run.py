@@ -126,10 +126,11 @@ def run_study(
         # Not by what is left to do: a run goes on with as many threads as it began with, to give the same to the bit.
         threads = engine.threads(workers)
         shared = _shared(store, jobs)
+        common = {"cwd": os.getcwd(), "device": device, "threads": threads}
+        places_kept = {job: store.network(job) for job in left} if keep_networks else {}
         tasks = [
-            Task(jobs[job], store.folder(job), os.getcwd(), device, threads, shared.get(job), network)
+            Task(jobs[job], store.folder(job), **common, trained=shared.get(job), network=places_kept.get(job))
             for job in left
-            for network in [store.network(job) if keep_networks else None]
         ]
         units = [
             _placed(unit, places[number % len(places)], compile)

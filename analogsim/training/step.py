@@ -21,7 +21,7 @@ from .spec import TrainSpec
 def adam(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim.Adam:
     """Return the optimiser of a training; a parameter group's "faster" multiplies its rate (see `set_rate`)."""
     parameters = [p for group in groups for p in group["params"]]
-    # One pass over the weights in place of a dozen, where torch has it: VGG-11's step takes an eighth of the time.
+    # One pass over the weights in place of a dozen, where torch has it.
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
     return torch.optim.Adam(groups, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused or None)
 

@@ -286,7 +286,10 @@ class _Loop:
         try:
             kept = TrainingState.model_validate(state)
             self.model.load_state_dict(kept.model)
-            self.optimiser.load_state_dict(kept.optimiser)
+            groups = zip(kept.optimiser["param_groups"], self.optimiser.param_groups, strict=True)
+            # How many passes a step makes is this device's and version's, not the checkpoint's.
+            own = [saved | {"fused": group["fused"]} for saved, group in groups]
+            self.optimiser.load_state_dict(kept.optimiser | {"param_groups": own})
             for counting, calls in zip(self._counting(), kept.calls, strict=True):
                 counting.calls = calls
         except Exception as error:  # of torch's loaders, whatever they find first

@@ -34,7 +34,7 @@ from .protocol import SCRIPTS
 
 RESULT = ROOT / "benchmarks" / "results" / "paper" / "site-errors.json"
 SMALL = 0.01
-"""σ of the measurement; half of it gives the same c_i to 1 %."""
+"""σ of the measurement, beside which activations are large: c_i is the limit of small σ."""
 Way = Literal["equal", "proportional"]
 
 

@@ -191,6 +191,13 @@ def test_rivals_are_told_by_what_they_reach_at_each_sigma():
     assert f"{line} |" in findings.long_rivals().splitlines()
 
 
+def test_dynamic_scaling_has_the_accuracy_of_float_with_its_pooling():
+    """Within half a point at every σ, as the page says."""
+    pairs = (findings.swept(name)[""][0] for name in (findings.MAX_POOLED, "dynamic scaling, 8 bits"))
+    first, second = pairs
+    assert np.abs(first.mean - second.mean).max() < 0.005
+
+
 def test_the_map_is_what_each_network_of_the_matched_curve_reaches():
     folder = findings.PAPER / findings.LONG
     jobs, reached = packed(folder), {}

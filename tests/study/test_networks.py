@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 
-from analogsim import noise_sweep
-from analogsim.errors import AnalogSimWarning, CheckpointError, StudyError
+from analogsim import freeze_quantization, noise_sweep
+from analogsim.errors import AnalogSimError, AnalogSimWarning, CheckpointError, StudyError
 from analogsim.study import load_network, load_results, pack_study, run_study
-from analogsim.study.grid import Study
+from analogsim.study.grid import Network, Study
 from analogsim.study.store import Store
 from analogsim.training.data import load_data
 from analogsim.training.run_file import Run
+from models.lenet import LeNet5
 from tests.support import shell
 
 STUDY = Study(
@@ -34,6 +35,11 @@ STUDY = Study(
 )
 JOBS = STUDY.expand()[1]
 LEARNED = [name for name, job in JOBS.items() if job.train.lr < 1]
+
+
+def made(classes, channels):
+    """A function, which is no class of nn.Module."""
+    return LeNet5(classes, channels)
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["singly", "in groups"])
@@ -71,6 +77,18 @@ def test_the_shell_takes_a_network_s_folder_for_a_run(ran, tmp_path):
         found, want = json.loads(out.read_text()), Store(ran).curve(name)
         assert found["noise_free"] == want.noise_free
         assert len(found["sigmas"]) == 2
+    # Noise on weights comes before they are quantized, so a quantized network is swept as it was trained.
+    out, name = tmp_path / "weights.json", LEARNED[2]
+    shell.done(
+        "sweep", ran / "networks" / name, "--quantity", "weights", "--sigmas", "0.1", "--repeats", 3, "--out", out
+    )
+    data, how = load_data("digits").subset(128, 60), {"quantity": "weights", "progress": False}
+    network = load_network(ran, name)
+    want, frozen = (
+        noise_sweep(one, list(data.test_batches()), [0.1], 3, chance=data.chance, **how)
+        for one in (network, freeze_quantization(network))
+    )
+    assert json.loads(out.read_text())["accuracies"] == want.accuracies.tolist() != frozen.accuracies.tolist()
     for name in (LEARNED[0], LEARNED[2]):  # plain and quantized
         shell.done("evaluate", ran / "networks" / name, "--profile", "8bit", "--out", tmp_path / f"{name}-chips.json")
 
@@ -89,6 +107,17 @@ def test_a_packed_study_still_has_its_networks(ran, tmp_path):
     for name, before in zip(LEARNED, [load_network(ran, name).state_dict() for name in LEARNED]):
         after = load_network(copy, name).state_dict()
         assert all((before[key] == after[key]).all() for key in before)
+
+
+def test_a_function_that_makes_the_network_is_called_for_who_trusts_it(tmp_path):
+    path = "tests.study.test_networks:made"
+    one = STUDY.model_copy(update={"models": {"made": Network(path=path)}, "methods": STUDY.methods[:1]})
+    run_study(one, tmp_path, device="cpu", workers=1, keep_networks=True, trust=[path], progress=False)
+    (name,) = one.expand([path])[1]
+    with pytest.raises(AnalogSimError, match="no nn.Module class"):
+        load_network(tmp_path, name)
+    network = load_network(tmp_path, name, trust=[path])
+    assert isinstance(network, LeNet5)
 
 
 def test_a_network_of_another_class_is_refused(ran, tmp_path):
