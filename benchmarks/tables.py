@@ -245,6 +245,15 @@ def group() -> str:
     return side_by_side(cases, titles, names) + source(report, "make bench-group", goals=False)
 
 
+def optimiser() -> str:
+    """Time of the optimiser's step of trainings, to that of torch's Adam in several passes over the weights."""
+    report = Report.load(RESULTS / "adam.json")
+    cases = [(case.name.removeprefix("Adam, "), case.results) for case in report.cases]
+    rows = [[name, *(f"{1e3 * r.value.median:.3g} ms" for r in found), judged(found[-1])] for name, found in cases]
+    header = ["a step of Adam, one thread", "in several passes", "as trained", "ratio"]
+    return grid(header, rows) + source(report, "python -m benchmarks.epoch Adam", False)
+
+
 def epoch() -> str:
     """Time of training on the same images, as ratios to float32 in batches of 128; threads and groups in words."""
     report = Report.load(RESULTS / "epoch.json")
@@ -265,6 +274,7 @@ def epoch() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "epoch": epoch,
+    "optimiser": optimiser,
     "readme": readme,
     "kernels": kernels,
     "layers": layers,
