@@ -158,6 +158,11 @@ def train(
     factory = find(model)
     images = load_data(data).subset(train_subset, test_subset)
     before = None if file is None else Run.load(file)
+    if before is not None and before.qat is not None and profile is not None:
+        raise typer.BadParameter(
+            f"{file} has quantizers, which are trained digitally; leave out --profile, or start from a network without",
+            param_hint="--from",
+        )
     args = before.args | args if before else args
     args = with_data(factory, args, classes=len(images.classes), channels=images.train_x.shape[1])
     torch.manual_seed(seed)
@@ -193,6 +198,7 @@ def train(
         start=None if file is None else str(file),
         start_crc32=None if before is None else before.weights.crc32,
         hardware=hardware,
+        qat=before and before.qat,
         spec=spec.model_dump(),
         version=__version__,
         label=images.label,

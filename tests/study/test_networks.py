@@ -7,6 +7,7 @@ import pytest
 
 from analogsim import freeze_quantization, noise_sweep
 from analogsim.errors import AnalogSimError, AnalogSimWarning, CheckpointError, StudyError
+from analogsim.qat.layers import is_quantized
 from analogsim.study import load_network, load_results, pack_study, run_study
 from analogsim.study.grid import Network, Study
 from analogsim.study.store import Store
@@ -91,6 +92,22 @@ def test_the_shell_takes_a_network_s_folder_for_a_run(ran, tmp_path):
     assert json.loads(out.read_text())["accuracies"] == want.accuracies.tolist() != frozen.accuracies.tolist()
     for name in (LEARNED[0], LEARNED[2]):  # plain and quantized
         shell.done("evaluate", ran / "networks" / name, "--profile", "8bit", "--out", tmp_path / f"{name}-chips.json")
+
+
+def test_a_quantized_network_is_trained_on_with_its_quantizers(ran, tmp_path):
+    asked = "--from", ran / "networks" / LEARNED[2], "--epochs", 1, "--train-subset", 64, "--test-subset", 60
+    train = "train", "models.lenet:LeNet5", "digits", *asked
+    # It may well learn nothing in two steps, which ends the program with a code of its own.
+    said = shell.call(*train, "--out", tmp_path / "on")
+    path = tmp_path / "on" / "model.safetensors"
+    assert path.exists(), said.output
+    shell.done("sweep", tmp_path / "on", "--sigmas", "0.1", "--repeats", 1)
+    run = Run.load(path)
+    assert run.qat == Run.load(Store(ran).network(LEARNED[2])).qat
+    assert any(map(is_quantized, run.network(path).modules()))
+    said = shell.call(*train, "--profile", "8bit", "--out", tmp_path / "hardware")
+    assert "has quantizers, which are trained digitally" in " ".join(said.output.replace("│", " ").split())
+    assert not (tmp_path / "hardware").exists()
 
 
 def test_a_network_that_never_learned_is_not_kept_and_is_said_to_be_missing(ran):
